@@ -1,0 +1,3 @@
+//! The mpt command.
+
+fn main() {}

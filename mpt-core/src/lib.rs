@@ -1,0 +1,1 @@
+//! MPT models as tensors: configuration, weights, forward pass and the ops beneath.

@@ -1,0 +1,1 @@
+//! From raw documents to resumable batches of tokens.

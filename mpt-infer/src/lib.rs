@@ -1,0 +1,1 @@
+//! Text out of an MPT model.

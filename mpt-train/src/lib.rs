@@ -1,0 +1,1 @@
+//! From a run description to MPT checkpoints.

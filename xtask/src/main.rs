@@ -1,0 +1,3 @@
+//! Build, test, bench and release automation.
+
+fn main() {}
