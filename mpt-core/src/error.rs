@@ -1,0 +1,155 @@
+//! What can go wrong with a model: its configuration, its weights, its inputs.
+
+use std::path::PathBuf;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of `mpt-core`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{}: {action} failed: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A configuration file is not valid JSON, or a key has the wrong type.
+    #[error("{}: {source}", .path.display())]
+    ConfigSyntax {
+        /// The configuration file.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        source: serde_json::Error,
+    },
+    /// A key of a configuration has an impossible value.
+    #[error("{}: `{field}` is {actual}, expected {expected}", .path.display())]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// The key.
+        field: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        actual: String,
+    },
+    /// A key asks for something this build does not do.
+    #[error("{}: `{field}` = {actual} is not supported yet; {instead}", .path.display())]
+    Unsupported {
+        /// The configuration file or folder.
+        path: PathBuf,
+        /// The key.
+        field: &'static str,
+        /// What it is.
+        actual: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A folder holds no weights in a known form.
+    #[error("{}: no weights here; expected `model.safetensors` or `model.safetensors.index.json`{hint}", .path.display())]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+        /// What was found instead, with what to do.
+        hint: &'static str,
+    },
+    /// A weights file is damaged or hostile.
+    #[error("{}: {found}; expected {expected}", .path.display())]
+    WeightsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        found: String,
+        /// What a sound file has.
+        expected: &'static str,
+    },
+    /// The configuration asks for a tensor that the weights do not hold.
+    #[error("{}: tensor `{name}` is missing; config.json and the weights describe different models", .path.display())]
+    MissingTensor {
+        /// The weights file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{}: tensor `{name}` has shape {actual:?}, expected {expected:?} from config.json", .path.display())]
+    TensorShape {
+        /// The weights file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        actual: Vec<usize>,
+        /// The shape that follows from the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor's dtype is not one that MPT weights have.
+    #[error("{}: tensor `{name}` has dtype {actual}, expected F32, F16 or BF16", .path.display())]
+    TensorDtype {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        actual: String,
+    },
+    /// An argument of an op has the wrong shape or content.
+    #[error("{op}: `{argument}` is {actual}, expected {expected}")]
+    Shape {
+        /// The op.
+        op: &'static str,
+        /// The argument.
+        argument: &'static str,
+        /// What it is.
+        actual: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A token id lies outside the vocabulary.
+    #[error(
+        "token id {id} at position {position} is outside the vocabulary of {vocab_size} ids; is this the model's tokenizer?"
+    )]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Its index in the input.
+        position: usize,
+        /// Number of ids.
+        vocab_size: usize,
+    },
+    /// A sequence is longer than the positions or the cache allow.
+    #[error("a sequence of {actual} tokens does not fit {limit}; {instead}")]
+    TooLong {
+        /// Tokens needed.
+        actual: usize,
+        /// What limits them.
+        limit: String,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// The number of threads cannot be set.
+    #[error("the thread pool cannot be set to {threads} threads: {reason}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// The tensor library failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An [`Error::Io`] builder for `map_err`.
+    pub(crate) fn io(path: &std::path::Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+}

@@ -1,0 +1,244 @@
+//! Causal attention with ALiBi over strided heads, forward and backward.
+//!
+//! Queries are taken in blocks of [`BLOCK`] rows; a block sees one contiguous range of keys, so blocks of keys that
+//! no row may see are never touched, and memory is [`BLOCK`] x keys per thread, not seq x keys per head.
+//! Legend: b batch, s queries, t keys, h heads, g key/value heads, e head_dim.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::dispatch::for_each_level;
+use super::gemm::{Mat, MatMut, Threads, Write, matmul};
+use super::math::{dot, exp, exp_shifted, max};
+
+/// Query rows of a block.
+const BLOCK: usize = 64;
+
+/// Heads side by side: element (b, position, head, i) is `data[b * batch_stride + position * row_stride + head * e + i]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Heads<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) batch_stride: usize,
+    pub(crate) row_stride: usize,
+}
+
+impl<'a> Heads<'a> {
+    /// The rows `rows` of one head as a matrix [rows, e].
+    fn matrix(self, batch: usize, rows: Range<usize>, head: usize, e: usize) -> Mat<'a> {
+        let from = batch * self.batch_stride + rows.start * self.row_stride + head * e;
+        Mat::new(&self.data[from..], rows.len(), e, self.row_stride)
+    }
+
+    fn row(self, batch: usize, row: usize, head: usize, e: usize) -> &'a [f32] {
+        let from = batch * self.batch_stride + row * self.row_stride + head * e;
+        &self.data[from..from + e]
+    }
+}
+
+/// Sizes and constants of one call.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape<'a> {
+    pub(crate) seq: usize,
+    pub(crate) n_heads: usize,
+    pub(crate) kv_n_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) scale: f32,
+    /// One slope per head; all zero without ALiBi.
+    pub(crate) slopes: &'a [f32],
+    /// Position of the first query of each batch row among its keys.
+    pub(crate) start: &'a [usize],
+    /// First key each query sees, [b, s]; without it every query sees from key 0.
+    pub(crate) first_key: Option<&'a [u32]>,
+}
+
+impl Shape<'_> {
+    /// The keys that query `row` sees: it is never empty, since a token sees itself.
+    fn visible(&self, batch: usize, row: usize) -> Range<usize> {
+        let first = self.first_key.map_or(0, |first| first[batch * self.seq + row] as usize);
+        first..self.start[batch] + row + 1
+    }
+
+    /// The keys that any query of a block sees.
+    fn block_keys(&self, batch: usize, rows: &Range<usize>) -> Range<usize> {
+        let first = rows.clone().map(|row| self.visible(batch, row).start).min().unwrap_or(0);
+        first..self.visible(batch, rows.end - 1).end
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let seq = self.seq;
+        (0..seq).step_by(BLOCK).map(move |from| from..(from + BLOCK).min(seq))
+    }
+}
+
+/// Writes the attention output [b, s, h, e] and, per query, the logarithm of its softmax denominator [b, s, h].
+pub(crate) fn forward(
+    shape: &Shape<'_>,
+    q: Heads<'_>,
+    k: Heads<'_>,
+    v: Heads<'_>,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let (h, e, seq) = (shape.n_heads, shape.head_dim, shape.seq);
+    let rows_of_out = out.chunks_mut(seq * h * e).flat_map(|of_batch| of_batch.chunks_mut(BLOCK * h * e));
+    let rows_of_lse = lse.chunks_mut(seq * h).flat_map(|of_batch| of_batch.chunks_mut(BLOCK * h));
+    let blocks = (0..shape.start.len()).flat_map(|batch| shape.blocks().map(move |rows| (batch, rows)));
+    let tasks: Vec<_> = blocks.zip(rows_of_out.zip(rows_of_lse)).collect();
+    tasks.into_par_iter().for_each(|((batch, rows), (out, lse))| {
+        forward_block(shape, batch, rows, [q, k, v], out, lse);
+    });
+}
+
+fn forward_block(
+    shape: &Shape<'_>,
+    batch: usize,
+    rows: Range<usize>,
+    [q, k, v]: [Heads<'_>; 3],
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let (h, e) = (shape.n_heads, shape.head_dim);
+    let keys = shape.block_keys(batch, &rows);
+    let (m, t) = (rows.len(), keys.len());
+    let mut scores = vec![0f32; m * t];
+    for head in 0..h {
+        let kv_head = head / (h / shape.kv_n_heads);
+        let keys_of_head = k.matrix(batch, keys.clone(), kv_head, e);
+        let queries = q.matrix(batch, rows.clone(), head, e);
+        matmul(
+            MatMut::new(&mut scores, m, t, t),
+            queries,
+            keys_of_head.t(),
+            Write::Overwrite,
+            Threads::Caller,
+        );
+        for (i, row) in scores.chunks_exact_mut(t).enumerate() {
+            let visible = shape.visible(batch, rows.start + i);
+            let seen = visible.start - keys.start..visible.end - keys.start;
+            lse[i * h + head] = softmax(row, &seen, shape.scale, shape.slopes[head]);
+        }
+        let values = v.matrix(batch, keys.clone(), kv_head, e);
+        let out = MatMut::new(&mut out[head * e..], m, e, h * e);
+        matmul(out, Mat::new(&scores, m, t, t), values, Write::Overwrite, Threads::Caller);
+    }
+}
+
+/// What the backward pass needs from the forward pass, and the gradient of its output.
+pub(crate) struct Saved<'a> {
+    /// [b, s, h, e], contiguous.
+    pub(crate) out: &'a [f32],
+    /// [b, s, h], contiguous.
+    pub(crate) lse: &'a [f32],
+    /// [b, s, h, e], contiguous.
+    pub(crate) d_out: &'a [f32],
+}
+
+/// Writes the gradients `dq` [b, h, s, e], `dk` and `dv` [b, g, s, e]; queries and keys are the same positions.
+pub(crate) fn backward(shape: &Shape<'_>, qkv: [Heads<'_>; 3], saved: &Saved<'_>, d_qkv: [&mut [f32]; 3]) {
+    let (seq, e) = (shape.seq, shape.head_dim);
+    let group = shape.n_heads / shape.kv_n_heads;
+    let [dq, dk, dv] = d_qkv;
+    dq.par_chunks_mut(group * seq * e)
+        .zip(dk.par_chunks_mut(seq * e))
+        .zip(dv.par_chunks_mut(seq * e))
+        .enumerate()
+        .for_each(|(task, ((dq, dk), dv))| {
+            let (batch, kv_head) = (task / shape.kv_n_heads, task % shape.kv_n_heads);
+            dk.fill(0.0);
+            dv.fill(0.0);
+            for (i, dq) in dq.chunks_exact_mut(seq * e).enumerate() {
+                backward_head(shape, batch, (kv_head * group + i, kv_head), qkv, saved, [dq, dk, dv]);
+            }
+        });
+}
+
+/// One query head: writes `dq` [s, e], adds to `dk` and `dv` [s, e].
+fn backward_head(
+    shape: &Shape<'_>,
+    batch: usize,
+    (head, kv_head): (usize, usize),
+    [q, k, v]: [Heads<'_>; 3],
+    saved: &Saved<'_>,
+    [dq, dk, dv]: [&mut [f32]; 3],
+) {
+    let (h, e, seq) = (shape.n_heads, shape.head_dim, shape.seq);
+    let contiguous = |data| Heads { data, batch_stride: seq * h * e, row_stride: h * e };
+    let (out, d_out) = (contiguous(saved.out), contiguous(saved.d_out));
+    let mut probs = vec![0f32; BLOCK.min(seq) * seq];
+    let mut d_scores = probs.clone();
+    for rows in shape.blocks() {
+        let keys = shape.block_keys(batch, &rows);
+        let (m, t) = (rows.len(), keys.len());
+        let (probs, d_scores) = (&mut probs[..m * t], &mut d_scores[..m * t]);
+        let queries = q.matrix(batch, rows.clone(), head, e);
+        let keys_of_head = k.matrix(batch, keys.clone(), kv_head, e);
+        let values = v.matrix(batch, keys.clone(), kv_head, e);
+        let d_rows = d_out.matrix(batch, rows.clone(), head, e);
+        matmul(MatMut::new(probs, m, t, t), queries, keys_of_head.t(), Write::Overwrite, Threads::Caller);
+        matmul(MatMut::new(d_scores, m, t, t), d_rows, values.t(), Write::Overwrite, Threads::Caller);
+        for (i, (probs, d_scores)) in probs.chunks_exact_mut(t).zip(d_scores.chunks_exact_mut(t)).enumerate()
+        {
+            let row = rows.start + i;
+            let visible = shape.visible(batch, row);
+            let seen = visible.start - keys.start..visible.end - keys.start;
+            let lse = saved.lse[(batch * seq + row) * h + head];
+            let delta = dot(out.row(batch, row, head, e), d_out.row(batch, row, head, e));
+            softmax_backward(probs, d_scores, &seen, (shape.scale, shape.slopes[head]), (lse, delta));
+        }
+        let (probs, d_scores) = (Mat::new(probs, m, t, t), Mat::new(d_scores, m, t, t));
+        let range = keys.start * e..keys.end * e;
+        let dq = MatMut::new(&mut dq[rows.start * e..rows.end * e], m, e, e);
+        matmul(dq, d_scores, keys_of_head, Write::Overwrite, Threads::Caller);
+        matmul(
+            MatMut::new(&mut dk[range.clone()], t, e, e),
+            d_scores.t(),
+            queries,
+            Write::Add,
+            Threads::Caller,
+        );
+        matmul(MatMut::new(&mut dv[range], t, e, e), probs.t(), d_rows, Write::Add, Threads::Caller);
+    }
+}
+
+/// score * scale + slope * (key - query): the last seen key is the query itself.
+#[inline(always)]
+fn biased(score: f32, j: usize, seen: usize, scale: f32, slope: f32) -> f32 {
+    score * scale - slope * (seen - 1 - j) as f32
+}
+
+for_each_level! {
+    /// Softmax of the `seen` part of a row of raw scores, 0 elsewhere; returns the log of the denominator.
+    fn softmax(row: &mut [f32], seen: &Range<usize>, scale: f32, slope: f32) -> f32 {
+        row[..seen.start].fill(0.0);
+        row[seen.end..].fill(0.0);
+        let row = &mut row[seen.clone()];
+        let n = row.len();
+        for (j, value) in row.iter_mut().enumerate() {
+            *value = biased(*value, j, n, scale, slope);
+        }
+        let top = max(row);
+        let total = exp_shifted(row, top);
+        let norm = 1.0 / total;
+        for value in row.iter_mut() {
+            *value *= norm;
+        }
+        top + total.ln()
+    }
+
+    /// Turns raw scores into probabilities and the gradient of the probabilities into the gradient of raw scores.
+    fn softmax_backward(probs: &mut [f32], d_scores: &mut [f32], seen: &Range<usize>,
+                        bias: (f32, f32), saved: (f32, f32)) {
+        let ((scale, slope), (lse, delta)) = (bias, saved);
+        for row in [&mut *probs, &mut *d_scores] {
+            row[..seen.start].fill(0.0);
+            row[seen.end..].fill(0.0);
+        }
+        let n = seen.len();
+        let pairs = probs[seen.clone()].iter_mut().zip(&mut d_scores[seen.clone()]);
+        for (j, (prob, d_score)) in pairs.enumerate() {
+            *prob = exp(biased(*prob, j, n, scale, slope) - lse);
+            *d_score = *prob * (*d_score - delta) * scale;
+        }
+    }
+}

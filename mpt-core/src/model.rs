@@ -1,0 +1,405 @@
+//! The MPT model, from token ids to logits: attention, feed-forward, block, language model.
+//!
+//! What is peculiar to MPT: positions enter as ALiBi's linear bias on scores, not as embeddings; one fused projection
+//! `Wqkv` holds all queries, then all keys, then all values, and may be clipped; no biases; GELU is the exact one; the
+//! output projection is the embedding, padded to a multiple of 128 rows.
+//!
+//! Legend of shapes: b batch, s seq, d d_model, h n_heads, g kv_n_heads, e head_dim, v vocab_size.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use crate::bias::{AttnMask, alibi_slopes};
+use crate::cache::{KvCache, LayerCache};
+use crate::config::{FfnType, MptConfig};
+use crate::error::{Error, Result};
+use crate::nn::{Linear, Norm};
+use crate::ops;
+
+/// Causal self-attention.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    wqkv: Linear,
+    out_proj: Linear,
+    /// Norms of queries and keys, over all heads (`qk_ln`) or over each (`qk_gn`).
+    qk_norms: Option<(Norm, Norm)>,
+    norm_each_head: bool,
+    clip_qkv: Option<f64>,
+    softmax_scale: f64,
+    slopes: Arc<[f32]>,
+    window: Option<usize>,
+    n_heads: usize,
+    kv_n_heads: usize,
+    head_dim: usize,
+}
+
+impl Attention {
+    /// Reads `Wqkv`, `out_proj` and where configured `q_ln` and `k_ln` at the prefix of `vb`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        let attn = &config.attn_config;
+        let (d, e, with_bias) = (config.d_model, config.head_dim(), !config.no_bias);
+        let norm_widths = match (attn.qk_ln, attn.qk_gn) {
+            (true, _) => Some((d, attn.kv_n_heads * e)),
+            (_, true) => Some((e, e)),
+            _ => None,
+        };
+        let qk_norms = norm_widths
+            .map(|(q, k)| {
+                Ok::<_, Error>((Norm::new(q, config, vb.pp("q_ln"))?, Norm::new(k, config, vb.pp("k_ln"))?))
+            })
+            .transpose()?;
+        let slopes = if attn.alibi {
+            alibi_slopes(config.n_heads, attn.alibi_bias_max)
+        } else {
+            vec![0.0; config.n_heads]
+        };
+        Ok(Self {
+            wqkv: Linear::new(d, config.qkv_width(), with_bias, vb.pp("Wqkv"))?,
+            out_proj: Linear::new(d, d, with_bias, vb.pp("out_proj"))?,
+            qk_norms,
+            norm_each_head: attn.qk_gn,
+            clip_qkv: attn.clip_qkv,
+            softmax_scale: attn.softmax_scale,
+            slopes: slopes.into(),
+            window: attn.sliding_window_size,
+            n_heads: config.n_heads,
+            kv_n_heads: attn.kv_n_heads,
+            head_dim: e,
+        })
+    }
+
+    /// `x` [b, s, d] to [b, s, d]; with a cache, its tokens come before those of `x`.
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn forward(&self, x: &Tensor, mask: &AttnMask, cache: Option<LayerCache<'_>>) -> Result<Tensor> {
+        let (b, s, d) = x.dims3()?;
+        let [q, k, v] = self.heads(&self.wqkv.forward(x)?, b, s)?;
+        let (k, v, start) = match cache {
+            Some(cache) => {
+                let (k, v) = cache.append(&k, &v)?; // [b, capacity, g, e]
+                (k, v, cache.lens().to_vec())
+            }
+            None => (k, v, vec![0; b]),
+        };
+        let first_key = mask.first_keys(self.window, &start);
+        let out = ops::attention([&q, &k, &v], self.softmax_scale, &self.slopes, &start, first_key.as_ref())?;
+        self.out_proj.forward(&out.reshape((b, s, d))?)
+    }
+
+    /// The fused projection [b, s, (h + 2g) e] as queries [b, s, h, e], keys and values [b, s, g, e].
+    fn heads(&self, qkv: &Tensor, b: usize, s: usize) -> Result<[Tensor; 3]> {
+        let (h, g) = (self.n_heads, self.kv_n_heads);
+        let qkv = match self.clip_qkv {
+            Some(bound) => ops::clip(qkv, bound)?,
+            None => qkv.clone(),
+        };
+        let qkv = qkv.reshape((b, s, h + 2 * g, self.head_dim))?;
+        let (q, k, v) = (qkv.narrow(2, 0, h)?, qkv.narrow(2, h, g)?, qkv.narrow(2, h + g, g)?);
+        match &self.qk_norms {
+            Some((q_ln, k_ln)) => Ok([self.normalize(q_ln, &q)?, self.normalize(k_ln, &k)?, v]),
+            None => Ok([q, k, v]),
+        }
+    }
+
+    fn normalize(&self, norm: &Norm, x: &Tensor) -> Result<Tensor> {
+        if self.norm_each_head {
+            return norm.forward(x);
+        }
+        let flat = x.flatten_from(2)?; // [b, s, heads * e]
+        Ok(norm.forward(&flat)?.reshape(x.dims())?)
+    }
+}
+
+/// The feed-forward layer.
+#[derive(Clone, Debug)]
+pub struct Ffn {
+    up_proj: Linear,
+    gate_proj: Option<Linear>,
+    down_proj: Linear,
+}
+
+impl Ffn {
+    /// Reads `up_proj`, `down_proj` and for the gated form `gate_proj` at the prefix of `vb`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        let (d, hidden, with_bias) = (config.d_model, config.ffn_hidden_size, !config.no_bias);
+        let gate_proj = (config.ffn_type == FfnType::Glu)
+            .then(|| Linear::new(d, hidden, with_bias, vb.pp("gate_proj")))
+            .transpose()?;
+        Ok(Self {
+            up_proj: Linear::new(d, hidden, with_bias, vb.pp("up_proj"))?,
+            gate_proj,
+            down_proj: Linear::new(hidden, d, with_bias, vb.pp("down_proj"))?,
+        })
+    }
+
+    /// `x` [b, s, d] to [b, s, d].
+    ///
+    /// # Errors
+    /// When the width of `x` is not `d`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let up = self.up_proj.forward(x)?; // [b, s, ffn_hidden_size]
+        let activated = match &self.gate_proj {
+            Some(gate) => ops::gelu(&gate.forward(x)?)?.mul(&up)?,
+            None => ops::gelu(&up)?,
+        };
+        self.down_proj.forward(&activated)
+    }
+}
+
+/// One pre-norm block: attention and feed-forward, each added to the residual stream.
+#[derive(Clone, Debug)]
+pub struct Block {
+    norm_1: Norm,
+    attn: Attention,
+    norm_2: Norm,
+    ffn: Ffn,
+}
+
+impl Block {
+    /// Reads the tensors of one block at the prefix of `vb`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        Ok(Self {
+            norm_1: Norm::new(config.d_model, config, vb.pp("norm_1"))?,
+            attn: Attention::new(config, vb.pp("attn"))?,
+            norm_2: Norm::new(config.d_model, config, vb.pp("norm_2"))?,
+            ffn: Ffn::new(config, vb.pp("ffn"))?,
+        })
+    }
+
+    /// `x` [b, s, d] to [b, s, d].
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn forward(&self, x: &Tensor, mask: &AttnMask, cache: Option<LayerCache<'_>>) -> Result<Tensor> {
+        let x = (x + self.attn.forward(&self.norm_1.forward(x)?, mask, cache)?)?;
+        let ffn = self.ffn.forward(&self.norm_2.forward(&x)?)?;
+        Ok((x + ffn)?)
+    }
+}
+
+/// The language model.
+#[derive(Clone, Debug)]
+pub struct CausalLm {
+    config: MptConfig,
+    wte: Tensor,
+    wpe: Option<Tensor>,
+    blocks: Vec<Block>,
+    norm_f: Norm,
+    /// `None` where the head is the embedding.
+    lm_head: Option<Tensor>,
+}
+
+impl CausalLm {
+    /// Reads all tensors of the model under their checkpoint names; `vb` gives them from a file or as variables.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+        let (d, v) = (config.d_model, config.vocab_size);
+        let transformer = vb.pp("transformer");
+        let blocks = (0..config.n_layers)
+            .map(|layer| Block::new(config, transformer.pp("blocks").pp(layer)))
+            .collect::<Result<_>>()?;
+        let wpe = config.learned_pos_emb.then(|| transformer.get((config.max_seq_len, d), "wpe.weight"));
+        let lm_head = (!config.tie_word_embeddings).then(|| vb.get((v, d), "lm_head.weight"));
+        Ok(Self {
+            config: config.clone(),
+            wte: transformer.get((v, d), "wte.weight")?,
+            wpe: wpe.transpose()?,
+            blocks,
+            norm_f: Norm::new(d, config, transformer.pp("norm_f"))?,
+            lm_head: lm_head.transpose()?,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &MptConfig {
+        &self.config
+    }
+
+    /// The blocks, first to last.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Hidden states [b, s, d] after the last norm of a batch of rows of token ids.
+    ///
+    /// With a cache, its tokens come before those of `tokens`, and it holds both afterwards; `mask` counts new tokens.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`], [`Error::TooLong`] and [`Error::Shape`].
+    pub fn hidden<R: AsRef<[u32]>>(
+        &self,
+        tokens: &[R],
+        mask: &AttnMask,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        let (b, s) = mask.dims();
+        let start = cache.as_ref().map_or(vec![0; b], |cache| cache.lens().to_vec());
+        if let Some(cache) = &cache {
+            cache.expect_room(b, s)?;
+        }
+        let mut x = self.embed(tokens, mask, &start)?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let layer_cache = cache.as_ref().map(|cache| cache.layer(layer));
+            x = block.forward(&x, mask, layer_cache)?;
+        }
+        if let Some(cache) = cache {
+            cache.advance(s);
+        }
+        self.norm_f.forward(&x)
+    }
+
+    /// Embeddings [b, s, d] of rows of token ids; `start` holds each row's number of tokens before them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when rows are not [b, s], [`Error::TokenId`], and [`Error::TooLong`] past learned positions.
+    pub fn embed<R: AsRef<[u32]>>(&self, tokens: &[R], mask: &AttnMask, start: &[usize]) -> Result<Tensor> {
+        let (b, s) = mask.dims();
+        let ids: Vec<u32> = tokens.iter().flat_map(|row| row.as_ref()).copied().collect();
+        if tokens.len() != b || tokens.iter().any(|row| row.as_ref().len() != s) {
+            let actual = format!("{} rows, {} ids", tokens.len(), ids.len());
+            return Err(Error::Shape {
+                op: "embed",
+                argument: "tokens",
+                actual,
+                expected: format!("{b} rows of {s} ids"),
+            });
+        }
+        let x = ops::embedding(&self.wte, &ids)?;
+        let x = match &self.wpe {
+            Some(wpe) => (x + self.positions(wpe, mask, start)?)?,
+            None => x,
+        };
+        Ok(x.reshape((b, s, self.config.d_model))?)
+    }
+
+    fn positions(&self, wpe: &Tensor, mask: &AttnMask, start: &[usize]) -> Result<Tensor> {
+        let positions = mask.positions(start);
+        let longest = positions.iter().max().map_or(0, |&last| last as usize + 1);
+        if longest > self.config.max_seq_len {
+            let limit = format!("max_seq_len = {}", self.config.max_seq_len);
+            let instead = "shorten it: learned positions end there, unlike ALiBi";
+            return Err(Error::TooLong { actual: longest, limit, instead });
+        }
+        ops::embedding(wpe, &positions)
+    }
+
+    /// The norm behind the last block, [b, s, d] to [b, s, d].
+    ///
+    /// # Errors
+    /// When the width of `x` is not `d`.
+    pub fn norm_f(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm_f.forward(x)
+    }
+
+    /// Logits [.., v] of hidden states [.., d]. Slice `hidden` first where only some positions matter.
+    ///
+    /// # Errors
+    /// When the width of `hidden` is not `d`.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = ops::linear(hidden, self.head_weight(), None)?;
+        Ok(match self.config.logit_scale {
+            Some(scale) => (logits * scale)?,
+            None => logits,
+        })
+    }
+
+    /// The sum of -log p(label) over the labels that are not [`ops::IGNORE_LABEL`], one label a token of `hidden` [.., d].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the count of labels is not that of tokens, [`Error::TokenId`] for a label outside the vocabulary.
+    pub fn loss_sum(&self, hidden: &Tensor, labels: &[u32]) -> Result<Tensor> {
+        ops::linear_cross_entropy(hidden, self.head_weight(), labels, self.config.logit_scale.unwrap_or(1.0))
+    }
+
+    /// The output projection, [v, d].
+    pub fn head_weight(&self) -> &Tensor {
+        self.lm_head.as_ref().unwrap_or(&self.wte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, tiny_model};
+    use candle_core::{DType, Device};
+
+    fn model() -> CausalLm {
+        let (config, params) = tiny_model(1);
+        CausalLm::new(&config, params.var_builder()).unwrap()
+    }
+
+    fn ids(n: usize, seed: u32) -> Vec<u32> {
+        (0..n as u32).map(|i| (i * i * 7 + seed) % 50).collect()
+    }
+
+    #[test]
+    fn decoding_token_by_token_equals_prefill() {
+        let model = model();
+        let tokens = ids(40, 3); // beyond max_seq_len, as ALiBi allows
+        let whole = model.hidden(&[&tokens], &AttnMask::causal(1, 40), None).unwrap();
+        let mut cache = KvCache::new(model.config(), 1, 40, DType::F32, &Device::Cpu).unwrap();
+        let first = model.hidden(&[&tokens[..7]], &AttnMask::causal(1, 7), Some(&mut cache)).unwrap();
+        assert_close(&first, &whole.narrow(1, 0, 7).unwrap(), 1e-5);
+        for at in 7..40 {
+            let next = model.hidden(&[&tokens[at..=at]], &AttnMask::causal(1, 1), Some(&mut cache)).unwrap();
+            assert_close(&next, &whole.narrow(1, at, 1).unwrap(), 1e-5);
+        }
+        let error = model.hidden(&[[1]], &AttnMask::causal(1, 1), Some(&mut cache)).unwrap_err();
+        assert!(error.to_string().contains("a sequence of 41 tokens does not fit a cache of 40"), "{error}");
+    }
+
+    #[test]
+    fn unequal_rows_of_a_cache_do_not_see_each_other() {
+        let model = model();
+        let (short, long) = (ids(4, 1), ids(9, 2));
+        let mut padded = short.clone();
+        padded.resize(9, 0);
+        let mut cache = KvCache::new(model.config(), 2, 12, DType::F32, &Device::Cpu).unwrap();
+        model.hidden(&[&padded, &long], &AttnMask::causal(2, 9), Some(&mut cache)).unwrap();
+        cache.truncate(0, 4);
+        let next = model.hidden(&[[11], [12]], &AttnMask::causal(2, 1), Some(&mut cache)).unwrap();
+        for (row, (mut alone, token)) in [(short, 11), (long, 12)].into_iter().enumerate() {
+            alone.push(token);
+            let n = alone.len();
+            let hidden = model.hidden(&[alone], &AttnMask::causal(1, n), None).unwrap();
+            let (found, expected) = (next.narrow(0, row, 1).unwrap(), hidden.narrow(1, n - 1, 1).unwrap());
+            assert_close(&found, &expected, 1e-5);
+        }
+    }
+
+    #[test]
+    fn padding_on_either_side_changes_nothing() {
+        let model = model();
+        let tokens = ids(5, 9);
+        let alone = model.hidden(&[&tokens], &AttnMask::causal(1, 5), None).unwrap();
+        for left in [0, 3] {
+            let mut padded = vec![0; 8];
+            let mut mask = vec![0; 8];
+            padded[left..left + 5].copy_from_slice(&tokens);
+            mask[left..left + 5].fill(1);
+            let mask = AttnMask::padded(&mask, 1, 8).unwrap();
+            let hidden = model.hidden(&[padded], &mask, None).unwrap();
+            assert_close(&hidden.narrow(1, left, 5).unwrap(), &alone, 1e-5);
+        }
+    }
+
+    #[test]
+    fn an_id_outside_the_vocabulary_is_named() {
+        let error = model().hidden(&[[1, 50]], &AttnMask::causal(1, 2), None).unwrap_err();
+        assert!(error.to_string().starts_with("token id 50 at position 1"), "{error}");
+    }
+}

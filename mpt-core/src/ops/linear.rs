@@ -1,0 +1,114 @@
+//! A linear map by a weight stored [out, in].
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
+
+use super::host::{contiguous, host_slice};
+use crate::error::{Error, Result};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
+
+/// `x W^T`, plus `bias` where given.
+///
+/// `x` [.., in], `weight` [out, in], `bias` [out]; all f32. Returns [.., out]. The gradient of a weight that leads to no
+/// variable is not computed, so a frozen layer costs its input gradient alone.
+///
+/// # Errors
+/// [`Error::Shape`] naming the argument when shapes disagree.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (_, d_in) = weight.dims2()?;
+    if x.dims().last() != Some(&d_in) {
+        let (actual, expected) = (format!("{:?}", x.dims()), format!("[.., {d_in}]"));
+        return Err(Error::Shape { op: "linear", argument: "x", actual, expected });
+    }
+    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, LinearOp)?;
+    Ok(match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    })
+}
+
+struct LinearOp;
+
+impl CustomOp2 for LinearOp {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (d_out, d_in) = weight_layout.shape().dims2()?;
+        let rows = x_layout.shape().elem_count() / d_in;
+        let mut y = vec![0f32; rows * d_out];
+        let weight = Mat::new(contiguous(weight, weight_layout)?, d_out, d_in, d_in);
+        let x = Mat::new(contiguous(x, x_layout)?, rows, d_in, d_in);
+        matmul(MatMut::new(&mut y, rows, d_out, d_out), x, weight.t(), Write::Overwrite, Threads::Pool);
+        let mut dims = x_layout.dims().to_vec();
+        *dims.last_mut().expect("x has at least one dimension") = d_out;
+        Ok((CpuStorage::F32(y), Shape::from(dims)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let dx = x.track_op().then(|| input_gradient(x, weight, &dy)).transpose()?;
+        let dw = weight.track_op().then(|| weight_gradient(x, weight, &dy)).transpose()?;
+        Ok((dx, dw))
+    }
+}
+
+/// dX = dY W
+fn input_gradient(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Result<Tensor> {
+    let (d_out, d_in) = weight.dims2()?;
+    let rows = x.elem_count() / d_in;
+    let mut dx = vec![0f32; rows * d_in];
+    let (weight, dy) = (host_slice(weight)?, host_slice(dy)?);
+    let (weight, dy) = (Mat::new(&weight, d_out, d_in, d_in), Mat::new(&dy, rows, d_out, d_out));
+    matmul(MatMut::new(&mut dx, rows, d_in, d_in), dy, weight, Write::Overwrite, Threads::Pool);
+    Tensor::from_vec(dx, x.shape(), x.device())
+}
+
+/// dW = dY^T X
+fn weight_gradient(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Result<Tensor> {
+    let (d_out, d_in) = weight.dims2()?;
+    let rows = x.elem_count() / d_in;
+    let mut dw = vec![0f32; d_out * d_in];
+    let (x, dy) = (host_slice(x)?, host_slice(dy)?);
+    let (x, dy) = (Mat::new(&x, rows, d_in, d_in), Mat::new(&dy, rows, d_out, d_out));
+    matmul(MatMut::new(&mut dw, d_out, d_in, d_in), dy.t(), x, Write::Overwrite, Threads::Pool);
+    Tensor::from_vec(dw, weight.shape(), weight.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, check_gradients, random};
+
+    #[test]
+    fn agrees_with_plain_tensors() {
+        let (x, w, b) = (random(&[2, 3, 5], 1), random(&[4, 5], 2), random(&[4], 3));
+        let expected = x.broadcast_matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
+        assert_close(&linear(&x, &w, Some(&b)).unwrap(), &expected, 1e-5);
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        check_gradients(&[random(&[2, 3, 5], 1), random(&[4, 5], 2), random(&[4], 3)], |args| {
+            linear(&args[0], &args[1], Some(&args[2]))
+        });
+    }
+
+    #[test]
+    fn a_wrong_width_is_named() {
+        let error = linear(&random(&[2, 3], 1), &random(&[4, 5], 2), None).unwrap_err();
+        assert_eq!(error.to_string(), "linear: `x` is [2, 3], expected [.., 5]");
+    }
+}

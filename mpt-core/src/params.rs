@@ -1,0 +1,159 @@
+//! The trainable parameters of a model, by name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
+use rayon::prelude::*;
+
+use crate::config::MptConfig;
+use crate::error::{Error, Result};
+use crate::ops::optim;
+use crate::rng::CounterRng;
+use crate::weights::{Weights, write_safetensors};
+
+/// The parameters of a model as variables, in the order of their checkpoint names.
+///
+/// A model built from [`Params::var_builder`] shares them: an optimizer step changes the model.
+#[derive(Debug)]
+pub struct Params {
+    vars: BTreeMap<String, Var>,
+}
+
+impl Params {
+    /// Draws every parameter by the configuration's scheme. A value depends on the seed, the parameter's name and its
+    /// index alone.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    ///
+    /// Source: llm-foundry `param_init_fns.py`, `kaiming_normal_` with `fan_in` and `relu`; norms are 1, biases 0.
+    pub fn init(config: &MptConfig, seed: u64, device: &Device) -> Result<Self> {
+        let init = |(name, shape): (String, Vec<usize>)| {
+            let values = initial_values(config, seed, &name, &shape);
+            let var = Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?;
+            Ok((name, var))
+        };
+        let vars = config.parameter_shapes().into_iter().map(init).collect::<Result<_>>()?;
+        Ok(Self { vars })
+    }
+
+    /// Copies every parameter of a checkpoint, widened to f32.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::TensorDtype`].
+    pub fn load(weights: &Weights, device: &Device) -> Result<Self> {
+        let load = |(name, shape): (String, Vec<usize>)| {
+            let var = Var::from_tensor(&weights.tensor(&name, Some(&shape), DType::F32, device)?)?;
+            Ok((name, var))
+        };
+        let vars = weights.config().parameter_shapes().into_iter().map(load).collect::<Result<_>>()?;
+        Ok(Self { vars })
+    }
+
+    /// Gives the variables to a model under construction.
+    pub fn var_builder(&self) -> VarBuilder<'static> {
+        let tensors: HashMap<_, _> =
+            self.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
+    }
+
+    /// Names and variables in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.vars.iter().map(|(name, var)| (name.as_str(), var))
+    }
+
+    /// The variable of a checkpoint name.
+    pub fn get(&self, name: &str) -> Option<&Var> {
+        self.vars.get(name)
+    }
+
+    /// Number of values in all.
+    pub fn num_elements(&self) -> usize {
+        self.vars.values().map(|var| var.elem_count()).sum()
+    }
+
+    /// Overwrites a parameter with `values`.
+    ///
+    /// # Errors
+    /// When there is none of that name or it has another number of values.
+    pub fn set(&self, name: &str, values: &[f32]) -> Result<()> {
+        let var = self
+            .get(name)
+            .ok_or_else(|| Error::MissingTensor { path: "parameters".into(), name: name.to_owned() })?;
+        optim::overwrite(var, values)
+    }
+
+    /// Writes all parameters as one safetensors file, f32, in the order of names; the same values give the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        write_safetensors(path, self.vars.iter().map(|(name, var)| (name.as_str(), var.as_tensor())))
+    }
+}
+
+fn initial_values(config: &MptConfig, seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
+    let n = shape.iter().product();
+    let is_bias = name.ends_with(".bias");
+    if is_bias || shape.len() == 1 {
+        return vec![if is_bias { 0.0 } else { 1.0 }; n];
+    }
+    let std = standard_deviation(config, name, shape[1]);
+    (0..n)
+        .into_par_iter()
+        .with_min_len(1 << 12)
+        .map_init(
+            || CounterRng::named(seed, name),
+            |rng, index| {
+                rng.seek(2 * index as u64); // a normal number takes two draws
+                rng.normal() * std
+            },
+        )
+        .collect()
+}
+
+fn standard_deviation(config: &MptConfig, name: &str, fan_in: usize) -> f32 {
+    let init = &config.init_config;
+    let kaiming = (2.0 / fan_in as f64).sqrt();
+    let std = if name.ends_with("wte.weight") || name.ends_with("wpe.weight") {
+        init.emb_init_std.unwrap_or(kaiming)
+    } else if name.ends_with("out_proj.weight") || name.ends_with("down_proj.weight") {
+        kaiming / init.residual_divisor.unwrap_or((2.0 * config.n_layers as f64).sqrt())
+    } else {
+        kaiming
+    };
+    std as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::tiny_model;
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = |seed, name: &str| {
+            let path = folder.path().join(name);
+            tiny_model(seed).1.save(&path).unwrap();
+            std::fs::read(path).unwrap()
+        };
+        assert_eq!(bytes(1, "a"), bytes(1, "b"));
+        assert_ne!(bytes(1, "a"), bytes(2, "c"));
+    }
+
+    #[test]
+    fn deviations_follow_the_scheme() {
+        let (config, params) = tiny_model(5);
+        let std = |name: &str| {
+            let values: Vec<f32> = params.get(name).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
+        };
+        let kaiming = (2.0 / 32f32).sqrt();
+        assert!((std("transformer.blocks.0.attn.Wqkv.weight") / kaiming - 1.0).abs() < 0.05);
+        assert!((std("transformer.blocks.0.attn.out_proj.weight") * 2.0 / kaiming - 1.0).abs() < 0.08);
+        assert_eq!(params.num_elements() as u64, config.num_parameters());
+        assert_eq!(std("transformer.norm_f.weight"), 1.0);
+    }
+}

@@ -1,0 +1,83 @@
+//! Support for tests: seeded tensors, comparisons with tolerances, gradients by finite differences, tiny models.
+
+use candle_core::{Device, Tensor, Var};
+
+use crate::config::MptConfig;
+use crate::error::Result;
+use crate::params::Params;
+use crate::rng::CounterRng;
+
+/// A tensor of standard normal numbers.
+///
+/// # Panics
+/// Never: the sizes agree by construction.
+pub fn random(shape: &[usize], seed: u64) -> Tensor {
+    let mut rng = CounterRng::new(seed, 0);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
+}
+
+/// Asserts that no element differs by more than `tolerance`, absolute for elements below 1 and relative above.
+///
+/// # Panics
+/// When one does, or shapes differ.
+pub fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
+    assert_eq!(found.dims(), expected.dims(), "shapes differ");
+    let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32 values");
+    for (i, (found, expected)) in values(found).into_iter().zip(values(expected)).enumerate() {
+        let limit = tolerance * expected.abs().max(1.0);
+        assert!(
+            (found - expected).abs() <= limit,
+            "element {i} is {found}, expected {expected} within {limit}"
+        );
+    }
+}
+
+/// Asserts that the gradient of a weighted sum of `op`'s result agrees with central differences in every argument.
+///
+/// # Panics
+/// When it does not, or an argument receives no gradient.
+pub fn check_gradients(args: &[Tensor], op: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    const STEP: f32 = 1e-2;
+    let weights = random(op(args).expect("the op runs").dims(), 77);
+    let objective = |args: &[Tensor]| {
+        let result = op(args).expect("the op runs");
+        result.mul(&weights).and_then(|x| x.sum_all()).expect("a weighted sum")
+    };
+    let vars: Vec<Var> = args.iter().map(|arg| Var::from_tensor(arg).expect("a variable")).collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let gradients = objective(&tensors).backward().expect("a backward pass");
+    for (index, var) in vars.iter().enumerate() {
+        let gradient = gradients.get(var).unwrap_or_else(|| panic!("argument {index} receives no gradient"));
+        let gradient: Vec<f32> = gradient.flatten_all().and_then(|g| g.to_vec1()).expect("f32 values");
+        let base: Vec<f32> = args[index].flatten_all().and_then(|x| x.to_vec1()).expect("f32 values");
+        for (i, found) in gradient.iter().enumerate() {
+            let moved = |by: f32| {
+                let mut values = base.clone();
+                values[i] += by;
+                let mut args = args.to_vec();
+                args[index] =
+                    Tensor::from_vec(values, args[index].shape(), &Device::Cpu).expect("the same shape");
+                objective(&args).to_scalar::<f32>().expect("a scalar")
+            };
+            let expected = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+            // f32 rounding over the step and the third derivative bound the agreement
+            let limit = 5e-3 * expected.abs().max(1.0);
+            assert!(
+                (found - expected).abs() < limit,
+                "argument {index}, element {i}: {found}, expected {expected}"
+            );
+        }
+    }
+}
+
+/// A seeded model of two layers of width 32 with 50 ids and 16 positions.
+///
+/// # Panics
+/// Never: the sizes are possible.
+pub fn tiny_model(seed: u64) -> (MptConfig, Params) {
+    let config = MptConfig::mpt(32, 2, 4, 50, 16).expect("possible sizes");
+    let params =
+        Params::init(&config, seed, &Device::Cpu).expect("a CPU has memory for 27 thousand parameters");
+    (config, params)
+}

@@ -1,0 +1,21 @@
+//! The one pool of threads that all kernels share.
+
+use crate::error::{Error, Result};
+
+/// Sets the number of threads for the life of the process. Call it once, before any other work.
+///
+/// Results do not depend on the number.
+///
+/// # Errors
+/// [`Error::Threads`] when the pool already exists with another number, or the system refuses threads.
+pub fn set_threads(threads: usize) -> Result<()> {
+    let fail = |reason: String| Error::Threads { threads, reason };
+    if threads == 0 {
+        return Err(fail("at least one is needed".to_owned()));
+    }
+    match rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        Ok(()) => Ok(()),
+        Err(_) if rayon::current_num_threads() == threads => Ok(()),
+        Err(error) => Err(fail(error.to_string())),
+    }
+}
