@@ -1,0 +1,4 @@
+//! What a model computes, against numbers of the reference implementations.
+
+mod fixtures;
+mod parity;
