@@ -7,12 +7,12 @@ use crate::error::{Error, Result};
 /// Which keys each query of a batch sees: one contiguous range that ends at the query itself.
 ///
 /// Padding on the left, packed documents and sliding windows all are such ranges, so a mask costs one number per
-/// token and never a [seq, seq] table.
+/// token and never a `[seq, seq]` table.
 #[derive(Clone, Debug)]
 pub struct AttnMask {
     batch: usize,
     seq: usize,
-    /// First visible key, [batch, seq]; all see from key 0 where absent.
+    /// First visible key, `[batch, seq]`; all see from key 0 where absent.
     first_key: Option<Arc<[u32]>>,
     /// Tokens of padding before each row's first real token; none where absent.
     left_padding: Option<Arc<[u32]>>,
@@ -24,7 +24,7 @@ impl AttnMask {
         Self { batch, seq, first_key: None, left_padding: None }
     }
 
-    /// Rows of real tokens (1) with padding (0) on the left or on the right; `mask` is [batch, seq].
+    /// Rows of real tokens (1) with padding (0) on the left or on the right; `mask` is `[batch, seq]`.
     ///
     /// # Errors
     /// [`Error::Shape`] when the length is not batch x seq, a value is neither 0 nor 1, or padding lies between tokens.
@@ -40,7 +40,7 @@ impl AttnMask {
         Ok(Self { batch, seq, first_key: Some(first_key), left_padding: Some(left.into()) })
     }
 
-    /// A token sees only earlier tokens of its own document; `documents` [batch, seq] numbers them along each row.
+    /// A token sees only earlier tokens of its own document; `documents` `[batch, seq]` numbers them along each row.
     ///
     /// # Errors
     /// [`Error::Shape`] when the length is not batch x seq or a document is not contiguous.
@@ -69,7 +69,7 @@ impl AttnMask {
         (self.batch, self.seq)
     }
 
-    /// First visible key of every query, [batch, seq], under a sliding window of `window` keys before the query's own;
+    /// First visible key of every query, `[batch, seq]`, under a sliding window of `window` keys before the query's own;
     /// `start` holds each row's number of cached tokens. `None` when every query sees from key 0.
     pub(crate) fn first_keys(&self, window: Option<usize>, start: &[usize]) -> Option<Arc<[u32]>> {
         let Some(window) = window else { return self.first_key.clone() };
@@ -81,7 +81,7 @@ impl AttnMask {
         Some((0..self.batch * self.seq).map(first).collect())
     }
 
-    /// Position of every token, [batch, seq], counted from its row's first real token.
+    /// Position of every token, `[batch, seq]`, counted from its row's first real token.
     pub(crate) fn positions(&self, start: &[usize]) -> Vec<u32> {
         let position = |token: usize| {
             let padding = self.left_padding.as_ref().map_or(0, |left| left[token / self.seq]);

@@ -17,7 +17,7 @@ pub struct KvCache {
 
 #[derive(Debug)]
 struct LayerTensors {
-    /// [batch, capacity, kv_n_heads, head_dim]
+    /// `[batch, capacity, kv_n_heads, head_dim]`
     keys: Tensor,
     values: Tensor,
 }
@@ -115,8 +115,8 @@ impl KvCache {
 }
 
 impl LayerCache<'_> {
-    /// Writes new keys and values [batch, seq, kv_n_heads, head_dim] behind each row's own and returns all
-    /// [batch, capacity, kv_n_heads, head_dim]; positions beyond a row's length hold no meaning.
+    /// Writes new keys and values `[batch, seq, kv_n_heads, head_dim]` behind each row's own and returns all
+    /// `[batch, capacity, kv_n_heads, head_dim]`; positions beyond a row's length hold no meaning.
     pub(crate) fn append(&self, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
         for (row, &len) in self.lens.iter().enumerate() {
             for (all, new) in [(&self.tensors.keys, keys), (&self.tensors.values, values)] {

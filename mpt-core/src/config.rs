@@ -164,7 +164,7 @@ impl MptConfig {
         self.parameter_shapes().values().map(|shape| shape.iter().map(|&n| n as u64).product::<u64>()).sum()
     }
 
-    /// Every parameter's name in a checkpoint and its shape, a linear as [out, in].
+    /// Every parameter's name in a checkpoint and its shape, a linear as `[out, in]`.
     pub fn parameter_shapes(&self) -> BTreeMap<String, Vec<usize>> {
         let mut shapes = BTreeMap::new();
         let d = self.d_model;
@@ -276,7 +276,7 @@ impl From<MptConfig> for Value {
             "torch_dtype": "float32",
             "attn_config": attn_json,
         });
-        if config.ffn_type == FfnType::Glu || config.ffn_hidden_size % config.d_model != 0 {
+        if config.ffn_type == FfnType::Glu || !config.ffn_hidden_size.is_multiple_of(config.d_model) {
             let ffn_type = if config.ffn_type == FfnType::Glu { "mptglu" } else { "mptmlp" };
             out["ffn_config"] = json!({ "ffn_type": ffn_type, "ffn_hidden_size": config.ffn_hidden_size });
         }
@@ -434,7 +434,7 @@ impl RawMptConfig {
         self.refuse_unsupported(&at)?;
         let d_model = at.size("d_model", self.d_model.unwrap_or(2048))?;
         let n_heads = at.size("n_heads", self.n_heads.unwrap_or(16))?;
-        if d_model % n_heads != 0 {
+        if !d_model.is_multiple_of(n_heads) {
             return Err(at.wrong("n_heads", n_heads, format!("a divisor of d_model = {d_model}")));
         }
         if let Some(head_dim) = self.head_dim.filter(|&dim| dim != d_model / n_heads) {
@@ -487,7 +487,7 @@ impl RawMptConfig {
         }
         let ratio = self.expansion_ratio.unwrap_or(4.0);
         let hidden = ratio * d_model as f64;
-        if !(hidden >= 1.0 && hidden <= 1e9 && hidden.fract() == 0.0) {
+        if !(1.0..=1e9).contains(&hidden) || hidden.fract() != 0.0 {
             return Err(at.wrong(
                 "expansion_ratio",
                 ratio,
@@ -595,7 +595,7 @@ impl RawAttnConfig {
                 ));
             }
         };
-        if n_heads % kv_n_heads != 0 {
+        if !n_heads.is_multiple_of(kv_n_heads) {
             return Err(at.wrong("kv_n_heads", kv_n_heads, format!("a divisor of n_heads = {n_heads}")));
         }
         Ok(kv_n_heads)

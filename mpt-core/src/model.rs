@@ -73,7 +73,7 @@ impl Attention {
         })
     }
 
-    /// `x` [b, s, d] to [b, s, d]; with a cache, its tokens come before those of `x`.
+    /// `x` `[b, s, d]` to `[b, s, d]`; with a cache, its tokens come before those of `x`.
     ///
     /// # Errors
     /// When shapes disagree.
@@ -92,7 +92,7 @@ impl Attention {
         self.out_proj.forward(&out.reshape((b, s, d))?)
     }
 
-    /// The fused projection [b, s, (h + 2g) e] as queries [b, s, h, e], keys and values [b, s, g, e].
+    /// The fused projection `[b, s, (h + 2g) e]` as queries `[b, s, h, e]`, keys and values `[b, s, g, e]`.
     fn heads(&self, qkv: &Tensor, b: usize, s: usize) -> Result<[Tensor; 3]> {
         let (h, g) = (self.n_heads, self.kv_n_heads);
         let qkv = match self.clip_qkv {
@@ -141,7 +141,7 @@ impl Ffn {
         })
     }
 
-    /// `x` [b, s, d] to [b, s, d].
+    /// `x` `[b, s, d]` to `[b, s, d]`.
     ///
     /// # Errors
     /// When the width of `x` is not `d`.
@@ -178,7 +178,7 @@ impl Block {
         })
     }
 
-    /// `x` [b, s, d] to [b, s, d].
+    /// `x` `[b, s, d]` to `[b, s, d]`.
     ///
     /// # Errors
     /// When shapes disagree.
@@ -234,7 +234,7 @@ impl CausalLm {
         &self.blocks
     }
 
-    /// Hidden states [b, s, d] after the last norm of a batch of rows of token ids.
+    /// Hidden states `[b, s, d]` after the last norm of a batch of rows of token ids.
     ///
     /// With a cache, its tokens come before those of `tokens`, and it holds both afterwards; `mask` counts new tokens.
     ///
@@ -262,10 +262,10 @@ impl CausalLm {
         self.norm_f.forward(&x)
     }
 
-    /// Embeddings [b, s, d] of rows of token ids; `start` holds each row's number of tokens before them.
+    /// Embeddings `[b, s, d]` of rows of token ids; `start` holds each row's number of tokens before them.
     ///
     /// # Errors
-    /// [`Error::Shape`] when rows are not [b, s], [`Error::TokenId`], and [`Error::TooLong`] past learned positions.
+    /// [`Error::Shape`] when rows are not `[b, s]`, [`Error::TokenId`], and [`Error::TooLong`] past learned positions.
     pub fn embed<R: AsRef<[u32]>>(&self, tokens: &[R], mask: &AttnMask, start: &[usize]) -> Result<Tensor> {
         let (b, s) = mask.dims();
         let ids: Vec<u32> = tokens.iter().flat_map(|row| row.as_ref()).copied().collect();
@@ -297,7 +297,7 @@ impl CausalLm {
         ops::embedding(wpe, &positions)
     }
 
-    /// The norm behind the last block, [b, s, d] to [b, s, d].
+    /// The norm behind the last block, `[b, s, d]` to `[b, s, d]`.
     ///
     /// # Errors
     /// When the width of `x` is not `d`.
@@ -305,7 +305,7 @@ impl CausalLm {
         self.norm_f.forward(x)
     }
 
-    /// Logits [.., v] of hidden states [.., d]. Slice `hidden` first where only some positions matter.
+    /// Logits `[.., v]` of hidden states `[.., d]`. Slice `hidden` first where only some positions matter.
     ///
     /// # Errors
     /// When the width of `hidden` is not `d`.
@@ -317,7 +317,7 @@ impl CausalLm {
         })
     }
 
-    /// The sum of -log p(label) over the labels that are not [`ops::IGNORE_LABEL`], one label a token of `hidden` [.., d].
+    /// The sum of -log p(label) over the labels that are not [`ops::IGNORE_LABEL`], one label a token of `hidden` `[.., d]`.
     ///
     /// # Errors
     /// [`Error::Shape`] when the count of labels is not that of tokens, [`Error::TokenId`] for a label outside the vocabulary.
@@ -325,7 +325,7 @@ impl CausalLm {
         ops::linear_cross_entropy(hidden, self.head_weight(), labels, self.config.logit_scale.unwrap_or(1.0))
     }
 
-    /// The output projection, [v, d].
+    /// The output projection, `[v, d]`.
     pub fn head_weight(&self) -> &Tensor {
         self.lm_head.as_ref().unwrap_or(&self.wte)
     }

@@ -7,7 +7,7 @@ use crate::config::{MptConfig, NormType};
 use crate::error::Result;
 use crate::ops;
 
-/// A linear map with a weight stored [out, in] and an optional bias.
+/// A linear map with a weight stored `[out, in]` and an optional bias.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Tensor,
@@ -15,7 +15,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Reads `weight` [d_out, d_in] and, where `with_bias`, `bias` [d_out] at the prefix of `vb`.
+    /// Reads `weight` `[d_out, d_in]` and, where `with_bias`, `bias` `[d_out]` at the prefix of `vb`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -25,7 +25,7 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    /// `x` [.., d_in] to [.., d_out].
+    /// `x` `[.., d_in]` to `[.., d_out]`.
     ///
     /// # Errors
     /// When the width of `x` is not `d_in`.
@@ -33,7 +33,7 @@ impl Linear {
         ops::linear(x, &self.weight, self.bias.as_ref())
     }
 
-    /// The weight, [d_out, d_in].
+    /// The weight, `[d_out, d_in]`.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
@@ -49,7 +49,7 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Reads `weight` [width] and, for a layer norm of a model with biases, `bias` [width] at the prefix of `vb`.
+    /// Reads `weight` `[width]` and, for a layer norm of a model with biases, `bias` `[width]` at the prefix of `vb`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -59,7 +59,7 @@ impl Norm {
         Ok(Self { weight: vb.get(width, "weight")?, bias, kind: config.norm_type, eps: config.norm_eps })
     }
 
-    /// `x` [.., width] to the same shape.
+    /// `x` `[.., width]` to the same shape.
     ///
     /// # Errors
     /// When the last dimension of `x` is not `width`.

@@ -10,11 +10,11 @@ use crate::kernels::cpu::attention::{self as kernel, Heads, Saved};
 
 /// Causal attention with ALiBi.
 ///
-/// `q` [batch, seq, n_heads, head_dim]; `k`, `v` [batch, keys, kv_n_heads, head_dim]; all f32. `slopes` [n_heads], zeros
-/// without ALiBi. `start` [batch] holds the position of each row's first query among its keys (zeros in training);
-/// `first_key` [batch, seq] the first key each query sees (0 where absent): query `i` of row `b` sees the keys
+/// `q` `[batch, seq, n_heads, head_dim]`; `k`, `v` `[batch, keys, kv_n_heads, head_dim]`; all f32. `slopes` `[n_heads]`, zeros
+/// without ALiBi. `start` `[batch]` holds the position of each row's first query among its keys (zeros in training);
+/// `first_key` `[batch, seq]` the first key each query sees (0 where absent): query `i` of row `b` sees the keys
 /// `first_key[b, i] ..= start[b] + i`, with the bias `-slope * (start[b] + i - key)` on scores multiplied by `scale`.
-/// Returns [batch, seq, n_heads, head_dim]. Memory is O(keys) per thread: no [seq, keys] table is built.
+/// Returns `[batch, seq, n_heads, head_dim]`. Memory is O(keys) per thread: no `[seq, keys]` table is built.
 ///
 /// The gradient exists where queries and keys are the same positions, as in training.
 ///
@@ -46,7 +46,7 @@ struct AttentionOp {
     slopes: Arc<[f32]>,
     start: Box<[usize]>,
     first_key: Option<Arc<[u32]>>,
-    /// Logarithms of the softmax denominators, [batch, seq, n_heads], left by the forward pass.
+    /// Logarithms of the softmax denominators, `[batch, seq, n_heads]`, left by the forward pass.
     lse: OnceLock<Vec<f32>>,
 }
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 /// Elements of one task.
 const CHUNK: usize = 1 << 14;
 
-/// `x` limited to [-bound, bound]. `x` f32 of any shape; the gradient passes where `x` lies within the range.
+/// `x` limited to `[-bound, bound]`. `x` f32 of any shape; the gradient passes where `x` lies within the range.
 ///
 /// # Errors
 /// When `x` is not f32 on the CPU.

@@ -18,7 +18,7 @@ const CHUNK_LOGITS: usize = 1 << 22;
 
 /// The sum over tokens of `-log softmax(scale * hidden weight^T)[label]`.
 ///
-/// `hidden` [.., d], `weight` [vocab, d]; both f32. `labels` has one id a token, [`IGNORE_LABEL`] where it has no target.
+/// `hidden` `[.., d]`, `weight` `[vocab, d]`; both f32. `labels` has one id a token, [`IGNORE_LABEL`] where it has no target.
 /// Returns a scalar f32 tensor, 0 without any target. Logits exist for one chunk of tokens at a time; where a gradient will
 /// be asked for, it is computed in the same pass.
 ///

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use super::host::{contiguous, host_slice};
 use crate::error::{Error, Result};
 
-/// The rows `ids` of `table` [rows, d] f32, as [ids, d]. The gradient adds up in the order of `ids`.
+/// The rows `ids` of `table` `[rows, d]` f32, as `[ids, d]`. The gradient adds up in the order of `ids`.
 ///
 /// # Errors
 /// [`Error::TokenId`] for an id that is no row.

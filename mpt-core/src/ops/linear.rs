@@ -1,4 +1,4 @@
-//! A linear map by a weight stored [out, in].
+//! A linear map by a weight stored `[out, in]`.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
@@ -8,7 +8,7 @@ use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
 
 /// `x W^T`, plus `bias` where given.
 ///
-/// `x` [.., in], `weight` [out, in], `bias` [out]; all f32. Returns [.., out]. The gradient of a weight that leads to no
+/// `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]`; all f32. Returns `[.., out]`. The gradient of a weight that leads to no
 /// variable is not computed, so a frozen layer costs its input gradient alone.
 ///
 /// # Errors

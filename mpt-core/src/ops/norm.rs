@@ -12,7 +12,7 @@ const ROWS: usize = 32;
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension.
 ///
-/// `x` [.., d], `weight` [d], `bias` [d]; all f32. Returns the shape of `x`.
+/// `x` `[.., d]`, `weight` `[d]`, `bias` `[d]`; all f32. Returns the shape of `x`.
 ///
 /// # Errors
 /// [`Error::Shape`] naming the argument when shapes disagree.
@@ -26,7 +26,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) 
 
 /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension.
 ///
-/// `x` [.., d], `weight` [d]; both f32. Returns the shape of `x`.
+/// `x` `[.., d]`, `weight` `[d]`; both f32. Returns the shape of `x`.
 ///
 /// # Errors
 /// [`Error::Shape`] naming the argument when shapes disagree.

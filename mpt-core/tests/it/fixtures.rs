@@ -6,8 +6,10 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
 /// The folder of one case, or `None`, saying so, where the fixtures are not present.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(crate) fn case(name: &str) -> Option<PathBuf> {
-    let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/mpt-tiny")).join(name);
+    let dir =
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/mpt-tiny")).join(name);
     if !dir.is_dir() {
         eprintln!("skipped: {} is absent", dir.display());
         return None;
@@ -29,7 +31,10 @@ impl Expected {
     pub(crate) fn tensor(&self, name: &str) -> Option<Tensor> {
         let tensors = SafeTensors::deserialize(&self.bytes).expect("a sound fixture");
         let view = tensors.tensor(name).ok()?;
-        Some(Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), &Device::Cpu).expect("f32 numbers"))
+        Some(
+            Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), &Device::Cpu)
+                .expect("f32 numbers"),
+        )
     }
 
     /// Rows of ids, masks or labels; negative numbers become `u32::MAX`, the label of no target.
@@ -37,7 +42,8 @@ impl Expected {
         let tensors = SafeTensors::deserialize(&self.bytes).expect("a sound fixture");
         let view = tensors.tensor(name).ok()?;
         let width = *view.shape().last().expect("rows");
-        let ids = view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().expect("8 bytes")));
+        let ids =
+            view.data().chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().expect("8 bytes")));
         let ids: Vec<u32> = ids.map(|id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
         Some(ids.chunks_exact(width).map(<[u32]>::to_vec).collect())
     }

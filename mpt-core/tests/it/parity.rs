@@ -145,13 +145,17 @@ fn losses_and_gradients_agree() {
         let config = MptConfig::from_file(&dir.join("config.json")).expect("a configuration");
         let model = CausalLm::new(&config, params.var_builder()).expect("a model");
         let rows = expected.rows("main.input_ids").expect("ids");
-        let labels: Vec<u32> = expected.rows("main.labels").expect("labels").iter().flat_map(|row| shifted(row)).collect();
+        let labels: Vec<u32> =
+            expected.rows("main.labels").expect("labels").iter().flat_map(|row| shifted(row)).collect();
         let kept = labels.iter().filter(|&&label| label != mpt_core::IGNORE_LABEL).count() as f64;
         let hidden = model.hidden(&rows, &causal(&rows), None).expect("a forward pass");
         let loss = (model.loss_sum(&hidden, &labels).expect("a loss") / kept).expect("a mean");
         let expected_loss = flat(&expected.tensor("main.loss").expect("a loss"))[0];
         let found = loss.to_scalar::<f32>().expect("a scalar");
-        assert!((found - expected_loss).abs() < 1e-5 * expected_loss, "{name}: loss {found}, expected {expected_loss}");
+        assert!(
+            (found - expected_loss).abs() < 1e-5 * expected_loss,
+            "{name}: loss {found}, expected {expected_loss}"
+        );
         if name.starts_with("lora") {
             continue; // its gradients are those of the adapter
         }

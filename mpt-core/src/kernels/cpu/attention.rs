@@ -24,7 +24,7 @@ pub(crate) struct Heads<'a> {
 }
 
 impl<'a> Heads<'a> {
-    /// The rows `rows` of one head as a matrix [rows, e].
+    /// The rows `rows` of one head as a matrix `[rows, e]`.
     fn matrix(self, batch: usize, rows: Range<usize>, head: usize, e: usize) -> Mat<'a> {
         let from = batch * self.batch_stride + rows.start * self.row_stride + head * e;
         Mat::new(&self.data[from..], rows.len(), e, self.row_stride)
@@ -48,7 +48,7 @@ pub(crate) struct Shape<'a> {
     pub(crate) slopes: &'a [f32],
     /// Position of the first query of each batch row among its keys.
     pub(crate) start: &'a [usize],
-    /// First key each query sees, [b, s]; without it every query sees from key 0.
+    /// First key each query sees, `[b, s]`; without it every query sees from key 0.
     pub(crate) first_key: Option<&'a [u32]>,
 }
 
@@ -71,7 +71,7 @@ impl Shape<'_> {
     }
 }
 
-/// Writes the attention output [b, s, h, e] and, per query, the logarithm of its softmax denominator [b, s, h].
+/// Writes the attention output `[b, s, h, e]` and, per query, the logarithm of its softmax denominator `[b, s, h]`.
 pub(crate) fn forward(
     shape: &Shape<'_>,
     q: Heads<'_>,
@@ -126,15 +126,15 @@ fn forward_block(
 
 /// What the backward pass needs from the forward pass, and the gradient of its output.
 pub(crate) struct Saved<'a> {
-    /// [b, s, h, e], contiguous.
+    /// `[b, s, h, e]`, contiguous.
     pub(crate) out: &'a [f32],
-    /// [b, s, h], contiguous.
+    /// `[b, s, h]`, contiguous.
     pub(crate) lse: &'a [f32],
-    /// [b, s, h, e], contiguous.
+    /// `[b, s, h, e]`, contiguous.
     pub(crate) d_out: &'a [f32],
 }
 
-/// Writes the gradients `dq` [b, h, s, e], `dk` and `dv` [b, g, s, e]; queries and keys are the same positions.
+/// Writes the gradients `dq` `[b, h, s, e]`, `dk` and `dv` `[b, g, s, e]`; queries and keys are the same positions.
 pub(crate) fn backward(shape: &Shape<'_>, qkv: [Heads<'_>; 3], saved: &Saved<'_>, d_qkv: [&mut [f32]; 3]) {
     let (seq, e) = (shape.seq, shape.head_dim);
     let group = shape.n_heads / shape.kv_n_heads;
@@ -153,7 +153,7 @@ pub(crate) fn backward(shape: &Shape<'_>, qkv: [Heads<'_>; 3], saved: &Saved<'_>
         });
 }
 
-/// One query head: writes `dq` [s, e], adds to `dk` and `dv` [s, e].
+/// One query head: writes `dq` `[s, e]`, adds to `dk` and `dv` `[s, e]`.
 fn backward_head(
     shape: &Shape<'_>,
     batch: usize,

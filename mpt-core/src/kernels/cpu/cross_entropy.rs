@@ -4,7 +4,7 @@ use super::dispatch::for_each_level;
 use super::math::{exp_shifted, max};
 
 for_each_level! {
-    /// Returns -log softmax(logits)[label] and turns `logits` into softmax(logits) - onehot(label).
+    /// Returns -log softmax(logits)`[label]` and turns `logits` into softmax(logits) - onehot(label).
     ///
     /// A NaN or an infinity among the logits makes the result NaN.
     pub(crate) fn row_with_gradient(logits: &mut [f32], label: usize) -> f32 {
@@ -21,7 +21,7 @@ for_each_level! {
         if total.is_finite() { loss } else { f32::NAN }
     }
 
-    /// Returns -log softmax(logits)[label]; `logits` is left with unnormalized probabilities.
+    /// Returns -log softmax(logits)`[label]`; `logits` is left with unnormalized probabilities.
     pub(crate) fn row(logits: &mut [f32], label: usize) -> f32 {
         let target = logits[label];
         let top = max(logits);

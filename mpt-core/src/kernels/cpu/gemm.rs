@@ -13,7 +13,7 @@ pub(crate) struct Mat<'a> {
 }
 
 impl<'a> Mat<'a> {
-    /// A row-major matrix [rows, cols] whose rows lie `row_stride` elements apart.
+    /// A row-major matrix `[rows, cols]` whose rows lie `row_stride` elements apart.
     ///
     /// # Panics
     /// When `data` does not hold every element.
@@ -22,7 +22,7 @@ impl<'a> Mat<'a> {
         Self { data, rows, cols, row_stride, col_stride: 1 }
     }
 
-    /// The transpose [cols, rows] of the same data.
+    /// The transpose `[cols, rows]` of the same data.
     pub(crate) fn t(self) -> Self {
         Self {
             rows: self.cols,
@@ -43,7 +43,7 @@ pub(crate) struct MatMut<'a> {
 }
 
 impl<'a> MatMut<'a> {
-    /// A row-major matrix [rows, cols] whose rows lie `row_stride` elements apart.
+    /// A row-major matrix `[rows, cols]` whose rows lie `row_stride` elements apart.
     ///
     /// # Panics
     /// When `data` does not hold every element.
@@ -78,7 +78,7 @@ pub(crate) enum Threads {
 /// `c = a b` or `c += a b`. The inner dimension is never split among threads, so the bits do not depend on them.
 ///
 /// # Panics
-/// When the shapes of `a` [m, k], `b` [k, n] and `c` [m, n] disagree.
+/// When the shapes of `a` `[m, k]`, `b` `[k, n]` and `c` `[m, n]` disagree.
 pub(crate) fn matmul(c: MatMut<'_>, a: Mat<'_>, b: Mat<'_>, write: Write, threads: Threads) {
     assert_eq!((c.rows, c.cols, a.cols), (a.rows, b.cols, b.rows), "shapes of a matrix product disagree");
     if c.rows == 0 || c.cols == 0 {

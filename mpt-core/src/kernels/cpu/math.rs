@@ -5,7 +5,7 @@ use super::dispatch::for_each_level;
 /// Partial sums kept by [`sum`] and [`dot`]; their order of addition is part of the result.
 const LANES: usize = 16;
 
-/// e^x, within 2 units in the last place for x in [-87, 88]; below that range e^-87, above it e^88.
+/// e^x, within 2 units in the last place for x in `[-87, 88]`; below that range e^-87, above it e^88.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer in the low bits
@@ -33,8 +33,8 @@ fn erfc_abs(x: f32) -> f32 {
         0.096_784_18,
         -0.186_288_06,
         0.278_868_08,
-        -1.135_203_98,
-        1.488_515_87,
+        -1.135_204,
+        1.488_515_9,
         -0.822_152_23,
         0.170_872_77,
     ];

@@ -24,7 +24,7 @@ fn statistics(kind: NormKind, x: &[f32], eps: f32) -> (f32, f32) {
 }
 
 for_each_level! {
-    /// Normalizes the rows of `x` [rows, d] by `weight` [d] into `y` [rows, d].
+    /// Normalizes the rows of `x` `[rows, d]` by `weight` `[d]` into `y` `[rows, d]`.
     pub(crate) fn forward(kind: NormKind, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
         let d = weight.len();
         for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
@@ -35,7 +35,7 @@ for_each_level! {
         }
     }
 
-    /// Writes the gradient of the rows, `dx` [rows, d], and adds the gradient of the weight to `dw` [d].
+    /// Writes the gradient of the rows, `dx` `[rows, d]`, and adds the gradient of the weight to `dw` `[d]`.
     pub(crate) fn backward(kind: NormKind, x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dw: &mut [f32]) {
         let d = weight.len();
         let n = d as f32;
