@@ -1,0 +1,31 @@
+//! The list of commands: one file each, one line each. Only what exists is listed.
+
+use crate::exit::{CliError, ExitStatus};
+use crate::settings::Context;
+
+mod completions;
+
+commands! {
+    completions => Completions,
+}
+
+/// Builds [`Command`] and its dispatch from lines `module => Variant`; the order is that of the help.
+macro_rules! commands {
+    ($($module:ident => $variant:ident,)+) => {
+        /// What was asked for, with its own arguments.
+        #[derive(Debug, clap::Subcommand)]
+        pub(crate) enum Command {
+            $(#[allow(missing_docs)] $variant($module::Args),)+
+        }
+
+        impl Command {
+            /// Runs the command.
+            pub(crate) fn run(self, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+                match self {
+                    $(Self::$variant(args) => $module::run(args, ctx),)+
+                }
+            }
+        }
+    };
+}
+use commands;

@@ -1,0 +1,207 @@
+//! How `mpt` ends: exit codes, the error that carries one, Ctrl-C, and what a bug looks like.
+
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::output::Log;
+
+/// How a command ended; the numbers are the exit codes of the command-line contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    /// Done.
+    Done = 0,
+    /// A check that was asked for came out negative.
+    Negative = 1,
+    /// The command line or a run file is wrong.
+    Usage = 2,
+    /// Data or weights are unusable.
+    Data = 3,
+    /// The device, memory, disk or port failed.
+    System = 4,
+    /// The loss is not finite.
+    NotFinite = 5,
+    /// A bug in `mpt`.
+    Bug = 70,
+    /// Interrupted; state is saved.
+    Interrupted = 130,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// An error on its way to the user: what failed and why, the exit code, and what to do next.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    status: ExitStatus,
+    error: anyhow::Error,
+    help: Option<String>,
+}
+
+impl CliError {
+    /// The command line or a run file is wrong: exit code 2.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(ExitStatus::Usage, anyhow::Error::msg(message.into()))
+    }
+
+    /// Data or weights are unusable: exit code 3.
+    pub(crate) fn data(message: impl Into<String>) -> Self {
+        Self::new(ExitStatus::Data, anyhow::Error::msg(message.into()))
+    }
+
+    /// The device, memory, disk or port failed: exit code 4.
+    pub(crate) fn system(message: impl Into<String>) -> Self {
+        Self::new(ExitStatus::System, anyhow::Error::msg(message.into()))
+    }
+
+    /// An error with a cause chain of its own.
+    pub(crate) fn new(status: ExitStatus, error: impl Into<anyhow::Error>) -> Self {
+        Self { status, error: error.into(), help: None }
+    }
+
+    /// The same error with a line that says what to do next.
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// An input file that cannot be read: exit code `status`, usually 2 for run files and 3 for data.
+    pub(crate) fn read(status: ExitStatus, path: &std::path::Path, source: std::io::Error) -> Self {
+        let error = anyhow::Error::new(source).context(format!("{}: cannot be read", path.display()));
+        Self::new(status, error)
+    }
+
+    /// An output file that cannot be written: exit code 4.
+    pub(crate) fn write(path: &std::path::Path, source: std::io::Error) -> Self {
+        let error = anyhow::Error::new(source).context(format!("{}: cannot be written", path.display()));
+        Self::new(ExitStatus::System, error).help("check the folder's permissions and the free disk space")
+    }
+
+    /// Standard output went away, as in `mpt data cat … | head`: no failure of ours, so nothing is said.
+    pub(crate) fn closed_output() -> Self {
+        Self::new(ExitStatus::Done, anyhow::Error::msg("standard output was closed"))
+    }
+
+    /// The exit code.
+    pub(crate) fn status(&self) -> ExitStatus {
+        self.status
+    }
+
+    /// Whether there is anything to tell.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.status == ExitStatus::Done
+    }
+
+    /// What to do next, where known.
+    pub(crate) fn help_line(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// The causes below the message, nearest first, without those that a message above already quotes.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut shown = vec![self.error.to_string()];
+        for cause in self.error.chain().skip(1) {
+            let text = cause.to_string();
+            if !shown.iter().any(|above| above.contains(&text)) {
+                shown.push(text);
+            }
+        }
+        shown.split_off(1)
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)
+    }
+}
+
+impl From<mpt_core::Error> for CliError {
+    fn from(error: mpt_core::Error) -> Self {
+        use mpt_core::Error as E;
+        let status = match &error {
+            E::Io { source, .. } => io_status(source, ExitStatus::Data),
+            E::TooLong { .. } => ExitStatus::Usage,
+            E::Threads { .. } => ExitStatus::System,
+            _ => ExitStatus::Data,
+        };
+        Self::new(status, error)
+    }
+}
+
+/// The exit code of an I/O error: `missing` where the file is absent or is not what it should be, else 4.
+pub(crate) fn io_status(error: &std::io::Error, missing: ExitStatus) -> ExitStatus {
+    use std::io::ErrorKind as K;
+    match error.kind() {
+        K::NotFound
+        | K::InvalidData
+        | K::UnexpectedEof
+        | K::IsADirectory
+        | K::NotADirectory
+        | K::InvalidInput => missing,
+        _ => ExitStatus::System,
+    }
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// From now on the first interrupt sets the flag returned, and a second one ends the process.
+pub(crate) fn install_interrupt(log: &Log) -> &'static AtomicBool {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        let handler_log = log.clone();
+        let installed = ctrlc::set_handler(move || {
+            if STOP.swap(true, Ordering::SeqCst) {
+                leave(ExitStatus::Interrupted);
+            }
+            handler_log.info("stopping after this step; interrupt again to stop at once");
+        });
+        if let Err(error) = installed {
+            log.warn(format_args!("interrupts will not be caught: {error}"));
+        }
+    });
+    &STOP
+}
+
+/// Makes a panic anywhere, in any thread, one line that asks for a report, and exit code 70.
+pub(crate) fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let what = info.payload_as_str().unwrap_or("no message");
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        crate::output::print_bug(what, &place);
+        leave(ExitStatus::Bug);
+    }));
+}
+
+#[expect(clippy::exit, reason = "a signal handler and a panic hook have no caller to return a status to")]
+fn leave(status: ExitStatus) -> ! {
+    std::process::exit(status as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn causes_already_quoted_are_not_repeated() {
+        let source = std::io::Error::other("disk on fire");
+        let error = mpt_core::Error::Io { path: "x".into(), action: "reading", source };
+        assert_eq!(CliError::from(error).causes(), Vec::<String>::new());
+        let source = std::io::Error::other("disk on fire");
+        assert_eq!(CliError::write(Path::new("x"), source).causes(), ["disk on fire"]);
+    }
+
+    #[test]
+    fn a_missing_file_and_a_failing_disk_have_different_codes() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert_eq!(io_status(&missing, ExitStatus::Usage), ExitStatus::Usage);
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert_eq!(io_status(&full, ExitStatus::Usage), ExitStatus::System);
+    }
+}

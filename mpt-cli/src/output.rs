@@ -1,0 +1,299 @@
+//! The only place that prints: results on stdout, messages on stderr.
+//!
+//! With `--json` stdout carries exactly one document, or JSON Lines where the command's contract says so; text for
+//! people is then dropped. A reader that goes away (`| head`) ends the command quietly.
+#![expect(clippy::print_stderr, reason = "this is the one file that may")]
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use indicatif::MultiProgress;
+use serde::Serialize;
+
+use crate::exit::{CliError, ExitStatus};
+use crate::settings::{CommonArgs, LogFormat};
+
+/// Where a command's results go.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: bool,
+    documents: usize,
+    stdout: io::BufWriter<io::Stdout>,
+    log: Log,
+}
+
+impl Output {
+    /// The output that the common flags describe.
+    pub(crate) fn new(args: &CommonArgs) -> Self {
+        let stdout = io::BufWriter::with_capacity(64 << 10, io::stdout());
+        Self { json: args.json, documents: 0, stdout, log: Log::new(args) }
+    }
+
+    /// Whether `--json` was given.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// The way to stderr; cheap to clone and to share with threads.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// A line for people on stdout; nothing with `--json`.
+    pub(crate) fn text(&mut self, line: impl fmt::Display) -> Result<(), CliError> {
+        if self.json {
+            return Ok(());
+        }
+        writeln!(self.stdout, "{line}").map_err(stdout_error)
+    }
+
+    /// The one document of the command; nothing without `--json`.
+    pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        if !self.json {
+            return Ok(());
+        }
+        self.documents += 1;
+        assert_eq!(self.documents, 1, "a command prints one document");
+        self.line(value)
+    }
+
+    /// A line of JSON, with `--json` or without: for commands whose output is JSON Lines.
+    pub(crate) fn line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        serde_json::to_writer(&mut self.stdout, value).map_err(|error| stdout_error(error.into()))?;
+        self.stdout.write_all(b"\n").map_err(stdout_error)
+    }
+
+    /// A piece of text as it comes, shown at once; nothing with `--json`.
+    pub(crate) fn stream(&mut self, piece: &str) -> Result<(), CliError> {
+        if self.json {
+            return Ok(());
+        }
+        self.raw(piece.as_bytes())?;
+        self.stdout.flush().map_err(stdout_error)
+    }
+
+    /// Bytes as they are, with `--json` or without.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.stdout.write_all(bytes).map_err(stdout_error)
+    }
+
+    /// Writes out what is still buffered. Called once at the end, and before anything slow.
+    pub(crate) fn finish(&mut self) -> Result<(), CliError> {
+        self.stdout.flush().map_err(stdout_error)
+    }
+}
+
+/// The way to stderr: messages by level, as text or as JSON lines, kept apart from the progress bars.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    format: LogFormat,
+    quiet: bool,
+    verbose: u8,
+    color: bool,
+    bars: Option<MultiProgress>,
+}
+
+impl Log {
+    fn new(args: &CommonArgs) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let text = args.log_format == LogFormat::Text;
+        Self {
+            format: args.log_format,
+            quiet: args.quiet,
+            verbose: args.verbose,
+            color: terminal && text && std::env::var_os("NO_COLOR").is_none(),
+            bars: (terminal && text && !args.quiet).then(MultiProgress::new),
+        }
+    }
+
+    /// The bars on the terminal, if bars are to be drawn.
+    pub(crate) fn bars(&self) -> Option<&MultiProgress> {
+        self.bars.as_ref()
+    }
+
+    /// What the user should know while it happens.
+    pub(crate) fn info(&self, message: impl fmt::Display) {
+        if !self.quiet {
+            self.message(Level::Info, &message.to_string());
+        }
+    }
+
+    /// Something is probably not as the user wants it.
+    pub(crate) fn warn(&self, message: impl fmt::Display) {
+        if !self.quiet {
+            self.message(Level::Warning, &message.to_string());
+        }
+    }
+
+    /// Shown with `-v`.
+    pub(crate) fn debug(&self, message: impl fmt::Display) {
+        if self.verbose >= 1 {
+            self.message(Level::Debug, &message.to_string());
+        }
+    }
+
+    /// A message with fields of its own: `fields` is what a program reads, `message` what a person reads.
+    pub(crate) fn event(&self, message: impl fmt::Display, fields: &impl Serialize) {
+        if self.quiet {
+            return;
+        }
+        let message = message.to_string();
+        match self.format {
+            LogFormat::Text => self.message(Level::Info, &message),
+            LogFormat::Json => {
+                self.json_line(&Record { level: "info", message: &message, fields: Some(fields) })
+            }
+        }
+    }
+
+    /// The error a command ended with: message, causes, and what to do next.
+    pub(crate) fn failure(&self, error: &CliError) {
+        if error.is_silent() {
+            return;
+        }
+        if self.format == LogFormat::Json {
+            return self.json_line(&failure_record(error));
+        }
+        let mut text = format!("{} {error}", self.paint("1;31", "error:"));
+        for cause in error.causes() {
+            text += &format!("\n  caused by: {}", cause.replace('\n', "\n  "));
+        }
+        if let Some(help) = error.help_line() {
+            text += &format!("\n{} {help}", self.paint("1;36", "help:"));
+        }
+        self.line(&text);
+    }
+
+    fn message(&self, level: Level, message: &str) {
+        match (self.format, level) {
+            (LogFormat::Json, _) => {
+                self.json_line(&Record { level: level.name(), message, fields: None::<&()> });
+            }
+            (LogFormat::Text, Level::Warning) => {
+                self.line(&format!("{} {message}", self.paint("1;33", "warning:")));
+            }
+            (LogFormat::Text, _) => self.line(message),
+        }
+    }
+
+    fn json_line(&self, record: &impl Serialize) {
+        self.line(&serde_json::to_string(record).expect("log records have string keys"));
+    }
+
+    fn line(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| to_stderr(line)),
+            None => to_stderr(line),
+        }
+    }
+
+    fn paint(&self, style: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Prints what clap found wrong with the command line, or the help that was asked for.
+pub(crate) fn print_usage(error: &clap::Error) -> ExitStatus {
+    let asked = !error.use_stderr();
+    if !asked && json_logs_wanted() {
+        let text = error.render().to_string();
+        let message = text.trim_end().trim_start_matches("error: ");
+        let record = FailureRecord { level: "error", exit_code: 2, message, causes: Vec::new(), help: None };
+        to_stderr(&serde_json::to_string(&record).expect("log records have string keys"));
+    } else {
+        // A reader that went away is no failure of ours.
+        let _ = error.print();
+    }
+    if asked { ExitStatus::Done } else { ExitStatus::Usage }
+}
+
+/// Prints the line that a bug leaves behind.
+pub(crate) fn print_bug(what: &str, place: &str) {
+    to_stderr(&format!("bug: {what} ({place}); please report it with the command line and `mpt --version`"));
+}
+
+/// The command line could not be parsed, so the one flag that matters here is looked for by eye.
+fn json_logs_wanted() -> bool {
+    let args: Vec<_> = std::env::args().collect();
+    let flag = args.iter().any(|arg| arg == "--log-format=json")
+        || args.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json");
+    flag || std::env::var("MPT_LOG_FORMAT").is_ok_and(|format| format == "json")
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Debug,
+    Info,
+    Warning,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Record<'a, F> {
+    level: &'static str,
+    message: &'a str,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    fields: Option<&'a F>,
+}
+
+#[derive(Serialize)]
+struct FailureRecord<'a> {
+    level: &'static str,
+    exit_code: u8,
+    message: &'a str,
+    causes: Vec<String>,
+    help: Option<&'a str>,
+}
+
+fn failure_record(error: &CliError) -> impl Serialize {
+    serde_json::json!(FailureRecord {
+        level: "error",
+        exit_code: error.status() as u8,
+        message: &error.to_string(),
+        causes: error.causes(),
+        help: error.help_line(),
+    })
+}
+
+/// A closed stderr must not turn into a panic, so this is not `eprintln!`.
+fn to_stderr(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+fn stdout_error(error: io::Error) -> CliError {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return CliError::closed_output();
+    }
+    CliError::new(ExitStatus::System, anyhow::Error::new(error).context("standard output cannot be written"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_stdout_is_silent_and_others_are_not() {
+        assert!(stdout_error(io::ErrorKind::BrokenPipe.into()).is_silent());
+        let full = stdout_error(io::ErrorKind::StorageFull.into());
+        assert_eq!(full.status(), ExitStatus::System);
+        assert!(!full.is_silent());
+    }
+
+    #[test]
+    fn records_are_flat() {
+        let record = Record { level: "info", message: "m", fields: Some(&serde_json::json!({"step": 3})) };
+        assert_eq!(
+            serde_json::to_string(&record).expect("plain"),
+            r#"{"level":"info","message":"m","step":3}"#
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! Progress of long work: a bar with rate and remaining time on a terminal, else a line now and then.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::output::Log;
+
+/// How often a line is logged where no bar can be drawn.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// One piece of work with a name and, where known, a size.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    log: Log,
+    bar: Option<ProgressBar>,
+    name: String,
+    unit: Unit,
+    total: Option<u64>,
+    done: u64,
+    first: u64,
+    note: String,
+    started: Instant,
+    logged: Instant,
+}
+
+/// What a bar counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Bytes, shown as MiB and so on.
+    Bytes,
+    /// Anything else, by its plural name.
+    Count(&'static str),
+}
+
+impl Bar {
+    /// Starts a piece of work; `total` is unknown where `None`.
+    pub(crate) fn start(log: &Log, name: impl Into<String>, unit: Unit, total: Option<u64>) -> Self {
+        let name = name.into();
+        let bar = log.bars().map(|bars| bars.add(draw(&name, unit, total)));
+        let now = Instant::now();
+        let note = String::new();
+        Self { log: log.clone(), bar, name, unit, total, done: 0, first: 0, note, started: now, logged: now }
+    }
+
+    /// The work goes on from `done`, which was reached before: rates count from here.
+    pub(crate) fn resume_at(&mut self, done: u64) {
+        (self.first, self.done, self.started) = (done, done, Instant::now());
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
+    }
+
+    /// The size became known, or changed.
+    pub(crate) fn set_total(&mut self, total: u64) {
+        self.total = Some(total);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_style(style(self.unit, true));
+        }
+    }
+
+    /// `done` units are done in all.
+    pub(crate) fn set(&mut self, done: u64) {
+        self.done = done;
+        match &self.bar {
+            Some(bar) => bar.set_position(done),
+            None => self.log_now_and_then(),
+        }
+    }
+
+    /// `more` units are done.
+    pub(crate) fn advance(&mut self, more: u64) {
+        self.set(self.done + more);
+    }
+
+    /// What else there is to say, such as the loss.
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        self.note = note.into();
+        if let Some(bar) = &self.bar {
+            bar.set_message(self.note.clone());
+        }
+    }
+
+    /// The work is done: the bar goes away, a line with what was done stays.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let took = self.started.elapsed();
+        let note = if self.note.is_empty() { String::new() } else { format!(", {}", self.note) };
+        let amount = amount(self.unit, self.done);
+        let message = format!("{}: {amount} in {}{note}", self.name, duration(took));
+        self.log.event(message, &self.record(took));
+    }
+
+    fn log_now_and_then(&mut self) {
+        if self.logged.elapsed() < LINE_EVERY {
+            return;
+        }
+        self.logged = Instant::now();
+        let elapsed = self.started.elapsed();
+        let mut line = format!("{}: {}", self.name, amount(self.unit, self.done));
+        if let Some(total) = self.total.filter(|&total| total > 0) {
+            line +=
+                &format!(" of {} ({} %)", amount(self.unit, total), self.done.saturating_mul(100) / total);
+        }
+        line += &format!(", {}/s", amount(self.unit, self.rate(elapsed) as u64));
+        if let Some(left) = self.time_left(elapsed) {
+            line += &format!(", {} left", duration(left));
+        }
+        if !self.note.is_empty() {
+            line += &format!(", {}", self.note);
+        }
+        self.log.event(line, &self.record(elapsed));
+    }
+
+    /// Units per second since the start.
+    fn rate(&self, elapsed: Duration) -> f64 {
+        (self.done - self.first.min(self.done)) as f64 / elapsed.as_secs_f64().max(1e-3)
+    }
+
+    fn time_left(&self, elapsed: Duration) -> Option<Duration> {
+        let left = self.total?.saturating_sub(self.done) as f64 / self.rate(elapsed);
+        Duration::try_from_secs_f64(left).ok()
+    }
+
+    fn record(&self, elapsed: Duration) -> impl Serialize {
+        serde_json::json!({
+            "task": self.name, "done": self.done, "total": self.total, "seconds": elapsed.as_secs_f64(),
+        })
+    }
+}
+
+fn draw(name: &str, unit: Unit, total: Option<u64>) -> ProgressBar {
+    let bar = match total {
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::no_length(),
+    };
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.with_style(style(unit, total.is_some())).with_prefix(name.to_owned())
+}
+
+fn style(unit: Unit, sized: bool) -> ProgressStyle {
+    let (done, total, rate) = match unit {
+        Unit::Bytes => ("{binary_bytes}", "{binary_total_bytes}", "{binary_bytes_per_sec}".to_owned()),
+        Unit::Count(name) => ("{human_pos}", "{human_len}", format!("{{per_sec}} {name}")),
+    };
+    let template = if sized {
+        format!("{{prefix:>12.bold}} [{{bar:28.cyan}}] {done}/{total}  {rate}  {{eta}} left  {{wide_msg}}")
+    } else {
+        format!("{{prefix:>12.bold}} {{spinner:.cyan}} {done}  {rate}  {{wide_msg}}")
+    };
+    ProgressStyle::with_template(&template).expect("the template is a constant").progress_chars("=> ")
+}
+
+/// A count with its unit: `1.5 MiB`, `12 documents`.
+pub(crate) fn amount(unit: Unit, count: u64) -> String {
+    match unit {
+        Unit::Bytes => indicatif::BinaryBytes(count).to_string(),
+        Unit::Count(name) => format!("{} {name}", indicatif::HumanCount(count)),
+    }
+}
+
+/// A duration in the two units that matter: `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`.
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{} ms", time.as_millis()),
+        1..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_valid() {
+        for unit in [Unit::Bytes, Unit::Count("steps")] {
+            for sized in [true, false] {
+                style(unit, sized);
+            }
+        }
+    }
+
+    #[test]
+    fn durations_show_two_units() {
+        let shown = [0.85, 12.34, 245.0, 7800.0].map(|s| duration(Duration::from_secs_f64(s)));
+        assert_eq!(shown, ["850 ms", "12.3 s", "4 min 05 s", "2 h 10 min"]);
+    }
+
+    #[test]
+    fn amounts_have_units() {
+        assert_eq!(amount(Unit::Bytes, 3 << 19), "1.50 MiB");
+        assert_eq!(amount(Unit::Count("documents"), 1234), "1,234 documents");
+    }
+}

@@ -1,0 +1,107 @@
+//! The rules every command keeps: help, exit codes, the shape of errors, a reader that goes away.
+
+use std::process::Stdio;
+
+use crate::{finish, mpt, run};
+
+/// Every command and subcommand, as the help lists them.
+fn commands_below(path: &[String]) -> Vec<Vec<String>> {
+    let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+    let help = run(&args);
+    assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{args:?}");
+    let list = help.stdout.split_once("\nCommands:\n").map_or("", |(_, rest)| rest);
+    let names = list.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
+        let name = line.strip_prefix("  ")?.split(' ').next()?;
+        (!name.is_empty() && name != "help").then(|| name.to_owned())
+    });
+    let below = names.map(|name| [path, &[name]].concat());
+    below.flat_map(|path| [vec![path.clone()], commands_below(&path)].concat()).collect()
+}
+
+#[test]
+fn every_command_has_a_help_with_examples() {
+    let commands = commands_below(&[]);
+    assert!(!commands.is_empty());
+    for path in commands {
+        let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = run(&args);
+        assert_eq!(help.code, 0, "{args:?}");
+        assert!(help.stdout.contains("Usage: mpt"), "{args:?}");
+        if !help.stdout.contains("\nCommands:\n") {
+            assert!(help.stdout.contains("Example"), "{args:?} shows no example");
+        }
+    }
+}
+
+#[test]
+fn no_arguments_print_the_help_with_the_usage_code() {
+    let run = run(&[]);
+    assert_eq!((run.code, run.stdout.as_str()), (2, ""));
+    assert!(run.stderr.contains("Usage: mpt"));
+}
+
+#[test]
+fn unknown_flags_and_commands_are_usage_errors_with_the_nearest_name() {
+    let flag = run(&["completions", "bash", "--threds", "2"]);
+    assert_eq!((flag.code, flag.stdout.as_str()), (2, ""));
+    assert!(flag.stderr.contains("--threads"), "{}", flag.stderr);
+    let command = run(&["completion", "bash"]);
+    assert_eq!(command.code, 2);
+    assert!(command.stderr.contains("completions"), "{}", command.stderr);
+}
+
+#[test]
+fn usage_errors_are_json_where_json_logs_are_asked_for() {
+    let run = run(&["completions", "--log-format", "json", "basj"]);
+    assert_eq!(run.code, 2);
+    let record: serde_json::Value = serde_json::from_str(&run.stderr).expect("one JSON line");
+    assert_eq!((&record["level"], &record["exit_code"]), (&"error".into(), &2.into()));
+    assert!(record["message"].as_str().is_some_and(|message| message.contains("basj")), "{record}");
+}
+
+#[test]
+fn completions_name_every_command() {
+    let script = run(&["completions", "bash"]);
+    assert_eq!((script.code, script.stderr.as_str()), (0, ""));
+    for path in commands_below(&[]) {
+        assert!(script.stdout.contains(path.last().expect("a name")), "{path:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = mpt()
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn a_full_disk_under_stdout_is_a_system_error() {
+    let Ok(full) = std::fs::File::create("/dev/full") else {
+        println!("skipped: no /dev/full here");
+        return;
+    };
+    let run = finish_with_stdout(full);
+    assert_eq!(run.0, 4);
+    assert!(run.1.starts_with("error: standard output cannot be written\n  caused by: "), "{}", run.1);
+}
+
+fn finish_with_stdout(stdout: std::fs::File) -> (i32, String) {
+    let output =
+        mpt().args(["completions", "zsh"]).stdout(stdout).stderr(Stdio::piped()).spawn().expect("starts");
+    let output = output.wait_with_output().expect("ends");
+    (output.status.code().expect("no signal"), String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
+#[test]
+fn the_environment_stands_in_for_flags() {
+    let run = finish(mpt().env("MPT_THREADS", "0").args(["completions", "bash"]));
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("--threads"), "{}", run.stderr);
+}
