@@ -1,3 +1,64 @@
-//! Build, test, bench and release automation.
+//! Build, test, bench and release automation: everything that is not `cargo build`. One file per task.
+//!
+//! `cargo xtask ci` is the whole gate; the other tasks are its parts, and what is run by hand. Depends on no crate of
+//! ours, so that it starts at once and can judge a tree that does not compile.
+#![expect(clippy::print_stderr, reason = "a task talks to the person who started it")]
 
-fn main() {}
+mod bench;
+mod ci;
+mod dist;
+mod lint;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use xshell::Shell;
+
+/// Build, test, bench and release automation.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Everything a change must pass: tidy, lint, test, cheapest first
+    Ci,
+    /// The tests of every crate, and the examples in the documentation
+    Test(test::Args),
+    /// rustfmt, clippy and rustdoc, with warnings denied
+    Lint,
+    /// The rules of the tree that no compiler knows: dependency direction, headers, named paths, top level
+    Tidy,
+    /// The bench targets
+    Bench(bench::Args),
+    /// The release binary with its checksum, in target/dist
+    Dist,
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let sh = Shell::new()?;
+    sh.change_dir(workspace::root());
+    match task {
+        Task::Ci => ci::run(&sh),
+        Task::Test(args) => test::run(&sh, &args),
+        Task::Lint => lint::run(&sh),
+        Task::Tidy => tidy::run(&sh),
+        Task::Bench(args) => bench::run(&sh, &args),
+        Task::Dist => dist::run(&sh),
+    }
+}
+
+/// Says what is going on.
+fn say(message: impl std::fmt::Display) {
+    eprintln!("{message}");
+}

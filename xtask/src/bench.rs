@@ -1,0 +1,29 @@
+//! `cargo xtask bench`: every bench target, or those whose name contains a filter.
+
+use anyhow::{Result, ensure};
+use xshell::{Shell, cmd};
+
+use crate::say;
+use crate::workspace::Workspace;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only bench targets whose name contains this
+    filter: Option<String>,
+}
+
+pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
+    let workspace = Workspace::read(sh)?;
+    let wanted = |bench: &str| args.filter.as_ref().is_none_or(|filter| bench.contains(filter.as_str()));
+    let mut ran = 0;
+    for package in &workspace.packages {
+        for bench in package.benches.iter().filter(|bench| wanted(bench)) {
+            let name = &package.name;
+            say(format_args!("── {name}: {bench}"));
+            cmd!(sh, "cargo bench --quiet --package {name} --bench {bench}").run()?;
+            ran += 1;
+        }
+    }
+    ensure!(ran > 0, "no bench target matches");
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! `cargo xtask lint`: rustfmt, clippy and rustdoc; a warning fails.
+
+use anyhow::Result;
+use xshell::{Shell, cmd};
+
+pub(crate) fn run(sh: &Shell) -> Result<()> {
+    cmd!(sh, "cargo fmt --all --check").run()?;
+    cmd!(sh, "cargo clippy --quiet --workspace --all-targets -- -D warnings").run()?;
+    let _flags = sh.push_env("RUSTDOCFLAGS", "-D warnings");
+    cmd!(sh, "cargo doc --quiet --workspace --no-deps").run()?;
+    Ok(())
+}

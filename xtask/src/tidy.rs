@@ -1,0 +1,204 @@
+//! `cargo xtask tidy`: rules of the tree that no compiler knows. Each rule is a function that returns what breaks it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use xshell::{Shell, cmd};
+
+use crate::say;
+use crate::workspace::{Package, Workspace};
+
+/// What may stand at the top of the tree; nothing else grows there.
+const TOP_LEVEL: [&str; 16] = [
+    ".cargo",
+    ".ci",
+    ".clippy.toml",
+    ".gitignore",
+    ".rustfmt.toml",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "docs",
+    "mpt-cli",
+    "mpt-core",
+    "mpt-data",
+    "mpt-infer",
+    "mpt-tokenize",
+    "mpt-train",
+];
+
+/// Which crate of ours may use which: an arrow that is not here is refused, one that is here need not exist.
+const MAY_USE: [(&str, &[&str]); 7] = [
+    ("mpt-core", &[]),
+    ("mpt-tokenize", &[]),
+    ("mpt-data", &["mpt-tokenize"]),
+    ("mpt-infer", &["mpt-core", "mpt-tokenize"]),
+    ("mpt-train", &["mpt-core", "mpt-tokenize", "mpt-data"]),
+    ("mpt-cli", &["mpt-core", "mpt-tokenize", "mpt-data", "mpt-infer", "mpt-train"]),
+    ("xtask", &[]),
+];
+
+/// The only places where `unsafe` may be allowed.
+const UNSAFE_ALLOWED: [&str; 2] = ["mpt-core/src/kernels", "mpt-core/src/weights/mmap.rs"];
+
+/// Names that say nothing about what a file holds.
+const EMPTY_NAMES: [&str; 5] = ["base.rs", "common.rs", "helpers.rs", "misc.rs", "utils.rs"];
+
+/// The one command that passes the tests: README promises it, `.ci/run` runs it.
+const TEST_COMMAND: &str = "cargo xtask ci";
+
+pub(crate) fn run(sh: &Shell) -> Result<()> {
+    let problems = problems(sh)?;
+    for problem in &problems {
+        say(format_args!("tidy: {problem}"));
+    }
+    ensure!(problems.is_empty(), "{} rules of the tree are broken", problems.len());
+    Ok(())
+}
+
+fn problems(sh: &Shell) -> Result<Vec<String>> {
+    let files = tracked_files(sh)?;
+    let read = |path: &Path| sh.read_file(path).unwrap_or_default();
+    let mut problems = Vec::new();
+    problems.extend(top_level(&files));
+    problems.extend(directions(&Workspace::read(sh)?.packages));
+    for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
+        problems.extend(source_file(path, &read(path)));
+    }
+    let page = Path::new("docs/architecture.md");
+    problems.extend(named_paths(&read(page), &|path| sh.path_exists(path)));
+    problems.extend(test_command(&read(Path::new("README.md")), &read(Path::new(".ci/run"))));
+    Ok(problems)
+}
+
+/// Everything git tracks or would track; build output is ignored and so not here.
+fn tracked_files(sh: &Shell) -> Result<Vec<PathBuf>> {
+    let list = cmd!(sh, "git ls-files --cached --others --exclude-standard").quiet().read()?;
+    Ok(list.lines().map(PathBuf::from).filter(|path| sh.path_exists(path)).collect())
+}
+
+fn top_level(files: &[PathBuf]) -> Vec<String> {
+    let mut names: Vec<_> = files.iter().filter_map(|path| path.iter().next()?.to_str()).collect();
+    names.dedup();
+    let stray = names.into_iter().filter(|&name| name != "xtask" && !TOP_LEVEL.contains(&name));
+    stray.map(|name| format!("`{name}` does not belong at the top of the tree")).collect()
+}
+
+fn directions(packages: &[Package]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for package in packages {
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == package.name) else {
+            problems
+                .push(format!("crate `{}` is not in tidy's table of dependency directions", package.name));
+            continue;
+        };
+        let wrong = package.ours.iter().filter(|name| !allowed.contains(&name.as_str()));
+        problems.extend(wrong.map(|name| format!("`{}` must not depend on `{name}`", package.name)));
+    }
+    problems
+}
+
+fn source_file(path: &Path, text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let shown = path.display();
+    if !text.starts_with("//!") {
+        problems.push(format!("{shown} does not open with a `//!` header that says what it holds"));
+    }
+    if path.file_name().is_some_and(|name| EMPTY_NAMES.iter().any(|empty| name == *empty)) {
+        problems.push(format!("{shown}: name the file after what it holds"));
+    }
+    let exempt = path.starts_with("xtask") || UNSAFE_ALLOWED.iter().any(|place| path.starts_with(place));
+    if !exempt && (text.contains("expect(unsafe_code") || text.contains("allow(unsafe_code")) {
+        problems.push(format!("{shown}: `unsafe` is allowed in {} only", UNSAFE_ALLOWED.join(" and ")));
+    }
+    problems
+}
+
+/// Paths between backticks that start at one of our folders, and relative links.
+fn named_paths(page: &str, exists: &dyn Fn(&Path) -> bool) -> Vec<String> {
+    let spans = page.split('`').skip(1).step_by(2).filter(|span| is_path(span)).map(PathBuf::from);
+    let links = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let links = links.filter(|link| !link.contains("://") && !link.starts_with('#'));
+    let links = links.map(|link| Path::new("docs").join(link));
+    let paths: Vec<_> = spans.chain(links).collect();
+    if paths.is_empty() {
+        return vec!["docs/architecture.md is missing or names no path".to_owned()];
+    }
+    let missing = paths.into_iter().filter(|path| !exists(path));
+    missing
+        .map(|path| format!("docs/architecture.md names {}, which does not exist", path.display()))
+        .collect()
+}
+
+fn is_path(span: &str) -> bool {
+    let ours = ["mpt-", "xtask/", "docs/", ".ci/", ".cargo/"].iter().any(|start| span.starts_with(start));
+    ours && span.contains('/') && !span.contains([' ', '*', '<', '{', '\n'])
+}
+
+fn test_command(readme: &str, ci: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !readme.lines().any(|line| line.trim() == TEST_COMMAND) {
+        problems.push(format!("README.md does not give the line `{TEST_COMMAND}`"));
+    }
+    if !ci.lines().any(|line| line.trim().trim_start_matches("exec ") == TEST_COMMAND) {
+        problems.push(format!(".ci/run does not run README's test command `{TEST_COMMAND}`"));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, ours: &[&str]) -> Package {
+        let ours = ours.iter().map(ToString::to_string).collect();
+        Package { name: name.to_owned(), ours, benches: Vec::new() }
+    }
+
+    #[test]
+    fn the_tree_is_tidy() {
+        let sh = Shell::new().expect("a current folder");
+        sh.change_dir(crate::workspace::root());
+        if cmd!(sh, "git rev-parse --git-dir").quiet().ignore_stderr().read().is_err() {
+            say("skipped: this is not a git checkout");
+            return;
+        }
+        assert_eq!(problems(&sh).expect("git and cargo answer"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_wrong_arrow_is_found() {
+        assert_eq!(directions(&[package("mpt-train", &["mpt-core", "mpt-data"])]), Vec::<String>::new());
+        assert_eq!(
+            directions(&[package("mpt-data", &["mpt-core"])]),
+            ["`mpt-data` must not depend on `mpt-core`"]
+        );
+        assert_eq!(directions(&[package("mpt-extra", &[])]).len(), 1);
+    }
+
+    #[test]
+    fn a_stray_file_is_found() {
+        let files = ["README.md", "mpt-core/src/lib.rs", "notes.txt"].map(PathBuf::from);
+        assert_eq!(top_level(&files), ["`notes.txt` does not belong at the top of the tree"]);
+    }
+
+    #[test]
+    fn headers_names_and_unsafe_are_checked() {
+        let ok = source_file(Path::new("mpt-core/src/nn.rs"), "//! Layers.\n");
+        assert_eq!(ok, Vec::<String>::new());
+        assert_eq!(source_file(Path::new("mpt-core/src/utils.rs"), "use std;").len(), 2);
+        let unsafe_code = "//! X.\n#![expect(unsafe_code, reason = \"\")]";
+        assert_eq!(source_file(Path::new("mpt-data/src/x.rs"), unsafe_code).len(), 1);
+        assert_eq!(source_file(Path::new("mpt-core/src/kernels/x.rs"), unsafe_code).len(), 0);
+    }
+
+    #[test]
+    fn paths_of_the_architecture_page_must_exist() {
+        let page = "See `mpt-core/src/model.rs`, `mpt-core/src/gone.rs`, `Loader` and [more](guides/x.md).";
+        let exists = |path: &Path| path == Path::new("mpt-core/src/model.rs");
+        let found = named_paths(page, &exists);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(named_paths("Nothing here.", &exists).len(), 1);
+    }
+}

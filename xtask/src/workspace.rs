@@ -1,0 +1,66 @@
+//! What cargo knows about the workspace: its root, packages, targets and the arrows between our crates.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use xshell::{Shell, cmd};
+
+/// A package of the workspace.
+#[derive(Debug)]
+pub(crate) struct Package {
+    /// Its name.
+    pub(crate) name: String,
+    /// Crates of ours that it depends on, tests and build scripts included.
+    pub(crate) ours: Vec<String>,
+    /// Its bench targets.
+    pub(crate) benches: Vec<String>,
+}
+
+/// The workspace as `cargo metadata` tells it.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    /// Where cargo builds.
+    pub(crate) target: PathBuf,
+    /// The version that all packages share.
+    pub(crate) version: String,
+    /// In the order of their names.
+    pub(crate) packages: Vec<Package>,
+}
+
+impl Workspace {
+    /// Asks cargo.
+    pub(crate) fn read(sh: &Shell) -> Result<Self> {
+        let text = cmd!(sh, "cargo metadata --no-deps --format-version 1").quiet().read()?;
+        let json: Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
+        let mut packages: Vec<_> = items(&json, "packages").map(package).collect();
+        packages.sort_by(|a, b| a.name.cmp(&b.name));
+        let version = items(&json, "packages").map(|package| text_of(package, "version")).next();
+        let version = version.context("the workspace has no package")?;
+        Ok(Self { target: text_of(&json, "target_directory").into(), version, packages })
+    }
+}
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().expect("xtask lies in the workspace").to_owned()
+}
+
+fn package(json: &Value) -> Package {
+    let ours = items(json, "dependencies").filter(|dependency| !dependency["path"].is_null());
+    let is_bench = |target: &&Value| items(target, "kind").any(|kind| kind == "bench");
+    Package {
+        name: text_of(json, "name"),
+        ours: ours.map(|dependency| text_of(dependency, "name")).collect(),
+        benches: items(json, "targets").filter(is_bench).map(|target| text_of(target, "name")).collect(),
+    }
+}
+
+fn items<'a>(json: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    json[key].as_array().into_iter().flatten()
+}
+
+fn text_of(json: &Value, key: &str) -> String {
+    json[key].as_str().unwrap_or_default().to_owned()
+}
