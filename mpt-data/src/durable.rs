@@ -1,0 +1,191 @@
+//! Files and folders that are there whole or not at all, whatever happens: written aside, synced, renamed, synced.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Writes a file whole or not at all; one that is there already is replaced. Missing parent folders are made.
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(Error::io(path, "writing"))?;
+    file.commit()
+}
+
+/// Gives the finished folder `from` its name `to`, after everything in it has reached the disk.
+///
+/// Both must lie in the same file system, and `to` must not exist, or be an empty folder.
+///
+/// # Errors
+/// [`Error::Io`] naming the folder.
+pub fn commit_dir(from: &Path, to: &Path) -> Result<()> {
+    sync_tree(from)?;
+    make_parent(to)?;
+    fs::rename(from, to).map_err(Error::io(to, "renaming a folder to this name"))?;
+    sync_dir(parent(to))
+}
+
+/// A file being written aside; it takes its name only by [`AtomicFile::commit`].
+///
+/// Its temporary name is fixed (`.NAME.tmp` beside it), so that what a killed process left is overwritten.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    aside: PathBuf,
+    out: BufWriter<File>,
+}
+
+impl AtomicFile {
+    /// Starts to write what will be `path`. Missing parent folders are made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn create(path: &Path) -> Result<Self> {
+        make_parent(path)?;
+        let aside = aside(path);
+        let file = File::create(&aside).map_err(Error::io(&aside, "creating"))?;
+        Ok(Self { path: path.to_owned(), aside, out: BufWriter::with_capacity(1 << 18, file) })
+    }
+
+    /// Where the bytes are until [`AtomicFile::commit`]; call `flush` before reading them.
+    pub fn aside(&self) -> &Path {
+        &self.aside
+    }
+
+    /// Makes the file appear under its name, synced.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn commit(self) -> Result<()> {
+        let file = self.out.into_inner().map_err(|error| Error::Io {
+            path: self.path.clone(),
+            action: "writing",
+            source: error.into_error(),
+        })?;
+        file.sync_all().map_err(Error::io(&self.path, "syncing"))?;
+        fs::rename(&self.aside, &self.path).map_err(Error::io(&self.path, "renaming"))?;
+        sync_dir(parent(&self.path))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Makes a folder and its parents, and lets them reach the disk.
+///
+/// # Errors
+/// [`Error::Io`] naming the folder.
+pub fn make_dir(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    make_parent(path)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::io(path, "creating the folder")(error));
+        }
+        _ => {}
+    }
+    sync_dir(parent(path))
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => make_dir(parent),
+        _ => Ok(()),
+    }
+}
+
+fn sync_tree(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io(dir, "listing"))? {
+        let entry = entry.map_err(Error::io(dir, "listing"))?;
+        let path = entry.path();
+        let kind = entry.file_type().map_err(Error::io(&path, "looking at"))?;
+        if kind.is_dir() {
+            sync_tree(&path)?;
+        } else if kind.is_file() {
+            let file = File::open(&path).map_err(Error::io(&path, "opening"))?;
+            file.sync_all().map_err(Error::io(&path, "syncing"))?;
+        }
+    }
+    sync_dir(dir)
+}
+
+/// A rename has happened for good only when the folder holding the name is synced.
+#[cfg(unix)]
+fn sync_dir(dir: &Path) -> Result<()> {
+    let handle = File::open(dir).map_err(Error::io(dir, "opening"))?;
+    handle.sync_all().map_err(Error::io(dir, "syncing"))
+}
+
+/// Folders cannot be opened for syncing here; the file system journals renames.
+#[cfg(not(unix))]
+fn sync_dir(_dir: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_only_when_committed() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("deep/er/file.bin");
+        let mut file = AtomicFile::create(&path).expect("creatable");
+        file.write_all(b"half").expect("writable");
+        file.flush().expect("writable");
+        assert!(!path.exists());
+        drop(file);
+        write_file(&path, b"whole").expect("what was left is overwritten");
+        assert_eq!(fs::read(&path).expect("readable"), b"whole");
+        let names: Vec<_> = fs::read_dir(path.parent().expect("has one")).expect("listable").collect();
+        assert_eq!(names.len(), 1, "nothing stays aside");
+    }
+
+    #[test]
+    fn a_folder_takes_its_name_whole() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (from, to) = (dir.path().join("x.tmp"), dir.path().join("made/x"));
+        write_file(&from.join("sub/a"), b"a").expect("writable");
+        commit_dir(&from, &to).expect("renamed");
+        assert_eq!(fs::read(to.join("sub/a")).expect("readable"), b"a");
+        assert!(!from.exists());
+        write_file(&from.join("b"), b"b").expect("writable");
+        let error = commit_dir(&from, &to).expect_err("a full folder is not replaced");
+        assert!(error.to_string().contains("renaming a folder"), "{error}");
+        assert_eq!(fs::read(to.join("sub/a")).expect("still there"), b"a");
+    }
+
+    #[test]
+    fn the_file_is_named_in_errors() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let in_the_way = dir.path().join("file");
+        write_file(&in_the_way, b"x").expect("writable");
+        let error = write_file(&in_the_way.join("below"), b"y").expect_err("a file is no folder");
+        assert!(error.to_string().contains(&*in_the_way.to_string_lossy()), "{error}");
+    }
+}

@@ -1,0 +1,275 @@
+//! What can go wrong between raw documents and batches: run files, inputs, shards, resuming.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of `mpt-data`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{}: {action} failed: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A run file is not valid TOML, or a key has the wrong type or is missing.
+    #[error("{}:{line}: {problem}", .path.display())]
+    RunFileSyntax {
+        /// The run file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A run file has a key, or names a kind, that nobody knows.
+    #[error("{}:{line}: unknown {what} `{key}`{}; known here: {}", .path.display(), suggestion(.nearest), .known.join(", "))]
+    UnknownKey {
+        /// The run file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// "key" or "value".
+        what: &'static str,
+        /// The key as written.
+        key: String,
+        /// The known key nearest to it, if any is near.
+        nearest: Option<String>,
+        /// All keys known in this place.
+        known: Vec<String>,
+    },
+    /// A key of a run file has an impossible value.
+    #[error("{}: `{field}` is {actual}, expected {expected}", .path.display())]
+    Config {
+        /// The run file.
+        path: PathBuf,
+        /// The key, with the source it belongs to.
+        field: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        actual: String,
+    },
+    /// A key of a run file asks for something this build does not do.
+    #[error("{}: `{field}` = {actual} is not supported yet; {instead}", .path.display())]
+    Unsupported {
+        /// The run file.
+        path: PathBuf,
+        /// The key, with the source it belongs to.
+        field: String,
+        /// What it is.
+        actual: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A path or pattern of a source leads to no file.
+    #[error(
+        "source `{source_name}`: no file matches {pattern}; check `paths`, which are relative to the run file"
+    )]
+    NoInput {
+        /// The source.
+        source_name: String,
+        /// The pattern, resolved against the run file's folder.
+        pattern: String,
+    },
+    /// A line of an input file cannot be used.
+    #[error("{}:{line}: {problem}", .path.display())]
+    BrokenLine {
+        /// The input file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong, and what was expected.
+        problem: String,
+    },
+    /// An input file cannot be used.
+    #[error("{}: {problem}", .path.display())]
+    BrokenInput {
+        /// The input file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        problem: String,
+    },
+    /// A source has no document, or none is left.
+    #[error(
+        "source `{source_name}` is empty: of {documents} documents read none is left for training{}; \
+         check `paths` and `filters`, or take the source out of the mix", drop_list(.drops)
+    )]
+    EmptySource {
+        /// The source.
+        source_name: String,
+        /// Documents read.
+        documents: u64,
+        /// Documents dropped or held out, by rule.
+        drops: Vec<(String, u64)>,
+    },
+    /// A source does not fill a single row or sequence.
+    #[error(
+        "source `{source_name}` has {tokens} tokens for {split}, less than one {what} of {needed}; \
+         lower `{field}`, or give the source more text"
+    )]
+    SmallSource {
+        /// The source.
+        source_name: String,
+        /// The split.
+        split: &'static str,
+        /// Tokens there are.
+        tokens: u64,
+        /// "row" or "sequence".
+        what: &'static str,
+        /// Tokens in it.
+        needed: u64,
+        /// The key to lower.
+        field: &'static str,
+    },
+    /// A column filter names a field that no document of the source has.
+    #[error(
+        "source `{source_name}`: no document has the field `{field}` that a filter asks for; check its name"
+    )]
+    NoField {
+        /// The source.
+        source_name: String,
+        /// The field.
+        field: String,
+    },
+    /// A token that the run file names is not in the vocabulary.
+    #[error("{}: `{field}` is {token:?}, which the tokenizer does not have; name one of its special tokens, or \"\" for none", .path.display())]
+    NoToken {
+        /// The run file.
+        path: PathBuf,
+        /// `bos` or `eos`.
+        field: &'static str,
+        /// The token.
+        token: String,
+    },
+    /// The output folder holds something else.
+    #[error("{}: the folder is not empty and was not made by a data build; choose another --out, or empty it", .path.display())]
+    NotOurs {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// The output folder holds data prepared from other inputs or settings.
+    #[error("{}: this data was built differently ({}); choose another --out, or delete the folder", .path.display(), .changes.join("; "))]
+    Changed {
+        /// The output folder.
+        path: PathBuf,
+        /// What is not the same now.
+        changes: Vec<String>,
+    },
+    /// Another process is building in the output folder.
+    #[error("{}: another process is building here; wait for it, or choose another --out", .path.display())]
+    Busy {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// A work unit written earlier in this build is damaged.
+    #[error("{}: {problem}; run the same build again, and it is made anew", .path.display())]
+    Unit {
+        /// The unit file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A manifest is missing or unusable.
+    #[error("{}: {problem}", .path.display())]
+    Manifest {
+        /// The manifest file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A shard does not hold what the manifest says.
+    #[error(transparent)]
+    Shard(Damage),
+    /// A full check found files that do not hold what the manifest says.
+    #[error("{}: {} of the files are damaged; restore them, or build again:{}", .path.display(), .files.len(), damage_list(.files))]
+    Damaged {
+        /// The data folder.
+        path: PathBuf,
+        /// What is wrong, in the order of the manifest.
+        files: Vec<Damage>,
+    },
+    /// A loader is asked for what the data cannot give.
+    #[error("`{field}` is {actual}, expected {expected}")]
+    Loader {
+        /// The field of `LoaderConfig`.
+        field: &'static str,
+        /// What it is.
+        actual: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A cursor was made for something else than it is used with.
+    #[error(
+        "cannot resume: `{field}` is {actual}, but the run was started with {expected}; \
+         resume with what it was started with, or start a new run"
+    )]
+    Cursor {
+        /// The field that differs.
+        field: &'static str,
+        /// What the cursor holds.
+        expected: String,
+        /// What it is used with.
+        actual: String,
+    },
+    /// The caller asked to stop; running the same again continues.
+    #[error("interrupted; the same command continues where this one stopped")]
+    Interrupted,
+}
+
+impl Error {
+    /// An [`Error::Io`] builder for `map_err`.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+
+    /// An [`Error::BrokenInput`] from anything that can be shown.
+    pub(crate) fn input(path: &Path, problem: impl fmt::Display) -> Self {
+        Self::BrokenInput { path: path.to_owned(), problem: problem.to_string() }
+    }
+}
+
+/// A file that does not hold what the manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Damage {
+    /// The file, relative to the data folder.
+    pub path: PathBuf,
+    /// The row, from 0 in the file, where one row is known to be wrong.
+    pub row: Option<u64>,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.path.display())?;
+        if let Some(row) = self.row {
+            write!(f, "row {row}: ")?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for Damage {}
+
+fn suggestion(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|key| format!(", did you mean `{key}`?")).unwrap_or_default()
+}
+
+fn drop_list(drops: &[(String, u64)]) -> String {
+    let list: Vec<_> = drops.iter().map(|(rule, count)| format!("{rule} {count}")).collect();
+    if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) }
+}
+
+fn damage_list(files: &[Damage]) -> String {
+    files.iter().map(|damage| format!("\n  {damage}")).collect()
+}
