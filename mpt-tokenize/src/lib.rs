@@ -1,1 +1,14 @@
 //! Text to token ids and back, exactly, for the MPT family.
+//!
+//! [`Tokenizer`] is a loaded `tokenizer.json`; [`StreamDecoder`] turns ids into text as they come; [`train`] makes a new
+//! byte-level BPE in the GPT-NeoX style, the one all MPT models were trained with.
+
+mod error;
+mod stream;
+mod tokenizer;
+mod train;
+
+pub use error::{Error, Result};
+pub use stream::StreamDecoder;
+pub use tokenizer::{TokenId, Tokenizer};
+pub use train::{END_OF_TEXT, PADDING, TrainConfig, train};

@@ -1,0 +1,116 @@
+//! A tokenizer trained here gives every text back, streams what it decodes, and is the same every time.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use mpt_tokenize::{Error, Tokenizer, TrainConfig, train};
+use proptest::prelude::*;
+
+const TEXT: &str = "The cat sat on the mat.\n    def cat(mat):\n        return mat  # the cat\n\nÜber den Dächern: ein Kätzchen 🐈 sitzt.\n";
+
+fn trained(vocab_size: usize) -> Vec<u8> {
+    train(
+        [TEXT, "a second text about the cat", TEXT].into_iter(),
+        &TrainConfig { vocab_size, min_frequency: 2 },
+    )
+    .expect("trained")
+}
+
+static SMALL: LazyLock<Tokenizer> =
+    LazyLock::new(|| Tokenizer::from_bytes(trained(330), Path::new("t.json")).expect("loadable"));
+
+#[test]
+fn ids_are_laid_out_as_in_neox() {
+    assert_eq!(SMALL.num_ids(), 330);
+    assert_eq!((SMALL.id_of("<|endoftext|>"), SMALL.id_of("<|padding|>")), (Some(0), Some(1)));
+    assert_eq!(SMALL.eos_id(), Some(0));
+    for spaces in 2..=24u32 {
+        assert_eq!(SMALL.id_of(&" ".repeat(spaces as usize)), Some(331 - spaces));
+    }
+    assert_eq!(SMALL.encode("a<|endoftext|>a").expect("encoded")[1], 0);
+}
+
+#[test]
+fn training_gives_the_same_bytes_every_time() {
+    let first = trained(400);
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        assert!(pool.install(|| trained(400)) == first, "{threads} threads");
+    }
+}
+
+#[test]
+fn impossible_requests_are_named() {
+    let config = |vocab_size| TrainConfig { vocab_size, min_frequency: 2 };
+    let error = train([TEXT].into_iter(), &config(100)).expect_err("too small").to_string();
+    assert!(error.contains("`vocab_size` is 100, expected from 282"), "{error}");
+    let error =
+        Tokenizer::from_bytes(b"{}".to_vec(), Path::new("x/tokenizer.json")).expect_err("empty").to_string();
+    assert!(error.starts_with("x/tokenizer.json: not a usable tokenizer.json: "), "{error}");
+    let error = SMALL.decode(&[5, 9999]).expect_err("unknown");
+    assert!(matches!(error, Error::UnknownId { id: 9999, num_ids: 330 }), "{error}");
+    assert!(
+        Tokenizer::from_file(Path::new("no/such.json"))
+            .expect_err("absent")
+            .to_string()
+            .starts_with("no/such.json: reading")
+    );
+}
+
+#[test]
+fn long_runs_of_anything_are_encoded() {
+    for unit in [" ", "\n", "a", "é", "🐈", "\u{0}", "1 "] {
+        let text = unit.repeat(200_000);
+        let ids = SMALL.encode(&text).expect("encoded");
+        assert_eq!(SMALL.decode(&ids).expect("decoded"), text, "{unit:?}");
+    }
+}
+
+#[test]
+fn a_run_of_broken_bytes_is_let_go() {
+    let lone = SMALL.encode("é").expect("encoded")[0];
+    let mut stream = SMALL.stream();
+    let longest = (0..10_000).map(|_| stream.push(lone).expect("decoded").len()).max();
+    assert!(longest.is_some_and(|bytes| bytes > 0 && bytes < 1000));
+}
+
+/// Text in normal form C, which is what the tokenizer keeps.
+fn text() -> impl Strategy<Value = String> {
+    prop::collection::vec(
+        prop_oneof![
+            "[ -~]{1,8}",
+            Just("  ".to_owned()),
+            Just("Über 🐈 日本".to_owned()),
+            "[\\n\\t ]{1,5}",
+            "[а-яа-я]{1,3}"
+        ],
+        0..30,
+    )
+    .prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn text_comes_back(text in text()) {
+        let ids = SMALL.encode(&text).expect("encoded");
+        prop_assert_eq!(SMALL.decode(&ids).expect("decoded"), text);
+    }
+
+    #[test]
+    fn streams_give_what_decoding_at_once_gives(text in text(), noise in prop::collection::vec(0u32..330, 0..10)) {
+        let mut ids = noise;
+        ids.extend(SMALL.encode(&text).expect("encoded"));
+        let mut stream = SMALL.stream();
+        let mut streamed: String = ids.iter().map(|&id| stream.push(id).expect("decoded")).collect();
+        streamed.push_str(&stream.finish().expect("decoded"));
+        prop_assert_eq!(streamed, SMALL.decode(&ids).expect("decoded"));
+    }
+
+    #[test]
+    fn batches_are_single_texts(texts in prop::collection::vec(text(), 0..20)) {
+        let single: Vec<_> = texts.iter().map(|text| SMALL.encode(text).expect("encoded")).collect();
+        prop_assert_eq!(SMALL.encode_batch(&texts).expect("encoded"), single);
+    }
+}
