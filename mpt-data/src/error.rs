@@ -140,6 +140,14 @@ pub enum Error {
         /// The field.
         field: String,
     },
+    /// A text of an input file could not be tokenized.
+    #[error("{}: {source}", .path.display())]
+    Tokenizer {
+        /// The first file of the part that was being tokenized.
+        path: PathBuf,
+        /// The tokenizer's answer.
+        source: mpt_tokenize::Error,
+    },
     /// A token that the run file names is not in the vocabulary.
     #[error("{}: `{field}` is {token:?}, which the tokenizer does not have; name one of its special tokens, or \"\" for none", .path.display())]
     NoToken {

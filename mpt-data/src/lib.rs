@@ -1,7 +1,37 @@
 //! From raw documents to resumable batches of tokens.
+//!
+//! A [`PrepareRun`] read from a MIX.toml says which sources there are and how they are mixed; [`prepare()`] turns it into a
+//! folder of Parquet shards with a [`Manifest`]; a [`Loader`] gives the samples of that folder in an order that is a pure
+//! function of seed and sample index, so that a [`Cursor`] of a few bytes resumes anywhere at once.
 
+mod config;
+mod documents;
 pub mod durable;
 mod error;
+mod filter;
+mod hash;
+mod loader;
+mod manifest;
+pub mod order;
+mod pack;
+mod prepare;
+mod progress;
+mod report;
 pub mod runfile;
+mod shard;
+mod source;
 
+pub use config::{Dedup, Format, MAX_ROW_TOKENS, PrepareRun, SourceConfig};
+pub use documents::DocumentIndex;
 pub use error::{Damage, Error, Result};
+pub use filter::{Drop, Filter};
+pub use loader::{Cursor, Loader, LoaderConfig, Sample, SampleId, TokenBatch};
+pub use manifest::{
+    Contents, FileRecord, Manifest, PlainFile, Plan, SourcePlan, SourceRecord, Split, SplitRecord,
+};
+pub use pack::{Packer, Row, is_start};
+pub use prepare::prepare;
+pub use progress::{Note, Progress, Silent, Stage};
+pub use report::{MixRow, MixTable, inspect, plan};
+pub use shard::{Group, Pages};
+pub use source::{Document, MAX_DOCUMENT_BYTES};

@@ -1,0 +1,456 @@
+//! `PrepareRun`: what a MIX.toml asks for, checked. After this boundary nobody checks again.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::runfile;
+
+/// The longest row a shard can have, in tokens: a row group of 2048 rows is buffered in memory.
+pub const MAX_ROW_TOKENS: usize = 16_384;
+const DEFAULT_ROW_TOKENS: usize = 2048;
+const DEFAULT_EVAL_FRACTION: f64 = 0.005;
+const DEFAULT_SEED: u64 = 17;
+/// Filters are told apart by the bits of one word.
+const MAX_FILTERS: usize = 64;
+
+/// One preparation: sources, their mix, and how their text becomes rows of tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrepareRun {
+    /// The run file; relative paths in it are relative to its folder.
+    pub path: PathBuf,
+    /// The folder to build in. The file does not say it: by default a folder beside it, named after it.
+    pub out: PathBuf,
+    /// The `tokenizer.json`.
+    pub tokenizer: PathBuf,
+    /// Seed of the held-out split, and the default seed of the order.
+    pub seed: u64,
+    /// Tokens in a training sample, by default.
+    pub seq_len: usize,
+    /// Tokens in a row of the shards.
+    pub row_tokens: usize,
+    /// Which copies are dropped.
+    pub dedup: Dedup,
+    /// The share of the documents that is held out for evaluation.
+    pub eval_fraction: f64,
+    /// The token before each document; empty for none.
+    pub bos: String,
+    /// The token after each document; empty for none.
+    pub eos: String,
+    /// The sources, in the order that breaks ties between copies.
+    pub sources: Vec<SourceConfig>,
+}
+
+/// One source of documents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceConfig {
+    /// Its name, also that of its folder.
+    pub name: String,
+    /// Its share of the training samples.
+    pub proportion: f64,
+    /// Files or glob patterns, relative to the run file's folder.
+    pub paths: Vec<String>,
+    /// What the files hold.
+    pub format: Format,
+    /// The field or column with the text.
+    pub text_field: String,
+    /// The field or column with the document's id. `None`: `id` where there is one, else file and line.
+    pub id_field: Option<String>,
+    /// What is kept; a document must pass all.
+    pub filters: Vec<Filter>,
+}
+
+/// What a source's files hold; compression is seen from the file name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// JSON Lines: an object per line.
+    Jsonl,
+    /// Parquet with a text column.
+    Parquet,
+    /// UTF-8 text, a document per file.
+    Text,
+}
+
+/// Which copies of a document are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dedup {
+    /// None.
+    None,
+    /// Every later document whose text is the same byte for byte; across all sources.
+    Exact,
+}
+
+impl PrepareRun {
+    /// The folder that relative paths start from.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// Reads and checks a MIX.toml.
+    ///
+    /// # Errors
+    /// As [`runfile::load`]; [`Error::Config`] and [`Error::Unsupported`] name the key.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        check(runfile::load(path)?, path)
+    }
+
+    /// Checks the text of a MIX.toml that would lie at `origin`.
+    ///
+    /// # Errors
+    /// As [`PrepareRun::from_file`].
+    pub fn parse(text: &str, origin: &Path) -> Result<Self> {
+        check(runfile::parse(text, origin)?, origin)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRun {
+    tokenizer: String,
+    #[serde(default = "default_seed")]
+    seed: u64,
+    seq_len: usize,
+    row_tokens: Option<usize>,
+    #[serde(default = "default_dedup")]
+    dedup: String,
+    #[serde(default = "default_eval_fraction")]
+    eval_fraction: f64,
+    #[serde(default)]
+    bos: String,
+    #[serde(default = "default_eos")]
+    eos: String,
+    #[serde(default)]
+    sources: Vec<RawSource>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    name: String,
+    proportion: Option<f64>,
+    repeat: Option<toml::Value>,
+    choose: Option<toml::Value>,
+    paths: Vec<String>,
+    format: Format,
+    text_field: Option<String>,
+    id_field: Option<String>,
+    #[serde(default)]
+    filters: Vec<Filter>,
+}
+
+fn default_seed() -> u64 {
+    DEFAULT_SEED
+}
+
+fn default_dedup() -> String {
+    "exact".to_owned()
+}
+
+fn default_eval_fraction() -> f64 {
+    DEFAULT_EVAL_FRACTION
+}
+
+fn default_eos() -> String {
+    "<|endoftext|>".to_owned()
+}
+
+/// Builds errors that name the run file and the key.
+struct Check<'a> {
+    path: &'a Path,
+    place: String,
+}
+
+impl Check<'_> {
+    fn config(&self, key: &str, actual: impl ToString, expected: impl Into<String>) -> Error {
+        let (path, field) = (self.path.to_owned(), format!("{}{key}", self.place));
+        Error::Config { path, field, expected: expected.into(), actual: actual.to_string() }
+    }
+
+    fn unsupported(&self, key: &str, actual: impl ToString, instead: &'static str) -> Error {
+        let (path, field) = (self.path.to_owned(), format!("{}{key}", self.place));
+        Error::Unsupported { path, field, actual: actual.to_string(), instead }
+    }
+}
+
+fn check(raw: RawRun, path: &Path) -> Result<PrepareRun> {
+    let at = Check { path, place: String::new() };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let row_tokens = row_tokens(&raw, &at)?;
+    if !(0.0..=0.5).contains(&raw.eval_fraction) {
+        return Err(at.config("eval_fraction", raw.eval_fraction, "a share from 0 to 0.5"));
+    }
+    let sources: Vec<_> =
+        raw.sources.into_iter().map(|source| check_source(source, path)).collect::<Result<_>>()?;
+    check_mix(&sources, &at)?;
+    Ok(PrepareRun {
+        path: path.to_owned(),
+        out: path.with_extension(""),
+        tokenizer: folder.join(raw.tokenizer),
+        seed: raw.seed,
+        seq_len: raw.seq_len,
+        row_tokens,
+        dedup: dedup(&raw.dedup, &at)?,
+        eval_fraction: raw.eval_fraction,
+        bos: raw.bos,
+        eos: raw.eos,
+        sources,
+    })
+}
+
+fn row_tokens(raw: &RawRun, at: &Check<'_>) -> Result<usize> {
+    if raw.seq_len == 0 {
+        return Err(at.config("seq_len", 0, "1 or more"));
+    }
+    let whole = raw.seq_len.is_multiple_of(DEFAULT_ROW_TOKENS);
+    let row = raw.row_tokens.unwrap_or(if whole { DEFAULT_ROW_TOKENS } else { raw.seq_len });
+    if row == 0 || row > MAX_ROW_TOKENS {
+        let expected =
+            format!("from 1 to {MAX_ROW_TOKENS}; a longer `seq_len` is several rows, so set a divisor of it");
+        return Err(at.config("row_tokens", row, expected));
+    }
+    if !raw.seq_len.is_multiple_of(row) && !row.is_multiple_of(raw.seq_len) {
+        let expected = format!("a divisor or a multiple of `seq_len`, which is {}", raw.seq_len);
+        return Err(at.config("row_tokens", row, expected));
+    }
+    Ok(row)
+}
+
+fn dedup(name: &str, at: &Check<'_>) -> Result<Dedup> {
+    match name {
+        "exact" => Ok(Dedup::Exact),
+        "none" => Ok(Dedup::None),
+        "paragraph" | "minhash" | "semdedup" => {
+            Err(at.unsupported("dedup", format!("\"{name}\""), "use \"exact\" or \"none\""))
+        }
+        _ => Err(at.config("dedup", format!("\"{name}\""), "\"exact\" or \"none\"")),
+    }
+}
+
+fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
+    let at = Check { path, place: format!("sources.{}.", raw.name) };
+    check_name(&raw.name, &at)?;
+    let proportion = check_proportion(&raw, &at)?;
+    check_fields(&raw, &at)?;
+    if raw.paths.is_empty() {
+        return Err(at.config("paths", "empty", "at least one file or glob pattern"));
+    }
+    for (index, filter) in raw.filters.iter().enumerate() {
+        filter
+            .check()
+            .map_err(|(actual, expected)| at.config(&format!("filters[{index}]"), actual, expected))?;
+    }
+    if raw.filters.len() > MAX_FILTERS {
+        return Err(at.config("filters", raw.filters.len(), format!("{MAX_FILTERS} at most")));
+    }
+    raw.paths.iter().try_for_each(|pattern| check_pattern(pattern, &at))?;
+    Ok(SourceConfig {
+        name: raw.name,
+        proportion,
+        paths: raw.paths,
+        format: raw.format,
+        text_field: raw.text_field.unwrap_or_else(|| "text".to_owned()),
+        id_field: raw.id_field,
+        filters: raw.filters,
+    })
+}
+
+/// Source names are folder names, on every file system.
+fn check_name(name: &str, at: &Check<'_>) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {
+        let expected = "1 to 100 letters, digits, `-`, `_` and `.`, not starting with `.`";
+        return Err(at.config("name", format!("{name:?}"), expected));
+    }
+    Ok(())
+}
+
+fn check_proportion(raw: &RawSource, at: &Check<'_>) -> Result<f64> {
+    let instead =
+        "give each source a `proportion` of the samples; a source is then repeated as often as it needs";
+    if let Some(repeat) = &raw.repeat {
+        return Err(at.unsupported("repeat", repeat, instead));
+    }
+    if let Some(choose) = &raw.choose {
+        return Err(at.unsupported("choose", choose, instead));
+    }
+    let proportion = raw
+        .proportion
+        .ok_or_else(|| at.config("proportion", "missing", "a share of the samples, such as 0.335"))?;
+    if !(1e-6..=1.0).contains(&proportion) {
+        return Err(at.config("proportion", proportion, "a share from 0.000001 to 1"));
+    }
+    Ok(proportion)
+}
+
+/// A text file has no fields, so keys about fields cannot be honored.
+fn check_fields(raw: &RawSource, at: &Check<'_>) -> Result<()> {
+    if raw.format != Format::Text {
+        return Ok(());
+    }
+    let given = [("text_field", raw.text_field.is_some()), ("id_field", raw.id_field.is_some())];
+    if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
+        return Err(at.config(key, "set", "no such key with `format = \"text\"`: a text file has no fields"));
+    }
+    match raw.filters.iter().find_map(Filter::field) {
+        Some(field) => Err(at.config(
+            "filters",
+            format!("a filter on the field `{field}`"),
+            "filters on the text alone with `format = \"text\"`",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_pattern(pattern: &str, at: &Check<'_>) -> Result<()> {
+    if pattern.contains("://") {
+        return Err(at.unsupported(
+            "paths",
+            format!("\"{pattern}\""),
+            "copy the files to this machine and name them here",
+        ));
+    }
+    match glob::Pattern::new(pattern) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(at.config("paths", format!("\"{pattern}\""), format!("a path or glob pattern ({error})")))
+        }
+    }
+}
+
+fn check_mix(sources: &[SourceConfig], at: &Check<'_>) -> Result<()> {
+    if sources.is_empty() {
+        return Err(at.config("sources", "empty", "at least one `[[sources]]` table"));
+    }
+    for (index, source) in sources.iter().enumerate() {
+        if sources[..index].iter().any(|earlier| earlier.name.eq_ignore_ascii_case(&source.name)) {
+            return Err(at.config(
+                "sources",
+                format!("two sources named `{}`", source.name),
+                "a name of its own for each",
+            ));
+        }
+    }
+    let sum: f64 = sources.iter().map(|source| source.proportion).sum();
+    if (sum - 1.0).abs() > 1e-6 {
+        let sum = format!("{:.6}", sum);
+        let sum = sum.trim_end_matches('0').trim_end_matches('.');
+        return Err(at.config(
+            "proportion",
+            format!("{sum} in sum over the {} sources", sources.len()),
+            "shares that sum to 1",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "tokenizer = \"t.json\"\nseq_len = 2048\n";
+
+    fn source(name: &str, proportion: f64) -> String {
+        format!(
+            "[[sources]]\nname = \"{name}\"\nproportion = {proportion}\npaths = [\"{name}/*.jsonl\"]\nformat = \"jsonl\"\n"
+        )
+    }
+
+    fn parse(text: &str) -> Result<PrepareRun> {
+        PrepareRun::parse(text, Path::new("in/mix.toml"))
+    }
+
+    fn message(text: &str) -> String {
+        parse(text).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_mpt_was_trained_with() {
+        let run = parse(&format!("{HEAD}{}", source("web", 1.0))).expect("sound");
+        assert_eq!((run.bos.as_str(), run.eos.as_str()), ("", "<|endoftext|>"));
+        assert_eq!((run.dedup, run.row_tokens, run.seed), (Dedup::Exact, 2048, 17));
+        assert_eq!(run.tokenizer, Path::new("in/t.json"));
+        assert_eq!(run.sources[0].paths, ["web/*.jsonl"]);
+        assert_eq!(run.sources[0].text_field, "text");
+    }
+
+    #[test]
+    fn rows_follow_from_the_sequence_length() {
+        let rows = |seq_len: usize| {
+            parse(&format!("tokenizer = \"t\"\nseq_len = {seq_len}\n{}", source("web", 1.0)))
+                .map(|run| run.row_tokens)
+        };
+        assert_eq!(rows(8192).expect("sound"), 2048);
+        assert_eq!(rows(256).expect("sound"), 256);
+        assert_eq!(rows(3000).expect("sound"), 3000);
+        assert!(rows(20_001).expect_err("too long").to_string().contains("`row_tokens` is 20001"));
+        assert!(rows(0).expect_err("none").to_string().contains("`seq_len` is 0"));
+        let text = message(&format!("{HEAD}row_tokens = 1000\n{}", source("web", 1.0)));
+        assert!(
+            text.contains("`row_tokens` is 1000, expected a divisor or a multiple of `seq_len`"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn proportions_must_sum_to_one() {
+        let text = message(&format!("{HEAD}{}{}", source("web", 0.5), source("code", 0.4)));
+        assert_eq!(
+            text,
+            "in/mix.toml: `proportion` is 0.9 in sum over the 2 sources, expected shares that sum to 1"
+        );
+        parse(&format!("{HEAD}{}{}", source("web", 0.3333333), source("code", 0.6666666)))
+            .expect("near enough");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let with = |line: &str| message(&format!("{HEAD}{}{line}\n", source("web", 1.0)));
+        assert!(with("repeat = 2").contains("`sources.web.repeat` = 2 is not supported yet"));
+        assert!(with("choose = 100").contains("`sources.web.choose` = 100 is not supported yet"));
+        let text = message(&format!("{HEAD}dedup = \"minhash\"\n{}", source("web", 1.0)));
+        assert!(
+            text.contains("`dedup` = \"minhash\" is not supported yet; use \"exact\" or \"none\""),
+            "{text}"
+        );
+        let text = message(&format!("{HEAD}{}", source("web", 1.0).replace("web/*", "s3://bucket/web")));
+        assert!(
+            text.contains("s3://bucket/web") && text.contains("not supported yet; copy the files"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn wrong_keys_and_kinds_are_named() {
+        let text = message(&format!("{HEAD}{}propotion = 1\n", source("web", 1.0)));
+        assert!(
+            text.starts_with("in/mix.toml:8: unknown key `propotion`, did you mean `proportion`?"),
+            "{text}"
+        );
+        let text = message(&format!(
+            "{HEAD}{}filters = [{{ kind = \"min_word\", value = 3 }}]\n",
+            source("web", 1.0)
+        ));
+        assert!(text.contains(":8: unknown value `min_word`, did you mean `min_words`?"), "{text}");
+        let text = message(&format!("{HEAD}{}", source("web", 1.0).replace("\"jsonl\"", "\"json\"")));
+        assert!(text.contains("unknown value `json`, did you mean `jsonl`?"), "{text}");
+        let text = message(&format!("{HEAD}{}", source("../up", 1.0)));
+        assert!(text.contains("`sources.../up.name` is \"../up\""), "{text}");
+        let text = message(&format!("{HEAD}{}{}", source("web", 0.5), source("Web", 0.5)));
+        assert!(text.contains("two sources named `Web`"), "{text}");
+        assert!(message(HEAD).contains("`sources` is empty"));
+    }
+
+    #[test]
+    fn text_files_have_no_fields() {
+        let text = source("web", 1.0).replace("\"jsonl\"", "\"text\"");
+        let found = message(&format!("{HEAD}{text}text_field = \"body\"\n"));
+        assert!(found.contains("`sources.web.text_field` is set"), "{found}");
+        let filter = "filters = [{ kind = \"column\", field = \"lang\", any_of = [\"en\"] }]\n";
+        let found = message(&format!("{HEAD}{text}{filter}"));
+        assert!(found.contains("a filter on the field `lang`"), "{found}");
+    }
+}

@@ -1,0 +1,121 @@
+//! Packing: documents, one after another, cut into rows of equal length; where documents start is kept, not guessed.
+
+use crate::error::Result;
+
+/// One row of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// The tokens.
+    pub tokens: &'a [u32],
+    /// The ordinal of the document that token 0 belongs to.
+    pub document: u64,
+    /// Bit `j % 8` of byte `j / 8` is set where token `j` is the first of a document.
+    pub starts: &'a [u8],
+}
+
+/// Cuts a stream of documents into rows.
+#[derive(Debug)]
+pub struct Packer {
+    row_tokens: usize,
+    tokens: Vec<u32>,
+    starts: Vec<u8>,
+    document: u64,
+}
+
+impl Packer {
+    /// Rows of `row_tokens` tokens, 1 or more.
+    pub fn new(row_tokens: usize) -> Self {
+        assert!(row_tokens > 0, "rows hold tokens");
+        let starts = vec![0; row_tokens.div_ceil(8)];
+        Self { row_tokens, tokens: Vec::with_capacity(row_tokens), starts, document: 0 }
+    }
+
+    /// Appends a document; `row` takes each row that is full.
+    ///
+    /// # Errors
+    /// Those of `row`.
+    pub fn push(
+        &mut self,
+        document: u64,
+        tokens: &[u32],
+        mut row: impl FnMut(Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut rest = tokens;
+        while !rest.is_empty() {
+            if self.tokens.is_empty() {
+                self.document = document;
+            }
+            if rest.len() == tokens.len() {
+                self.mark_start();
+            }
+            let (now, later) = rest.split_at(rest.len().min(self.row_tokens - self.tokens.len()));
+            self.tokens.extend_from_slice(now);
+            rest = later;
+            if self.tokens.len() == self.row_tokens {
+                row(Row { tokens: &self.tokens, document: self.document, starts: &self.starts })?;
+                self.tokens.clear();
+                self.starts.fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tokens that do not fill a row.
+    pub fn tail(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    fn mark_start(&mut self) {
+        let at = self.tokens.len();
+        self.starts[at / 8] |= 1 << (at % 8);
+    }
+}
+
+/// Whether token `at` is the first of a document.
+pub fn is_start(starts: &[u8], at: usize) -> bool {
+    starts[at / 8] >> (at % 8) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// All rows and the tail are all documents; starts and first documents are exact even if token ids repeat.
+        #[test]
+        fn packing_keeps_every_token_and_every_boundary(
+            lengths in prop::collection::vec(1usize..40, 0..60),
+            row_tokens in 1usize..70,
+        ) {
+            let mut packer = Packer::new(row_tokens);
+            let (mut stream, mut first_of, mut owner) = (Vec::new(), Vec::new(), Vec::new());
+            let mut rows = Vec::new();
+            for (index, &length) in lengths.iter().enumerate() {
+                let document = 100 + index as u64;
+                let tokens: Vec<_> = (0..length as u32).map(|at| at % 3).collect();
+                first_of.extend((0..length).map(|at| at == 0));
+                owner.extend(std::iter::repeat_n(document, length));
+                stream.extend_from_slice(&tokens);
+                let mut keep = |row: Row<'_>| {
+                    rows.push((row.tokens.to_vec(), row.document, row.starts.to_vec()));
+                    Ok(())
+                };
+                packer.push(document, &tokens, &mut keep).expect("kept");
+            }
+            let packed: Vec<_> = rows.iter().flat_map(|row| &row.0).chain(packer.tail()).copied().collect();
+            prop_assert_eq!(&packed, &stream);
+            prop_assert!(packer.tail().len() < row_tokens);
+            for (index, (tokens, document, starts)) in rows.iter().enumerate() {
+                prop_assert_eq!(tokens.len(), row_tokens);
+                prop_assert_eq!(*document, owner[index * row_tokens]);
+                for at in 0..row_tokens {
+                    prop_assert_eq!(is_start(starts, at), first_of[index * row_tokens + at]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Packs what stays into shards, writes the tables and the tokenizer beside them, and last the manifest.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use mpt_tokenize::Tokenizer;
+use rayon::prelude::*;
+
+use super::decide::Decided;
+use super::plan::PlannedRun;
+use super::unit_file::{Entry, UnitReader};
+use crate::documents::{DocumentRow, DocumentWriter};
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::manifest::{
+    Contents, DOCUMENTS, FileRecord, Manifest, PlainFile, SourceRecord, Split, SplitRecord, TOKENIZER,
+};
+use crate::pack::Packer;
+use crate::progress::{Progress, Shared, Stage, step};
+use crate::shard::ShardWriter;
+
+/// Completes the folder `out`.
+pub(super) fn commit(
+    planned: &PlannedRun<'_>,
+    decided: &Decided,
+    units: &Path,
+    out: &Path,
+    tokenizer: &Tokenizer,
+    progress: &mut dyn Progress,
+) -> Result<Manifest> {
+    remove_earlier(out)?;
+    let pass = Pass { planned, decided, units, out };
+    let kept = decided.sources.iter().map(|counts| counts.train.documents + counts.eval.documents).sum();
+    progress.start(Stage::Pack, kept);
+    let sources = pass.pack_all(&Mutex::new(&mut *progress))?;
+    let documents = pass.list_documents()?;
+    progress.finish();
+    durable::write_file(&out.join(TOKENIZER), tokenizer.bytes())?;
+    let bytes = tokenizer.bytes();
+    let copy = PlainFile { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) };
+    let contents = Contents {
+        plan: planned.plan.clone(),
+        bos_id: planned.special.bos,
+        eos_id: planned.special.eos,
+        sources,
+        files: vec![documents, decided.drops.clone(), copy],
+    };
+    Manifest::commit(out, contents)
+}
+
+/// An earlier build that was killed may have packed other inputs or settings: its shards are not taken over.
+fn remove_earlier(out: &Path) -> Result<()> {
+    for split in Split::ALL {
+        let dir = out.join(split.name());
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).map_err(Error::io(&dir, "removing"))?;
+        }
+    }
+    Ok(())
+}
+
+struct Pass<'a> {
+    planned: &'a PlannedRun<'a>,
+    decided: &'a Decided,
+    units: &'a Path,
+    out: &'a Path,
+}
+
+/// A document that stays.
+struct Kept<'a> {
+    id: String,
+    text_bytes: u64,
+    tokens: u64,
+    reader: &'a mut UnitReader,
+}
+
+impl Pass<'_> {
+    /// Packs every split of every source; each is a work of its own, so threads change nothing.
+    fn pack_all(&self, progress: &Shared<'_, '_>) -> Result<Vec<SourceRecord>> {
+        let sources = self.planned.run.sources.len();
+        let parts: Vec<_> = Split::ALL
+            .into_iter()
+            .flat_map(|split| (0..sources).map(move |source| (split, source)))
+            .collect();
+        let firsts = self.first_documents(&parts);
+        let packed = parts
+            .par_iter()
+            .zip(firsts)
+            .map(|(&(split, source), first)| self.pack(split, source, first, progress));
+        let mut packed = packed.collect::<Result<Vec<_>>>()?;
+        let eval = packed.split_off(sources);
+        let records = packed.into_iter().zip(eval).enumerate().map(|(source, (train, eval))| {
+            let (config, counts) = (&self.planned.run.sources[source], &self.decided.sources[source]);
+            let (name, proportion) = (config.name.clone(), config.proportion);
+            SourceRecord {
+                name,
+                proportion,
+                documents: counts.documents,
+                drops: counts.drops.clone(),
+                train,
+                eval,
+            }
+        });
+        Ok(records.collect())
+    }
+
+    /// The ordinal of the first document of each part: documents are numbered without gaps, part after part.
+    fn first_documents(&self, parts: &[(Split, usize)]) -> Vec<u64> {
+        let counts = parts.iter().map(|&(split, source)| self.decided.sources[source].split(split).documents);
+        let next = |sum: &mut u64, count: u64| Some(std::mem::replace(sum, *sum + count));
+        counts.scan(0, next).collect()
+    }
+
+    fn pack(
+        &self,
+        split: Split,
+        source: usize,
+        first: u64,
+        progress: &Shared<'_, '_>,
+    ) -> Result<SplitRecord> {
+        let counts = self.decided.sources[source].split(split);
+        let mut shards = Shards { pass: self, split, source, open: None, files: Vec::new() };
+        let mut packer = Packer::new(self.planned.run.row_tokens);
+        let (mut ordinal, mut tokens) = (first, Vec::new());
+        self.each_kept(split, source, |kept| {
+            tokens.clear();
+            tokens.extend(self.planned.special.bos);
+            kept.reader.tokens(&mut tokens)?;
+            tokens.extend(self.planned.special.eos);
+            packer
+                .push(ordinal, &tokens, |row| shards.open()?.push(&row).and_then(|()| shards.close_full()))?;
+            ordinal += 1;
+            step(progress, 1)
+        })?;
+        let files = shards.finish()?;
+        Ok(SplitRecord {
+            documents: counts.documents,
+            first_document: first,
+            text_bytes: counts.text_bytes,
+            tokens: counts.tokens,
+            rows: files.iter().map(|file| file.rows).sum(),
+            tail_tokens: packer.tail().len() as u64,
+            files,
+        })
+    }
+
+    /// Writes the table of documents, in the order of their ordinals.
+    fn list_documents(&self) -> Result<PlainFile> {
+        let mut table = DocumentWriter::create(self.out, DOCUMENTS)?;
+        let mut ordinal = 0;
+        for split in Split::ALL {
+            for (source, config) in self.planned.run.sources.iter().enumerate() {
+                self.each_kept(split, source, |kept| {
+                    let tokens = kept.tokens + self.planned.special.count();
+                    let (id, text_bytes) = (kept.id.as_str(), kept.text_bytes);
+                    table.push(&DocumentRow {
+                        ordinal,
+                        id,
+                        source: &config.name,
+                        split: split.name(),
+                        tokens,
+                        text_bytes,
+                    })?;
+                    ordinal += 1;
+                    Ok(())
+                })?;
+            }
+        }
+        table.finish()
+    }
+
+    /// Goes through the documents of a part, in order.
+    fn each_kept(
+        &self,
+        split: Split,
+        source: usize,
+        mut each: impl FnMut(Kept<'_>) -> Result<()>,
+    ) -> Result<()> {
+        for (unit, fates) in self.planned.units.iter().zip(&self.decided.fates) {
+            if unit.source != source || !fates.contains(&Some(split)) {
+                continue;
+            }
+            let mut reader = UnitReader::open(&self.units.join(&unit.name))?;
+            let mut fates = fates.iter();
+            while let Some(entry) = reader.next()? {
+                let Entry::Kept { id, text_bytes, tokens, .. } = entry else { continue };
+                let fate = fates.next().expect("a fate for each document that passed the filters");
+                if *fate == Some(split) {
+                    each(Kept { id, text_bytes, tokens, reader: &mut reader })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files of a part, one open at a time.
+struct Shards<'a> {
+    pass: &'a Pass<'a>,
+    split: Split,
+    source: usize,
+    open: Option<ShardWriter>,
+    files: Vec<FileRecord>,
+}
+
+impl Shards<'_> {
+    fn open(&mut self) -> Result<&mut ShardWriter> {
+        if self.open.is_none() {
+            let name = &self.pass.planned.run.sources[self.source].name;
+            let relative = format!("{}/{name}/{:05}.parquet", self.split.name(), self.files.len());
+            self.open = Some(ShardWriter::create(self.pass.out, relative, self.pass.planned.layout)?);
+        }
+        Ok(self.open.as_mut().expect("a shard is open"))
+    }
+
+    fn close_full(&mut self) -> Result<()> {
+        if self.open.as_ref().is_some_and(ShardWriter::is_full) { self.close() } else { Ok(()) }
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let Some(shard) = self.open.take() else { return Ok(()) };
+        let plan = self.pass.planned;
+        self.files.push(shard.finish(&[
+            ("mpt.format", plan.plan.format.to_string()),
+            ("mpt.plan", plan.hash.clone()),
+            ("mpt.source", plan.run.sources[self.source].name.clone()),
+            ("mpt.split", self.split.name().to_owned()),
+            ("mpt.row_tokens", plan.run.row_tokens.to_string()),
+            ("mpt.token_bytes", plan.layout.token_bytes.to_string()),
+            ("mpt.tokenizer", plan.plan.tokenizer.clone()),
+        ])?);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<FileRecord>> {
+        self.close()?;
+        Ok(self.files)
+    }
+}

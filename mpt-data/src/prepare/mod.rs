@@ -1,0 +1,101 @@
+//! Preparation: plan, work units, commit.
+//!
+//! A *unit* is a few input files of one source, whatever the number of threads. Its file under `OUT/.units` is named after
+//! everything that decides its content, so one that is there whole need not be made again. When all units are there, one
+//! pass in the order of sources and documents decides which documents stay and where they go, another packs their tokens
+//! into shards, and the manifest is written last. A process killed at any moment leaves nothing that the next one would
+//! take for more than it is.
+
+mod commit;
+mod decide;
+mod plan;
+mod unit_file;
+mod units;
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use mpt_tokenize::Tokenizer;
+
+pub(crate) use decide::{Counts, Tally};
+pub(crate) use plan::PlannedRun;
+pub(crate) use units::tokenize;
+
+use crate::config::PrepareRun;
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::manifest::{MANIFEST, Manifest};
+use crate::progress::{Note, Progress};
+
+/// The folder of work units, in the output folder while it is being built.
+pub(crate) const UNITS: &str = ".units";
+const LOCK: &str = "lock";
+
+/// Prepares data: from the sources of `run` to shards and a manifest in `run.out`.
+///
+/// The same inputs, run and tokenizer give the same bytes for any number of threads (rayon's current pool is used) and
+/// however often the work is interrupted; running again continues. Finished data made from the same is left alone.
+///
+/// # Errors
+/// [`Error::Changed`] when the folder holds data made differently, [`Error::NotOurs`] when it holds something else; the
+/// errors of reading sources name file and line; [`Error::EmptySource`] and [`Error::SmallSource`] name a source that
+/// cannot be trained on; [`Error::Interrupted`] when `progress` says so.
+pub fn prepare(run: &PrepareRun, tokenizer: &Tokenizer, progress: &mut dyn Progress) -> Result<Manifest> {
+    let planned = PlannedRun::new(run, tokenizer, progress)?;
+    if run.out.join(MANIFEST).exists() {
+        return finished(&run.out, &planned, progress);
+    }
+    let units = claim(&run.out)?;
+    let _lock = lock(&run.out, &units)?;
+    let missing = planned.missing_units(&units, progress)?;
+    let mut writer = unit_file::UnitFiles::new(&units, &planned);
+    tokenize(&planned, &missing, tokenizer, &mut writer, progress)?;
+    let decided = decide::decide(&planned, &units, &run.out, progress)?;
+    let manifest = commit::commit(&planned, &decided, &units, &run.out, tokenizer, progress)?;
+    remove_units(&run.out)?;
+    Ok(manifest)
+}
+
+/// The folder has a manifest: it is what was asked for, or it is refused.
+fn finished(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<Manifest> {
+    let manifest = Manifest::open(out)?;
+    let changes = planned.changes(manifest.plan());
+    if !changes.is_empty() {
+        return Err(Error::Changed { path: out.to_owned(), changes });
+    }
+    remove_units(out)?;
+    progress.note(&Note::AlreadyBuilt);
+    Ok(manifest)
+}
+
+/// Makes the output folder ours. Only a new or empty folder, or one that we began to build in, is taken.
+fn claim(out: &Path) -> Result<std::path::PathBuf> {
+    let units = out.join(UNITS);
+    if !units.is_dir() && out.exists() {
+        let mut entries = std::fs::read_dir(out).map_err(Error::io(out, "listing"))?;
+        if entries.next().is_some() {
+            return Err(Error::NotOurs { path: out.to_owned() });
+        }
+    }
+    durable::make_dir(&units)?;
+    Ok(units)
+}
+
+/// Two processes must not build in one folder. The lock goes with the process, however it ends.
+fn lock(out: &Path, units: &Path) -> Result<File> {
+    let path = units.join(LOCK);
+    let file = File::create(&path).map_err(Error::io(&path, "creating"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Busy { path: out.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(Error::io(&path, "locking")(error)),
+    }
+}
+
+fn remove_units(out: &Path) -> Result<()> {
+    let units = out.join(UNITS);
+    if !units.exists() {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(&units).map_err(Error::io(&units, "removing"))
+}

@@ -1,0 +1,364 @@
+//! The plan: which files there are, what they hold, how they are cut into units, and what a unit's file is called.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Mutex;
+
+use mpt_tokenize::Tokenizer;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::unit_file;
+use crate::config::{PrepareRun, SourceConfig};
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::manifest::{FORMAT, PlainFile, Plan, SourcePlan};
+use crate::progress::{Note, Progress, Shared, Stage, step};
+use crate::shard::RowLayout;
+
+/// Files of a source are taken together up to this size, so that many small files do not make many small units.
+const UNIT_BYTES: u64 = 8 << 20;
+/// And up to this number.
+const UNIT_FILES: usize = 4096;
+
+/// A run with its inputs known.
+#[derive(Debug)]
+pub(crate) struct PlannedRun<'a> {
+    /// What was asked for.
+    pub(crate) run: &'a PrepareRun,
+    /// What decides the output.
+    pub(crate) plan: Plan,
+    /// The hash of that.
+    pub(crate) hash: String,
+    /// The sizes of a row.
+    pub(crate) layout: RowLayout,
+    /// What stands between documents.
+    pub(crate) special: SpecialTokens,
+    /// All units, in the order of sources and files.
+    pub(crate) units: Vec<Unit>,
+}
+
+/// The tokens around each document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpecialTokens {
+    /// The token before each document.
+    pub(crate) bos: Option<u32>,
+    /// The token after each document.
+    pub(crate) eos: Option<u32>,
+}
+
+impl SpecialTokens {
+    /// How many they are.
+    pub(crate) fn count(self) -> u64 {
+        u64::from(self.bos.is_some()) + u64::from(self.eos.is_some())
+    }
+}
+
+/// A few files of one source, tokenized as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unit {
+    /// The hash of everything that decides its content.
+    pub(crate) name: String,
+    /// The source it belongs to.
+    pub(crate) source: usize,
+    /// Its files.
+    pub(crate) inputs: Vec<Input>,
+}
+
+/// One input file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Input {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// What it is called, and what it holds.
+    pub(crate) file: PlainFile,
+}
+
+impl Unit {
+    /// Bytes of its files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.inputs.iter().map(|input| input.file.bytes).sum()
+    }
+}
+
+impl<'a> PlannedRun<'a> {
+    /// Finds and hashes the inputs.
+    pub(crate) fn new(
+        run: &'a PrepareRun,
+        tokenizer: &Tokenizer,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
+        let special = SpecialTokens {
+            bos: token(run, tokenizer, "bos", &run.bos)?,
+            eos: token(run, tokenizer, "eos", &run.eos)?,
+        };
+        let found =
+            run.sources.iter().map(|source| find(source, run.folder())).collect::<Result<Vec<_>>>()?;
+        let inputs = hash_all(found, progress)?;
+        let layout = RowLayout::new(run.row_tokens, tokenizer.num_ids());
+        let plan = describe(run, tokenizer, &inputs);
+        let units = inputs
+            .into_iter()
+            .enumerate()
+            .flat_map(|(source, files)| cut(source, files, &plan, layout))
+            .collect();
+        let hash =
+            hash::sha256(&serde_json::to_vec(&plan).expect("plans have string keys and finite numbers"));
+        Ok(Self { run, plan, hash, layout, special, units })
+    }
+
+    /// The units whose files are not there whole, each name once; damaged files are removed.
+    pub(crate) fn missing_units(&self, dir: &Path, progress: &mut dyn Progress) -> Result<Vec<usize>> {
+        let whole = |unit: &Unit| unit_file::is_whole(&dir.join(&unit.name));
+        let whole = self.units.par_iter().map(whole).collect::<Result<Vec<_>>>()?;
+        let is_first =
+            |index: usize| !self.units[..index].iter().any(|unit| unit.name == self.units[index].name);
+        let missing: Vec<_> =
+            (0..self.units.len()).filter(|&index| !whole[index] && is_first(index)).collect();
+        let (done, total) = (whole.iter().filter(|&&whole| whole).count(), self.units.len());
+        if done > 0 {
+            progress.note(&Note::Continued { done, total });
+        }
+        Ok(missing)
+    }
+
+    /// What is different from an earlier plan, in words; empty if nothing is.
+    pub(crate) fn changes(&self, earlier: &Plan) -> Vec<String> {
+        let value =
+            |plan: &Plan| serde_json::to_value(plan).expect("plans have string keys and finite numbers");
+        let mut changes = Vec::new();
+        compare("", &value(earlier), &value(&self.plan), &mut changes);
+        if changes.len() > 5 {
+            let more = changes.len() - 4;
+            changes.truncate(4);
+            changes.push(format!("and {more} more"));
+        }
+        changes
+    }
+}
+
+fn token(run: &PrepareRun, tokenizer: &Tokenizer, field: &'static str, token: &str) -> Result<Option<u32>> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let missing = || Error::NoToken { path: run.path.clone(), field, token: token.to_owned() };
+    tokenizer.id_of(token).map(Some).ok_or_else(missing)
+}
+
+/// The files of a source, in the order of its patterns and then by name; each once.
+fn find(source: &SourceConfig, folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    for pattern in &source.paths {
+        let mut matches = expand(source, folder, pattern)?;
+        matches.sort();
+        matches.retain(|(path, _)| !files.iter().any(|(earlier, _)| earlier == path));
+        files.extend(matches);
+    }
+    Ok(files)
+}
+
+/// The files a pattern leads to, with their names relative to the pattern's fixed part.
+fn expand(source: &SourceConfig, folder: &Path, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
+    let literal = folder.join(pattern);
+    if literal.is_file() {
+        let name = name(&literal, literal.parent().unwrap_or(Path::new("")));
+        return Ok(vec![(literal, name)]);
+    }
+    let missing =
+        || Error::NoInput { source_name: source.name.clone(), pattern: literal.display().to_string() };
+    // The folder is no pattern, whatever characters its name has.
+    let escaped = folder.to_str().map(glob::Pattern::escape).ok_or_else(missing)?;
+    let full = Path::new(&escaped).join(pattern);
+    let fixed = folder.join(fixed_part(pattern));
+    let mut files = Vec::new();
+    for entry in glob::glob(&full.to_string_lossy()).map_err(|_| missing())? {
+        let path = entry.map_err(|error| Error::io(&error.path().to_owned(), "listing")(error.into()))?;
+        if path.is_file() {
+            let name = name(&path, &fixed);
+            files.push((path, name));
+        }
+    }
+    if files.is_empty() { Err(missing()) } else { Ok(files) }
+}
+
+/// The folders of a pattern before its first wildcard.
+fn fixed_part(pattern: &str) -> PathBuf {
+    let is_wild = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    Path::new(pattern).components().take_while(|part| !is_wild(part)).collect()
+}
+
+/// Names do not say where the data lies: the same files elsewhere give the same output.
+fn name(path: &Path, fixed: &Path) -> String {
+    let relative = path.strip_prefix(fixed).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(path);
+    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+fn hash_all(found: Vec<Vec<(PathBuf, String)>>, progress: &mut dyn Progress) -> Result<Vec<Vec<Input>>> {
+    let total =
+        found.iter().flatten().filter_map(|(path, _)| path.metadata().ok()).map(|data| data.len()).sum();
+    progress.start(Stage::Hash, total);
+    let shared: Shared<'_, '_> = Mutex::new(&mut *progress);
+    let hashed = |(path, name): (PathBuf, String)| {
+        let (sha256, bytes) = hash::sha256_file(&path, |bytes| step(&shared, bytes))?;
+        Ok(Input { path, file: PlainFile { name, bytes, sha256 } })
+    };
+    let inputs = found.into_par_iter().map(|files| files.into_par_iter().map(hashed).collect()).collect();
+    progress.finish();
+    inputs
+}
+
+fn describe(run: &PrepareRun, tokenizer: &Tokenizer, inputs: &[Vec<Input>]) -> Plan {
+    let sources = run.sources.iter().zip(inputs).map(|(source, files)| SourcePlan {
+        name: source.name.clone(),
+        proportion: source.proportion,
+        format: source.format,
+        text_field: source.text_field.clone(),
+        id_field: source.id_field.clone(),
+        filters: source.filters.clone(),
+        inputs: files.iter().map(|input| input.file.clone()).collect(),
+    });
+    Plan {
+        format: FORMAT,
+        seed: run.seed,
+        seq_len: run.seq_len,
+        row_tokens: run.row_tokens,
+        dedup: run.dedup,
+        eval_fraction: run.eval_fraction,
+        bos: run.bos.clone(),
+        eos: run.eos.clone(),
+        tokenizer: tokenizer.fingerprint().to_string(),
+        vocab_size: tokenizer.num_ids(),
+        sources: sources.collect(),
+    }
+}
+
+/// Cuts the files of a source into units.
+fn cut(source: usize, files: Vec<Input>, plan: &Plan, layout: RowLayout) -> Vec<Unit> {
+    let mut groups: Vec<Vec<Input>> = Vec::new();
+    let mut bytes = 0;
+    for file in files {
+        bytes += file.file.bytes;
+        match groups.last_mut() {
+            Some(group) if bytes <= UNIT_BYTES && group.len() < UNIT_FILES => group.push(file),
+            _ => {
+                bytes = file.file.bytes;
+                groups.push(vec![file]);
+            }
+        }
+    }
+    let named = |inputs: Vec<Input>| Unit {
+        name: unit_name(&plan.sources[source], &inputs, plan, layout),
+        source,
+        inputs,
+    };
+    groups.into_iter().map(named).collect()
+}
+
+fn unit_name(source: &SourcePlan, inputs: &[Input], plan: &Plan, layout: RowLayout) -> String {
+    let decides = json!({
+        "format": FORMAT,
+        "tokenizer": plan.tokenizer,
+        "token_bytes": layout.token_bytes,
+        "source": {
+            "format": source.format, "text_field": source.text_field, "id_field": source.id_field, "filters": source.filters,
+        },
+        "inputs": inputs.iter().map(|input| &input.file).collect::<Vec<_>>(),
+    });
+    hash::sha256(decides.to_string().as_bytes())[..32].to_owned()
+}
+
+/// Lists the places where two values differ; parts of a list are called by their names where they have one.
+fn compare(place: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
+    let inside = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+            for key in keys {
+                let get = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
+                compare(&inside(key), &get(old), &get(new), changes);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (index, (old, new)) in old.iter().zip(new).enumerate() {
+                let name =
+                    new.get("name").and_then(Value::as_str).map_or_else(|| index.to_string(), str::to_owned);
+                compare(&inside(&name), old, new, changes);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) => {
+            changes.push(format!("{place} had {} entries, now {}", old.len(), new.len()))
+        }
+        _ if old == new => {}
+        _ => changes.push(format!("{place} was {old}, is now {new}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_say_where_files_lie() {
+        assert_eq!(fixed_part("../a/b/*.jsonl"), Path::new("../a/b"));
+        assert_eq!(fixed_part("*.jsonl"), Path::new(""));
+        assert_eq!(name(Path::new("x/../a/b/c/d.txt"), Path::new("x/../a")), "b/c/d.txt");
+        assert_eq!(name(Path::new("/other/d.txt"), Path::new("x")), "d.txt");
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let old = json!({"seed": 1, "sources": [{"name": "web", "proportion": 0.5}], "gone": 1});
+        let new = json!({"seed": 2, "sources": [{"name": "web", "proportion": 0.25}]});
+        let mut changes = Vec::new();
+        compare("", &old, &new, &mut changes);
+        assert_eq!(
+            changes,
+            [
+                "seed was 1, is now 2",
+                "sources.web.proportion was 0.5, is now 0.25",
+                "gone was 1, is now null"
+            ]
+        );
+        changes.clear();
+        compare("inputs", &json!([1, 2]), &json!([1]), &mut changes);
+        assert_eq!(changes, ["inputs had 2 entries, now 1"]);
+    }
+
+    #[test]
+    fn small_files_share_a_unit_and_large_ones_do_not() {
+        let file = |index: usize, bytes| Input {
+            path: PathBuf::new(),
+            file: PlainFile { name: format!("{index}"), bytes, sha256: String::new() },
+        };
+        let plan = Plan {
+            format: 1,
+            seed: 0,
+            seq_len: 8,
+            row_tokens: 8,
+            dedup: crate::config::Dedup::None,
+            eval_fraction: 0.0,
+            bos: String::new(),
+            eos: String::new(),
+            tokenizer: "t".into(),
+            vocab_size: 9,
+            sources: vec![SourcePlan {
+                name: "s".into(),
+                proportion: 1.0,
+                format: crate::config::Format::Text,
+                text_field: "text".into(),
+                id_field: None,
+                filters: vec![],
+                inputs: vec![],
+            }],
+        };
+        let cut = |sizes: &[u64]| {
+            let files = sizes.iter().enumerate().map(|(index, &bytes)| file(index, bytes)).collect();
+            super::cut(0, files, &plan, RowLayout::new(8, 9))
+                .iter()
+                .map(|unit| unit.inputs.len())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(cut(&[5, 5, UNIT_BYTES, 5, UNIT_BYTES - 5, 1]), [2, 1, 2, 1]);
+        assert_eq!(cut(&vec![1; UNIT_FILES + 1]), [UNIT_FILES, 1]);
+    }
+}

@@ -1,0 +1,344 @@
+//! The file of a work unit: what became of each document, with its tokens; whole only if its checksum says so.
+//!
+//! `"mptunit1"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
+//! 0 a document that passed the filters (id, u128 hash of its text, u64 bytes of text, u64 tokens, the tokens),
+//! 1 one that did not (id, rule, value), 255 the end (u64 fields seen). Numbers are little-endian, texts have a u32 length.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::plan::{PlannedRun, Unit};
+use super::units::{TokenizedDocument, UnitSink};
+use crate::durable::AtomicFile;
+use crate::error::{Error, Result};
+use crate::filter::{self, Drop};
+use crate::shard::{get_tokens, put_tokens};
+
+const MAGIC: &[u8; 8] = b"mptunit1";
+const KEPT: u8 = 0;
+const DROPPED: u8 = 1;
+const END: u8 = 255;
+/// Ids and values longer than this are nothing we wrote.
+const MAX_TEXT: u32 = 1 << 28;
+
+/// Whether the file is there and whole. One that is not whole is removed.
+pub(super) fn is_whole(path: &Path) -> Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io(path, "opening")(error)),
+    };
+    if checksum_holds(file).map_err(Error::io(path, "reading"))? {
+        return Ok(true);
+    }
+    std::fs::remove_file(path).map_err(Error::io(path, "removing a damaged file"))?;
+    Ok(false)
+}
+
+fn checksum_holds(mut file: File) -> io::Result<bool> {
+    let bytes = file.metadata()?.len();
+    let Some(content) = bytes.checked_sub(8) else { return Ok(false) };
+    let (mut hash, mut left, mut buffer) = (Xxh3::new(), content, vec![0; 1 << 20]);
+    while left > 0 {
+        let piece = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        file.read_exact(&mut buffer[..piece])?;
+        hash.update(&buffer[..piece]);
+        left -= piece as u64;
+    }
+    let mut sum = [0; 8];
+    file.read_exact(&mut sum)?;
+    Ok(hash.digest() == u64::from_le_bytes(sum))
+}
+
+/// Writes the files of units, one after the other.
+pub(super) struct UnitFiles<'a> {
+    dir: &'a Path,
+    token_bytes: usize,
+    open: Option<Open>,
+}
+
+struct Open {
+    path: PathBuf,
+    file: AtomicFile,
+    hash: Xxh3,
+    record: Vec<u8>,
+}
+
+impl<'a> UnitFiles<'a> {
+    pub(super) fn new(dir: &'a Path, planned: &PlannedRun<'_>) -> Self {
+        Self { dir, token_bytes: planned.layout.token_bytes, open: None }
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.as_mut().expect("a unit has begun")
+    }
+}
+
+impl UnitSink for UnitFiles<'_> {
+    fn begin(&mut self, unit: &Unit) -> Result<()> {
+        let path = self.dir.join(&unit.name);
+        let mut open = Open { file: AtomicFile::create(&path)?, path, hash: Xxh3::new(), record: Vec::new() };
+        open.record.extend(MAGIC);
+        open.record.push(self.token_bytes as u8);
+        open.write()?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn keep(&mut self, document: &TokenizedDocument<'_>) -> Result<()> {
+        let token_bytes = self.token_bytes;
+        let open = self.open();
+        open.record.push(KEPT);
+        open.text(document.id);
+        open.record.extend(document.text_hash.to_le_bytes());
+        open.record.extend(document.text_bytes.to_le_bytes());
+        open.record.extend((document.tokens.len() as u64).to_le_bytes());
+        put_tokens(document.tokens, token_bytes, &mut open.record);
+        open.write()
+    }
+
+    fn drop(&mut self, id: &str, drop: &Drop) -> Result<()> {
+        let open = self.open();
+        open.record.push(DROPPED);
+        open.text(id);
+        open.text(drop.rule);
+        open.text(&drop.value);
+        open.write()
+    }
+
+    fn end(&mut self, fields_seen: u64) -> Result<()> {
+        let mut open = self.open.take().expect("a unit has begun");
+        open.record.push(END);
+        open.record.extend(fields_seen.to_le_bytes());
+        open.write()?;
+        open.record.extend(open.hash.digest().to_le_bytes());
+        open.write()?;
+        open.file.commit()
+    }
+}
+
+impl Open {
+    fn text(&mut self, text: &str) {
+        let length = u32::try_from(text.len()).expect("ids and values are parts of a line");
+        self.record.extend(length.to_le_bytes());
+        self.record.extend(text.as_bytes());
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.hash.update(&self.record);
+        self.file.write_all(&self.record).map_err(Error::io(&self.path, "writing"))?;
+        self.record.clear();
+        Ok(())
+    }
+}
+
+/// What became of a document in its unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// It passed the filters; its tokens come next.
+    Kept {
+        /// Its id.
+        id: String,
+        /// The hash of its text.
+        text_hash: u128,
+        /// Bytes of its text.
+        text_bytes: u64,
+        /// Its tokens, none added.
+        tokens: u64,
+        /// Where its record begins in the file.
+        place: u64,
+    },
+    /// It did not.
+    Dropped {
+        /// Its id.
+        id: String,
+        /// Why.
+        drop: Drop,
+    },
+}
+
+/// Reads the file of a unit; tokens are skipped where they are not asked for.
+pub(super) struct UnitReader {
+    path: PathBuf,
+    input: BufReader<File>,
+    token_bytes: usize,
+    at: u64,
+    unread_tokens: u64,
+    fields_seen: Option<u64>,
+}
+
+impl UnitReader {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path, "opening"))?;
+        let input = BufReader::with_capacity(1 << 16, file);
+        let mut reader =
+            Self { path: path.to_owned(), input, token_bytes: 0, at: 0, unread_tokens: 0, fields_seen: None };
+        if reader.take::<8>()? != *MAGIC {
+            return Err(reader.damaged("not a unit of this version"));
+        }
+        let [token_bytes] = reader.take()?;
+        reader.token_bytes = usize::from(token_bytes);
+        Ok(reader)
+    }
+
+    /// The next document; `None` after the last.
+    pub(super) fn next(&mut self) -> Result<Option<Entry>> {
+        self.skip_tokens()?;
+        let place = self.at;
+        let [kind] = self.take()?;
+        match kind {
+            KEPT => self.kept(place).map(Some),
+            DROPPED => self.dropped().map(Some),
+            END => {
+                self.fields_seen = Some(self.number()?);
+                Ok(None)
+            }
+            _ => Err(self.damaged("an unknown record")),
+        }
+    }
+
+    /// Appends the tokens of the document that was just given.
+    pub(super) fn tokens(&mut self, out: &mut Vec<u32>) -> Result<()> {
+        let bytes = self.unread_tokens * self.token_bytes as u64;
+        let mut buffer = [0; 1 << 13];
+        let mut left = bytes;
+        while left > 0 {
+            let piece = &mut buffer[..left.min(1 << 13) as usize];
+            self.input.read_exact(piece).map_err(Error::io(&self.path, "reading"))?;
+            get_tokens(piece, self.token_bytes, out);
+            left -= piece.len() as u64;
+        }
+        self.at += bytes;
+        self.unread_tokens = 0;
+        Ok(())
+    }
+
+    /// Which of the filters' fields some document had; known after the last document.
+    pub(super) fn fields_seen(&self) -> u64 {
+        self.fields_seen.expect("the unit was read to its end")
+    }
+
+    /// The id of the document whose record begins at `place`.
+    pub(super) fn id_at(path: &Path, place: u64) -> Result<String> {
+        let mut reader = Self::open(path)?;
+        // Past the byte that says what the record is.
+        reader.input.seek(SeekFrom::Start(place + 1)).map_err(Error::io(path, "reading"))?;
+        reader.text()
+    }
+
+    fn kept(&mut self, place: u64) -> Result<Entry> {
+        let id = self.text()?;
+        let text_hash = u128::from_le_bytes(self.take()?);
+        let (text_bytes, tokens) = (self.number()?, self.number()?);
+        self.unread_tokens = tokens;
+        Ok(Entry::Kept { id, text_hash, text_bytes, tokens, place })
+    }
+
+    fn dropped(&mut self) -> Result<Entry> {
+        let (id, rule, value) = (self.text()?, self.text()?, self.text()?);
+        let rule = filter::rule(&rule).ok_or_else(|| self.damaged("an unknown rule"))?;
+        Ok(Entry::Dropped { id, drop: Drop { rule, value } })
+    }
+
+    fn skip_tokens(&mut self) -> Result<()> {
+        let bytes = self.unread_tokens * self.token_bytes as u64;
+        let distance = i64::try_from(bytes).map_err(|_| self.damaged("an impossible length"))?;
+        self.input.seek_relative(distance).map_err(Error::io(&self.path, "reading"))?;
+        self.at += bytes;
+        self.unread_tokens = 0;
+        Ok(())
+    }
+
+    fn text(&mut self) -> Result<String> {
+        let length = u32::from_le_bytes(self.take()?);
+        if length > MAX_TEXT {
+            return Err(self.damaged("an impossible length"));
+        }
+        let mut bytes = vec![0; length as usize];
+        self.input.read_exact(&mut bytes).map_err(Error::io(&self.path, "reading"))?;
+        self.at += u64::from(length);
+        String::from_utf8(bytes).map_err(|_| self.damaged("a text that is not UTF-8"))
+    }
+
+    fn number(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.input.read_exact(&mut bytes).map_err(Error::io(&self.path, "reading"))?;
+        self.at += N as u64;
+        Ok(bytes)
+    }
+
+    fn damaged(&self, problem: &str) -> Error {
+        Error::Unit { path: self.path.clone(), problem: problem.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path) -> PathBuf {
+        let mut files = UnitFiles { dir, token_bytes: 2, open: None };
+        files.begin(&Unit { name: "u".into(), source: 0, inputs: Vec::new() }).expect("begun");
+        let tokens: Vec<_> = (0..70_000u32).map(|at| at % 50_000).collect();
+        for (id, tokens) in [("a", &tokens[..]), ("b", &[]), ("é", &tokens[3..5])] {
+            files.keep(&TokenizedDocument { id, text_hash: 1 << 100, text_bytes: 7, tokens }).expect("kept");
+            files.drop("x", &Drop { rule: "empty", value: "0 bytes".into() }).expect("dropped");
+        }
+        files.end(5).expect("ended");
+        dir.join("u")
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = write(dir.path());
+        assert!(is_whole(&path).expect("readable"));
+        let mut reader = UnitReader::open(&path).expect("openable");
+        let (mut ids, mut places, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some(entry) = reader.next().expect("sound") {
+            match entry {
+                Entry::Kept { id, place, .. } => {
+                    // The tokens of the first document are skipped.
+                    if id != "a" {
+                        reader.tokens(&mut tokens).expect("sound");
+                    }
+                    ids.push(id);
+                    places.push(place);
+                }
+                Entry::Dropped { id, drop } => {
+                    assert_eq!((id.as_str(), drop.rule, drop.value.as_str()), ("x", "empty", "0 bytes"))
+                }
+            }
+        }
+        assert_eq!(ids, ["a", "b", "é"]);
+        assert_eq!(tokens, [3, 4]);
+        assert_eq!(reader.fields_seen(), 5);
+        for (id, place) in ids.iter().zip(places) {
+            assert_eq!(&UnitReader::id_at(&path, place).expect("sound"), id);
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_is_removed() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = write(dir.path());
+        let bytes = std::fs::read(&path).expect("readable");
+        for damaged in [
+            &bytes[..bytes.len() - 1],
+            &bytes[..5],
+            &[&bytes[..100], &[bytes[100] ^ 4], &bytes[101..]].concat(),
+        ] {
+            std::fs::write(&path, damaged).expect("writable");
+            assert!(!is_whole(&path).expect("readable"));
+            assert!(!path.exists());
+        }
+        assert!(!is_whole(&path).expect("absent is not whole"));
+    }
+}

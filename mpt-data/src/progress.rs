@@ -1,0 +1,109 @@
+//! What a caller sees of long work: stages that count up, and the question whether to go on.
+
+use std::sync::Mutex;
+
+use crate::error::{Error, Result};
+
+/// Follows long work. A library owns no terminal: whoever draws bars implements this.
+pub trait Progress: Send {
+    /// A stage begins, of `total` steps.
+    fn start(&mut self, stage: Stage, total: u64);
+
+    /// `steps` more are done.
+    fn advance(&mut self, steps: u64);
+
+    /// The stage is done.
+    fn finish(&mut self);
+
+    /// Something the user should know.
+    fn note(&mut self, note: &Note) {
+        let _ = note;
+    }
+
+    /// Asked often; `false` ends the work with [`Error::Interrupted`](crate::Error::Interrupted) at the next safe place.
+    fn keep_going(&mut self) -> bool {
+        true
+    }
+}
+
+/// A stage of long work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Input files are hashed; steps are bytes.
+    Hash,
+    /// Documents are read, filtered and tokenized; steps are bytes of the input files.
+    Tokenize,
+    /// Rows are packed and written; steps are documents.
+    Pack,
+    /// Files are checked; steps are bytes.
+    Verify,
+}
+
+impl Stage {
+    /// What a bar for it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hash => "hash",
+            Self::Tokenize => "tokenize",
+            Self::Pack => "pack",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// What its steps are; `bytes` where a bar can show sizes.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Hash | Self::Tokenize | Self::Verify => "bytes",
+            Self::Pack => "documents",
+        }
+    }
+}
+
+/// Something the user should know about preparation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// The output is there already, made from the same inputs and settings: nothing was done.
+    AlreadyBuilt,
+    /// An earlier, interrupted build is continued: so many of its work units are done.
+    Continued {
+        /// Units found whole.
+        done: usize,
+        /// Units in all.
+        total: usize,
+    },
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AlreadyBuilt => {
+                f.write_str("already built from the same inputs and settings; nothing to do")
+            }
+            Self::Continued { done, total } => {
+                write!(f, "continuing an interrupted build: {done} of {total} parts are tokenized")
+            }
+        }
+    }
+}
+
+/// Progress shared by threads.
+pub(crate) type Shared<'a, 'b> = Mutex<&'a mut (dyn Progress + 'b)>;
+
+/// Tells of steps done, and stops the work if that is wanted.
+pub(crate) fn step(progress: &Shared<'_, '_>, steps: u64) -> Result<()> {
+    let mut progress = progress.lock().expect("no thread panicked while it told of progress");
+    progress.advance(steps);
+    if progress.keep_going() { Ok(()) } else { Err(Error::Interrupted) }
+}
+
+/// Follows nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn start(&mut self, _: Stage, _: u64) {}
+    fn advance(&mut self, _: u64) {}
+    fn finish(&mut self) {}
+}

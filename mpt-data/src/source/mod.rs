@@ -1,0 +1,80 @@
+//! Readers: files of documents, streamed one document at a time in bounded memory.
+
+mod compressed;
+mod jsonl;
+mod parquet;
+mod text;
+
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use crate::config::{Format, SourceConfig};
+use crate::error::{Error, Result};
+use crate::filter;
+
+/// The longest text of one document: tokenizing takes many times as much memory.
+pub const MAX_DOCUMENT_BYTES: usize = 64 << 20;
+
+/// One document as read: nothing is normalized here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its own id, or file and line where it has none.
+    pub id: String,
+    /// Its text.
+    pub text: String,
+    /// The values of the fields that the source's filters look at, in their order.
+    pub fields: Vec<Option<String>>,
+}
+
+/// What a reader takes out of each record.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    text: &'a str,
+    id: Option<&'a str>,
+    fields: Vec<&'a str>,
+}
+
+/// One file to read.
+#[derive(Debug)]
+pub(crate) struct InputFile<'a> {
+    /// Where it is.
+    pub(crate) path: &'a Path,
+    /// What it is called in ids, wherever it is.
+    pub(crate) name: &'a str,
+    /// Counts the bytes of the file that were read.
+    pub(crate) progress: &'a AtomicU64,
+}
+
+/// Takes the documents one by one; an error stops the reader and is passed through.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Document) -> Result<()>;
+
+/// Reads every document of a file, in order.
+///
+/// # Errors
+/// [`Error::BrokenLine`] and [`Error::BrokenInput`] name the file, and the line where there are lines.
+pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
+    let fields = filter::fields(&source.filters);
+    let wanted = Wanted { text: &source.text_field, id: source.id_field.as_deref(), fields };
+    match source.format {
+        Format::Jsonl => jsonl::read(&wanted, file, sink),
+        Format::Parquet => parquet::read(&wanted, file, sink),
+        Format::Text => text::read(file, sink),
+    }
+}
+
+/// The id field where the run file names none.
+const DEFAULT_ID: &str = "id";
+
+/// Refuses a text that would need more memory than preparation has.
+fn check_size(bytes: usize) -> std::result::Result<(), String> {
+    if bytes <= MAX_DOCUMENT_BYTES {
+        return Ok(());
+    }
+    Err(format!(
+        "the document has {bytes} bytes, more than the {MAX_DOCUMENT_BYTES} a document may have; split it"
+    ))
+}
+
+fn broken_line(path: &Path, line: u64, problem: impl Into<String>) -> Error {
+    Error::BrokenLine { path: path.to_owned(), line, problem: problem.into() }
+}

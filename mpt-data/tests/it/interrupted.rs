@@ -1,0 +1,82 @@
+//! Stopping anywhere and going on gives the bytes of an unbroken build.
+
+use mpt_data::{Error, Manifest, Note, Progress, Silent, Stage, prepare};
+
+use crate::corpus::{Corpus, tree};
+
+/// Stops when it was asked so many times.
+struct StopAfter {
+    asked: usize,
+    limit: usize,
+    continued: bool,
+}
+
+impl Progress for StopAfter {
+    fn start(&mut self, _: Stage, _: u64) {}
+    fn advance(&mut self, _: u64) {}
+    fn finish(&mut self) {}
+    fn note(&mut self, note: &Note) {
+        self.continued |= matches!(note, Note::Continued { .. });
+    }
+    fn keep_going(&mut self) -> bool {
+        self.asked += 1;
+        self.asked <= self.limit
+    }
+}
+
+#[test]
+fn stopping_at_every_moment_changes_nothing() {
+    let corpus = Corpus::new();
+    corpus.build(&[]);
+    let expected = tree(&corpus.path("out"));
+    let (run, tokenizer) = (corpus.run(&[]).expect("sound"), corpus.tokenizer());
+    let mut stops = 0;
+    for limit in (0..).step_by(7) {
+        std::fs::remove_dir_all(corpus.path("out")).expect("removable");
+        let mut stop = StopAfter { asked: 0, limit, continued: false };
+        match prepare(&run, &tokenizer, &mut stop) {
+            Ok(_) => break,
+            Err(error) => assert!(matches!(error, Error::Interrupted), "{error}"),
+        }
+        stops += 1;
+        std::fs::create_dir_all(corpus.path("out")).expect("creatable");
+        assert!(Manifest::open(&corpus.path("out")).is_err(), "an unfinished build is no data");
+        prepare(&run, &tokenizer, &mut Silent).expect("continued");
+        assert!(tree(&corpus.path("out")) == expected, "stopped at {limit}");
+    }
+    assert!(stops > 20, "{stops}");
+}
+
+#[test]
+fn work_that_was_done_is_not_done_again() {
+    let corpus = Corpus::new();
+    let (run, tokenizer) = (corpus.run(&[]).expect("sound"), corpus.tokenizer());
+    let mut stop = StopAfter { asked: 0, limit: 45, continued: false };
+    prepare(&run, &tokenizer, &mut stop).expect_err("stopped");
+    assert!(std::fs::read_dir(corpus.path("out/.units")).expect("listable").count() > 1);
+    stop.limit = usize::MAX;
+    prepare(&run, &tokenizer, &mut stop).expect("continued");
+    assert!(stop.continued);
+}
+
+#[test]
+fn what_an_abandoned_build_left_is_replaced() {
+    let corpus = Corpus::new();
+    let manifest = corpus.build(&[("\"books\"", "\"tomes\"")]);
+    std::fs::remove_file(corpus.path("out/manifest.json")).expect("removable");
+    std::fs::create_dir(corpus.path("out/.units")).expect("creatable");
+    std::fs::write(corpus.path("out/.units/0123"), b"half").expect("writable");
+    let again = corpus.build(&[]);
+    assert_ne!(manifest.root(), again.root());
+    assert!(!corpus.path("out/train/tomes").exists() && !corpus.path("out/.units").exists());
+    again.verify().expect("sound");
+}
+
+#[test]
+fn foreign_folders_are_left_alone() {
+    let corpus = Corpus::new();
+    corpus.write("out/precious.txt", "do not touch");
+    let error = corpus.build_error(&[]);
+    assert!(error.contains("was not made by a data build"), "{error}");
+    assert_eq!(tree(&corpus.path("out")).len(), 1);
+}

@@ -1,0 +1,9 @@
+//! Preparation and loading end to end, on small corpora made here.
+
+mod corpus;
+mod damage;
+mod errors;
+mod interrupted;
+mod loading;
+mod mixes;
+mod preparing;
