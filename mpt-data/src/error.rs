@@ -235,7 +235,7 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Io`] builder for `map_err`.
-    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
     }

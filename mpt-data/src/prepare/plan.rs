@@ -171,7 +171,7 @@ fn expand(source: &SourceConfig, folder: &Path, pattern: &str) -> Result<Vec<(Pa
     let fixed = folder.join(fixed_part(pattern));
     let mut files = Vec::new();
     for entry in glob::glob(&full.to_string_lossy()).map_err(|_| missing())? {
-        let path = entry.map_err(|error| Error::io(&error.path().to_owned(), "listing")(error.into()))?;
+        let path = entry.map_err(|error| Error::io(error.path(), "listing")(error.into()))?;
         if path.is_file() {
             let name = name(&path, &fixed);
             files.push((path, name));

@@ -12,7 +12,6 @@ struct Case {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn neox_ids_are_those_of_the_reference() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let file = shared.join("data/tokenizers/gpt-neox-20b/tokenizer.json");

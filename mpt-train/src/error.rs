@@ -1,0 +1,115 @@
+//! What can go wrong with a training run.
+
+use std::path::{Path, PathBuf};
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of `mpt-train`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model, its weights or its kernels.
+    #[error(transparent)]
+    Model(#[from] mpt_core::Error),
+    /// The run file or the data.
+    #[error(transparent)]
+    Data(#[from] mpt_data::Error),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] mpt_tokenize::Error),
+    /// A tensor operation.
+    #[error("tensor operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A file could not be read or written.
+    #[error("{}: {action} failed: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A key of the run file has an impossible value.
+    #[error("{}: `{field}` is {actual}, expected {expected}", .path.display())]
+    Config {
+        /// The run file.
+        path: PathBuf,
+        /// The key.
+        field: String,
+        /// What it is.
+        actual: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A `--set` is not of the form `a.b=value`.
+    #[error("--set {text}: {problem}; write it as `train.steps=500` or `optimizer.kind=\"lion\"`")]
+    Override {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A resumed run differs from the one that wrote the checkpoint.
+    #[error(
+        "{}: cannot resume: `{field}` is {actual}, but the run was started with {expected}; \
+         set it back, or start anew with `--resume never` and another `run_dir`", .path.display()
+    )]
+    Changed {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The key.
+        field: String,
+        /// What it is now.
+        actual: String,
+        /// What it was.
+        expected: String,
+    },
+    /// A checkpoint lacks something or holds something else than expected.
+    #[error("{}: {problem}; name an older checkpoint with `--resume PATH`, or start anew", .path.display())]
+    Checkpoint {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// `--resume never` in a folder that holds a run.
+    #[error("{}: holds checkpoints of a run already; use `--resume auto`, or choose another `run_dir`", .path.display())]
+    RunExists {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// Another process trains in the same folder.
+    #[error("{}: another process is training here; wait for it, or choose another `run_dir`", .path.display())]
+    Busy {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// The loss or the gradient became infinite or NaN.
+    #[error(
+        "step {step}: the {what} is {value}; the last checkpoint is unharmed: resume from it with a lower \
+         `optimizer.lr`, a longer `schedule.warmup_steps` or `train.clip_norm`"
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: u64,
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+}
+
+impl Error {
+    /// Names the file in an operating-system error.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+
+    /// A checkpoint with a problem.
+    pub(crate) fn checkpoint(path: &Path, problem: impl ToString) -> Self {
+        Self::Checkpoint { path: path.to_owned(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,96 @@
+//! Mean loss of a model on text it was not trained on.
+
+use mpt_core::CausalLm;
+use mpt_data::TokenBatch;
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::step::TokenRows;
+
+/// What an evaluation found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct EvalReport {
+    /// Mean loss in nats a token.
+    pub loss: f64,
+    /// Tokens scored.
+    pub tokens: u64,
+}
+
+impl EvalReport {
+    /// `exp(loss)`.
+    pub fn perplexity(&self) -> f64 {
+        self.loss.exp()
+    }
+}
+
+/// Sums over batches.
+#[derive(Debug, Default)]
+struct Sums {
+    loss: f64,
+    tokens: u64,
+}
+
+impl Sums {
+    fn add(&mut self, model: &CausalLm, rows: TokenRows<'_>) -> Result<()> {
+        let hidden = model.hidden(&rows.rows(), &rows.mask(model.config())?, None)?;
+        self.loss += f64::from(model.loss_sum(&hidden, &rows.labels())?.to_scalar::<f32>()?);
+        self.tokens += rows.num_labels();
+        Ok(())
+    }
+
+    fn report(self) -> EvalReport {
+        EvalReport { loss: self.loss / self.tokens as f64, tokens: self.tokens }
+    }
+}
+
+/// Scores every token of every row but the first, whose context would be empty. No batch gives a loss of NaN.
+///
+/// # Errors
+/// Those of the data and of the forward pass.
+pub fn evaluate(
+    model: &CausalLm,
+    batches: &mut dyn Iterator<Item = mpt_data::Result<TokenBatch>>,
+) -> Result<EvalReport> {
+    let mut sums = Sums::default();
+    for batch in batches {
+        let batch = batch?;
+        sums.add(model, TokenRows { tokens: &batch.tokens, documents: &batch.documents, seq: batch.seq })?;
+    }
+    Ok(sums.report())
+}
+
+/// Scores one stream of ids in windows of `seq` tokens. Windows overlap by one token, so that each token but the very
+/// first is scored once. Fewer than two ids give a loss of NaN.
+///
+/// # Errors
+/// Those of the forward pass.
+pub fn evaluate_ids(model: &CausalLm, ids: &[u32], seq: usize) -> Result<EvalReport> {
+    let mut sums = Sums::default();
+    let documents = vec![0; seq];
+    let mut start = 0;
+    while start + 1 < ids.len() {
+        let tokens = &ids[start..ids.len().min(start + seq)];
+        sums.add(model, TokenRows { tokens, documents: &documents[..tokens.len()], seq: tokens.len() })?;
+        start += tokens.len() - 1;
+    }
+    Ok(sums.report())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mpt_core::testing::tiny_model;
+
+    #[test]
+    fn every_token_but_the_first_is_scored_once() {
+        let (config, params) = tiny_model(1);
+        let model = CausalLm::new(&config, params.var_builder()).unwrap();
+        let ids: Vec<u32> = (0..41).map(|i| i % 50).collect();
+        for seq in [2, 7, 16, 41, 100] {
+            let report = evaluate_ids(&model, &ids, seq).unwrap();
+            assert_eq!(report.tokens, 40, "windows of {seq}");
+            assert!((3.0..6.0).contains(&report.loss), "an untrained model knows nothing: {}", report.loss);
+        }
+        assert!(evaluate_ids(&model, &ids[..1], 8).unwrap().loss.is_nan());
+    }
+}

@@ -1,0 +1,160 @@
+//! One optimizer step: forward, backward, accumulate, clip, update. No files, no logging.
+
+use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, MptConfig, Params};
+
+use crate::config::{OptimizerConfig, StepConfig};
+use crate::error::{Error, Result};
+use crate::optim::Optimizer;
+use crate::segments::{Gradients, loss_and_gradients};
+
+/// Rows of tokens, `[batch, seq]`, with the document each token belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenRows<'a> {
+    /// Token ids, `[batch * seq]`.
+    pub tokens: &'a [u32],
+    /// The document of each token, `[batch * seq]`; numbers need only differ between neighbors.
+    pub documents: &'a [u64],
+    /// Tokens in a row.
+    pub seq: usize,
+}
+
+impl<'a> TokenRows<'a> {
+    /// Number of rows.
+    pub fn batch(&self) -> usize {
+        self.tokens.len() / self.seq
+    }
+
+    /// The rows, at most `rows` at a time.
+    pub fn chunks(self, rows: usize) -> impl Iterator<Item = TokenRows<'a>> {
+        let n = rows * self.seq;
+        let pairs = self.tokens.chunks(n).zip(self.documents.chunks(n));
+        pairs.map(move |(tokens, documents)| TokenRows { tokens, documents, seq: self.seq })
+    }
+
+    /// Each position's label: the next token of its row; the last position of a row has none.
+    pub(crate) fn labels(&self) -> Vec<u32> {
+        let rows = self.tokens.chunks(self.seq);
+        rows.flat_map(|row| row[1..].iter().copied().chain([IGNORE_LABEL])).collect()
+    }
+
+    /// Labels that are scored.
+    pub(crate) fn num_labels(&self) -> u64 {
+        (self.batch() * (self.seq - 1)) as u64
+    }
+
+    /// What each token may see.
+    pub(crate) fn mask(&self, config: &MptConfig) -> Result<AttnMask> {
+        if !config.attn_config.attn_uses_sequence_id {
+            return Ok(AttnMask::causal(self.batch(), self.seq));
+        }
+        let segments: Vec<u32> = self.documents.chunks(self.seq).flat_map(numbered).collect();
+        Ok(AttnMask::documents(&segments, self.batch(), self.seq)?)
+    }
+
+    pub(crate) fn rows(&self) -> Vec<&'a [u32]> {
+        self.tokens.chunks(self.seq).collect()
+    }
+}
+
+/// Numbers the documents of a row 0, 1, 2, …
+fn numbered(documents: &[u64]) -> impl Iterator<Item = u32> {
+    let mut number = 0;
+    (0..documents.len()).map(move |at| {
+        number += u32::from(at > 0 && documents[at] != documents[at - 1]);
+        number
+    })
+}
+
+/// What one step found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepOutcome {
+    /// Mean loss before the step, in nats a token.
+    pub loss: f64,
+    /// L2 norm of the mean gradient, before clipping.
+    pub grad_norm: f64,
+}
+
+/// A model in training: parameters, optimizer state, and how steps are made.
+#[derive(Debug)]
+pub struct Trainer {
+    params: Params,
+    model: CausalLm,
+    optimizer: Optimizer,
+    config: StepConfig,
+}
+
+impl Trainer {
+    /// Takes over `params`, the parameters of a model of `config`.
+    ///
+    /// # Errors
+    /// When a parameter is missing or has another shape.
+    pub fn new(
+        config: &MptConfig,
+        params: Params,
+        optimizer: &OptimizerConfig,
+        step: &StepConfig,
+    ) -> Result<Self> {
+        let model = CausalLm::new(config, params.var_builder())?;
+        let optimizer = Optimizer::new(optimizer, &params);
+        Ok(Self { params, model, optimizer, config: step.clone() })
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The model; it shares the parameters.
+    pub fn model(&self) -> &CausalLm {
+        &self.model
+    }
+
+    /// The optimizer's state.
+    pub(crate) fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    pub(crate) fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    /// One step over a batch, in microbatches of `microbatch_size` rows. `step` counts from 1.
+    ///
+    /// Gradients are summed over tokens and divided by the number of tokens of the whole batch, so that the split into
+    /// microbatches changes nothing but the order of sums. Clipping is torch's `clip_grad_norm_`.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], with parameters unchanged; and those of the forward pass.
+    pub fn step(&mut self, batch: TokenRows<'_>, multiplier: f64, step: u64) -> Result<StepOutcome> {
+        let mut gradients = Gradients::default();
+        let mut loss_sum = 0.0;
+        for part in batch.chunks(self.config.microbatch_size()) {
+            let mask = part.mask(self.model.config())?;
+            let recompute = self.config.activation_checkpointing;
+            let labels = part.labels();
+            loss_sum += loss_and_gradients(
+                &self.model,
+                &self.params,
+                &part.rows(),
+                &mask,
+                &labels,
+                recompute,
+                &mut gradients,
+            )?;
+        }
+        let tokens = batch.num_labels() as f64;
+        let outcome = StepOutcome { loss: loss_sum / tokens, grad_norm: gradients.norm()? / tokens };
+        check(&outcome, step)?;
+        let clip = self.config.clip().map_or(1.0, |limit| (limit / (outcome.grad_norm + 1e-6)).min(1.0));
+        self.optimizer.step(&self.params, &gradients, multiplier, (clip / tokens) as f32, step)?;
+        Ok(outcome)
+    }
+}
+
+fn check(outcome: &StepOutcome, step: u64) -> Result<()> {
+    let found = [("loss", outcome.loss), ("gradient norm", outcome.grad_norm)];
+    match found.into_iter().find(|(_, value)| !value.is_finite()) {
+        Some((what, value)) => Err(Error::NotFinite { step, what, value }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,90 @@
+//! Six optimizer steps against those of the reference code.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use mpt_core::{AttnMask, Params, Weights};
+use mpt_train::{OptimizerConfig, StepConfig, TokenRows, Trainer};
+
+/// What the steps found: losses, gradient norms and final logits against the reference, within tolerances that allow for
+/// six steps of f32 sums in another order.
+#[test]
+fn lion_steps_are_those_of_the_reference() {
+    let lion = OptimizerConfig::Lion { lr: 3e-4, betas: [0.9, 0.99], weight_decay: 0.01 };
+    check("lion", &lion, 1e-4);
+}
+
+/// AdamW divides by a root that starts near zero, which makes rounding larger.
+#[test]
+fn adamw_steps_are_those_of_the_reference() {
+    // The reference's decay is the product of rate and decay.
+    let adamw = OptimizerConfig::AdamW { lr: 2e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 2e-3 * 0.1 };
+    check("adamw", &adamw, 1e-3);
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn check(name: &str, optimizer: &OptimizerConfig, tolerance: f64) {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/mpt-tiny"));
+    if !root.is_dir() {
+        eprintln!("skipped: {} is absent", root.display());
+        return;
+    }
+    let expected =
+        candle_core::safetensors::load(root.join(format!("train/{name}.safetensors")), &Device::Cpu).unwrap();
+    let mut trainer = trainer(&root.join("nonpow2-heads"), optimizer);
+    let batches = expected["batches"].to_vec3::<i64>().unwrap();
+    for (index, batch) in batches.iter().enumerate() {
+        let tokens: Vec<u32> = batch.iter().flatten().map(|&id| id as u32).collect();
+        let rows = TokenRows { tokens: &tokens, documents: &vec![0; tokens.len()], seq: batch[0].len() };
+        let outcome = trainer.step(rows, 1.0, index as u64 + 1).unwrap();
+        close(outcome.loss, &expected["losses"], index, tolerance);
+        close(outcome.grad_norm, &expected["grad_norms"], index, tolerance);
+    }
+    let first: Vec<Vec<u32>> =
+        batches[0].iter().map(|row| row.iter().map(|&id| id as u32).collect()).collect();
+    let hidden = trainer.model().hidden(&first, &AttnMask::causal(2, 20), None).unwrap();
+    same_range(&trainer.model().logits(&hidden).unwrap(), &expected["final.logits"], tolerance);
+    final_weights(trainer.params(), &expected, tolerance);
+}
+
+fn trainer(model: &Path, optimizer: &OptimizerConfig) -> Trainer {
+    let weights = Weights::open(model).unwrap();
+    let params = Params::load(&weights, &Device::Cpu).unwrap();
+    let step = StepConfig {
+        steps: 6,
+        batch_size: 2,
+        microbatch_size: Some(1),
+        clip_norm: 1.0,
+        seed: 0,
+        activation_checkpointing: true,
+        eval_every: 0,
+        eval_samples: None,
+    };
+    Trainer::new(weights.config(), params, optimizer, &step).unwrap()
+}
+
+fn close(found: f64, expected: &Tensor, index: usize, tolerance: f64) {
+    let expected = f64::from(expected.to_vec1::<f32>().unwrap()[index]);
+    assert!(
+        (found - expected).abs() <= tolerance * expected.abs(),
+        "step {index}: {found}, expected {expected}"
+    );
+}
+
+/// The largest error as a share of the range of the expected values.
+fn same_range(found: &Tensor, expected: &Tensor, tolerance: f64) {
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let (found, expected) = (values(found), values(expected));
+    let (low, high) = expected.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+    let error = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(f64::from(error / (high - low)) <= tolerance, "{error} of {}", high - low);
+}
+
+fn final_weights(params: &Params, expected: &HashMap<String, Tensor>, tolerance: f64) {
+    for (name, tensor) in expected {
+        if let Some(name) = name.strip_prefix("final.").filter(|name| name.ends_with(".weight")) {
+            same_range(params.get(name).unwrap(), tensor, 10.0 * tolerance);
+        }
+    }
+}
