@@ -76,6 +76,28 @@ impl KvCache {
         self.lens[row] = self.lens[row].min(len);
     }
 
+    /// Makes room for `capacity` tokens a row, keeping those held; does nothing when there is as much.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn grow(&mut self, capacity: usize) -> Result<()> {
+        if capacity <= self.capacity {
+            return Ok(());
+        }
+        for layer in &mut self.layers {
+            for held in [&mut layer.keys, &mut layer.values] {
+                let (batch, _, heads, head_dim) = held.dims4()?;
+                let larger = Tensor::zeros((batch, capacity, heads, head_dim), held.dtype(), held.device())?;
+                for row in 0..batch {
+                    larger.narrow(0, row, 1)?.slice_set(&held.narrow(0, row, 1)?.contiguous()?, 1, 0)?;
+                }
+                *held = larger;
+            }
+        }
+        self.capacity = capacity;
+        Ok(())
+    }
+
     /// Bytes of a cache of these sizes.
     pub fn bytes(config: &MptConfig, batch: usize, capacity: usize, dtype: DType) -> u64 {
         let per_token =

@@ -1,0 +1,52 @@
+//! What can go wrong while generating.
+
+use std::path::PathBuf;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of `mpt-infer`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model or its kernels.
+    #[error(transparent)]
+    Model(#[from] mpt_core::Error),
+    /// A tensor operation.
+    #[error("tensor operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A parameter has an impossible value.
+    #[error("`{field}` is {actual}, expected {expected}")]
+    Parameter {
+        /// The parameter.
+        field: &'static str,
+        /// What it is.
+        actual: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// The prompt leaves no room for a new token.
+    #[error("the prompt has {tokens} tokens, and {limit} fit; shorten it, or raise --max-seq-len")]
+    PromptTooLong {
+        /// Its tokens.
+        tokens: usize,
+        /// What fits with one new token.
+        limit: usize,
+    },
+    /// The model gives no usable probabilities.
+    #[error(
+        "the logits after {tokens} tokens hold no finite number; the weights are damaged or the training diverged"
+    )]
+    NotFinite {
+        /// Tokens before.
+        tokens: usize,
+    },
+    /// A file that names stop tokens is unusable.
+    #[error("{}: {problem}", .path.display())]
+    StopFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}

@@ -1,0 +1,129 @@
+//! Where generation ends: stop ids from the model's files, and stop strings in the text as it comes.
+
+use std::path::Path;
+
+use mpt_tokenize::{TokenId, Tokenizer};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// The ids that end a text: `eos_token_id` of `generation_config.json`, else of `config.json`, else the tokenizer's
+/// end-of-text token. None where none of them has one.
+///
+/// # Errors
+/// [`Error::StopFile`] when a file is there but unusable.
+pub fn stop_ids(model_dir: &Path, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
+    for name in ["generation_config.json", "config.json"] {
+        let ids = eos_ids(&model_dir.join(name))?;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+    }
+    Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect())
+}
+
+fn eos_ids(path: &Path) -> Result<Vec<TokenId>> {
+    let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(wrong(format!("reading failed: {error}"))),
+    };
+    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let id = |value: &Value| {
+        let id = value.as_u64().and_then(|id| TokenId::try_from(id).ok());
+        id.ok_or_else(|| wrong(format!("`eos_token_id` is {value}, expected a token id or a list of them")))
+    };
+    match &value["eos_token_id"] {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(ids) => ids.iter().map(id).collect(),
+        single => Ok(vec![id(single)?]),
+    }
+}
+
+/// Finds the first of some strings in a text that comes in pieces; what may be the beginning of one is held back.
+#[derive(Debug, Default)]
+pub struct StopStrings {
+    strings: Vec<String>,
+    held: String,
+    found: bool,
+}
+
+impl StopStrings {
+    /// Looks for these strings; empty ones never occur.
+    pub fn new(strings: &[String]) -> Self {
+        let strings = strings.iter().filter(|text| !text.is_empty()).cloned().collect();
+        Self { strings, held: String::new(), found: false }
+    }
+
+    /// Takes more text and gives what is certainly before any stop string.
+    pub fn push(&mut self, text: &str) -> String {
+        if self.found {
+            return String::new();
+        }
+        self.held.push_str(text);
+        if let Some(at) = self.strings.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+            self.found = true;
+            self.held.truncate(at);
+            return std::mem::take(&mut self.held);
+        }
+        let certain = self.held.len() - self.longest_beginning();
+        self.held.drain(..certain).collect()
+    }
+
+    /// Whether a stop string was found; nothing comes after it.
+    pub fn found(&self) -> bool {
+        self.found
+    }
+
+    /// The text that was held back, when no more comes.
+    pub fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Bytes at the end of the held text that begin some stop string.
+    fn longest_beginning(&self) -> usize {
+        let begins = |stop: &String| {
+            let longest = stop.len().min(self.held.len());
+            (1..=longest)
+                .rev()
+                .find(|&n| stop.is_char_boundary(n) && self.held.ends_with(&stop[..n]))
+                .unwrap_or(0)
+        };
+        self.strings.iter().map(begins).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However the text is cut, what comes out is what lies before the first stop string.
+        #[test]
+        fn pieces_give_what_the_whole_gives(pieces in prop::collection::vec("[abé]{0,4}", 0..12), stops in prop::collection::vec("[abé]{1,4}", 0..3)) {
+            let whole = pieces.concat();
+            let first = stops.iter().filter_map(|stop| whole.find(stop.as_str())).min();
+            let mut strings = StopStrings::new(&stops);
+            let mut found: String = pieces.iter().map(|piece| strings.push(piece)).collect();
+            prop_assert_eq!(strings.found(), first.is_some());
+            found.push_str(&strings.finish());
+            prop_assert_eq!(&found, &whole[..first.unwrap_or(whole.len())]);
+        }
+    }
+
+    #[test]
+    fn ids_come_from_the_first_file_that_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        assert!(stop_ids(dir.path(), None).unwrap().is_empty());
+        write("config.json", "{\"eos_token_id\": 7}");
+        assert_eq!(stop_ids(dir.path(), None).unwrap(), [7]);
+        write("generation_config.json", "{\"eos_token_id\": [0, 3]}");
+        assert_eq!(stop_ids(dir.path(), None).unwrap(), [0, 3]);
+        write("generation_config.json", "{\"eos_token_id\": -1}");
+        let error = stop_ids(dir.path(), None).unwrap_err().to_string();
+        assert!(error.contains("generation_config.json: `eos_token_id` is -1"), "{error}");
+    }
+}
