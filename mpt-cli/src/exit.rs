@@ -12,8 +12,6 @@ use crate::output::Log;
 pub(crate) enum ExitStatus {
     /// Done.
     Done = 0,
-    /// A check that was asked for came out negative.
-    Negative = 1,
     /// The command line or a run file is wrong.
     Usage = 2,
     /// Data or weights are unusable.
@@ -130,6 +128,77 @@ impl From<mpt_core::Error> for CliError {
             _ => ExitStatus::Data,
         };
         Self::new(status, error)
+    }
+}
+
+impl From<mpt_data::Error> for CliError {
+    fn from(error: mpt_data::Error) -> Self {
+        use mpt_data::Error as E;
+        let status = match &error {
+            E::Io { source, action, .. } => io_status(source, run_file_or_data(action)),
+            E::RunFileSyntax { .. } | E::UnknownKey { .. } | E::Config { .. } | E::Unsupported { .. } => {
+                ExitStatus::Usage
+            }
+            E::NoInput { .. } | E::NoField { .. } | E::NoToken { .. } | E::Loader { .. } => ExitStatus::Usage,
+            E::NotOurs { .. } | E::Changed { .. } => ExitStatus::Usage,
+            E::Busy { .. } => ExitStatus::System,
+            E::Interrupted => ExitStatus::Interrupted,
+            _ => ExitStatus::Data,
+        };
+        Self::new(status, error)
+    }
+}
+
+/// Run files are read whole, data is opened first: a missing run file is the command line's fault.
+fn run_file_or_data(action: &str) -> ExitStatus {
+    if action == "reading" { ExitStatus::Usage } else { ExitStatus::Data }
+}
+
+impl From<mpt_tokenize::Error> for CliError {
+    fn from(error: mpt_tokenize::Error) -> Self {
+        use mpt_tokenize::Error as E;
+        let status = match &error {
+            E::Io { source, .. } => io_status(source, ExitStatus::Data),
+            E::UnknownId { .. } | E::Config { .. } => ExitStatus::Usage,
+            _ => ExitStatus::Data,
+        };
+        Self::new(status, error)
+    }
+}
+
+impl From<mpt_infer::Error> for CliError {
+    fn from(error: mpt_infer::Error) -> Self {
+        use mpt_infer::Error as E;
+        match error {
+            E::Model(error) => error.into(),
+            E::Parameter { .. } | E::PromptTooLong { .. } => Self::new(ExitStatus::Usage, error),
+            _ => Self::new(ExitStatus::Data, error),
+        }
+    }
+}
+
+impl From<mpt_train::Error> for CliError {
+    fn from(error: mpt_train::Error) -> Self {
+        use mpt_train::Error as E;
+        let status = match error {
+            E::Model(error) => return error.into(),
+            E::Data(error) => return error.into(),
+            E::Tokenizer(error) => return error.into(),
+            E::Io { ref source, action, .. } => io_status(source, run_file_or_data(action)),
+            E::Config { .. } | E::Override { .. } | E::Changed { .. } | E::RunExists { .. } => {
+                ExitStatus::Usage
+            }
+            E::Busy { .. } => ExitStatus::System,
+            E::NotFinite { .. } => ExitStatus::NotFinite,
+            _ => ExitStatus::Data,
+        };
+        Self::new(status, error)
+    }
+}
+
+impl From<candle_core::Error> for CliError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::new(ExitStatus::Data, error)
     }
 }
 

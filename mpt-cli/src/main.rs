@@ -21,8 +21,11 @@
 
 mod commands;
 mod exit;
+mod machine;
+mod model;
 mod output;
 mod settings;
+mod table;
 mod tui;
 
 use clap::Parser;

@@ -29,11 +29,6 @@ impl Output {
         Self { json: args.json, documents: 0, stdout, log: Log::new(args) }
     }
 
-    /// Whether `--json` was given.
-    pub(crate) fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// The way to stderr; cheap to clone and to share with threads.
     pub(crate) fn log(&self) -> &Log {
         &self.log

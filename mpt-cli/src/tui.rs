@@ -53,15 +53,6 @@ impl Bar {
         }
     }
 
-    /// The size became known, or changed.
-    pub(crate) fn set_total(&mut self, total: u64) {
-        self.total = Some(total);
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-            bar.set_style(style(self.unit, true));
-        }
-    }
-
     /// `done` units are done in all.
     pub(crate) fn set(&mut self, done: u64) {
         self.done = done;

@@ -3,9 +3,27 @@
 use crate::exit::{CliError, ExitStatus};
 use crate::settings::Context;
 
+mod bench;
 mod completions;
+mod data;
+mod eval;
+mod generate;
+mod grad;
+mod info;
+mod score;
+mod tokenizer;
+mod train;
 
 commands! {
+    tokenizer => Tokenizer,
+    data => Data,
+    train => Train,
+    eval => Eval,
+    generate => Generate,
+    score => Score,
+    grad => Grad,
+    info => Info,
+    bench => Bench,
     completions => Completions,
 }
 

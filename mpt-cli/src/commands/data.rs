@@ -1,0 +1,268 @@
+//! `mpt data`: build, inspect, verify, cat, plan.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mpt_data::{
+    Loader, LoaderConfig, Manifest, MixTable, Note, PrepareRun, Progress, Split, Stage, inspect, plan,
+    prepare,
+};
+use mpt_tokenize::Tokenizer;
+use serde_json::json;
+
+use crate::exit::{CliError, ExitStatus};
+use crate::output::Log;
+use crate::settings::Context;
+use crate::table;
+use crate::tui::{Bar, Unit};
+
+/// Prepare training data, look at it, check it
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Turn the sources of a MIX.toml into Parquet shards; run again to continue
+    #[command(after_help = "Examples:\n  mpt data build mix.toml --out data")]
+    Build {
+        /// The mix
+        mix: PathBuf,
+        /// The folder to build in
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Show what each source has, what was asked for, and what training gets
+    #[command(after_help = "Examples:\n  mpt data inspect data --tokens 2e9")]
+    Inspect {
+        /// A folder made by `mpt data build`
+        dir: PathBuf,
+        /// Training tokens that the table is about [default: all there are]
+        #[arg(long, value_name = "N", value_parser = tokens)]
+        tokens: Option<u64>,
+    },
+    /// Check every file and every row against its checksum
+    #[command(after_help = "Examples:\n  mpt data verify data")]
+    Verify {
+        /// A folder made by `mpt data build`
+        dir: PathBuf,
+    },
+    /// Print samples exactly as training sees them, as JSON Lines
+    #[command(
+        after_help = "Examples:\n  mpt data cat data --split train --start 1000 --count 2\n  mpt data cat data --split eval --start 0 --count 4 --seq-len 512"
+    )]
+    Cat(Cat),
+    /// Show the mix of a MIX.toml as a table, without building it
+    #[command(after_help = "Examples:\n  mpt data plan mix.toml --tokens 1e9")]
+    Plan {
+        /// The mix
+        mix: PathBuf,
+        /// Training tokens that the table is about [default: all there are]
+        #[arg(long, value_name = "N", value_parser = tokens)]
+        tokens: Option<u64>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Cat {
+    /// A folder made by `mpt data build`
+    dir: PathBuf,
+    /// `train` or `eval`
+    #[arg(long, value_name = "SPLIT", default_value = "train", value_parser = split)]
+    split: Split,
+    /// The first sample
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    start: u64,
+    /// How many samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    count: u64,
+    /// Tokens in a sample [default: that of the data]
+    #[arg(long, value_name = "L")]
+    seq_len: Option<usize>,
+    /// Processes that share the range
+    #[arg(long, value_name = "W", default_value_t = 1)]
+    world_size: u64,
+    /// Which of them to print the share of
+    #[arg(long, value_name = "R", default_value_t = 0)]
+    rank: u64,
+}
+
+/// A number of tokens, `1e9` allowed.
+fn tokens(text: &str) -> Result<u64, String> {
+    let number: f64 =
+        text.replace('_', "").parse().map_err(|_| "expected a number such as 2000000 or 2e6".to_owned())?;
+    if (1.0..1e18).contains(&number) { Ok(number as u64) } else { Err("expected 1 or more".into()) }
+}
+
+fn split(text: &str) -> Result<Split, String> {
+    let found = Split::ALL.into_iter().find(|split| split.name() == text);
+    found.ok_or_else(|| "expected `train` or `eval`".to_owned())
+}
+
+pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+    match args.command {
+        Command::Build { mix, out } => build(&mix, out, ctx).map(|_| ())?,
+        Command::Inspect { dir, tokens } => show(&inspect(&Manifest::open(&dir)?, tokens)?, ctx)?,
+        Command::Verify { dir } => verify(&dir, ctx)?,
+        Command::Cat(args) => cat(&args, ctx)?,
+        Command::Plan { mix, tokens } => {
+            let run = mix_of(&mix, ctx)?;
+            let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
+            show(&plan(&run, &tokenizer, tokens, &mut Bars::new(ctx))?, ctx)?;
+        }
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn mix_of(mix: &Path, ctx: &Context) -> Result<PrepareRun, CliError> {
+    let mut run = PrepareRun::from_file(mix)?;
+    run.seed = ctx.seed.unwrap_or(run.seed);
+    Ok(run)
+}
+
+fn build(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<Manifest, CliError> {
+    let mut run = mix_of(mix, ctx)?;
+    run.out = out;
+    let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
+    let manifest = prepare(&run, &tokenizer, &mut Bars::new(ctx))?;
+    let table = inspect(&manifest, None)?;
+    rows(&table).iter().try_for_each(|line| ctx.out.text(line))?;
+    ctx.out.text(format_args!("\n{}: manifest {}", run.out.display(), &manifest.root()[..16]))?;
+    ctx.out.document(&json!({
+        "dir": run.out, "manifest": manifest.root(), "train_tokens": manifest.tokens(Split::Train),
+        "eval_tokens": manifest.tokens(Split::Eval), "sources": table.sources,
+    }))?;
+    Ok(manifest)
+}
+
+fn show(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
+    rows(table).iter().try_for_each(|line| ctx.out.text(line))?;
+    ctx.out.document(table)
+}
+
+fn rows(table: &MixTable) -> Vec<String> {
+    let header = [
+        "source",
+        "documents",
+        "tokens",
+        "held out",
+        "asked",
+        "obtained",
+        "effective tokens",
+        "epochs",
+        "dropped",
+    ];
+    let rows: Vec<_> = table
+        .sources
+        .iter()
+        .map(|row| {
+            let drops: Vec<_> =
+                row.drops.iter().map(|(rule, count)| format!("{rule} {}", table::count(*count))).collect();
+            vec![
+                row.source.clone(),
+                table::count(row.documents),
+                table::count(row.tokens),
+                table::count(row.eval_tokens),
+                format!("{:.2} %", 100.0 * row.proportion),
+                format!("{:.2} %", 100.0 * row.proportion_obtained),
+                table::count(row.effective_tokens),
+                format!("{:.2}", row.epochs),
+                if drops.is_empty() { "-".into() } else { drops.join(", ") },
+            ]
+        })
+        .collect();
+    table::lines(&header, &rows)
+}
+
+fn verify(dir: &Path, ctx: &mut Context) -> Result<(), CliError> {
+    let manifest = Manifest::open(dir)?;
+    let damage = manifest.examine(&mut Bars::new(ctx))?;
+    ctx.out.document(&json!({ "manifest": manifest.root(), "ok": damage.is_empty(), "damaged": damage }))?;
+    for found in &damage {
+        ctx.out.text(found)?;
+    }
+    if damage.is_empty() {
+        return ctx
+            .out
+            .text(format_args!("{}: every file and every row is as it was written", dir.display()));
+    }
+    ctx.out.finish()?;
+    let message = format!("{}: {} damaged, the first: {}", dir.display(), damage.len(), damage[0]);
+    Err(CliError::data(message).help("restore the files named, or delete the folder and build it again"))
+}
+
+fn cat(args: &Cat, ctx: &mut Context) -> Result<(), CliError> {
+    if args.rank >= args.world_size || !args.count.is_multiple_of(args.world_size) {
+        let message = format!(
+            "--world-size {} --rank {}: the rank must be below the world size, and the world size divide --count {}",
+            args.world_size, args.rank, args.count
+        );
+        return Err(CliError::usage(message));
+    }
+    let manifest = Manifest::open(&args.dir)?;
+    let config = LoaderConfig {
+        split: args.split,
+        seq_len: args.seq_len.unwrap_or(manifest.plan().seq_len),
+        seed: ctx.seed.unwrap_or(manifest.plan().seed),
+        batch_size: 1,
+        world_size: 1,
+        rank: 0,
+    };
+    let mut loader = Loader::new(&manifest, config, None)?;
+    if loader.eval_len() == Some(0) {
+        return Err(CliError::data(format!("{}: there are no held-out sequences", args.dir.display()))
+            .help("build the data with a larger `eval_fraction`"));
+    }
+    let share = args.count / args.world_size;
+    for index in (args.start..).skip((args.rank * share) as usize).take(share as usize) {
+        let sample = loader.sample(index)?;
+        let source = &manifest.sources()[sample.id.source].name;
+        ctx.out.line(
+            &json!({ "index": index, "source": source, "ids": sample.tokens, "doc_ids": sample.documents }),
+        )?;
+    }
+    Ok(())
+}
+
+/// Draws the stages of preparation, and stops it when asked to.
+pub(crate) struct Bars {
+    log: Log,
+    stop: &'static AtomicBool,
+    bar: Option<Bar>,
+}
+
+impl Bars {
+    /// Nothing drawn yet.
+    pub(crate) fn new(ctx: &Context) -> Self {
+        Self { log: ctx.out.log().clone(), stop: ctx.stop(), bar: None }
+    }
+}
+
+impl Progress for Bars {
+    fn start(&mut self, stage: Stage, total: u64) {
+        let unit = if stage.unit() == "bytes" { Unit::Bytes } else { Unit::Count(stage.unit()) };
+        self.bar = Some(Bar::start(&self.log, stage.name(), unit, Some(total)));
+    }
+
+    fn advance(&mut self, steps: u64) {
+        if let Some(bar) = &mut self.bar {
+            bar.advance(steps);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+    }
+
+    fn note(&mut self, note: &Note) {
+        self.log.info(note);
+    }
+
+    fn keep_going(&mut self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,46 @@
+//! `mpt grad`: the gradient of the mean loss for every parameter.
+
+use std::path::PathBuf;
+
+use candle_core::Tensor;
+use mpt_core::{CausalLm, IGNORE_LABEL, Params, write_safetensors};
+use mpt_train::{Gradients, loss_and_gradients};
+
+use crate::commands::score::RowsArgs;
+use crate::exit::{CliError, ExitStatus};
+use crate::model::ModelArgs;
+use crate::settings::Context;
+
+/// Write the gradient of the mean next-token loss for every parameter
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  mpt grad --model mpt-125m --ids-file ids.json --out grads.safetensors")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    rows: RowsArgs,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+    let weights = args.model.weights()?;
+    let params = Params::load(&weights, &ctx.device()?)?;
+    let model = CausalLm::new(weights.config(), params.var_builder())?;
+    let rows = args.rows.read(None)?;
+    let scored = rows.labels.iter().filter(|&&label| label != IGNORE_LABEL).count();
+    if scored == 0 {
+        return Err(CliError::usage("there is nothing to differentiate: no position has a label"));
+    }
+    let mut gradients = Gradients::default();
+    let loss =
+        loss_and_gradients(&model, &params, &rows.ids, &rows.mask, &rows.labels, true, &mut gradients)?;
+    let mean = |(name, sum): (&str, &Tensor)| Ok((name.to_owned(), (sum / scored as f64)?));
+    let means = gradients.iter().map(mean).collect::<candle_core::Result<Vec<_>>>()?;
+    write_safetensors(&args.out, means.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;
+    let loss = loss / scored as f64;
+    ctx.out.text(format_args!("loss {loss:.6} over {scored} positions, {} gradients", means.len()))?;
+    ctx.out.document(&serde_json::json!({ "out": args.out, "loss": loss, "positions": scored }))?;
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,170 @@
+//! `mpt score`: logits and losses of given ids. Also reads the files that `mpt grad` shares.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, write_safetensors};
+use serde::de::DeserializeOwned;
+
+use crate::exit::{CliError, ExitStatus};
+use crate::model::ModelArgs;
+use crate::settings::Context;
+
+/// Write the logits and losses of token ids
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  mpt score --model mpt-7b --ids-file ids.json --out scores.safetensors
+  mpt score --model mpt-7b --ids-file ids.json --mask-file mask.json --out scores.safetensors")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    rows: RowsArgs,
+    /// 1 for tokens and 0 for padding, shaped like the ids
+    #[arg(long, value_name = "FILE", conflicts_with = "sequence_id_file")]
+    mask_file: Option<PathBuf>,
+    /// Tokens a row may have [default: unbounded with ALiBi, else the model's max_seq_len]
+    #[arg(long, value_name = "L")]
+    max_seq_len: Option<usize>,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// The files that say what is scored.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RowsArgs {
+    /// Equally long lists of token ids, as JSON
+    #[arg(long, value_name = "FILE")]
+    ids_file: PathBuf,
+    /// What each position is scored against, shaped like the ids; -100 is left out [default: the ids]
+    #[arg(long, value_name = "FILE")]
+    labels_file: Option<PathBuf>,
+    /// The packed sequence of each token, shaped like the ids
+    #[arg(long, value_name = "FILE")]
+    sequence_id_file: Option<PathBuf>,
+}
+
+/// What is scored: ids `[batch, seq]`, and for each position the id that should follow.
+pub(crate) struct Rows {
+    pub(crate) ids: Vec<Vec<u32>>,
+    pub(crate) labels: Vec<u32>,
+    pub(crate) mask: AttnMask,
+}
+
+impl Rows {
+    /// The shape of the ids.
+    pub(crate) fn dims(&self) -> (usize, usize) {
+        (self.ids.len(), self.ids[0].len())
+    }
+}
+
+impl RowsArgs {
+    /// Reads the files; `mask` is that of `--mask-file`.
+    pub(crate) fn read(&self, mask: Option<&Path>) -> Result<Rows, CliError> {
+        let ids: Vec<Vec<u32>> = read_json(&self.ids_file)?;
+        let seq = ids.first().map_or(0, Vec::len);
+        if seq == 0 || ids.iter().any(|row| row.len() != seq) {
+            let message = format!(
+                "{}: expected one or more equally long lists of ids, none empty",
+                self.ids_file.display()
+            );
+            return Err(CliError::data(message));
+        }
+        let shaped = |path: &Path| -> Result<Vec<i64>, CliError> {
+            let rows: Vec<Vec<i64>> = read_json(path)?;
+            if rows.len() != ids.len() || rows.iter().any(|row| row.len() != seq) {
+                let message = format!(
+                    "{}: expected {} lists of {seq} numbers, shaped like the ids",
+                    path.display(),
+                    ids.len()
+                );
+                return Err(CliError::data(message));
+            }
+            Ok(rows.concat())
+        };
+        let real = mask.map(shaped).transpose()?;
+        let targets = match &self.labels_file {
+            Some(path) => shaped(path)?,
+            None => ids.iter().flatten().map(|&id| i64::from(id)).collect(),
+        };
+        let labels = next_labels(&targets, real.as_deref(), seq);
+        let mask = match (&self.sequence_id_file, real) {
+            (Some(path), _) => documents(&shaped(path)?, ids.len(), seq)?,
+            (None, Some(real)) => {
+                let bytes: Vec<u8> =
+                    real.iter().map(|&value| u8::try_from(value).unwrap_or(u8::MAX)).collect();
+                AttnMask::padded(&bytes, ids.len(), seq)?
+            }
+            (None, None) => AttnMask::causal(ids.len(), seq),
+        };
+        Ok(Rows { ids, labels, mask })
+    }
+}
+
+fn documents(ids: &[i64], batch: usize, seq: usize) -> Result<AttnMask, CliError> {
+    let ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
+    Ok(AttnMask::documents(&ids, batch, seq)?)
+}
+
+/// Position t is scored against target t + 1, where both are real and the target is not left out.
+fn next_labels(targets: &[i64], real: Option<&[i64]>, seq: usize) -> Vec<u32> {
+    let is_real = |at: usize| real.is_none_or(|real| real[at] == 1);
+    let label = |at: usize| {
+        let next = at + 1;
+        let scored = next % seq != 0 && is_real(at) && is_real(next);
+        if scored { u32::try_from(targets[next]).unwrap_or(IGNORE_LABEL) } else { IGNORE_LABEL }
+    };
+    (0..targets.len()).map(label).collect()
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| CliError::read(ExitStatus::Data, path, error))?;
+    serde_json::from_str(&text).map_err(|error| CliError::data(format!("{}: {error}", path.display())))
+}
+
+pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+    let model = args.model.load(ctx)?.lm;
+    let rows = args.rows.read(args.mask_file.as_deref())?;
+    if args.rows.sequence_id_file.is_some() != model.config().attn_config.attn_uses_sequence_id {
+        let what = if args.rows.sequence_id_file.is_some() {
+            "given, but the model does not use it"
+        } else {
+            "missing"
+        };
+        let message = format!(
+            "--sequence-id-file: {what}: attn_uses_sequence_id is {}",
+            model.config().attn_config.attn_uses_sequence_id
+        );
+        return Err(CliError::usage(message));
+    }
+    let (batch, seq) = rows.dims();
+    if args.max_seq_len.is_some_and(|limit| seq > limit) {
+        return Err(CliError::usage(format!("--max-seq-len: the rows have {seq} tokens")));
+    }
+    let hidden = model.hidden(&rows.ids, &rows.mask, None)?;
+    let logits = model.logits(&hidden)?;
+    let losses =
+        (0..batch).map(|row| row_loss(&model, &hidden, &rows, row)).collect::<Result<Vec<_>, _>>()?;
+    let loss = Tensor::from_vec(losses.clone(), batch, &Device::Cpu)?;
+    write_safetensors(&args.out, [("logits", &logits), ("loss", &loss)].into_iter())?;
+    for (row, loss) in losses.iter().enumerate() {
+        ctx.out.text(format_args!("row {row}: loss {loss:.6}"))?;
+    }
+    ctx.out.document(&serde_json::json!({ "out": args.out, "batch": batch, "seq": seq }))?;
+    Ok(ExitStatus::Done)
+}
+
+/// Mean loss of a row in nats, NaN where nothing is scored.
+fn row_loss(model: &CausalLm, hidden: &Tensor, rows: &Rows, row: usize) -> Result<f32, CliError> {
+    let (_, seq) = rows.dims();
+    let labels = &rows.labels[row * seq..(row + 1) * seq];
+    let scored = labels.iter().filter(|&&label| label != IGNORE_LABEL).count();
+    if scored == 0 {
+        return Ok(f32::NAN);
+    }
+    let hidden = hidden.narrow(0, row, 1)?.contiguous()?;
+    let sum = model.loss_sum(&hidden, labels)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    Ok(sum / scored as f32)
+}

@@ -1,0 +1,107 @@
+//! `mpt train`: pretraining and full finetuning from a RUN.toml.
+
+use std::path::PathBuf;
+
+use mpt_data::Manifest;
+use mpt_train::{Observer, Resume, TrainEvent, TrainRun, TrainSummary, train};
+
+use crate::exit::{CliError, ExitStatus};
+use crate::output::Log;
+use crate::settings::Context;
+use crate::tui::{Bar, Unit};
+
+/// Train a model from a RUN.toml; run again to continue
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  mpt train run.toml
+  mpt train run.toml --set train.steps=500 --set optimizer.lr=3e-4
+  mpt train run.toml --resume run/checkpoints/step-00000500")]
+pub(crate) struct Args {
+    /// The run file
+    run: PathBuf,
+    /// Where to begin: `auto` (the latest checkpoint, if any), `never`, or a checkpoint folder
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    resume: String,
+    /// Change a key of the run file
+    #[arg(long = "set", value_name = "A.B=VALUE")]
+    settings: Vec<String>,
+    /// Print the whole run file with every default, and do nothing
+    #[arg(long)]
+    print_config: bool,
+}
+
+pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+    let mut run = TrainRun::from_file(&args.run, &args.settings)?;
+    run.train.seed = ctx.seed.unwrap_or(run.train.seed);
+    ctx.device()?;
+    if args.print_config {
+        let run =
+            if run.data.dir.exists() { run.clone().resolved(&Manifest::open(&run.data.dir)?) } else { run };
+        ctx.out.raw(run.to_toml().as_bytes())?;
+        return Ok(ExitStatus::Done);
+    }
+    let resume = match args.resume.as_str() {
+        "auto" => Resume::Auto,
+        "never" => Resume::Never,
+        path => Resume::From(path.into()),
+    };
+    let summary = run_with_bars(&run, resume, ctx)?;
+    ctx.out.text(format_args!(
+        "step {}: loss {:.4}, was {:.4}",
+        summary.step, summary.last_loss, summary.first_loss
+    ))?;
+    if let Some(loss) = summary.eval_loss {
+        ctx.out.text(format_args!("held-out loss {loss:.4}, perplexity {:.2}", loss.exp()))?;
+    }
+    ctx.out.text(format_args!("checkpoint {}", summary.checkpoint.display()))?;
+    ctx.out.document(&summary)?;
+    Ok(if summary.interrupted { ExitStatus::Interrupted } else { ExitStatus::Done })
+}
+
+/// Trains with a bar.
+pub(crate) fn run_with_bars(run: &TrainRun, resume: Resume, ctx: &Context) -> Result<TrainSummary, CliError> {
+    let mut bars = Bars { log: ctx.out.log().clone(), bar: None };
+    let summary = train(run, resume, &mut bars, ctx.stop());
+    if let Some(bar) = bars.bar.take() {
+        bar.finish();
+    }
+    Ok(summary?)
+}
+
+struct Bars {
+    log: Log,
+    bar: Option<Bar>,
+}
+
+impl Observer for Bars {
+    fn on_event(&mut self, event: &TrainEvent<'_>) -> mpt_train::Result<()> {
+        match event {
+            TrainEvent::Started { resumed_from, total_steps, parameters, tokens_per_step } => {
+                let (log, millions) = (&self.log, *parameters as f64 / 1e6);
+                log.info(format_args!(
+                    "{millions:.1} M parameters, {tokens_per_step} tokens a step, {total_steps} steps"
+                ));
+                let mut bar = Bar::start(log, "train", Unit::Count("steps"), Some(*total_steps));
+                if let Some(step) = resumed_from {
+                    log.info(format_args!("continuing after step {step}"));
+                    bar.resume_at(*step);
+                }
+                self.bar = Some(bar);
+            }
+            TrainEvent::Step(metrics) => {
+                if let Some(bar) = &mut self.bar {
+                    bar.note(format!("loss {:.3}, {:.0} tokens/s", metrics.loss, metrics.tokens_per_second));
+                    bar.set(metrics.step);
+                }
+            }
+            TrainEvent::Evaluated { step, loss, .. } => {
+                self.log.info(format_args!("step {step}: held-out loss {loss:.4}"));
+            }
+            TrainEvent::Saved { step, path } => {
+                self.log.debug(format_args!("step {step}: saved {}", path.display()))
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

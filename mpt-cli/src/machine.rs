@@ -1,0 +1,29 @@
+//! What the machine says about this process and itself.
+
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+
+use crate::exit::CliError;
+
+/// The most memory this process has held, in bytes; `None` where the system does not tell.
+pub(crate) fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// Floating-point operations a second of a large f32 matrix product on all threads, the best of three: the limit that
+/// utilisation is a share of.
+pub(crate) fn peak_flops() -> Result<f64, CliError> {
+    const N: usize = 2048;
+    let matrix = Tensor::rand(-1f32, 1f32, (N, N), &Device::Cpu)?;
+    let mut best = f64::MAX;
+    for _ in 0..3 {
+        let began = Instant::now();
+        mpt_core::ops::linear(&matrix, &matrix, None)?;
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    Ok(2.0 * (N as f64).powi(3) / best)
+}
