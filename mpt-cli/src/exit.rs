@@ -73,12 +73,6 @@ impl CliError {
         Self::new(status, error)
     }
 
-    /// An output file that cannot be written: exit code 4.
-    pub(crate) fn write(path: &std::path::Path, source: std::io::Error) -> Self {
-        let error = anyhow::Error::new(source).context(format!("{}: cannot be written", path.display()));
-        Self::new(ExitStatus::System, error).help("check the folder's permissions and the free disk space")
-    }
-
     /// Standard output went away, as in `mpt data cat … | head`: no failure of ours, so nothing is said.
     pub(crate) fn closed_output() -> Self {
         Self::new(ExitStatus::Done, anyhow::Error::msg("standard output was closed"))
@@ -253,8 +247,6 @@ fn leave(status: ExitStatus) -> ! {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -262,8 +254,6 @@ mod tests {
         let source = std::io::Error::other("disk on fire");
         let error = mpt_core::Error::Io { path: "x".into(), action: "reading", source };
         assert_eq!(CliError::from(error).causes(), Vec::<String>::new());
-        let source = std::io::Error::other("disk on fire");
-        assert_eq!(CliError::write(Path::new("x"), source).causes(), ["disk on fire"]);
     }
 
     #[test]

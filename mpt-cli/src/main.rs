@@ -24,6 +24,7 @@ mod exit;
 mod machine;
 mod model;
 mod output;
+mod report;
 mod settings;
 mod table;
 mod tui;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mpt_data::{
-    Loader, LoaderConfig, Manifest, MixTable, Note, PrepareRun, Progress, Split, Stage, inspect, plan,
-    prepare,
+    Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage, inspect,
+    plan, prepare,
 };
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
@@ -143,37 +143,40 @@ fn show(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
 }
 
 fn rows(table: &MixTable) -> Vec<String> {
-    let header = [
-        "source",
-        "documents",
-        "tokens",
-        "held out",
-        "asked",
-        "obtained",
-        "effective tokens",
-        "epochs",
-        "dropped",
-    ];
-    let rows: Vec<_> = table
-        .sources
-        .iter()
-        .map(|row| {
-            let drops: Vec<_> =
-                row.drops.iter().map(|(rule, count)| format!("{rule} {}", table::count(*count))).collect();
-            vec![
-                row.source.clone(),
-                table::count(row.documents),
-                table::count(row.tokens),
-                table::count(row.eval_tokens),
-                format!("{:.2} %", 100.0 * row.proportion),
-                format!("{:.2} %", 100.0 * row.proportion_obtained),
-                table::count(row.effective_tokens),
-                format!("{:.2}", row.epochs),
-                if drops.is_empty() { "-".into() } else { drops.join(", ") },
-            ]
-        })
-        .collect();
-    table::lines(&header, &rows)
+    table::lines(&MIX_HEADER, &mix_cells(table))
+}
+
+/// What the columns of a mix are called.
+pub(crate) const MIX_HEADER: [&str; 9] = [
+    "source",
+    "documents",
+    "tokens",
+    "held out",
+    "asked",
+    "obtained",
+    "effective tokens",
+    "epochs",
+    "dropped",
+];
+
+/// The cells of a mix, a row per source.
+pub(crate) fn mix_cells(table: &MixTable) -> Vec<Vec<String>> {
+    let cells = |row: &MixRow| {
+        let drops: Vec<_> =
+            row.drops.iter().map(|(rule, count)| format!("{rule} {}", table::count(*count))).collect();
+        vec![
+            row.source.clone(),
+            table::count(row.documents),
+            table::count(row.tokens),
+            table::count(row.eval_tokens),
+            format!("{:.2} %", 100.0 * row.proportion),
+            format!("{:.2} %", 100.0 * row.proportion_obtained),
+            table::count(row.effective_tokens),
+            format!("{:.2}", row.epochs),
+            if drops.is_empty() { "-".into() } else { drops.join(", ") },
+        ]
+    };
+    table.sources.iter().map(cells).collect()
 }
 
 fn verify(dir: &Path, ctx: &mut Context) -> Result<(), CliError> {

@@ -10,11 +10,13 @@ mod eval;
 mod generate;
 mod grad;
 mod info;
+mod quickstart;
 mod score;
 mod tokenizer;
 mod train;
 
 commands! {
+    quickstart => Quickstart,
     tokenizer => Tokenizer,
     data => Data,
     train => Train,

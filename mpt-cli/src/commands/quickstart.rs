@@ -1,0 +1,295 @@
+//! `mpt quickstart`: the whole way on this machine, with no download, in a few minutes.
+
+mod corpus;
+mod page;
+mod unigram;
+
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use mpt_core::CausalLm;
+use mpt_data::{Loader, LoaderConfig, Manifest, PrepareRun, Split, durable, inspect, prepare};
+use mpt_infer::{GenerateParams, SamplingParams, generate};
+use mpt_tokenize::{Tokenizer, TrainConfig, train as train_tokenizer};
+use mpt_train::{Resume, TrainRun, TrainSummary};
+use serde_json::json;
+
+use self::corpus::Source;
+use self::unigram::Unigram;
+use crate::commands::data::Bars;
+use crate::commands::train::run_with_bars;
+use crate::exit::{CliError, ExitStatus};
+use crate::model;
+use crate::report::Sample;
+use crate::settings::Context;
+
+const VOCAB_SIZE: usize = 4096;
+const SEQ_LEN: usize = 256;
+const BATCH_SIZE: usize = 16;
+/// Held-out sequences that the model and the baseline are measured on.
+const EVAL_SAMPLES: usize = 128;
+/// Steps that two cores make in a minute. A number of steps, and not the clock, ends the run: it gives the same bytes
+/// everywhere.
+const STEPS_PER_MINUTE: f64 = 50.0;
+const PROMPT_TOKENS: usize = 12;
+const SAMPLE_TOKENS: usize = 64;
+
+/// Go the whole way on this machine, with no download: data, tokenizer, model, evaluation, text
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  mpt quickstart
+  mpt quickstart --corpus ~/notes --corpus ~/mail.txt --minutes 10
+
+Without --corpus the text is that of the crates cargo fetched to build this program.")]
+pub(crate) struct Args {
+    /// Where everything goes
+    #[arg(long, value_name = "DIR", default_value = "mpt-quickstart")]
+    dir: PathBuf,
+    /// Files and folders of text to learn from, each a source
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    corpus: Vec<PathBuf>,
+    /// About how long to train, in minutes on two cores
+    #[arg(long, value_name = "M", default_value_t = 3.0)]
+    minutes: f64,
+    /// Steps to train, instead of minutes
+    #[arg(long, value_name = "N", conflicts_with = "minutes", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+}
+
+pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+    let steps = args.steps.unwrap_or_else(|| (args.minutes * STEPS_PER_MINUTE).round().max(1.0) as u64);
+    let seed = ctx.seed.unwrap_or(17);
+    let folder = Folder { dir: args.dir };
+    let sources = match &args.corpus[..] {
+        [] => corpus::from_cargo(include_str!("../../../Cargo.lock"))?,
+        paths => corpus::from_paths(paths)?,
+    };
+    let tokenizer = folder.tokenizer(&sources, ctx)?;
+    let manifest = folder.data(&sources, &tokenizer, seed, ctx)?;
+    let run = folder.run_file(&tokenizer, steps, seed)?;
+    let summary = run_with_bars(&run, Resume::Auto, ctx)?;
+    if summary.interrupted {
+        return Ok(ExitStatus::Interrupted);
+    }
+    let unigram_loss = baseline(&manifest, &run, seed)?;
+    let samples = samples(&summary, &manifest, &tokenizer, seed)?;
+    let found = Found { summary, unigram_loss, samples, next: folder.next_commands() };
+    page::write(&folder.dir, &found, &inspect(&manifest, Some(found.summary.tokens))?)?;
+    tell(&folder, &found, ctx)?;
+    Ok(ExitStatus::Done)
+}
+
+/// What came out.
+struct Found {
+    summary: TrainSummary,
+    unigram_loss: f64,
+    samples: Vec<Sample>,
+    next: Vec<String>,
+}
+
+/// The folder of a quickstart.
+struct Folder {
+    dir: PathBuf,
+}
+
+impl Folder {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Writes the corpus as JSON Lines and trains a tokenizer on it.
+    fn tokenizer(&self, sources: &[Source], ctx: &Context) -> Result<Tokenizer, CliError> {
+        for source in sources {
+            let lines: String =
+                source.documents.iter().map(|document| json!(document).to_string() + "\n").collect();
+            durable::write_file(&self.path(&format!("corpus/{}.jsonl", source.name)), lines.as_bytes())?;
+        }
+        let texts: Vec<&str> =
+            sources.iter().flat_map(|source| &source.documents).map(|d| d.text.as_str()).collect();
+        let bytes: usize = texts.iter().map(|text| text.len()).sum();
+        let log = ctx.out.log();
+        log.info(format_args!(
+            "corpus: {} documents, {:.1} MB; training a tokenizer",
+            texts.len(),
+            bytes as f64 / 1e6
+        ));
+        let path = self.path("tokenizer.json");
+        let bytes =
+            train_tokenizer(texts.into_iter(), &TrainConfig { vocab_size: VOCAB_SIZE, min_frequency: 2 })?;
+        let tokenizer = Tokenizer::from_bytes(bytes, &path)?;
+        durable::write_file(&path, tokenizer.bytes())?;
+        Ok(tokenizer)
+    }
+
+    /// Builds the shards of a mix in which each source has the share of its size.
+    fn data(
+        &self,
+        sources: &[Source],
+        tokenizer: &Tokenizer,
+        seed: u64,
+        ctx: &Context,
+    ) -> Result<Manifest, CliError> {
+        let size =
+            |source: &Source| source.documents.iter().map(|document| document.text.len()).sum::<usize>();
+        let sizes: Vec<_> = sources.iter().map(size).collect();
+        let shares = shares(&sizes);
+        let mut mix = format!(
+            "tokenizer = \"tokenizer.json\"\nseed = {seed}\nseq_len = {SEQ_LEN}\neval_fraction = 0.02\n"
+        );
+        for (source, share) in sources.iter().zip(shares) {
+            let name = &source.name;
+            let _ = write!(
+                mix,
+                "\n[[sources]]\nname = \"{name}\"\nproportion = {share:.2}\npaths = [\"corpus/{name}.jsonl\"]\nformat = \"jsonl\"\n"
+            );
+        }
+        let path = self.path("mix.toml");
+        durable::write_file(&path, mix.as_bytes())?;
+        let mut run = PrepareRun::from_file(&path)?;
+        run.out = self.path("data");
+        Ok(prepare(&run, tokenizer, &mut Bars::new(ctx))?)
+    }
+
+    fn run_file(&self, tokenizer: &Tokenizer, steps: u64, seed: u64) -> Result<TrainRun, CliError> {
+        let text = format!(
+            "# A small MPT: `mpt train` with this file gives the same checkpoint again.\n\
+             run_dir = \"run\"\n\n\
+             [model]\nd_model = 256\nn_heads = 4\nn_layers = 4\nvocab_size = {}\nmax_seq_len = {SEQ_LEN}\n\n\
+             [data]\ndir = \"data\"\n\n\
+             [optimizer]\nkind = \"adamw\"\nlr = 3e-3\nweight_decay = 1e-4\n\n\
+             [schedule]\nkind = \"cosine\"\nwarmup_steps = {}\nalpha_f = 0.1\n\n\
+             [train]\nsteps = {steps}\nbatch_size = {BATCH_SIZE}\nseed = {seed}\neval_every = {}\neval_samples = {EVAL_SAMPLES}\n\n\
+             [checkpoint]\nevery_steps = 100\n",
+            tokenizer.num_ids().next_multiple_of(64),
+            (steps / 10).min(20),
+            (steps / 4).max(1),
+        );
+        let path = self.path("run.toml");
+        durable::write_file(&path, text.as_bytes())?;
+        Ok(TrainRun::from_file(&path, &[])?)
+    }
+
+    fn next_commands(&self) -> Vec<String> {
+        let dir = self.dir.display();
+        vec![
+            format!("mpt generate --model {dir}/run --prompt \"pub fn \" --temperature 0.8"),
+            format!("mpt data inspect {dir}/data"),
+            format!("mpt train {dir}/run.toml --set train.steps=1000"),
+            format!("mpt bench infer --model {dir}/run"),
+        ]
+    }
+}
+
+/// Shares in whole hundredths that sum to 1, none below one hundredth.
+fn shares(sizes: &[usize]) -> Vec<f64> {
+    let total: usize = sizes.iter().sum();
+    let mut hundredths: Vec<_> = sizes.iter().map(|size| (size * 100 / total.max(1)).max(1)).collect();
+    let largest = (0..sizes.len()).max_by_key(|&index| hundredths[index]).unwrap_or(0);
+    hundredths[largest] = 100 + hundredths[largest] - hundredths.iter().sum::<usize>();
+    hundredths.into_iter().map(|share| share as f64 / 100.0).collect()
+}
+
+/// Mean loss of token frequencies on the held-out sequences the model was measured on, counted on all training tokens.
+fn baseline(manifest: &Manifest, run: &TrainRun, seed: u64) -> Result<f64, CliError> {
+    let config = |split| LoaderConfig {
+        split,
+        seq_len: SEQ_LEN,
+        seed,
+        batch_size: BATCH_SIZE,
+        world_size: 1,
+        rank: 0,
+    };
+    let mut unigram = Unigram::new(manifest.plan().vocab_size);
+    for batch in Loader::new(manifest, config(Split::Train), None)?.take(run.train.steps as usize) {
+        unigram.count(&batch?.tokens);
+    }
+    let (mut sum, mut tokens) = (0.0, 0);
+    for batch in Loader::new(manifest, config(Split::Eval), None)?.take(EVAL_SAMPLES / BATCH_SIZE) {
+        for row in batch?.tokens.chunks(SEQ_LEN) {
+            sum += row[1..].iter().map(|&token| unigram.loss(token)).sum::<f64>();
+            tokens += row.len() - 1;
+        }
+    }
+    Ok(sum / tokens as f64)
+}
+
+/// A text per source, going on from the beginning of a held-out sequence of it.
+fn samples(
+    summary: &TrainSummary,
+    manifest: &Manifest,
+    tokenizer: &Tokenizer,
+    seed: u64,
+) -> Result<Vec<Sample>, CliError> {
+    let weights = model::open(&summary.run_dir)?;
+    let lm = CausalLm::new(
+        weights.config(),
+        weights.var_builder(candle_core::DType::F32, &candle_core::Device::Cpu)?,
+    )?;
+    let config =
+        LoaderConfig { split: Split::Eval, seq_len: SEQ_LEN, seed, batch_size: 1, world_size: 1, rank: 0 };
+    let mut loader = Loader::new(manifest, config, None)?;
+    let params = GenerateParams {
+        max_new_tokens: SAMPLE_TOKENS,
+        sampling: SamplingParams { temperature: 0.7, top_p: 0.9, seed, ..SamplingParams::default() },
+        stop_ids: tokenizer.eos_id().into_iter().collect(),
+        num_ids: Some(tokenizer.num_ids()),
+        max_seq_len: None,
+    };
+    let mut samples = Vec::new();
+    let mut met = Vec::new();
+    for index in 0..loader.eval_len().unwrap_or(0) {
+        let sample = loader.sample(index)?;
+        if met.contains(&sample.id.source) {
+            continue;
+        }
+        met.push(sample.id.source);
+        let prompt = &sample.tokens[..PROMPT_TOKENS];
+        let text = generate(&lm, prompt, &params, &mut |_| ControlFlow::Continue(()))?;
+        samples.push(Sample { prompt: tokenizer.decode(prompt)?, text: tokenizer.decode(&text.ids)? });
+    }
+    Ok(samples)
+}
+
+fn tell(folder: &Folder, found: &Found, ctx: &mut Context) -> Result<(), CliError> {
+    let summary = &found.summary;
+    let eval_loss = summary.eval_loss.unwrap_or(f64::NAN);
+    for sample in &found.samples {
+        ctx.out.text(format_args!("\n> {}\n{}", sample.prompt.trim(), sample.text))?;
+    }
+    ctx.out.text(format_args!(
+        "\nloss on training text    {:.3} → {:.3} nats a token",
+        summary.first_loss, summary.last_loss
+    ))?;
+    ctx.out.text(format_args!("loss on held-out text    {eval_loss:.3}"))?;
+    ctx.out.text(format_args!("token frequencies alone  {:.3}", found.unigram_loss))?;
+    ctx.out.text(format_args!("report                   {}", folder.path("report.html").display()))?;
+    ctx.out.text("\nNext:")?;
+    found.next.iter().try_for_each(|command| ctx.out.text(format_args!("  {command}")))?;
+    ctx.out.document(&json!({
+        "model": summary.run_dir, "data": folder.path("data"), "report": folder.path("report.html"),
+        "tokens": summary.tokens, "steps": summary.step, "first_loss": summary.first_loss,
+        "last_loss": summary.last_loss, "eval_loss": summary.eval_loss, "unigram_loss": found.unigram_loss,
+        "sample": found.samples.first().map(|sample| format!("{}{}", sample.prompt, sample.text)),
+        "samples": found.samples,
+    }))
+}
+
+/// The folder of a run's metrics.
+fn metrics_path(dir: &Path) -> PathBuf {
+    dir.join("run/metrics.jsonl")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_sum_to_one() {
+        for sizes in [vec![6, 3, 1], vec![1], vec![1_000_000, 1, 1], vec![5, 5, 5]] {
+            let shares = shares(&sizes);
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+            assert!(shares.iter().all(|&share| share >= 0.01), "{shares:?}");
+        }
+    }
+}
