@@ -31,7 +31,7 @@ const BATCH_SIZE: usize = 16;
 const EVAL_SAMPLES: usize = 128;
 /// Steps that two cores make in a minute. A number of steps, and not the clock, ends the run: it gives the same bytes
 /// everywhere.
-const STEPS_PER_MINUTE: f64 = 50.0;
+const STEPS_PER_MINUTE: f64 = 70.0;
 const PROMPT_TOKENS: usize = 12;
 const SAMPLE_TOKENS: usize = 64;
 

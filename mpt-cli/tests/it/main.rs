@@ -1,6 +1,10 @@
 //! Tests of the `mpt` binary: what it prints, where, and the code it ends with. A file per command.
 
 mod contract;
+mod job;
+mod killed;
+mod main_job;
+mod models;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,0 +1,156 @@
+//! From text to text: every command of the main job, as its user runs it, and its errors.
+
+use crate::job::Job;
+
+#[test]
+fn text_becomes_a_model_that_writes() {
+    let job = Job::new();
+    let built = job.json(&["data", "build", "mix.toml", "--out", "data"]);
+    assert!(built["train_tokens"].as_u64().is_some_and(|tokens| tokens > 5000), "{built}");
+    let table = job.json(&["data", "inspect", "data"]);
+    assert_eq!(table["sources"].as_array().map(Vec::len), Some(2));
+    assert_eq!(job.json(&["data", "verify", "data"])["ok"], true);
+    assert_eq!(job.json(&["data", "plan", "mix.toml"]), table);
+
+    let trained = job.json(&["train", "run.toml"]);
+    let loss = |key: &str| trained[key].as_f64().expect("a number");
+    assert!(loss("last_loss") < loss("first_loss") - 1.0, "{trained}");
+
+    let info = job.json(&["info", "run"]);
+    assert_eq!(info["parameters"], 2 * 12 * 32 * 32 + 320 * 32 + 5 * 32);
+    job.write("text.txt", "river stone cloud leaf moon river stone");
+    let eval = job.json(&["eval", "--model", "run", "--text", "text.txt"]);
+    let (nats, perplexity) =
+        (eval["loss"].as_f64().expect("a number"), eval["perplexity"].as_f64().expect("a number"));
+    assert!((nats.exp() - perplexity).abs() < 1e-9 && nats < 5.0, "{eval}");
+
+    let args = ["generate", "--model", "run", "--prompt", "river", "--max-new-tokens", "5"];
+    let generated = job.json(&args);
+    let choice = &generated["choices"][0];
+    assert_eq!(
+        (choice["ids"].as_array().map(Vec::len), &choice["finish_reason"]),
+        (Some(5), &"length".into())
+    );
+    assert_eq!(job.done(&args).trim_end_matches('\n'), choice["text"].as_str().expect("text"));
+    let by_ids = job.json(&["generate", "--model", "run", "--prompt-ids", "5,6", "--max-new-tokens", "3"]);
+    assert!(by_ids["choices"][0]["text"].is_null());
+}
+
+#[test]
+fn tokens_go_there_and_back() {
+    let job = Job::new();
+    let ids: serde_json::Value = serde_json::from_str(&job.done(&[
+        "tokenizer",
+        "encode",
+        "--tokenizer",
+        "tokenizer.json",
+        "leaf  moon",
+    ]))
+    .expect("JSON");
+    let list: Vec<String> = ids["ids"].as_array().expect("ids").iter().map(ToString::to_string).collect();
+    let text = job.done(&["tokenizer", "decode", "--tokenizer", "tokenizer.json", "--ids", &list.join(",")]);
+    assert_eq!(text, "leaf  moon\n");
+    let lines = job.done(&["tokenizer", "encode", "--tokenizer", "tokenizer.json", "--jsonl", "verse.jsonl"]);
+    assert_eq!(lines.lines().count(), 200);
+    job.fails(2, &["tokenizer", "decode", "--tokenizer", "tokenizer.json", "--ids", "99999"]);
+    job.fails(3, &["tokenizer", "encode", "--tokenizer", "mix.toml", "text"]);
+}
+
+#[test]
+fn ranks_print_their_share_of_the_samples() {
+    let job = Job::new();
+    job.done(&["data", "build", "mix.toml", "--out", "data"]);
+    let cat =
+        |more: &[&str]| job.done(&[&["data", "cat", "data", "--start", "3", "--count", "8"], more].concat());
+    let whole = cat(&[]);
+    let halves = cat(&["--world-size", "2", "--rank", "0"]) + &cat(&["--world-size", "2", "--rank", "1"]);
+    assert_eq!(halves, whole);
+    let first: serde_json::Value = serde_json::from_str(whole.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&first["index"], first["ids"].as_array().map(Vec::len)), (&3.into(), Some(32)));
+    job.fails(2, &["data", "cat", "data", "--count", "3", "--world-size", "2"]);
+}
+
+#[test]
+fn threads_change_no_byte() {
+    let job = Job::new();
+    for threads in ["1", "2"] {
+        let (data, run) = (format!("data{threads}"), format!("run_dir=run{threads}"));
+        job.done(&["data", "build", "mix.toml", "--out", &data, "--threads", threads]);
+        job.done(&[
+            "train",
+            "run.toml",
+            "--threads",
+            threads,
+            "--set",
+            &run,
+            "--set",
+            &format!("data.dir={data}"),
+        ]);
+    }
+    let weights = |run: &str| {
+        std::fs::read(job.path(run).join("checkpoints/step-00000020/model.safetensors")).expect("saved")
+    };
+    assert!(weights("run1") == weights("run2"));
+}
+
+#[test]
+fn bad_input_is_named() {
+    let job = Job::new();
+    assert!(job.fails(2, &["data", "build", "no.toml", "--out", "x"]).contains("no.toml: reading failed"));
+    let mix = std::fs::read_to_string(job.path("mix.toml")).expect("readable");
+    let fails = |code: i32, from: &str, to: &str| {
+        assert!(mix.contains(from), "{from}");
+        job.write("bad.toml", &mix.replacen(from, to, 1));
+        job.fails(code, &["data", "build", "bad.toml", "--out", "bad"])
+    };
+    assert!(
+        fails(2, "proportion", "propotion")
+            .contains("bad.toml:7: unknown key `propotion`, did you mean `proportion`?")
+    );
+    assert!(fails(2, "0.7", "0.6").contains("`proportion` is 0.9 in sum"));
+    assert!(fails(2, "verse.jsonl", "vers.jsonl").contains("source `verse`: no file matches"));
+    assert!(fails(3, "tokenizer.json", "nope.json").contains("nope.json: reading failed"));
+    job.write("verse.jsonl", "{\"text\": \"fine\"}\n{\"text\": \n");
+    assert!(
+        job.fails(3, &["data", "build", "mix.toml", "--out", "bad"]).contains("verse.jsonl:2: broken JSON")
+    );
+    job.write("verse.jsonl", "{\"text\": \"\"}\n");
+    assert!(
+        job.fails(3, &["data", "build", "mix.toml", "--out", "bad2"]).contains("source `verse` is empty")
+    );
+    assert!(job.fails(2, &["train", "run.toml", "--set", "train.stepz=3"]).contains("did you mean `steps`?"));
+    assert!(job.fails(3, &["info", "nowhere"]).contains("nowhere"));
+    assert!(
+        job.fails(2, &["generate", "--model", "nowhere", "--dtype", "q4_k", "--prompt-ids", "1"])
+            .contains("--dtype")
+    );
+}
+
+#[test]
+fn damaged_shards_are_named() {
+    let job = Job::new();
+    job.done(&["data", "build", "mix.toml", "--out", "data"]);
+    let path = job.path("data/train/verse/00000.parquet");
+    let bytes = std::fs::read(&path).expect("readable");
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 3] ^= 1;
+    std::fs::write(&path, &flipped).expect("writable");
+    assert!(job.fails(3, &["data", "verify", "data"]).contains("train/verse/00000.parquet: row "));
+    assert!(
+        job.fails(3, &["train", "run.toml", "--set", "train.steps=400"])
+            .contains("train/verse/00000.parquet: row ")
+    );
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("writable");
+    assert!(job.fails(3, &["data", "verify", "data"]).contains("truncated"));
+}
+
+#[test]
+fn another_tokenizer_on_resume_is_refused() {
+    let job = Job::new();
+    job.done(&["data", "build", "mix.toml", "--out", "data"]);
+    job.done(&["train", "run.toml", "--set", "train.steps=2"]);
+    std::fs::remove_dir_all(job.path("data")).expect("removable");
+    job.done(&["tokenizer", "train", "verse.jsonl", "--vocab-size", "300", "--out", "tokenizer.json"]);
+    job.done(&["data", "build", "mix.toml", "--out", "data"]);
+    assert!(job.fails(3, &["train", "run.toml"]).contains("cannot resume: `tokenizer` is "));
+}
