@@ -2,7 +2,6 @@
 //!
 //! With `--json` stdout carries exactly one document, or JSON Lines where the command's contract says so; text for
 //! people is then dropped. A reader that goes away (`| head`) ends the command quietly.
-#![expect(clippy::print_stderr, reason = "this is the one file that may")]
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};

@@ -193,10 +193,9 @@ impl<'a> Text<'a> {
     }
 
     fn finish(mut self, ctx: &mut Context) -> Result<String, CliError> {
-        let rest = std::mem::replace(&mut self.stop, StopStrings::default());
-        let mut stop = rest;
-        let mut last = stop.push(&self.decoder.finish()?);
-        last.push_str(&stop.finish());
+        let rest = self.decoder.finish()?;
+        let mut last = self.stop.push(&rest);
+        last.push_str(&self.stop.finish());
         self.whole.push_str(&last);
         ctx.out.stream(&last)?;
         Ok(self.whole)

@@ -112,7 +112,7 @@ fn next_labels(targets: &[i64], real: Option<&[i64]>, seq: usize) -> Vec<u32> {
     let is_real = |at: usize| real.is_none_or(|real| real[at] == 1);
     let label = |at: usize| {
         let next = at + 1;
-        let scored = next % seq != 0 && is_real(at) && is_real(next);
+        let scored = !next.is_multiple_of(seq) && is_real(at) && is_real(next);
         if scored { u32::try_from(targets[next]).unwrap_or(IGNORE_LABEL) } else { IGNORE_LABEL }
     };
     (0..targets.len()).map(label).collect()

@@ -88,7 +88,6 @@ fn seeds_decide_sampled_texts_and_padding_is_never_drawn() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn greedy_texts_are_those_of_the_reference() {
     let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/mpt-tiny"));
     if !root.is_dir() {
