@@ -4,7 +4,7 @@
 //!
 //! 1. Write `src/commands/<name>.rs` with
 //!
-//!    ```ignore
+//!    ```text
 //!    /// What it does, in one line: the help shows it in the list of commands.
 //!    #[derive(Debug, clap::Args)]
 //!    #[command(after_help = "Examples:\n  mpt <name> …")]
@@ -16,7 +16,7 @@
 //! 2. Add two lines to `src/commands/mod.rs`: `mod <name>;`, and the name's line in `commands!`.
 //!
 //! A command reads the common flags through [`Context`] (`device`, `seed`, `stop`), prints through `ctx.out` only
-//! ([`output::Output`]), shows long work with [`tui::Bars`], and returns library errors with `?`: [`exit::CliError`]
+//! ([`output::Output`]), shows long work with [`tui::Bar`], and returns library errors with `?`: [`exit::CliError`]
 //! knows the exit code of each. It never prints, exits or panics by itself.
 
 mod commands;

@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use crate::run_in;
 
 /// The folder of the fixtures, or `None`, saying so.
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
 fn fixtures() -> Option<PathBuf> {
     let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/mpt-tiny"));
     if !dir.is_dir() {
