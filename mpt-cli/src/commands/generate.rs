@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use mpt_infer::{FinishReason, GenerateParams, SamplingParams, StopStrings, generate, stop_ids};
 use mpt_tokenize::{StreamDecoder, Tokenizer};
@@ -83,6 +84,9 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         prefill += choice.prefill_seconds;
         decode += choice.decode_seconds;
         choices.push(choice.json);
+        if ctx.stop().load(Ordering::Relaxed) {
+            break;
+        }
     }
     ctx.out.text("")?;
     ctx.out.document(&json!({
@@ -92,7 +96,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         },
         "timings": { "load_seconds": model.load_seconds, "prefill_seconds": prefill, "decode_seconds": decode },
     }))?;
-    Ok(ExitStatus::Done)
+    Ok(if ctx.stop().load(Ordering::Relaxed) { ExitStatus::Interrupted } else { ExitStatus::Done })
 }
 
 /// The prompt, and the tokenizer where the answer is text.
@@ -155,8 +159,7 @@ fn one(
             None => ctx.out.stream(&format!("{id} ")),
         };
         failure = shown.err();
-        let ended =
-            text.as_ref().is_some_and(Text::ended) || interrupted.load(std::sync::atomic::Ordering::Relaxed);
+        let ended = text.as_ref().is_some_and(Text::ended) || interrupted.load(Ordering::Relaxed);
         if failure.is_some() || ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if let Some(error) = failure {

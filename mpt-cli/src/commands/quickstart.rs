@@ -50,11 +50,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     corpus: Vec<PathBuf>,
     /// About how long to train, in minutes on two cores
-    #[arg(long, value_name = "M", default_value_t = 3.0)]
+    #[arg(long, value_name = "M", default_value_t = 3.0, value_parser = minutes)]
     minutes: f64,
     /// Steps to train, instead of minutes
     #[arg(long, value_name = "N", conflicts_with = "minutes", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (0.01..=10_000.0).contains(&minutes) { Ok(minutes) } else { Err("expected from 0.01 to 10000".into()) }
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
