@@ -100,6 +100,20 @@ pub fn make_dir(path: &Path) -> Result<()> {
     sync_dir(parent(path))
 }
 
+/// Takes the lock of a file, which is made if need be; `None` where another process holds it. The lock goes with the
+/// process, however it ends.
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub fn lock(path: &Path) -> Result<Option<File>> {
+    let file = File::create(path).map_err(Error::io(path, "creating"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(Error::io(path, "locking")(error)),
+    }
+}
+
 fn aside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.tmp"))

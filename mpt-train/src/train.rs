@@ -1,7 +1,6 @@
 //! A whole run: from the run file to its last checkpoint, over any number of interruptions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -21,6 +20,9 @@ use crate::metrics::MetricsFile;
 use crate::observer::{Observer, StepMetrics, TrainEvent, TrainSummary};
 use crate::schedule::Schedule;
 use crate::step::{TokenRows, Trainer};
+
+/// Held while a process trains: two must not do so in one folder.
+const LOCK: &str = ".lock";
 
 /// Keys that may differ between the parts of an interrupted run: they do not decide what a step computes.
 ///
@@ -48,7 +50,8 @@ pub fn train(
     let config = model_config(&run)?;
     check_vocab(&run, &config, &manifest)?;
     durable::make_dir(&run.run_dir)?;
-    let _lock = lock(&run.run_dir)?;
+    let _lock =
+        durable::lock(&run.run_dir.join(LOCK))?.ok_or_else(|| Error::Busy { path: run.run_dir.clone() })?;
     let mut session = Session::begin(&run, &manifest, &tokenizer, config, resume)?;
     session.announce(observer)?;
     while session.state.step < run.train.steps && !stop.load(Ordering::Relaxed) {
@@ -86,17 +89,6 @@ fn check_vocab(run: &TrainRun, config: &MptConfig, manifest: &Manifest) -> Resul
     let (path, field, actual) = (run.path.clone(), "model.vocab_size".into(), config.vocab_size.to_string());
     let expected = format!("{needed} or more, the number of ids of the data's tokenizer");
     Err(Error::Config { path, field, expected, actual })
-}
-
-/// Two processes must not train in one folder. The lock goes with the process, however it ends.
-fn lock(run_dir: &Path) -> Result<File> {
-    let path = run_dir.join(".lock");
-    let file = File::create(&path).map_err(Error::io(&path, "creating"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Busy { path: run_dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(Error::io(&path, "locking")(error)),
-    }
 }
 
 /// Every setting that decides the result, by its key in the run file.

@@ -12,7 +12,6 @@ mod plan;
 mod unit_file;
 mod units;
 
-use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use mpt_tokenize::Tokenizer;
@@ -46,7 +45,7 @@ pub fn prepare(run: &PrepareRun, tokenizer: &Tokenizer, progress: &mut dyn Progr
         return finished(&run.out, &planned, progress);
     }
     let units = claim(&run.out)?;
-    let _lock = lock(&run.out, &units)?;
+    let _lock = durable::lock(&units.join(LOCK))?.ok_or_else(|| Error::Busy { path: run.out.clone() })?;
     let missing = planned.missing_units(&units, progress)?;
     let mut writer = unit_file::UnitFiles::new(&units, &planned);
     tokenize(&planned, &missing, tokenizer, &mut writer, progress)?;
@@ -79,17 +78,6 @@ fn claim(out: &Path) -> Result<std::path::PathBuf> {
     }
     durable::make_dir(&units)?;
     Ok(units)
-}
-
-/// Two processes must not build in one folder. The lock goes with the process, however it ends.
-fn lock(out: &Path, units: &Path) -> Result<File> {
-    let path = units.join(LOCK);
-    let file = File::create(&path).map_err(Error::io(&path, "creating"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Busy { path: out.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(Error::io(&path, "locking")(error)),
-    }
 }
 
 fn remove_units(out: &Path) -> Result<()> {
