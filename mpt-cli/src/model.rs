@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use candle_core::DType;
-use mpt_core::{CausalLm, Weights};
+use mpt_core::{Adapted, Adapter, CausalLm, Format, Weights};
 use mpt_tokenize::Tokenizer;
 
 use crate::exit::CliError;
@@ -34,24 +33,53 @@ pub(crate) enum Dtype {
     Nf4,
 }
 
-impl ModelArgs {
-    /// The weights, nothing read yet.
-    pub(crate) fn weights(&self) -> Result<Weights, CliError> {
-        if self.dtype != Dtype::F32 {
-            return Err(
-                CliError::usage("--dtype: only `f32` is supported by this build").help("leave `--dtype` out")
-            );
-        }
-        open(&self.model)
-    }
+/// The model to use, with an adapter if there is one.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct AdaptedArgs {
+    #[command(flatten)]
+    pub(crate) base: ModelArgs,
+    /// LoRA adapter folder, as peft writes it
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+}
 
+impl ModelArgs {
+    /// The weights, mapped; nothing of them is read yet.
+    pub(crate) fn weights(&self) -> Result<Weights, CliError> {
+        let format = self.dtype.format()?;
+        Ok(open(&self.model)?.rounded_to(format)?)
+    }
+}
+
+impl Dtype {
+    /// The stored form, where there is one.
+    pub(crate) fn format(self) -> Result<Format, CliError> {
+        match self {
+            Self::F32 => Ok(Format::F32),
+            Self::Bf16 => Ok(Format::BF16),
+            Self::F16 => Ok(Format::F16),
+            Self::Q8_0 => Ok(Format::Q8_0),
+            Self::Q4K => Ok(Format::Q4K),
+            Self::Nf4 => Err(CliError::usage("--dtype: `nf4` is not built").help("use `bf16` or `f32`")),
+        }
+    }
+}
+
+impl AdaptedArgs {
     /// The model, its tokenizer if it has one, and where it lies.
-    pub(crate) fn load(&self, ctx: &Context) -> Result<Model, CliError> {
+    pub(crate) fn load(&self, _ctx: &Context) -> Result<Model, CliError> {
         let began = Instant::now();
-        let weights = self.weights()?;
-        let lm = CausalLm::new(weights.config(), weights.var_builder(DType::F32, &ctx.device()?)?)?;
-        let dir = weights.dir().to_owned();
-        Ok(Model { lm, tokenizer: tokenizer(&dir)?, dir, load_seconds: began.elapsed().as_secs_f64() })
+        let weights = self.base.weights()?;
+        let lm = match &self.adapter {
+            Some(dir) => {
+                let adapter = Adapter::open(dir, weights.config())?;
+                CausalLm::new(weights.config(), &Adapted { base: &weights, adapter: &adapter })?
+            }
+            None => CausalLm::new(weights.config(), &weights)?,
+        };
+        let tokenizer = tokenizer(&weights)?;
+        let path = weights.path().to_owned();
+        Ok(Model { lm, tokenizer, path, load_seconds: began.elapsed().as_secs_f64() })
     }
 }
 
@@ -61,8 +89,8 @@ pub(crate) struct Model {
     pub(crate) lm: CausalLm,
     /// Its tokenizer.
     pub(crate) tokenizer: Option<Tokenizer>,
-    /// Its folder.
-    pub(crate) dir: PathBuf,
+    /// Its folder or file.
+    pub(crate) path: PathBuf,
     /// Seconds that loading took.
     pub(crate) load_seconds: f64,
 }
@@ -71,7 +99,7 @@ impl Model {
     /// Its tokenizer, which the command cannot do without.
     pub(crate) fn need_tokenizer(&self) -> Result<&Tokenizer, CliError> {
         let missing = || {
-            CliError::data(format!("{}: there is no tokenizer.json, which text needs", self.dir.display()))
+            CliError::data(format!("{}: there is no tokenizer.json, which text needs", self.path.display()))
                 .help("put the model's tokenizer.json there, or give token ids instead of text")
         };
         self.tokenizer.as_ref().ok_or_else(missing)
@@ -85,7 +113,7 @@ pub(crate) fn open(path: &Path) -> Result<Weights, CliError> {
 }
 
 /// The tokenizer in a model's folder, if there is one.
-pub(crate) fn tokenizer(dir: &Path) -> Result<Option<Tokenizer>, CliError> {
-    let path = dir.join("tokenizer.json");
+pub(crate) fn tokenizer(weights: &Weights) -> Result<Option<Tokenizer>, CliError> {
+    let path = weights.path().join("tokenizer.json");
     if path.exists() { Ok(Some(Tokenizer::from_file(&path)?)) } else { Ok(None) }
 }

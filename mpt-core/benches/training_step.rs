@@ -2,13 +2,11 @@
 //!
 //! Rates are printed as items per second, an item being one multiply-add counted as two operations.
 
-use std::sync::Arc;
-
 use candle_core::{Tensor, Var};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use mpt_core::testing::random;
-use mpt_core::{alibi_slopes, ops};
+use mpt_core::{Parameter, alibi_slopes, ops};
 
 const TOKENS: usize = 2048;
 const SEQ: usize = 512;
@@ -48,8 +46,8 @@ fn linear_forward_and_backward(bencher: Bencher<'_, '_>) {
 fn attention(bencher: Bencher<'_, '_>, with_backward: bool) {
     let (batch, e) = (TOKENS / SEQ, D_MODEL / N_HEADS);
     let [q, k, v] = [1, 2, 3].map(|seed| variable(&[batch, SEQ, N_HEADS, e], seed));
-    let slopes: Arc<[f32]> = alibi_slopes(N_HEADS, 8.0).into();
-    let forward = || ops::attention([&q, &k, &v], 0.125, &slopes, &vec![0; batch], None).expect("attention");
+    let scores = ops::Scores { scale: 0.125, cap: None, slopes: alibi_slopes(N_HEADS, 8.0).into() };
+    let forward = || ops::attention([&q, &k, &v], &scores, &vec![0; batch], None).expect("attention");
     // the causal half of two products forward and five backward
     let products = if with_backward { 7 } else { 2 };
     bencher.counter(ItemsCount::new(products * batch * N_HEADS * SEQ * SEQ * e)).bench(|| {
@@ -63,10 +61,13 @@ fn attention(bencher: Bencher<'_, '_>, with_backward: bool) {
 #[divan::bench]
 fn linear_cross_entropy(bencher: Bencher<'_, '_>) {
     let (hidden, weight) = (variable(&[TOKENS, D_MODEL], 1), variable(&[VOCAB, D_MODEL], 2));
+    let weight = Parameter::Tensor(weight);
     let labels: Vec<u32> = (0..TOKENS as u32).map(|i| i * 17 % VOCAB as u32).collect();
-    bencher
-        .counter(ItemsCount::new(6 * TOKENS * D_MODEL * VOCAB))
-        .bench(|| backward(&ops::linear_cross_entropy(&hidden, &weight, &labels, 1.0).expect("a loss")));
+    bencher.counter(ItemsCount::new(6 * TOKENS * D_MODEL * VOCAB)).bench(|| {
+        backward(
+            &ops::linear_cross_entropy(&hidden, &weight, &labels, ops::LogitForm::default()).expect("a loss"),
+        )
+    });
 }
 
 #[divan::bench]
@@ -74,7 +75,7 @@ fn gelu_forward_and_backward(bencher: Bencher<'_, '_>) {
     let x = variable(&[TOKENS, 4 * D_MODEL], 1);
     bencher
         .counter(ItemsCount::new(TOKENS * 4 * D_MODEL))
-        .bench(|| backward(&ops::gelu(&x).expect("an activation")));
+        .bench(|| backward(&ops::activation(&x, mpt_core::Activation::Gelu).expect("an activation")));
 }
 
 #[divan::bench]

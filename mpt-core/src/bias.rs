@@ -81,6 +81,17 @@ impl AttnMask {
         Some((0..self.batch * self.seq).map(first).collect())
     }
 
+    /// Tokens of each row after this batch, padding on the left left out.
+    pub(crate) fn lengths(&self, start: &[usize]) -> Vec<usize> {
+        let paddings = self.paddings().into_iter();
+        paddings.zip(start).map(|(padding, start)| start + self.seq - padding as usize).collect()
+    }
+
+    /// Tokens of padding before each row's first real token.
+    pub(crate) fn paddings(&self) -> Vec<u32> {
+        self.left_padding.as_ref().map_or_else(|| vec![0; self.batch], |left| left.to_vec())
+    }
+
     /// Position of every token, `[batch, seq]`, counted from its row's first real token.
     pub(crate) fn positions(&self, start: &[usize]) -> Vec<u32> {
         let position = |token: usize| {

@@ -41,7 +41,7 @@ impl KvCache {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let shape = (batch, capacity, config.attn_config.kv_n_heads, config.head_dim());
+        let shape = (batch, capacity, config.attn_config.kv_n_heads, config.head_dim);
         let layers = (0..config.n_layers)
             .map(|_| {
                 let zeros = || Tensor::zeros(shape, dtype, device);
@@ -101,7 +101,7 @@ impl KvCache {
     /// Bytes of a cache of these sizes.
     pub fn bytes(config: &MptConfig, batch: usize, capacity: usize, dtype: DType) -> u64 {
         let per_token =
-            2 * config.n_layers * config.attn_config.kv_n_heads * config.head_dim() * dtype.size_in_bytes();
+            2 * config.n_layers * config.attn_config.kv_n_heads * config.head_dim * dtype.size_in_bytes();
         (per_token as u64).saturating_mul(batch as u64).saturating_mul(capacity as u64)
     }
 

@@ -52,12 +52,12 @@ pub enum Error {
         instead: &'static str,
     },
     /// A folder holds no weights in a known form.
-    #[error("{}: no weights here; expected `model.safetensors` or `model.safetensors.index.json`{hint}", .path.display())]
+    #[error("{}: no weights here; expected `model.safetensors`, `pytorch_model.bin` or an index of shards of either{hint}", .path.display())]
     NoWeights {
         /// The folder.
         path: PathBuf,
         /// What was found instead, with what to do.
-        hint: &'static str,
+        hint: String,
     },
     /// A weights file is damaged or hostile.
     #[error("{}: {found}; expected {expected}", .path.display())]
@@ -90,7 +90,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A tensor's dtype is not one that MPT weights have.
-    #[error("{}: tensor `{name}` has dtype {actual}, expected F32, F16 or BF16", .path.display())]
+    #[error("{}: tensor `{name}` has dtype {actual}, expected {expected}", .path.display())]
     TensorDtype {
         /// The weights file.
         path: PathBuf,
@@ -98,6 +98,18 @@ pub enum Error {
         name: String,
         /// Its dtype.
         actual: String,
+        /// What is read, and what to do.
+        expected: &'static str,
+    },
+    /// The weights hold a tensor that the configuration does not account for.
+    #[error("{}: tensor `{name}` belongs to no part of the model that config.json describes; {instead}", .path.display())]
+    UnexpectedTensor {
+        /// The weights file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What to do.
+        instead: &'static str,
     },
     /// An argument of an op has the wrong shape or content.
     #[error("{op}: `{argument}` is {actual}, expected {expected}")]

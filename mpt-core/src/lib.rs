@@ -2,12 +2,11 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use candle_core::{DType, Device};
 //! use mpt_core::{AttnMask, CausalLm, Weights};
 //!
 //! # fn main() -> mpt_core::Result<()> {
 //! let weights = Weights::open(Path::new("mpt-30b"))?;
-//! let model = CausalLm::new(weights.config(), weights.var_builder(DType::F32, &Device::Cpu)?)?;
+//! let model = CausalLm::new(weights.config(), &weights)?;
 //! let hidden = model.hidden(&[[510, 2003]], &AttnMask::causal(1, 2), None)?; // [batch, seq, d_model]
 //! let logits = model.logits(&hidden)?; // [batch, seq, vocab_size]
 //! # Ok(())
@@ -18,23 +17,34 @@ mod bias;
 mod cache;
 mod config;
 mod error;
+mod init;
 mod kernels;
+mod lora;
 mod model;
 mod nn;
 pub mod ops;
 mod params;
 pub mod rng;
+mod rope;
+mod source;
 pub mod testing;
 mod threads;
 mod weights;
 
 pub use bias::{AttnMask, alibi_slopes};
 pub use cache::{KvCache, LayerCache};
-pub use config::{AttnConfig, FfnType, InitConfig, MptConfig, NormType};
+pub use config::{
+    Activation, AttnConfig, Dropout, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
+    PRESETS, RopeConfig, RopeScaling,
+};
 pub use error::{Error, Result};
+pub use lora::{Adapted, Adapter, Lora, LoraConfig};
 pub use model::{Attention, Block, CausalLm, Ffn};
 pub use nn::{Linear, Norm};
 pub use ops::IGNORE_LABEL;
 pub use params::Params;
+pub use source::{ParamBuilder, Parameter, ParameterSource};
 pub use threads::set_threads;
-pub use weights::{TensorInfo, Weights, write_safetensors};
+pub use weights::{
+    Format, GgufWriter, MetaArray, MetaValue, Metadata, StoredTensor, TensorInfo, Weights, write_safetensors,
+};

@@ -6,51 +6,67 @@
 //!
 //! Legend of shapes: b batch, s seq, d d_model, h n_heads, g kv_n_heads, e head_dim, v vocab_size.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
-use candle_nn::VarBuilder;
 
 use crate::bias::{AttnMask, alibi_slopes};
 use crate::cache::{KvCache, LayerCache};
-use crate::config::{FfnType, MptConfig};
+use crate::config::{Activation, FfnType, MptConfig};
 use crate::error::{Error, Result};
-use crate::nn::{Linear, Norm};
-use crate::ops;
+use crate::nn::{Linear, Norm, product, rows};
+use crate::ops::{self, LogitForm, Scores};
+use crate::rope::Rope;
+use crate::source::{ParamBuilder, Parameter, ParameterSource};
 
 /// Causal self-attention.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    wqkv: Linear,
+    projection: Projection,
     out_proj: Linear,
     /// Norms of queries and keys, over all heads (`qk_ln`) or over each (`qk_gn`).
     qk_norms: Option<(Norm, Norm)>,
     norm_each_head: bool,
     clip_qkv: Option<f64>,
-    softmax_scale: f64,
-    slopes: Arc<[f32]>,
+    rope: Option<Rope>,
+    scores: Scores,
     window: Option<usize>,
     n_heads: usize,
     kv_n_heads: usize,
     head_dim: usize,
 }
 
+/// The projections to queries, keys and values.
+#[derive(Clone, Debug)]
+enum Projection {
+    /// One linear for all queries, then all keys, then all values.
+    Fused(Linear),
+    /// One linear for each.
+    Split([Linear; 3]),
+}
+
 impl Attention {
-    /// Reads `Wqkv`, `out_proj` and where configured `q_ln` and `k_ln` at the prefix of `vb`.
+    /// Reads `Wqkv` (or `Wq`, `Wk`, `Wv`), `out_proj` and where configured `q_ln` and `k_ln` at the place of `pb`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+    pub fn new(config: &MptConfig, pb: ParamBuilder<'_>) -> Result<Self> {
         let attn = &config.attn_config;
-        let (d, e, with_bias) = (config.d_model, config.head_dim(), !config.no_bias);
+        let (d, e) = (config.d_model, config.head_dim);
+        let (q_width, kv_width) = (config.q_width(), config.kv_width());
+        let linear = |name, width| Linear::new(d, width, config.attention_bias, pb.pp(name));
+        let projection = match attn.fused_qkv {
+            true => Projection::Fused(linear("Wqkv", q_width + 2 * kv_width)?),
+            false => {
+                Projection::Split([linear("Wq", q_width)?, linear("Wk", kv_width)?, linear("Wv", kv_width)?])
+            }
+        };
         let norm_widths = match (attn.qk_ln, attn.qk_gn) {
-            (true, _) => Some((d, attn.kv_n_heads * e)),
+            (true, _) => Some((q_width, kv_width)),
             (_, true) => Some((e, e)),
             _ => None,
         };
         let qk_norms = norm_widths
             .map(|(q, k)| {
-                Ok::<_, Error>((Norm::new(q, config, vb.pp("q_ln"))?, Norm::new(k, config, vb.pp("k_ln"))?))
+                Ok::<_, Error>((Norm::new(q, config, pb.pp("q_ln"))?, Norm::new(k, config, pb.pp("k_ln"))?))
             })
             .transpose()?;
         let slopes = if attn.alibi {
@@ -59,13 +75,13 @@ impl Attention {
             vec![0.0; config.n_heads]
         };
         Ok(Self {
-            wqkv: Linear::new(d, config.qkv_width(), with_bias, vb.pp("Wqkv"))?,
-            out_proj: Linear::new(d, d, with_bias, vb.pp("out_proj"))?,
+            projection,
+            out_proj: Linear::new(q_width, d, !config.no_bias, pb.pp("out_proj"))?,
             qk_norms,
             norm_each_head: attn.qk_gn,
             clip_qkv: attn.clip_qkv,
-            softmax_scale: attn.softmax_scale,
-            slopes: slopes.into(),
+            rope: Rope::new(config),
+            scores: Scores { scale: attn.softmax_scale, cap: attn.logit_softcapping, slopes: slopes.into() },
             window: attn.sliding_window_size,
             n_heads: config.n_heads,
             kv_n_heads: attn.kv_n_heads,
@@ -78,29 +94,43 @@ impl Attention {
     /// # Errors
     /// When shapes disagree.
     pub fn forward(&self, x: &Tensor, mask: &AttnMask, cache: Option<LayerCache<'_>>) -> Result<Tensor> {
-        let (b, s, d) = x.dims3()?;
-        let [q, k, v] = self.heads(&self.wqkv.forward(x)?, b, s)?;
-        let (k, v, start) = match cache {
-            Some(cache) => {
-                let (k, v) = cache.append(&k, &v)?; // [b, capacity, g, e]
-                (k, v, cache.lens().to_vec())
-            }
-            None => (k, v, vec![0; b]),
+        let (b, s, _) = x.dims3()?;
+        let start = cache.as_ref().map_or(vec![0; b], |cache| cache.lens().to_vec());
+        let [q, k, v] = self.heads(x)?;
+        let q = self.rotated(&q, mask, &start)?;
+        // keys whose angles change with the length of the sequence are kept as they are and rotated at use
+        let late = self.rope.as_ref().is_some_and(Rope::depends_on_length);
+        let k = if late { k } else { self.rotated(&k, mask, &start)? };
+        let (k, v) = match cache {
+            Some(cache) => cache.append(&k, &v)?, // [b, capacity, g, e]
+            None => (k, v),
         };
+        let k = if late { self.rotated_keys(&k, mask, &start)? } else { k };
         let first_key = mask.first_keys(self.window, &start);
-        let out = ops::attention([&q, &k, &v], self.softmax_scale, &self.slopes, &start, first_key.as_ref())?;
-        self.out_proj.forward(&out.reshape((b, s, d))?)
+        let out = ops::attention([&q, &k, &v], &self.scores, &start, first_key.as_ref())?;
+        self.out_proj.forward(&out.reshape((b, s, self.n_heads * self.head_dim))?)
     }
 
-    /// The fused projection `[b, s, (h + 2g) e]` as queries `[b, s, h, e]`, keys and values `[b, s, g, e]`.
-    fn heads(&self, qkv: &Tensor, b: usize, s: usize) -> Result<[Tensor; 3]> {
+    /// Queries `[b, s, h, e]`, keys and values `[b, s, g, e]` of `x` `[b, s, d]`.
+    fn heads(&self, x: &Tensor) -> Result<[Tensor; 3]> {
+        let (b, s, _) = x.dims3()?;
         let (h, g) = (self.n_heads, self.kv_n_heads);
-        let qkv = match self.clip_qkv {
-            Some(bound) => ops::clip(qkv, bound)?,
-            None => qkv.clone(),
+        let clipped = |x: Tensor| match self.clip_qkv {
+            Some(bound) => ops::clip(&x, bound),
+            None => Ok(x),
         };
-        let qkv = qkv.reshape((b, s, h + 2 * g, self.head_dim))?;
-        let (q, k, v) = (qkv.narrow(2, 0, h)?, qkv.narrow(2, h, g)?, qkv.narrow(2, h + g, g)?);
+        let [q, k, v] = match &self.projection {
+            Projection::Fused(wqkv) => {
+                let qkv = clipped(wqkv.forward(x)?)?.reshape((b, s, h + 2 * g, self.head_dim))?;
+                [qkv.narrow(2, 0, h)?, qkv.narrow(2, h, g)?, qkv.narrow(2, h + g, g)?]
+            }
+            Projection::Split([wq, wk, wv]) => {
+                let heads = |linear: &Linear, n| {
+                    Ok::<_, Error>(clipped(linear.forward(x)?)?.reshape((b, s, n, self.head_dim))?)
+                };
+                [heads(wq, h)?, heads(wk, g)?, heads(wv, g)?]
+            }
+        };
         match &self.qk_norms {
             Some((q_ln, k_ln)) => Ok([self.normalize(q_ln, &q)?, self.normalize(k_ln, &k)?, v]),
             None => Ok([q, k, v]),
@@ -114,6 +144,29 @@ impl Attention {
         let flat = x.flatten_from(2)?; // [b, s, heads * e]
         Ok(norm.forward(&flat)?.reshape(x.dims())?)
     }
+
+    /// New heads `[b, s, heads, e]`, rotated where the model has RoPE.
+    fn rotated(&self, x: &Tensor, mask: &AttnMask, start: &[usize]) -> Result<Tensor> {
+        let Some(rope) = &self.rope else { return Ok(x.clone()) };
+        let positions = mask.positions(start);
+        let rows = positions.chunks_exact(mask.dims().1).zip(mask.lengths(start));
+        let angles: Vec<f32> =
+            rows.flat_map(|(row, length)| rope.angles(row.iter().copied(), length)).collect();
+        ops::rotate(x, &angles)
+    }
+
+    /// All keys `[b, t, g, e]`, cached and new, rotated by the angles of their row's whole length.
+    fn rotated_keys(&self, keys: &Tensor, mask: &AttnMask, start: &[usize]) -> Result<Tensor> {
+        let Some(rope) = &self.rope else { return Ok(keys.clone()) };
+        let t = keys.dims()[1];
+        let rows = mask.paddings().into_iter().zip(mask.lengths(start));
+        let angles: Vec<f32> = rows
+            .flat_map(|(padding, length)| {
+                rope.angles((0..t as u32).map(|key| key.saturating_sub(padding)), length)
+            })
+            .collect();
+        ops::rotate(keys, &angles)
+    }
 }
 
 /// The feed-forward layer.
@@ -122,22 +175,24 @@ pub struct Ffn {
     up_proj: Linear,
     gate_proj: Option<Linear>,
     down_proj: Linear,
+    activation: Activation,
 }
 
 impl Ffn {
-    /// Reads `up_proj`, `down_proj` and for the gated form `gate_proj` at the prefix of `vb`.
+    /// Reads `up_proj`, `down_proj` and for the gated form `gate_proj` at the place of `pb`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+    pub fn new(config: &MptConfig, pb: ParamBuilder<'_>) -> Result<Self> {
         let (d, hidden, with_bias) = (config.d_model, config.ffn_hidden_size, !config.no_bias);
         let gate_proj = (config.ffn_type == FfnType::Glu)
-            .then(|| Linear::new(d, hidden, with_bias, vb.pp("gate_proj")))
+            .then(|| Linear::new(d, hidden, with_bias, pb.pp("gate_proj")))
             .transpose()?;
         Ok(Self {
-            up_proj: Linear::new(d, hidden, with_bias, vb.pp("up_proj"))?,
+            up_proj: Linear::new(d, hidden, with_bias, pb.pp("up_proj"))?,
             gate_proj,
-            down_proj: Linear::new(hidden, d, with_bias, vb.pp("down_proj"))?,
+            down_proj: Linear::new(hidden, d, with_bias, pb.pp("down_proj"))?,
+            activation: config.activation,
         })
     }
 
@@ -148,8 +203,8 @@ impl Ffn {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let up = self.up_proj.forward(x)?; // [b, s, ffn_hidden_size]
         let activated = match &self.gate_proj {
-            Some(gate) => ops::gelu(&gate.forward(x)?)?.mul(&up)?,
-            None => ops::gelu(&up)?,
+            Some(gate) => ops::activation(&gate.forward(x)?, self.activation)?.mul(&up)?,
+            None => ops::activation(&up, self.activation)?,
         };
         self.down_proj.forward(&activated)
     }
@@ -165,16 +220,16 @@ pub struct Block {
 }
 
 impl Block {
-    /// Reads the tensors of one block at the prefix of `vb`.
+    /// Reads the tensors of one block at the place of `pb`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+    pub fn new(config: &MptConfig, pb: ParamBuilder<'_>) -> Result<Self> {
         Ok(Self {
-            norm_1: Norm::new(config.d_model, config, vb.pp("norm_1"))?,
-            attn: Attention::new(config, vb.pp("attn"))?,
-            norm_2: Norm::new(config.d_model, config, vb.pp("norm_2"))?,
-            ffn: Ffn::new(config, vb.pp("ffn"))?,
+            norm_1: Norm::new(config.d_model, config, pb.pp("norm_1"))?,
+            attn: Attention::new(config, pb.pp("attn"))?,
+            norm_2: Norm::new(config.d_model, config, pb.pp("norm_2"))?,
+            ffn: Ffn::new(config, pb.pp("ffn"))?,
         })
     }
 
@@ -193,30 +248,31 @@ impl Block {
 #[derive(Clone, Debug)]
 pub struct CausalLm {
     config: MptConfig,
-    wte: Tensor,
-    wpe: Option<Tensor>,
+    wte: Parameter,
+    wpe: Option<Parameter>,
     blocks: Vec<Block>,
     norm_f: Norm,
     /// `None` where the head is the embedding.
-    lm_head: Option<Tensor>,
+    lm_head: Option<Parameter>,
 }
 
 impl CausalLm {
-    /// Reads all tensors of the model under their checkpoint names; `vb` gives them from a file or as variables.
+    /// Reads all parameters of the model under their checkpoint names.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+    pub fn new(config: &MptConfig, source: &dyn ParameterSource) -> Result<Self> {
         let (d, v) = (config.d_model, config.vocab_size);
-        let transformer = vb.pp("transformer");
+        let top = ParamBuilder::new(source);
+        let transformer = top.pp("transformer");
         let blocks = (0..config.n_layers)
             .map(|layer| Block::new(config, transformer.pp("blocks").pp(layer)))
             .collect::<Result<_>>()?;
-        let wpe = config.learned_pos_emb.then(|| transformer.get((config.max_seq_len, d), "wpe.weight"));
-        let lm_head = (!config.tie_word_embeddings).then(|| vb.get((v, d), "lm_head.weight"));
+        let wpe = config.learned_pos_emb.then(|| transformer.matrix("wpe.weight", config.max_seq_len, d));
+        let lm_head = (!config.tie_word_embeddings).then(|| top.matrix("lm_head.weight", v, d));
         Ok(Self {
             config: config.clone(),
-            wte: transformer.get((v, d), "wte.weight")?,
+            wte: transformer.matrix("wte.weight", v, d)?,
             wpe: wpe.transpose()?,
             blocks,
             norm_f: Norm::new(d, config, transformer.pp("norm_f"))?,
@@ -278,15 +334,19 @@ impl CausalLm {
                 expected: format!("{b} rows of {s} ids"),
             });
         }
-        let x = ops::embedding(&self.wte, &ids)?;
+        let x = rows(&self.wte, &ids)?;
         let x = match &self.wpe {
             Some(wpe) => (x + self.positions(wpe, mask, start)?)?,
             None => x,
         };
+        let x = match self.config.embedding_fraction {
+            1.0 => x,
+            fraction => ops::scale_gradient(&x, fraction)?,
+        };
         Ok(x.reshape((b, s, self.config.d_model))?)
     }
 
-    fn positions(&self, wpe: &Tensor, mask: &AttnMask, start: &[usize]) -> Result<Tensor> {
+    fn positions(&self, wpe: &Parameter, mask: &AttnMask, start: &[usize]) -> Result<Tensor> {
         let positions = mask.positions(start);
         let longest = positions.iter().max().map_or(0, |&last| last as usize + 1);
         if longest > self.config.max_seq_len {
@@ -294,7 +354,7 @@ impl CausalLm {
             let instead = "shorten it: learned positions end there, unlike ALiBi";
             return Err(Error::TooLong { actual: longest, limit, instead });
         }
-        ops::embedding(wpe, &positions)
+        rows(wpe, &positions)
     }
 
     /// The norm behind the last block, `[b, s, d]` to `[b, s, d]`.
@@ -310,11 +370,13 @@ impl CausalLm {
     /// # Errors
     /// When the width of `hidden` is not `d`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = ops::linear(hidden, self.head_weight(), None)?;
-        Ok(match self.config.logit_scale {
-            Some(scale) => (logits * scale)?,
-            None => logits,
-        })
+        let form = self.logit_form();
+        let logits = product(hidden, self.head())?;
+        let logits = if form.scale == 1.0 { logits } else { (logits * form.scale)? };
+        match form.cap {
+            Some(cap) => ops::soft_cap(&logits, cap),
+            None => Ok(logits),
+        }
     }
 
     /// The sum of -log p(label) over the labels that are not [`ops::IGNORE_LABEL`], one label a token of `hidden` `[.., d]`.
@@ -322,12 +384,16 @@ impl CausalLm {
     /// # Errors
     /// [`Error::Shape`] when the count of labels is not that of tokens, [`Error::TokenId`] for a label outside the vocabulary.
     pub fn loss_sum(&self, hidden: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        ops::linear_cross_entropy(hidden, self.head_weight(), labels, self.config.logit_scale.unwrap_or(1.0))
+        ops::linear_cross_entropy(hidden, self.head(), labels, self.logit_form())
     }
 
     /// The output projection, `[v, d]`.
-    pub fn head_weight(&self) -> &Tensor {
+    fn head(&self) -> &Parameter {
         self.lm_head.as_ref().unwrap_or(&self.wte)
+    }
+
+    fn logit_form(&self) -> LogitForm {
+        LogitForm { scale: self.config.logit_scale.unwrap_or(1.0), cap: self.config.final_logit_softcapping }
     }
 }
 
@@ -339,7 +405,7 @@ mod tests {
 
     fn model() -> CausalLm {
         let (config, params) = tiny_model(1);
-        CausalLm::new(&config, params.var_builder()).unwrap()
+        CausalLm::new(&config, &params).unwrap()
     }
 
     fn ids(n: usize, seed: u32) -> Vec<u32> {

@@ -1,28 +1,30 @@
-//! Layers: a linear map and a norm, each with its parameters.
+//! Layers: a linear map, a table of embeddings and a norm, each with its parameters.
 
 use candle_core::Tensor;
-use candle_nn::VarBuilder;
 
 use crate::config::{MptConfig, NormType};
 use crate::error::Result;
+use crate::lora::Lora;
 use crate::ops;
+use crate::source::{ParamBuilder, Parameter};
 
-/// A linear map with a weight stored `[out, in]` and an optional bias.
+/// A linear map with a weight stored `[out, in]`, an optional bias and an optional adapter.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Parameter,
     bias: Option<Tensor>,
+    lora: Option<Lora>,
 }
 
 impl Linear {
-    /// Reads `weight` `[d_out, d_in]` and, where `with_bias`, `bias` `[d_out]` at the prefix of `vb`.
+    /// Reads `weight` `[d_out, d_in]` and, where `with_bias`, `bias` `[d_out]` at the place of `pb`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(d_in: usize, d_out: usize, with_bias: bool, vb: VarBuilder<'_>) -> Result<Self> {
-        let weight = vb.get((d_out, d_in), "weight")?;
-        let bias = with_bias.then(|| vb.get(d_out, "bias")).transpose()?;
-        Ok(Self { weight, bias })
+    pub fn new(d_in: usize, d_out: usize, with_bias: bool, pb: ParamBuilder<'_>) -> Result<Self> {
+        let weight = pb.matrix("weight", d_out, d_in)?;
+        let bias = with_bias.then(|| pb.vector("bias", d_out)).transpose()?;
+        Ok(Self { weight, bias, lora: pb.lora() })
     }
 
     /// `x` `[.., d_in]` to `[.., d_out]`.
@@ -30,12 +32,31 @@ impl Linear {
     /// # Errors
     /// When the width of `x` is not `d_in`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, &self.weight, self.bias.as_ref())
+        let y = product(x, &self.weight)?;
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        Ok(match &self.lora {
+            Some(lora) => (y + lora.forward(x)?)?,
+            None => y,
+        })
     }
+}
 
-    /// The weight, `[d_out, d_in]`.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+/// `x W^T` for a weight in any form.
+pub(crate) fn product(x: &Tensor, weight: &Parameter) -> Result<Tensor> {
+    match weight {
+        Parameter::Tensor(weight) => ops::linear(x, weight, None),
+        Parameter::Stored(weight) => ops::stored_linear(x, weight),
+    }
+}
+
+/// The rows `ids` of a table in any form, `[ids, d]`.
+pub(crate) fn rows(table: &Parameter, ids: &[u32]) -> Result<Tensor> {
+    match table {
+        Parameter::Tensor(table) => ops::embedding(table, ids),
+        Parameter::Stored(table) => ops::stored_embedding(table, ids),
     }
 }
 
@@ -49,14 +70,14 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Reads `weight` `[width]` and, for a layer norm of a model with biases, `bias` `[width]` at the prefix of `vb`.
+    /// Reads `weight` `[width]` and, for a layer norm of a model with biases, `bias` `[width]` at the place of `pb`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(width: usize, config: &MptConfig, vb: VarBuilder<'_>) -> Result<Self> {
+    pub fn new(width: usize, config: &MptConfig, pb: ParamBuilder<'_>) -> Result<Self> {
         let with_bias = !config.no_bias && config.norm_type == NormType::LayerNorm;
-        let bias = with_bias.then(|| vb.get(width, "bias")).transpose()?;
-        Ok(Self { weight: vb.get(width, "weight")?, bias, kind: config.norm_type, eps: config.norm_eps })
+        let bias = with_bias.then(|| pb.vector("bias", width)).transpose()?;
+        Ok(Self { weight: pb.vector("weight", width)?, bias, kind: config.norm_type, eps: config.norm_eps })
     }
 
     /// `x` `[.., width]` to the same shape.

@@ -1,21 +1,20 @@
 //! The trainable parameters of a model, by name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::VarBuilder;
-use rayon::prelude::*;
+use candle_core::{Device, Tensor, Var};
 
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
+use crate::init::initial_values;
 use crate::ops::optim;
-use crate::rng::CounterRng;
+use crate::source::{Parameter, ParameterSource};
 use crate::weights::{Weights, write_safetensors};
 
 /// The parameters of a model as variables, in the order of their checkpoint names.
 ///
-/// A model built from [`Params::var_builder`] shares them: an optimizer step changes the model.
+/// A model built from these shares them: an optimizer step changes the model.
 #[derive(Debug)]
 pub struct Params {
     vars: BTreeMap<String, Var>,
@@ -26,12 +25,10 @@ impl Params {
     /// index alone.
     ///
     /// # Errors
-    /// When the device has no room.
-    ///
-    /// Source: llm-foundry `param_init_fns.py`, `kaiming_normal_` with `fan_in` and `relu`; norms are 1, biases 0.
+    /// When the device has no room, or [`Error::Config`] when the scheme lacks a number.
     pub fn init(config: &MptConfig, seed: u64, device: &Device) -> Result<Self> {
         let init = |(name, shape): (String, Vec<usize>)| {
-            let values = initial_values(config, seed, &name, &shape);
+            let values = initial_values(config, seed, &name, &shape)?;
             let var = Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?;
             Ok((name, var))
         };
@@ -42,21 +39,14 @@ impl Params {
     /// Copies every parameter of a checkpoint, widened to f32.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::TensorDtype`].
+    /// [`Error::MissingTensor`] or [`Error::TensorShape`].
     pub fn load(weights: &Weights, device: &Device) -> Result<Self> {
         let load = |(name, shape): (String, Vec<usize>)| {
-            let var = Var::from_tensor(&weights.tensor(&name, Some(&shape), DType::F32, device)?)?;
+            let var = Var::from_tensor(&weights.stored(&name, Some(&shape))?.to_tensor(device)?)?;
             Ok((name, var))
         };
         let vars = weights.config().parameter_shapes().into_iter().map(load).collect::<Result<_>>()?;
         Ok(Self { vars })
-    }
-
-    /// Gives the variables to a model under construction.
-    pub fn var_builder(&self) -> VarBuilder<'static> {
-        let tensors: HashMap<_, _> =
-            self.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-        VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
     }
 
     /// Names and variables in the order of names.
@@ -94,37 +84,21 @@ impl Params {
     }
 }
 
-fn initial_values(config: &MptConfig, seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
-    let n = shape.iter().product();
-    let is_bias = name.ends_with(".bias");
-    if is_bias || shape.len() == 1 {
-        return vec![if is_bias { 0.0 } else { 1.0 }; n];
+impl ParameterSource for Params {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
+        let missing = || Error::MissingTensor { path: "parameters".into(), name: name.to_owned() };
+        let tensor = self.get(name).ok_or_else(missing)?.as_tensor().clone();
+        if tensor.dims() != shape {
+            let (actual, expected) = (tensor.dims().to_vec(), shape.to_vec());
+            return Err(Error::TensorShape {
+                path: "parameters".into(),
+                name: name.to_owned(),
+                actual,
+                expected,
+            });
+        }
+        Ok(Parameter::Tensor(tensor))
     }
-    let std = standard_deviation(config, name, shape[1]);
-    (0..n)
-        .into_par_iter()
-        .with_min_len(1 << 12)
-        .map_init(
-            || CounterRng::named(seed, name),
-            |rng, index| {
-                rng.seek(2 * index as u64); // a normal number takes two draws
-                rng.normal() * std
-            },
-        )
-        .collect()
-}
-
-fn standard_deviation(config: &MptConfig, name: &str, fan_in: usize) -> f32 {
-    let init = &config.init_config;
-    let kaiming = (2.0 / fan_in as f64).sqrt();
-    let std = if name.ends_with("wte.weight") || name.ends_with("wpe.weight") {
-        init.emb_init_std.unwrap_or(kaiming)
-    } else if name.ends_with("out_proj.weight") || name.ends_with("down_proj.weight") {
-        kaiming / init.residual_divisor.unwrap_or((2.0 * config.n_layers as f64).sqrt())
-    } else {
-        kaiming
-    };
-    std as f32
 }
 
 #[cfg(test)]

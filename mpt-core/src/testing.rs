@@ -6,6 +6,7 @@ use crate::config::MptConfig;
 use crate::error::Result;
 use crate::params::Params;
 use crate::rng::CounterRng;
+use crate::weights::{Format, StoredTensor};
 
 /// A tensor of standard normal numbers.
 ///
@@ -15,6 +16,15 @@ pub fn random(shape: &[usize], seed: u64) -> Tensor {
     let mut rng = CounterRng::new(seed, 0);
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal()).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
+}
+
+/// A tensor in a plain stored form, rounded to it.
+///
+/// # Panics
+/// When `format` is quantized.
+pub fn stored(tensor: &Tensor, format: Format) -> StoredTensor {
+    let values = tensor.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32 values");
+    StoredTensor::from_f32(&values, tensor.dims(), format)
 }
 
 /// Asserts that no element differs by more than `tolerance`, absolute for elements below 1 and relative above.

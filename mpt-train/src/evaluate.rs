@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn every_token_but_the_first_is_scored_once() {
         let (config, params) = tiny_model(1);
-        let model = CausalLm::new(&config, params.var_builder()).unwrap();
+        let model = CausalLm::new(&config, &params).unwrap();
         let ids: Vec<u32> = (0..41).map(|i| i % 50).collect();
         for seq in [2, 7, 16, 41, 100] {
             let report = evaluate_ids(&model, &ids, seq).unwrap();

@@ -189,7 +189,7 @@ mod tests {
 
     fn gradients(recompute: bool) -> (f64, Gradients) {
         let (config, params) = tiny_model(3);
-        let model = CausalLm::new(&config, params.var_builder()).unwrap();
+        let model = CausalLm::new(&config, &params).unwrap();
         let rows = [ids(12, 1), ids(12, 5)];
         let labels: Vec<u32> = rows.iter().flatten().map(|id| (id + 1) % 50).collect();
         let mut found = Gradients::default();
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn segments_give_the_gradients_of_the_whole_graph() {
         let (config, params) = tiny_model(3);
-        let model = CausalLm::new(&config, params.var_builder()).unwrap();
+        let model = CausalLm::new(&config, &params).unwrap();
         let rows = [ids(12, 1), ids(12, 5)];
         let labels: Vec<u32> = rows.iter().flatten().map(|id| (id + 1) % 50).collect();
         let hidden = model.hidden(&rows, &AttnMask::causal(2, 12), None).unwrap();

@@ -94,7 +94,7 @@ impl Trainer {
         optimizer: &OptimizerConfig,
         step: &StepConfig,
     ) -> Result<Self> {
-        let model = CausalLm::new(config, params.var_builder())?;
+        let model = CausalLm::new(config, &params)?;
         let optimizer = Optimizer::new(optimizer, &params);
         Ok(Self { params, model, optimizer, config: step.clone() })
     }

@@ -1,12 +1,11 @@
 //! A whole run: from the run file to its last checkpoint, over any number of interruptions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use candle_core::{DType, Device};
-use candle_nn::VarBuilder;
+use candle_core::Device;
 use mpt_core::{CausalLm, MptConfig, Params, Weights};
 use mpt_data::{Loader, LoaderConfig, Manifest, Split, durable};
 use mpt_tokenize::Tokenizer;
@@ -252,8 +251,8 @@ impl<'a> Session<'a> {
     /// The model with the same weights but no graph: what it computes is forgotten at once.
     fn frozen(&self) -> Result<CausalLm> {
         let detached = |(name, var): (&str, &candle_core::Var)| (name.to_owned(), var.as_tensor().detach());
-        let tensors: HashMap<_, _> = self.trainer.params().iter().map(detached).collect();
-        Ok(CausalLm::new(&self.config, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))?)
+        let tensors: BTreeMap<_, _> = self.trainer.params().iter().map(detached).collect();
+        Ok(CausalLm::new(&self.config, &tensors)?)
     }
 
     fn save(&self, observer: &mut dyn Observer) -> Result<()> {

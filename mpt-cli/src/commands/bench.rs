@@ -126,11 +126,11 @@ fn infer(
     let lm = match (model, config) {
         (Some(path), _) => {
             let weights = model::open(path)?;
-            CausalLm::new(weights.config(), weights.var_builder(candle_core::DType::F32, &ctx.device()?)?)?
+            CausalLm::new(weights.config(), &weights)?
         }
         (None, Some(config)) => {
             let config = MptConfig::from_file(config)?;
-            CausalLm::new(&config, Params::init(&config, 17, &ctx.device()?)?.var_builder())?
+            CausalLm::new(&config, &Params::init(&config, 17, &ctx.device()?)?)?
         }
         (None, None) => unreachable!("a model or a config is required"),
     };

@@ -6,7 +6,7 @@ use mpt_train::evaluate_ids;
 use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model::ModelArgs;
+use crate::model::AdaptedArgs;
 use crate::settings::Context;
 
 /// Measure a model's loss and perplexity on a text
@@ -16,7 +16,7 @@ use crate::settings::Context;
 )]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: AdaptedArgs,
     /// UTF-8 text
     #[arg(long, value_name = "FILE")]
     text: PathBuf,

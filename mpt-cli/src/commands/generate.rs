@@ -9,7 +9,7 @@ use mpt_tokenize::{StreamDecoder, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model::{Model, ModelArgs};
+use crate::model::{AdaptedArgs, Model};
 use crate::settings::Context;
 
 /// Generate text
@@ -20,7 +20,7 @@ use crate::settings::Context;
   mpt generate --model run --prompt-ids 12092,13 --max-new-tokens 8 --json")]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: AdaptedArgs,
     #[command(flatten)]
     prompt: Prompt,
     /// New tokens at most
@@ -129,7 +129,7 @@ fn params(args: &Args, model: &Model, seed: u64) -> Result<GenerateParams, CliEr
             repetition_penalty: args.repetition_penalty,
             seed,
         },
-        stop_ids: stop_ids(&model.dir, model.tokenizer.as_ref())?,
+        stop_ids: stop_ids(&model.path, model.tokenizer.as_ref())?,
         num_ids: model.tokenizer.as_ref().map(Tokenizer::num_ids),
         max_seq_len: args.max_seq_len,
     })

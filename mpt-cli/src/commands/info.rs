@@ -19,14 +19,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let weights = model::open(&args.path)?;
-    let (config, tensors) = (weights.config(), weights.tensors()?);
-    let tokenizer = model::tokenizer(weights.dir())?;
+    let (config, tensors) = (weights.config(), weights.tensors());
+    let tokenizer = model::tokenizer(&weights)?;
     let rows: Vec<_> = tensors
         .iter()
-        .map(|tensor| vec![tensor.name.clone(), format!("{:?}", tensor.shape), format!("{:?}", tensor.dtype)])
+        .map(|tensor| vec![tensor.name.clone(), format!("{:?}", tensor.shape), tensor.dtype.clone()])
         .collect();
     let ids = tokenizer.as_ref().map(|tokenizer| tokenizer.num_ids());
-    ctx.out.text(format_args!("{}", weights.dir().display()))?;
+    ctx.out.text(format_args!("{}", weights.path().display()))?;
     ctx.out.text(format_args!(
         "{} parameters: {} layers, d_model {}, {} heads, vocabulary {}, trained for {} tokens",
         table::count(config.num_parameters()),
@@ -49,10 +49,10 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         .collect();
     let tensors: Vec<_> = tensors
         .iter()
-        .map(|tensor| json!({ "name": tensor.name, "shape": tensor.shape, "dtype": format!("{:?}", tensor.dtype) }))
+        .map(|tensor| json!({ "name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype }))
         .collect();
     ctx.out.document(&json!({
-        "path": weights.dir(), "parameters": config.num_parameters(), "config": Value::from(config.clone()),
+        "path": weights.path(), "parameters": config.num_parameters(), "config": Value::from(config.clone()),
         "files": files, "tensors": tensors, "tokenizer": ids.map(|ids| json!({ "num_ids": ids })),
     }))?;
     Ok(ExitStatus::Done)

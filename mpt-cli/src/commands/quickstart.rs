@@ -227,10 +227,7 @@ fn samples(
     seed: u64,
 ) -> Result<Vec<Sample>, CliError> {
     let weights = model::open(&summary.run_dir)?;
-    let lm = CausalLm::new(
-        weights.config(),
-        weights.var_builder(candle_core::DType::F32, &candle_core::Device::Cpu)?,
-    )?;
+    let lm = CausalLm::new(weights.config(), &weights)?;
     let config =
         LoaderConfig { split: Split::Eval, seq_len: SEQ_LEN, seed, batch_size: 1, world_size: 1, rank: 0 };
     let mut loader = Loader::new(manifest, config, None)?;

@@ -7,7 +7,7 @@ use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, write_safetensors};
 use serde::de::DeserializeOwned;
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model::ModelArgs;
+use crate::model::AdaptedArgs;
 use crate::settings::Context;
 
 /// Write the logits and losses of token ids
@@ -17,7 +17,7 @@ use crate::settings::Context;
   mpt score --model mpt-7b --ids-file ids.json --mask-file mask.json --out scores.safetensors")]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: AdaptedArgs,
     #[command(flatten)]
     rows: RowsArgs,
     /// 1 for tokens and 0 for padding, shaped like the ids

@@ -8,12 +8,22 @@ use super::host::{f32s, host_slice};
 use crate::error::{Error, Result};
 use crate::kernels::cpu::attention::{self as kernel, Heads, Saved};
 
+/// How products of queries and keys become scores: `cap * tanh(scale * q k / cap) - slope * distance`.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// Factor on the products.
+    pub scale: f64,
+    /// Soft bound on the scaled products; none where absent.
+    pub cap: Option<f64>,
+    /// ALiBi's slopes, `[n_heads]`; zeros without ALiBi.
+    pub slopes: Arc<[f32]>,
+}
+
 /// Causal attention with ALiBi.
 ///
-/// `q` `[batch, seq, n_heads, head_dim]`; `k`, `v` `[batch, keys, kv_n_heads, head_dim]`; all f32. `slopes` `[n_heads]`, zeros
-/// without ALiBi. `start` `[batch]` holds the position of each row's first query among its keys (zeros in training);
+/// `q` `[batch, seq, n_heads, head_dim]`; `k`, `v` `[batch, keys, kv_n_heads, head_dim]`; all f32. `start` `[batch]` holds the position of each row's first query among its keys (zeros in training);
 /// `first_key` `[batch, seq]` the first key each query sees (0 where absent): query `i` of row `b` sees the keys
-/// `first_key[b, i] ..= start[b] + i`, with the bias `-slope * (start[b] + i - key)` on scores multiplied by `scale`.
+/// `first_key[b, i] ..= start[b] + i`, at the distance `start[b] + i - key`.
 /// Returns `[batch, seq, n_heads, head_dim]`. Memory is O(keys) per thread: no `[seq, keys]` table is built.
 ///
 /// The gradient exists where queries and keys are the same positions, as in training.
@@ -25,14 +35,12 @@ use crate::kernels::cpu::attention::{self as kernel, Heads, Saved};
 /// Dao et al. 2022, algorithm 4.
 pub fn attention(
     [q, k, v]: [&Tensor; 3],
-    scale: f64,
-    slopes: &Arc<[f32]>,
+    scores: &Scores,
     start: &[usize],
     first_key: Option<&Arc<[u32]>>,
 ) -> Result<Tensor> {
     let op = AttentionOp {
-        scale: scale as f32,
-        slopes: Arc::clone(slopes),
+        scores: scores.clone(),
         start: start.into(),
         first_key: first_key.cloned(),
         lse: OnceLock::new(),
@@ -42,8 +50,7 @@ pub fn attention(
 }
 
 struct AttentionOp {
-    scale: f32,
-    slopes: Arc<[f32]>,
+    scores: Scores,
     start: Box<[usize]>,
     first_key: Option<Arc<[u32]>>,
     /// Logarithms of the softmax denominators, `[batch, seq, n_heads]`, left by the forward pass.
@@ -64,10 +71,10 @@ impl AttentionOp {
         if v.dims() != k.dims() {
             return wrong("v", format!("{:?}", v.dims()), format!("{:?}", k.dims()));
         }
-        if self.slopes.len() != n_heads {
+        if self.scores.slopes.len() != n_heads {
             return wrong(
                 "slopes",
-                format!("{} values", self.slopes.len()),
+                format!("{} values", self.scores.slopes.len()),
                 format!("{n_heads}, one a head"),
             );
         }
@@ -93,8 +100,9 @@ impl AttentionOp {
             n_heads,
             kv_n_heads,
             head_dim,
-            scale: self.scale,
-            slopes: &self.slopes,
+            scale: self.scores.scale as f32,
+            cap: self.scores.cap.map(|cap| cap as f32),
+            slopes: &self.scores.slopes,
             start: &self.start,
             first_key: self.first_key.as_deref(),
         }
@@ -184,11 +192,14 @@ mod tests {
     use candle_core::D;
     use proptest::prelude::*;
 
+    fn scores(heads: usize, scale: f64, cap: Option<f64>) -> Scores {
+        Scores { scale, cap, slopes: alibi_slopes(heads, 8.0).into() }
+    }
+
     /// The same function from plain tensors, with the whole table of scores.
     fn plain(
         qkv: [&Tensor; 3],
-        scale: f64,
-        slopes: &[f32],
+        Scores { scale, cap, slopes }: &Scores,
         start: &[usize],
         first_key: Option<&Arc<[u32]>>,
     ) -> Tensor {
@@ -200,7 +211,7 @@ mod tests {
         };
         let mut bias = Vec::new(); // [b, h, s, t]
         for row in 0..b {
-            for slope in slopes {
+            for slope in slopes.iter() {
                 for i in 0..s {
                     let position = start[row] + i;
                     let first = first_key.map_or(0, |first| first[row * s + i] as usize);
@@ -212,7 +223,12 @@ mod tests {
             }
         }
         let bias = Tensor::from_vec(bias, (b, h, s, t), q.device()).unwrap();
-        let scores = (q.matmul(&repeat(&k).t().unwrap()).unwrap() * scale).unwrap().add(&bias).unwrap();
+        let scores = (q.matmul(&repeat(&k).t().unwrap()).unwrap() * *scale).unwrap();
+        let scores = match cap {
+            Some(cap) => ((scores / *cap).unwrap().tanh().unwrap() * *cap).unwrap(),
+            None => scores,
+        };
+        let scores = scores.add(&bias).unwrap();
         let top = scores.max_keepdim(D::Minus1).unwrap();
         let exp = scores.broadcast_sub(&top).unwrap().exp().unwrap();
         let probs = exp.broadcast_div(&exp.sum_keepdim(D::Minus1).unwrap()).unwrap();
@@ -228,21 +244,22 @@ mod tests {
             let q = random(&[batch, seq, h, head_dim], seed.into());
             let k = random(&[batch, t, groups, head_dim], u64::from(seed) + 1);
             let v = random(&[batch, t, groups, head_dim], u64::from(seed) + 2);
-            let slopes: Arc<[f32]> = alibi_slopes(h, 8.0).into();
+            let cap = (seed % 2 == 0).then_some(0.7);
+            let scores = scores(h, 0.3, cap);
             let start = vec![cached; batch];
             let first_key: Arc<[u32]> = (0..batch * seq).map(|i| hide.min(cached + i % seq) as u32).collect();
             let first_key = (hide % 2 == 0).then_some(&first_key);
-            let found = attention([&q, &k, &v], 0.3, &slopes, &start, first_key).unwrap();
+            let found = attention([&q, &k, &v], &scores, &start, first_key).unwrap();
             // sums of up to 200 products in another order
-            assert_close(&found, &plain([&q, &k, &v], 0.3, &slopes, &start, first_key), 2e-5);
+            assert_close(&found, &plain([&q, &k, &v], &scores, &start, first_key), 2e-5);
         }
     }
 
     #[test]
     fn gradients_agree_with_plain_tensors_across_blocks() {
-        let slopes: Arc<[f32]> = alibi_slopes(4, 8.0).into();
         let documents: Arc<[u32]> = (0..2 * 150).map(|i| if i % 150 < 70 { 0 } else { 70 }).collect();
-        for first_key in [None, Some(&documents)] {
+        for (first_key, cap) in [(None, None), (Some(&documents), None), (Some(&documents), Some(0.5))] {
+            let scores = scores(4, 0.3, cap);
             let vars: Vec<candle_core::Var> = [(4, 1), (2, 2), (2, 3)]
                 .map(|(heads, seed)| {
                     candle_core::Var::from_tensor(&random(&[2, 150, heads, 8], seed)).unwrap()
@@ -251,8 +268,8 @@ mod tests {
             let qkv = [vars[0].as_tensor(), vars[1].as_tensor(), vars[2].as_tensor()];
             let weights = random(&[2, 150, 4, 8], 9);
             let gradients = |out: Tensor| out.mul(&weights).unwrap().sum_all().unwrap().backward().unwrap();
-            let ours = gradients(attention(qkv, 0.3, &slopes, &[0, 0], first_key).unwrap());
-            let theirs = gradients(plain(qkv, 0.3, &slopes, &[0, 0], first_key));
+            let ours = gradients(attention(qkv, &scores, &[0, 0], first_key).unwrap());
+            let theirs = gradients(plain(qkv, &scores, &[0, 0], first_key));
             for var in &vars {
                 let (ours, theirs) = (ours.get(var).unwrap(), theirs.get(var).unwrap());
                 assert_close(&ours.contiguous().unwrap(), theirs, 2e-4);
@@ -262,18 +279,20 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        let slopes: Arc<[f32]> = alibi_slopes(2, 8.0).into();
         let args = [random(&[1, 4, 2, 3], 1), random(&[1, 4, 1, 3], 2), random(&[1, 4, 1, 3], 3)];
-        check_gradients(&args, |args| attention([&args[0], &args[1], &args[2]], 0.5, &slopes, &[0], None));
+        for cap in [None, Some(0.8)] {
+            let scores = scores(2, 0.5, cap);
+            check_gradients(&args, |args| attention([&args[0], &args[1], &args[2]], &scores, &[0], None));
+        }
     }
 
     #[test]
     fn a_query_without_keys_is_refused() {
         let x = random(&[1, 2, 1, 4], 1);
         let first_key: Arc<[u32]> = [0, 2].into();
-        let error = attention([&x, &x, &x], 1.0, &[0.0].into(), &[0], Some(&first_key)).unwrap_err();
+        let error = attention([&x, &x, &x], &scores(1, 1.0, None), &[0], Some(&first_key)).unwrap_err();
         assert!(error.to_string().contains("`first_key`"), "{error}");
-        let error = attention([&x, &x, &x], 1.0, &[0.0].into(), &[1], None).unwrap_err();
+        let error = attention([&x, &x, &x], &scores(1, 1.0, None), &[1], None).unwrap_err();
         assert!(error.to_string().contains("`start`"), "{error}");
     }
 }

@@ -3,22 +3,30 @@
 //! Every op runs on f32 tensors on the CPU and has a gradient under candle's autograd. Gradients of arguments that
 //! lead to no variable are not computed.
 
+mod activation;
 mod attention;
 mod clip;
 mod cross_entropy;
 mod embedding;
-mod gelu;
 mod host;
 pub(crate) use host::host_slice;
 mod linear;
 mod norm;
 pub mod optim;
+mod rotate;
+mod scale_gradient;
+mod soft_cap;
+mod stored;
 
-pub use attention::attention;
+pub use activation::activation;
+pub use attention::{Scores, attention};
 pub use clip::clip;
-pub use cross_entropy::{IGNORE_LABEL, linear_cross_entropy};
+pub use cross_entropy::{IGNORE_LABEL, LogitForm, linear_cross_entropy};
 pub use embedding::embedding;
-pub use gelu::gelu;
 pub use linear::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use optim::square_norm;
+pub use rotate::rotate;
+pub use scale_gradient::scale_gradient;
+pub use soft_cap::soft_cap;
+pub use stored::{stored_embedding, stored_linear};

@@ -1,8 +1,22 @@
-//! Opening and writing the weights of a model folder.
+//! Weights in every form MPT checkpoints come in, mapped into memory and used where they lie.
+//!
+//! Any sequence of bytes given as a file is read or refused by a typed [`Error`](crate::Error) that names the offset or
+//! the tensor: lengths and offsets are checked against the file before use, nothing in a file is run, and nothing is
+//! allocated beyond the size of the file's headers and a constant.
 
+mod format;
+mod gguf;
 mod mmap;
 mod open;
+mod pickle;
+mod safetensors;
+mod stored;
 mod write;
 
+pub use format::Format;
+pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};
+pub(crate) use mmap::read_text;
+pub(crate) use open::open_tensors;
 pub use open::{TensorInfo, Weights};
+pub use stored::StoredTensor;
 pub use write::write_safetensors;

@@ -1,43 +1,39 @@
-//! Opening a model folder: `config.json` beside `model.safetensors`, whole or in shards with an index.
+//! Opening a model: a folder with `config.json` and weights in safetensors or `.bin`, or one GGUF file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::VarBuilder;
-use candle_nn::var_builder::SimpleBackend;
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
-
-use super::mmap;
+use super::format::Format;
+use super::gguf::{self, Metadata};
+use super::mmap::{FileTensor, MappedFile, damaged, read_text};
+use super::stored::StoredTensor;
+use super::{pickle, safetensors};
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
+use crate::source::{Parameter, ParameterSource};
 
-/// A model folder, opened: its configuration, and its tensors mapped into memory.
+/// A model, opened: its configuration, and its tensors mapped into memory. Cloning shares the maps.
 #[derive(Clone)]
 pub struct Weights {
-    dir: PathBuf,
-    config: MptConfig,
-    files: Arc<Vec<MappedFile>>,
-    /// The file of every tensor.
-    names: Arc<BTreeMap<String, usize>>,
-}
-
-struct MappedFile {
     path: PathBuf,
-    map: Mmap,
+    config: MptConfig,
+    files: Arc<[MappedFile]>,
+    /// File and place in it of every tensor, under checkpoint names.
+    tensors: Arc<BTreeMap<String, (usize, usize)>>,
+    metadata: Option<Arc<Metadata>>,
+    round_to: Format,
 }
 
 /// What a weights file says of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its name.
+    /// Its checkpoint name.
     pub name: String,
     /// Its dtype as the file spells it.
     pub dtype: String,
-    /// Its shape.
+    /// Its shape, a linear as `[out, in]`.
     pub shape: Vec<usize>,
     /// Bytes in the file.
     pub bytes: usize,
@@ -46,34 +42,110 @@ pub struct TensorInfo {
 impl fmt::Debug for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Weights")
-            .field("dir", &self.dir)
-            .field("tensors", &self.names.len())
+            .field("path", &self.path)
+            .field("tensors", &self.tensors.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Weights {
-    /// Opens a folder and checks every header in it.
+    /// Opens a model folder or a GGUF file, and checks every header in it and the names of its tensors.
     ///
     /// # Errors
-    /// The configuration's errors, [`Error::NoWeights`], [`Error::WeightsFile`] for a damaged or hostile file.
-    pub fn open(dir: &Path) -> Result<Self> {
+    /// The configuration's errors; [`Error::NoWeights`]; [`Error::WeightsFile`] for a damaged or hostile file;
+    /// [`Error::MissingTensor`] and [`Error::UnexpectedTensor`] where configuration and weights disagree.
+    pub fn open(path: &Path) -> Result<Self> {
+        let weights = if path.is_file() { Self::open_gguf(path)? } else { Self::open_folder(path)? };
+        weights.check_names()?;
+        Ok(weights)
+    }
+
+    fn open_folder(dir: &Path) -> Result<Self> {
         let config = MptConfig::from_file(&dir.join("config.json"))?;
-        let paths = weight_files(dir)?;
-        let mut files = Vec::with_capacity(paths.len());
-        let mut names = BTreeMap::new();
-        for path in paths {
-            let map = mmap::map(&path)?;
-            let tensors = parse(&path, &map)?;
-            for name in tensors.names() {
-                if names.insert(name.to_owned(), files.len()).is_some() {
-                    let found = format!("tensor `{name}` stands in two files");
-                    return Err(Error::WeightsFile { path, found, expected: "each tensor once" });
+        let files = weight_files(dir)?.iter().map(|path| open_file(path)).collect::<Result<Vec<_>>>()?;
+        Self::new(dir, config, files, None)
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self> {
+        let gguf::GgufFile { mut file, metadata } = gguf::open(path)?;
+        for tensor in &mut file.tensors {
+            tensor.name = gguf::from_gguf(&tensor.name).ok_or_else(|| Error::UnexpectedTensor {
+                path: path.to_owned(),
+                name: tensor.name.clone(),
+                instead: "expected a GGUF file of the architecture `mpt`",
+            })?;
+        }
+        let config = gguf::read_config(path, &metadata, &file.tensors)?;
+        Self::new(path, config, vec![file], Some(Arc::new(metadata)))
+    }
+
+    fn new(
+        path: &Path,
+        config: MptConfig,
+        files: Vec<MappedFile>,
+        metadata: Option<Arc<Metadata>>,
+    ) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (number, file) in files.iter().enumerate() {
+            for (place, tensor) in file.tensors.iter().enumerate() {
+                if tensors.insert(tensor.name.clone(), (number, place)).is_some() {
+                    let found = format!("tensor `{}` stands in two files", tensor.name);
+                    return Err(damaged(&file.path, found, "each tensor once"));
                 }
             }
-            files.push(MappedFile { path, map });
         }
-        Ok(Self { dir: dir.to_owned(), config, files: files.into(), names: names.into() })
+        let round_to = Format::F32;
+        Ok(Self {
+            path: path.to_owned(),
+            config,
+            files: files.into(),
+            tensors: tensors.into(),
+            metadata,
+            round_to,
+        })
+    }
+
+    /// Every tensor of the configuration is there, and no other that would change the model.
+    fn check_names(&self) -> Result<()> {
+        let expected = self.config.parameter_shapes();
+        if let Some(name) = expected.keys().find(|name| !self.tensors.contains_key(*name)) {
+            return Err(Error::MissingTensor { path: self.path.clone(), name: name.clone() });
+        }
+        let is_known = |name: &str| expected.contains_key(name) || is_bystander(name, &self.config);
+        match self.tensors.keys().find(|name| !is_known(name)) {
+            Some(name) => Err(Error::UnexpectedTensor {
+                path: self.path.clone(),
+                name: name.clone(),
+                instead: "set the key that it belongs to (such as `no_bias`, `qk_ln`, `n_layers`)",
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The same weights, their matrices rounded to `format` when they are handed out; f32 leaves every tensor as it is
+    /// stored, since widening is exact and happens at use.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a quantized form.
+    pub fn rounded_to(mut self, format: Format) -> Result<Self> {
+        if format.is_quantized() && self.matrix_format() != Some(format) {
+            return Err(Error::Unsupported {
+                path: self.path,
+                field: "dtype",
+                actual: format.to_string(),
+                instead: "quantizing at load is not built; open a GGUF file of that form",
+            });
+        }
+        self.round_to = if format.is_quantized() { Format::F32 } else { format };
+        Ok(self)
+    }
+
+    /// The form of the model's matrices, where all have the same.
+    pub fn matrix_format(&self) -> Option<Format> {
+        let mut formats =
+            self.tensors.values().map(|&at| self.entry(at)).filter(|entry| entry.shape.len() > 1);
+        let first = formats.next()?.format;
+        if formats.all(|entry| entry.format == first) { first } else { None }
     }
 
     /// The configuration.
@@ -81,9 +153,14 @@ impl Weights {
         &self.config
     }
 
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// The folder, or the GGUF file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The metadata of a GGUF file.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_deref()
     }
 
     /// The weights files.
@@ -92,114 +169,103 @@ impl Weights {
     }
 
     /// All tensors in the order of names.
-    ///
-    /// # Errors
-    /// [`Error::WeightsFile`] when a file changed since it was opened.
-    pub fn tensors(&self) -> Result<Vec<TensorInfo>> {
-        let info = |(name, &file): (&String, &usize)| {
-            let view = self.view(name, file)?;
-            let (dtype, shape, bytes) =
-                (format!("{:?}", view.dtype()), view.shape().to_vec(), view.data().len());
-            Ok(TensorInfo { name: name.clone(), dtype, shape, bytes })
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        let info = |(name, &at): (&String, &(usize, usize))| {
+            let FileTensor { dtype, shape, range, .. } = self.entry(at);
+            TensorInfo { name: name.clone(), dtype: dtype.clone(), shape: shape.clone(), bytes: range.len() }
         };
-        self.names.iter().map(info).collect()
+        self.tensors.iter().map(info).collect()
     }
 
-    /// One tensor, copied in the dtype asked for. `expected` is the shape it must have.
+    /// One tensor as it is stored, or rounded where that was asked for. `expected` is the shape it must have.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`].
-    pub fn tensor(
-        &self,
-        name: &str,
-        expected: Option<&[usize]>,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor> {
-        let Some(&file) = self.names.get(name) else {
-            return Err(Error::MissingTensor { path: self.dir.clone(), name: name.to_owned() });
+    pub fn stored(&self, name: &str, expected: Option<&[usize]>) -> Result<StoredTensor> {
+        let Some(&at) = self.tensors.get(name) else {
+            return Err(Error::MissingTensor { path: self.path.clone(), name: name.to_owned() });
         };
-        let path = &self.files[file].path;
-        let view = self.view(name, file)?;
-        let actual = view.shape();
-        if let Some(expected) = expected.filter(|&expected| expected != actual) {
-            let (actual, expected) = (actual.to_vec(), expected.to_vec());
+        let (path, entry) = (&self.files[at.0].path, self.entry(at));
+        if let Some(expected) = expected.filter(|&expected| expected != entry.shape) {
+            let (actual, expected) = (entry.shape.clone(), expected.to_vec());
             return Err(Error::TensorShape { path: path.clone(), name: name.to_owned(), actual, expected });
         }
-        let stored = match view.dtype() {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            other => {
-                let actual = format!("{other:?}");
-                return Err(Error::TensorDtype { path: path.clone(), name: name.to_owned(), actual });
-            }
-        };
-        Ok(Tensor::from_raw_buffer(view.data(), stored, actual, device)?.to_dtype(dtype)?)
+        let format = entry.format.ok_or_else(|| Error::TensorDtype {
+            path: path.clone(),
+            name: name.to_owned(),
+            actual: entry.dtype.clone(),
+            expected: "F32, F16 or BF16",
+        })?;
+        let stored = StoredTensor::mapped(&self.files[at.0].map, entry.range.clone(), format, &entry.shape);
+        Ok(stored.rounded(self.round_to))
     }
 
-    /// Gives the tensors to a model under construction.
-    ///
-    /// # Errors
-    /// None yet: tensors are read as the model asks for them.
-    pub fn var_builder(&self, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
-        Ok(VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone()))
+    /// Where the bytes of a tensor lie, for readers that do not want them mapped: file, first byte, form.
+    pub(crate) fn place(&self, name: &str) -> Option<(&Path, &FileTensor)> {
+        let at = *self.tensors.get(name)?;
+        Some((&self.files[at.0].path, self.entry(at)))
     }
 
-    fn view(&self, name: &str, file: usize) -> Result<safetensors::tensor::TensorView<'_>> {
-        let MappedFile { path, map } = &self.files[file];
-        parse(path, map)?.tensor(name).map_err(|error| damaged(path, error))
+    fn entry(&self, (file, place): (usize, usize)) -> &FileTensor {
+        &self.files[file].tensors[place]
     }
 }
 
-impl SimpleBackend for Weights {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _init: candle_nn::Init,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        self.tensor(name, Some(shape.dims()), dtype, device).map_err(candle_core::Error::wrap)
-    }
+/// Tensors that other programs leave in a checkpoint and that change nothing: buffers, and a head that is tied.
+fn is_bystander(name: &str, config: &MptConfig) -> bool {
+    name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
+}
 
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.tensor(name, None, dtype, device).map_err(candle_core::Error::wrap)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.names.contains_key(name)
+impl ParameterSource for Weights {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
+        self.stored(name, Some(shape)).map(Parameter::Stored)
     }
 }
 
-fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(map).map_err(|error| damaged(path, error))
+fn open_file(path: &Path) -> Result<MappedFile> {
+    match path.extension() {
+        Some(extension) if extension == "bin" => pickle::open(path),
+        _ => safetensors::open(path),
+    }
 }
 
-fn damaged(path: &Path, error: safetensors::SafeTensorError) -> Error {
-    let expected = "a safetensors file; fetch or write it again";
-    Error::WeightsFile { path: path.to_owned(), found: error.to_string(), expected }
-}
-
-/// The weights files of a folder, in the order of their names.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let single = dir.join("model.safetensors");
-    if single.is_file() {
-        return Ok(vec![single]);
-    }
-    let index = dir.join("model.safetensors.index.json");
-    if index.is_file() {
-        return index_files(dir, &index);
-    }
-    let has_bin =
-        ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|name| dir.join(name).is_file());
-    let hint = if has_bin {
-        "; `pytorch_model*.bin` is not supported yet: save the model as safetensors"
-    } else {
-        ""
+/// Tensors of a file beside a model, such as an adapter.
+pub(crate) fn open_tensors(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
+    let file = open_file(path)?;
+    let stored = |tensor: &FileTensor| {
+        let format = tensor.format.ok_or_else(|| Error::TensorDtype {
+            path: path.to_owned(),
+            name: tensor.name.clone(),
+            actual: tensor.dtype.clone(),
+            expected: "F32, F16 or BF16",
+        })?;
+        let stored = StoredTensor::mapped(&file.map, tensor.range.clone(), format, &tensor.shape);
+        Ok((tensor.name.clone(), stored))
     };
-    Err(Error::NoWeights { path: dir.to_owned(), hint })
+    file.tensors.iter().map(stored).collect()
+}
+
+/// The weights files of a folder, in the order of their names; safetensors go before `.bin`.
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    for single in ["model.safetensors", "pytorch_model.bin"] {
+        let (single, index) = (dir.join(single), dir.join(format!("{single}.index.json")));
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        if index.is_file() {
+            return index_files(dir, &index);
+        }
+    }
+    Err(Error::NoWeights { path: dir.to_owned(), hint: hint(dir) })
+}
+
+/// What a folder without weights has instead.
+fn hint(dir: &Path) -> String {
+    let gguf = std::fs::read_dir(dir).ok().into_iter().flatten().flatten().map(|entry| entry.path());
+    match gguf.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")).min() {
+        Some(path) => format!("; did you mean the file {}?", path.display()),
+        None => String::new(),
+    }
 }
 
 fn index_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
@@ -207,19 +273,13 @@ fn index_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(index).map_err(Error::io(index, "reading"))?;
-    let Index { weight_map } = serde_json::from_str(&text)
+    let Index { weight_map } = serde_json::from_str(&read_text(index)?)
         .map_err(|source| Error::ConfigSyntax { path: index.to_owned(), source })?;
-    let files: std::collections::BTreeSet<String> = weight_map.into_values().collect();
+    let files: BTreeSet<String> = weight_map.into_values().collect();
     let inside =
         |file: &String| Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
     if let Some(file) = files.iter().find(|file| !inside(file)) {
-        let found = format!("the file name `{file}`");
-        return Err(Error::WeightsFile {
-            path: index.to_owned(),
-            found,
-            expected: "names inside the folder",
-        });
+        return Err(damaged(index, format!("the file name `{file}`"), "names inside the folder"));
     }
     Ok(files.iter().map(|file| dir.join(file)).collect())
 }
@@ -228,6 +288,7 @@ fn index_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
     use crate::testing::{assert_close, tiny_model};
+    use candle_core::Device;
 
     fn saved(dir: &Path) -> crate::Params {
         let (config, params) = tiny_model(1);
@@ -241,9 +302,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let params = saved(dir.path());
         let weights = Weights::open(dir.path()).unwrap();
-        assert_eq!(weights.tensors().unwrap().len(), params.iter().count());
+        assert_eq!(weights.tensors().len(), params.iter().count());
         for (name, var) in params.iter() {
-            assert_close(&weights.tensor(name, None, DType::F32, &Device::Cpu).unwrap(), var, 0.0);
+            let stored = weights.stored(name, None).unwrap();
+            assert_close(&stored.to_tensor(&Device::Cpu).unwrap(), var, 0.0);
         }
     }
 
@@ -265,6 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn weights_and_configuration_must_describe_one_model() {
+        let dir = tempfile::tempdir().unwrap();
+        saved(dir.path());
+        let config = dir.path().join("config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("\"n_layers\": 2", "\"n_layers\": 3")).unwrap();
+        let message = Weights::open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("`transformer.blocks.2.") && message.contains("is missing"), "{message}");
+        std::fs::write(&config, text.replace("\"n_layers\": 2", "\"n_layers\": 1")).unwrap();
+        let message = Weights::open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("`transformer.blocks.1.") && message.contains("n_layers"), "{message}");
+    }
+
+    #[test]
     fn an_index_cannot_name_files_outside_its_folder() {
         let dir = tempfile::tempdir().unwrap();
         saved(dir.path());
@@ -283,8 +359,8 @@ mod tests {
         std::fs::write(dir.path().join("config.json"), tiny_model(1).0.to_json()).unwrap();
         let message = Weights::open(dir.path()).unwrap_err().to_string();
         assert!(message.contains("no weights here"), "{message}");
-        std::fs::write(dir.path().join("pytorch_model.bin"), b"").unwrap();
+        std::fs::write(dir.path().join("model.gguf"), b"").unwrap();
         let message = Weights::open(dir.path()).unwrap_err().to_string();
-        assert!(message.contains("not supported yet"), "{message}");
+        assert!(message.contains("did you mean the file") && message.contains("model.gguf"), "{message}");
     }
 }

@@ -3,14 +3,14 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use mpt_core::testing::tiny_model;
 use mpt_core::{AttnMask, CausalLm, Weights};
 use mpt_infer::{FinishReason, GenerateParams, Generation, SamplingParams, generate};
 
 fn model() -> CausalLm {
     let (config, params) = tiny_model(4);
-    CausalLm::new(&config, params.var_builder()).unwrap()
+    CausalLm::new(&config, &params).unwrap()
 }
 
 fn run(model: &CausalLm, prompt: &[u32], params: &GenerateParams) -> Generation {
@@ -107,8 +107,7 @@ fn greedy_texts_are_those_of_the_reference() {
         "f-gqa",
     ] {
         let weights = Weights::open(&root.join(case)).unwrap();
-        let model =
-            CausalLm::new(weights.config(), weights.var_builder(DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let model = CausalLm::new(weights.config(), &weights).unwrap();
         let expected =
             candle_core::safetensors::load(root.join(case).join("expected.safetensors"), &Device::Cpu)
                 .unwrap();

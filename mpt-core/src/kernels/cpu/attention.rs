@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::activation::tanh;
 use super::dispatch::for_each_level;
 use super::gemm::{Mat, MatMut, Threads, Write, matmul};
 use super::math::{dot, exp, exp_shifted, max};
@@ -44,6 +45,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) kv_n_heads: usize,
     pub(crate) head_dim: usize,
     pub(crate) scale: f32,
+    /// Soft bound on the scaled scores, before the bias.
+    pub(crate) cap: Option<f32>,
     /// One slope per head; all zero without ALiBi.
     pub(crate) slopes: &'a [f32],
     /// Position of the first query of each batch row among its keys.
@@ -113,6 +116,9 @@ fn forward_block(
             Write::Overwrite,
             Threads::Caller,
         );
+        if let Some(cap) = shape.cap {
+            soft_cap(&mut scores, shape.scale, cap);
+        }
         for (i, row) in scores.chunks_exact_mut(t).enumerate() {
             let visible = shape.visible(batch, rows.start + i);
             let seen = visible.start - keys.start..visible.end - keys.start;
@@ -177,6 +183,11 @@ fn backward_head(
         let d_rows = d_out.matrix(batch, rows.clone(), head, e);
         matmul(MatMut::new(probs, m, t, t), queries, keys_of_head.t(), Write::Overwrite, Threads::Caller);
         matmul(MatMut::new(d_scores, m, t, t), d_rows, values.t(), Write::Overwrite, Threads::Caller);
+        let cap_slopes = shape.cap.map(|cap| {
+            soft_cap(probs, shape.scale, cap);
+            let slope = |score: &f32| 1.0 - (score * shape.scale / cap) * (score * shape.scale / cap);
+            probs.iter().map(slope).collect::<Vec<f32>>()
+        });
         for (i, (probs, d_scores)) in probs.chunks_exact_mut(t).zip(d_scores.chunks_exact_mut(t)).enumerate()
         {
             let row = rows.start + i;
@@ -185,6 +196,9 @@ fn backward_head(
             let lse = saved.lse[(batch * seq + row) * h + head];
             let delta = dot(out.row(batch, row, head, e), d_out.row(batch, row, head, e));
             softmax_backward(probs, d_scores, &seen, (shape.scale, shape.slopes[head]), (lse, delta));
+        }
+        for (d_score, slope) in d_scores.iter_mut().zip(cap_slopes.iter().flatten()) {
+            *d_score *= slope;
         }
         let (probs, d_scores) = (Mat::new(probs, m, t, t), Mat::new(d_scores, m, t, t));
         let range = keys.start * e..keys.end * e;
@@ -208,6 +222,14 @@ fn biased(score: f32, j: usize, seen: usize, scale: f32, slope: f32) -> f32 {
 }
 
 for_each_level! {
+    /// Bounds raw scores so that, scaled, they are `cap * tanh(score / cap)`.
+    fn soft_cap(scores: &mut [f32], scale: f32, cap: f32) {
+        let (inner, outer) = (scale / cap, cap / scale);
+        for score in scores {
+            *score = outer * tanh(*score * inner);
+        }
+    }
+
     /// Softmax of the `seen` part of a row of raw scores, 0 elsewhere; returns the log of the denominator.
     fn softmax(row: &mut [f32], seen: &Range<usize>, scale: f32, slope: f32) -> f32 {
         row[..seen.start].fill(0.0);

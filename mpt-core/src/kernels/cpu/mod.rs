@@ -1,10 +1,13 @@
 //! Kernels for the CPU, compiled for several instruction sets and chosen at run time (`dispatch`).
 
+pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod dispatch;
-pub(crate) mod gelu;
 pub(crate) mod gemm;
 pub(crate) mod math;
+pub(crate) mod narrow;
 pub(crate) mod norm;
 pub(crate) mod optim;
+pub(crate) mod stored;
+pub(crate) mod widen;

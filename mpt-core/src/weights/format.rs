@@ -1,0 +1,83 @@
+//! How values lie in weights files: plain numbers, and blocks that share a scale.
+
+use std::fmt;
+
+/// The form of a stored tensor's values. A row of a tensor is a whole number of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Format {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// The upper half of binary32.
+    BF16,
+    /// 32 values of 8 bits and an f16 scale.
+    Q8_0,
+    /// 32 values of 4 bits and an f16 scale.
+    Q4_0,
+    /// 256 values of 4 bits, in groups of 32 with 6-bit scales and minima.
+    Q4K,
+    /// 256 values of 5 bits, in groups of 32 with 6-bit scales and minima.
+    Q5K,
+    /// 256 values of 6 bits, in groups of 16 with 8-bit scales.
+    Q6K,
+}
+
+impl Format {
+    /// Values of a block; 1 where values stand alone.
+    pub const fn block_len(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => 1,
+            Self::Q8_0 | Self::Q4_0 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
+        }
+    }
+
+    /// Bytes of a block.
+    ///
+    /// Source: `ggml-common.h`, the block structs.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::Q8_0 => 34,
+            Self::Q4_0 => 18,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
+        }
+    }
+
+    /// Bytes of a row of `len` values, or `None` where blocks do not fill it or the number overflows.
+    pub fn row_bytes(self, len: usize) -> Option<usize> {
+        if !len.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (len / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// Whether values share scales, so that less than 16 bits are left of each.
+    pub fn is_quantized(self) -> bool {
+        self.block_len() > 1
+    }
+
+    /// Its name on the command line and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

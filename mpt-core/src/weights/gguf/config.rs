@@ -1,0 +1,60 @@
+//! The configuration that a GGUF file's metadata and tensors describe.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::metadata::Metadata;
+use crate::config::MptConfig;
+use crate::error::Result;
+use crate::weights::mmap::{FileTensor, damaged};
+
+/// Reads the keys `mpt.*`; what llama.cpp takes from the presence of tensors is taken from it here too.
+///
+/// `tensors` have checkpoint names.
+///
+/// # Errors
+/// [`Error::WeightsFile`](crate::Error::WeightsFile) naming the key that is missing, and the configuration's errors.
+pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> Result<MptConfig> {
+    let architecture = metadata.text("general.architecture").unwrap_or("none");
+    if architecture != "mpt" {
+        return Err(damaged(path, format!("the architecture `{architecture}`"), "`mpt`"));
+    }
+    let size = |key: &str| {
+        let found = metadata.int(&format!("mpt.{key}")).filter(|&value| value > 0);
+        found.ok_or_else(|| damaged(path, format!("no positive `mpt.{key}`"), "the sizes of an MPT model"))
+    };
+    let shape =
+        |name: &str| tensors.iter().find(|tensor| tensor.name == name).map(|tensor| &tensor.shape[..]);
+    let has = |name: &str| shape(name).is_some();
+    let Some(&[vocab_size, _]) = shape("transformer.wte.weight") else {
+        return Err(damaged(path, "no matrix `token_embd.weight`", "the embedding of a model"));
+    };
+    let (n_heads, alibi) =
+        (size("attention.head_count")?, metadata.float("mpt.attention.max_alibi_bias").unwrap_or(0.0));
+    let kv_n_heads = metadata.int("mpt.attention.head_count_kv").unwrap_or(n_heads);
+    let first = "transformer.blocks.0";
+    let config = json!({
+        "architectures": ["MptForCausalLM"],
+        "d_model": size("embedding_length")?,
+        "n_heads": n_heads,
+        "n_layers": size("block_count")?,
+        "max_seq_len": size("context_length")?,
+        "vocab_size": vocab_size,
+        "no_bias": !has(&format!("{first}.norm_1.bias")),
+        "attention_bias": has(&format!("{first}.attn.Wqkv.bias")),
+        "norm_eps": metadata.float("mpt.attention.layer_norm_epsilon").unwrap_or(1e-5),
+        "tie_word_embeddings": !has("lm_head.weight"),
+        "learned_pos_emb": has("transformer.wpe.weight"),
+        "ffn_config": { "ffn_hidden_size": size("feed_forward_length")? },
+        "attn_config": {
+            "attn_type": if kv_n_heads == n_heads { "multihead_attention" } else { "grouped_query_attention" },
+            "kv_n_heads": kv_n_heads,
+            "alibi": alibi > 0.0,
+            "alibi_bias_max": if alibi > 0.0 { alibi } else { 8.0 },
+            "clip_qkv": metadata.float("mpt.attention.clamp_kqv").filter(|&clip| clip != 0.0),
+            "qk_ln": has(&format!("{first}.attn.q_ln.weight")),
+        },
+    });
+    MptConfig::from_json(&config.to_string(), path)
+}

@@ -1,0 +1,178 @@
+//! The members of a zip archive that are stored as they are, as `torch.save` writes them.
+//!
+//! Source: PKWARE's APPNOTE, sections 4.3 (structure) and 4.5.3 (64-bit sizes).
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::weights::mmap::damaged;
+
+/// Members at most: a model has a few for each tensor.
+const MOST_MEMBERS: u64 = 1 << 20;
+
+const END_OF_DIRECTORY: &[u8] = b"PK\x05\x06";
+const END_OF_DIRECTORY_64: &[u8] = b"PK\x06\x06";
+const LOCATOR_64: &[u8] = b"PK\x06\x07";
+const DIRECTORY_ENTRY: &[u8] = b"PK\x01\x02";
+const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
+
+/// The bytes of every member, by name.
+///
+/// # Errors
+/// [`Error::WeightsFile`](crate::Error::WeightsFile) with the offset of what is wrong: members that are compressed,
+/// overlap, come twice or lie outside the file.
+pub(super) fn members(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>> {
+    let zip = Zip { path, bytes };
+    let (entries, mut at) = zip.directory()?;
+    let mut members = BTreeMap::new();
+    for _ in 0..entries {
+        let (name, range, next) = zip.member(at)?;
+        if members.insert(name.clone(), range).is_some() {
+            return Err(zip.wrong(at, format!("member `{name}` comes twice")));
+        }
+        at = next;
+    }
+    zip.refuse_overlaps(&members)?;
+    Ok(members)
+}
+
+struct Zip<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+}
+
+impl Zip<'_> {
+    /// Number of entries of the directory, and where it begins.
+    fn directory(&self) -> Result<(u64, usize)> {
+        let no_zip = || damaged(self.path, "no end of a zip archive", "a file that `torch.save` wrote whole");
+        let from = self.bytes.len().saturating_sub(22 + 0xffff);
+        let end = self.bytes[from..]
+            .windows(4)
+            .rposition(|window| window == END_OF_DIRECTORY)
+            .map(|at| at + from)
+            .ok_or_else(no_zip)?;
+        let (mut entries, mut start) = (u64::from(self.u16(end + 10)?), u64::from(self.u32(end + 16)?));
+        let locator = end.checked_sub(20).filter(|&at| self.bytes[at..].starts_with(LOCATOR_64));
+        if let Some(locator) = locator {
+            let end = self.index(locator, self.u64(locator + 8)?)?;
+            self.expect(end, END_OF_DIRECTORY_64)?;
+            (entries, start) = (self.u64(end + 32)?, self.u64(end + 48)?);
+        }
+        if entries > MOST_MEMBERS {
+            return Err(self.wrong(end, format!("{entries} members")));
+        }
+        Ok((entries, self.index(end, start)?))
+    }
+
+    /// Name and bytes of the member whose directory entry is at `at`, and where the next entry is.
+    fn member(&self, at: usize) -> Result<(String, Range<usize>, usize)> {
+        self.expect(at, DIRECTORY_ENTRY)?;
+        let (method, flags) = (self.u16(at + 10)?, self.u16(at + 8)?);
+        if method != 0 || flags & 1 != 0 {
+            return Err(self.wrong(at, "a compressed or encrypted member".to_owned()));
+        }
+        let lengths = [self.u16(at + 28)?, self.u16(at + 30)?, self.u16(at + 32)?].map(usize::from);
+        let name = self.slice(at + 46, lengths[0])?;
+        let name = String::from_utf8(name.to_vec())
+            .map_err(|_| self.wrong(at, "a member name that is no UTF-8".to_owned()))?;
+        let extra = self.slice(at + 46 + lengths[0], lengths[1])?;
+        let sizes = Sizes {
+            compressed: self.u32(at + 20)?.into(),
+            size: self.u32(at + 24)?.into(),
+            header: self.u32(at + 42)?.into(),
+        };
+        let sizes =
+            sizes.widened(extra).ok_or_else(|| self.wrong(at, "a truncated 64-bit size".to_owned()))?;
+        if sizes.size != sizes.compressed {
+            return Err(self.wrong(at, format!("member `{name}` of two sizes")));
+        }
+        let header = self.index(at, sizes.header)?;
+        self.expect(header, LOCAL_HEADER)?;
+        let skip = usize::from(self.u16(header + 26)?) + usize::from(self.u16(header + 28)?);
+        let start = header + 30 + skip;
+        let size = self.index(at, sizes.size)?;
+        self.slice(start, size)?;
+        Ok((name, start..start + size, at + 46 + lengths.iter().sum::<usize>()))
+    }
+
+    fn refuse_overlaps(&self, members: &BTreeMap<String, Range<usize>>) -> Result<()> {
+        let mut ranges: Vec<_> = members.values().filter(|range| !range.is_empty()).collect();
+        ranges.sort_by_key(|range| range.start);
+        match ranges.windows(2).find(|pair| pair[1].start < pair[0].end) {
+            Some(pair) => Err(self.wrong(pair[1].start, "members that overlap".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn expect(&self, at: usize, signature: &[u8]) -> Result<()> {
+        if self.slice(at, 4)? == signature {
+            return Ok(());
+        }
+        Err(self.wrong(at, "another signature than a zip archive has here".to_owned()))
+    }
+
+    fn slice(&self, at: usize, len: usize) -> Result<&[u8]> {
+        let end = at.checked_add(len).filter(|&end| end <= self.bytes.len());
+        end.map(|end| &self.bytes[at..end])
+            .ok_or_else(|| self.wrong(at, format!("{len} bytes beyond the end")))
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> Result<[u8; N]> {
+        Ok(self.slice(at, N)?.try_into().expect("a slice of N bytes"))
+    }
+
+    fn u16(&self, at: usize) -> Result<u16> {
+        self.array(at).map(u16::from_le_bytes)
+    }
+
+    fn u32(&self, at: usize) -> Result<u32> {
+        self.array(at).map(u32::from_le_bytes)
+    }
+
+    fn u64(&self, at: usize) -> Result<u64> {
+        self.array(at).map(u64::from_le_bytes)
+    }
+
+    /// A number of the file as an index into it.
+    fn index(&self, at: usize, value: u64) -> Result<usize> {
+        let index = usize::try_from(value).ok().filter(|&index| index <= self.bytes.len());
+        index.ok_or_else(|| self.wrong(at, format!("offset or size {value} beyond the end")))
+    }
+
+    fn wrong(&self, at: usize, found: String) -> crate::Error {
+        let found = format!("byte {at}: {found}");
+        damaged(self.path, found, "the zip archive that `torch.save` writes; save it again as safetensors")
+    }
+}
+
+/// Sizes and place of a member.
+struct Sizes {
+    compressed: u64,
+    size: u64,
+    header: u64,
+}
+
+impl Sizes {
+    /// With the numbers that do not fit 32 bits taken from the extra field of kind 1.
+    fn widened(mut self, mut extra: &[u8]) -> Option<Self> {
+        const WIDE: u64 = u32::MAX as u64;
+        while let [a, b, c, d, rest @ ..] = extra {
+            let (kind, len) = (u16::from_le_bytes([*a, *b]), usize::from(u16::from_le_bytes([*c, *d])));
+            let mut field = rest.get(..len)?;
+            extra = &rest[len..];
+            if kind != 1 {
+                continue;
+            }
+            for value in [&mut self.size, &mut self.compressed, &mut self.header] {
+                if *value == WIDE {
+                    let (wide, rest) = field.split_first_chunk::<8>()?;
+                    *value = u64::from_le_bytes(*wide);
+                    field = rest;
+                }
+            }
+        }
+        Some(self)
+    }
+}

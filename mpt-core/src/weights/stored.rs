@@ -1,0 +1,130 @@
+//! A tensor as it lies in a file: read-only, shared, widened to f32 where it is used.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use memmap2::Mmap;
+use rayon::prelude::*;
+
+use super::format::Format;
+use crate::error::Result;
+use crate::kernels::cpu::{narrow, widen};
+
+/// Bytes of a tensor: a part of a mapped file, or memory of its own.
+#[derive(Clone)]
+enum Bytes {
+    Mapped(Arc<Mmap>, Range<usize>),
+    Owned(Arc<[u8]>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map, range) => &map[range.clone()],
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// A tensor in the form it was stored in. Cloning shares its bytes.
+#[derive(Clone)]
+pub struct StoredTensor {
+    bytes: Bytes,
+    format: Format,
+    shape: Box<[usize]>,
+}
+
+impl fmt::Debug for StoredTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredTensor({} {:?})", self.format, self.shape)
+    }
+}
+
+impl StoredTensor {
+    /// The bytes `range` of a mapped file, which the caller has checked to be those of a tensor of this form.
+    pub(crate) fn mapped(map: &Arc<Mmap>, range: Range<usize>, format: Format, shape: &[usize]) -> Self {
+        Self { bytes: Bytes::Mapped(Arc::clone(map), range), format, shape: shape.into() }
+    }
+
+    /// Values in memory of their own, rounded to a plain form.
+    pub(crate) fn from_f32(values: &[f32], shape: &[usize], format: Format) -> Self {
+        Self { bytes: Bytes::Owned(narrow::narrow(format, values).into()), format, shape: shape.into() }
+    }
+
+    /// How the values lie.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of bytes.
+    pub fn num_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Length of a row, the last dimension.
+    pub(crate) fn row_len(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Number of rows: the product of all dimensions but the last.
+    pub(crate) fn num_rows(&self) -> usize {
+        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
+    }
+
+    /// The bytes of some rows.
+    pub(crate) fn row_range(&self, rows: Range<usize>) -> &[u8] {
+        let row = self.bytes.len() / self.num_rows().max(1);
+        &self.bytes[rows.start * row..rows.end * row]
+    }
+
+    /// Writes the rows `rows` to `out` as f32.
+    pub(crate) fn widen_rows(&self, rows: Range<usize>, out: &mut [f32]) {
+        widen::widen(self.format, self.row_range(rows), out);
+    }
+
+    /// The values themselves where they are f32 already and lie on a boundary of 4 bytes.
+    pub(crate) fn as_f32s(&self) -> Option<&[f32]> {
+        if self.format != Format::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        bytemuck::try_cast_slice(&self.bytes).ok()
+    }
+
+    /// A copy as an f32 tensor.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
+        Ok(Tensor::from_vec(self.to_f32(), &*self.shape, device)?)
+    }
+
+    fn to_f32(&self) -> Vec<f32> {
+        let len = self.row_len();
+        let mut values = vec![0f32; self.num_rows() * len];
+        if len > 0 {
+            let widen = |(row, out): (usize, &mut [f32])| self.widen_rows(row..row + 1, out);
+            values.par_chunks_mut(len).enumerate().for_each(widen);
+        }
+        values
+    }
+
+    /// The same tensor in another form, rounded to it; itself where it has that form, or where `format` is f32: widening
+    /// is exact and happens at use.
+    ///
+    /// Vectors stay as they are: they are few and belong to norms and biases.
+    pub(crate) fn rounded(self, format: Format) -> Self {
+        if format == self.format || format == Format::F32 || self.shape.len() < 2 {
+            return self;
+        }
+        Self::from_f32(&self.to_f32(), &self.shape, format)
+    }
+}
