@@ -1,6 +1,7 @@
 //! Requests to the hub: the token goes to the hub alone, redirects are followed by hand, answers are bounded.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -156,7 +157,12 @@ impl<'a> Client<'a> {
         if let Some(token) = self.token.filter(|_| address.origin() == self.endpoint.origin()) {
             request = request.header("authorization", token.header());
         }
-        request.call().map_err(|error| broken(address.host(), error))
+        request.call().map_err(|error| match error {
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                untrusted(address.host(), error).into()
+            }
+            error => broken(address.host(), error),
+        })
     }
 
     fn redirected(&self, from: &Address, response: &Response<Body>) -> Result<Address, CliError> {
@@ -174,7 +180,11 @@ impl<'a> Client<'a> {
         let code = response.status().as_u16();
         match code {
             200 | 206 | 416 => Ok(response),
-            401 | 403 | 404 => Err(self.refused(address, code, &response).into()),
+            401 | 403 | 404 if address.origin() == self.endpoint.origin() => {
+                Err(self.refused(address, code, &response).into())
+            }
+            // Addresses that the hub redirects to are signed for a while: the next request gets a new one.
+            401 | 403 | 404 => Err(Failure::Passing(refused_elsewhere(address, code), None)),
             408 | 425 | 429 | 500.. => {
                 let error = CliError::system(format!("{}: the server answers {code}", address.host()))
                     .help("the server has trouble; run the same command later to continue");
@@ -187,13 +197,6 @@ impl<'a> Client<'a> {
     /// What a refusal means: the hub says so in a header of its own.
     fn refused(&self, address: &Address, code: u16, response: &Response<Body>) -> CliError {
         let (repo, revision) = (self.repo, self.revision);
-        if address.origin() != self.endpoint.origin() {
-            return CliError::data(format!(
-                "{}: the server that keeps the files answers {code}",
-                address.host()
-            ))
-            .help("run the same command again to continue");
-        }
         match (code, header(response, "x-error-code")) {
             (404, Some("RevisionNotFound")) => {
                 CliError::data(format!("{repo}: there is no revision `{revision}` (404)"))
@@ -211,16 +214,11 @@ impl<'a> Client<'a> {
 
     fn access_help(&self) -> String {
         let page = format!("{}/{}", self.endpoint.to_string().trim_end_matches('/'), self.repo);
-        match self.token {
-            Some(_) => format!(
-                "check the name, ask for access on {page} if the repository is gated, and see that the token in \
-                 HF_TOKEN is valid and may read it"
-            ),
-            None => format!(
-                "check the name; for a gated or private repository ask for access on {page} and set HF_TOKEN to a \
-                 token of your account"
-            ),
-        }
+        let token = match self.token {
+            Some(_) => "see that the token in HF_TOKEN is valid and may read it",
+            None => "set HF_TOKEN to a token of your account",
+        };
+        format!("check the name; if the repository is gated or private, ask for access on {page} and {token}")
     }
 }
 
@@ -239,6 +237,14 @@ pub(crate) fn broken(host: &str, error: ureq::Error) -> Failure {
     if passes { Failure::Passing(error, None) } else { Failure::Final(error) }
 }
 
+/// A server that does not prove to be the one asked for.
+fn untrusted(host: &str, source: io::Error) -> CliError {
+    let error = anyhow::Error::new(source).context(format!("{host}: no secure connection is possible"));
+    CliError::new(ExitStatus::System, error).help(
+        "check HF_ENDPOINT; where a proxy reads along, point SSL_CERT_FILE to a PEM file with its root certificate",
+    )
+}
+
 /// A header's value, if it is plain text.
 pub(crate) fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
     response.headers().get(name)?.to_str().ok()
@@ -246,6 +252,11 @@ pub(crate) fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r
 
 fn bad_server(message: String) -> CliError {
     CliError::system(message).help("check HF_ENDPOINT and the proxy settings")
+}
+
+fn refused_elsewhere(address: &Address, code: u16) -> CliError {
+    let message = format!("{}: the server that the hub sends us to refuses access ({code})", address.host());
+    CliError::data(message).help("run the same command later to continue")
 }
 
 fn asked_wait(response: &Response<Body>) -> Option<Duration> {
@@ -277,15 +288,18 @@ fn agent(environment: &Environment) -> Result<ureq::Agent, CliError> {
 
 /// The root certificates in a PEM file.
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
-    let pem = fs::read(path).map_err(|error| CliError::read(ExitStatus::Usage, path, error))?;
+    let help = "point SSL_CERT_FILE to a file of root certificates, or unset it";
+    let unread = |error| CliError::read(ExitStatus::Usage, path, error).help(help);
+    let pem = fs::read(path).map_err(unread)?;
     let items = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
     });
     let certificates: Vec<_> = items.collect();
     if certificates.is_empty() {
-        return Err(CliError::usage(format!("{}: there is no PEM certificate in it", path.display()))
-            .help("point SSL_CERT_FILE to a file of root certificates, or unset it"));
+        return Err(
+            CliError::usage(format!("{}: there is no PEM certificate in it", path.display())).help(help)
+        );
     }
     Ok(certificates)
 }

@@ -113,7 +113,8 @@ pub(crate) fn select<T>(files: impl IntoIterator<Item = (String, T)>) -> Vec<(St
 fn role(name: &str) -> Option<Role> {
     let torch = name.starts_with("pytorch_model");
     match name {
-        _ if name.contains('/') => None,
+        // In a folder, or in a place of its own on some systems: `c:model.gguf`.
+        _ if name.contains(['/', ':']) => None,
         _ if SMALL_FILES.contains(&name) => Some(Role::Small),
         ADAPTER_WEIGHTS => Some(Role::Adapter),
         _ if name.ends_with(".safetensors") => Some(Role::Weights(Format::Safetensors)),
@@ -151,13 +152,14 @@ fn checked(raw: RawFile) -> Result<RemoteFile, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn names(files: &[&str]) -> Vec<String> {
         let siblings: Vec<_> = files
             .iter()
-            .map(|name| serde_json::json!({ "rfilename": name, "size": 1, "blobId": "a".repeat(40) }))
+            .map(|name| json!({ "rfilename": name, "size": 1, "blobId": "a".repeat(40) }))
             .collect();
-        let answer = serde_json::json!({ "sha": "c".repeat(40), "siblings": siblings }).to_string();
+        let answer = json!({ "sha": "c".repeat(40), "siblings": siblings }).to_string();
         let listing = parse(answer.as_bytes()).expect("a good answer");
         listing.files.into_iter().map(|file| file.name).collect()
     }
@@ -174,6 +176,7 @@ mod tests {
             "model.safetensors.index.json",
             "model-00001-of-00001.safetensors",
             "onnx/model.safetensors",
+            "c:model.safetensors",
             "tokenizer.json",
             "config.json",
         ];
@@ -190,9 +193,10 @@ mod tests {
 
     #[test]
     fn large_files_are_checked_by_sha256() {
-        let lfs = serde_json::json!({ "sha256": "b".repeat(64), "size": 5 });
-        let file = serde_json::json!({ "rfilename": "model.safetensors", "size": 5, "blobId": "a".repeat(40), "lfs": lfs });
-        let answer = serde_json::json!({ "sha": "c".repeat(40), "siblings": [file] }).to_string();
+        let lfs = json!({ "sha256": "b".repeat(64), "size": 5 });
+        let blob = "a".repeat(40);
+        let file = json!({ "rfilename": "model.safetensors", "size": 5, "blobId": blob, "lfs": lfs });
+        let answer = json!({ "sha": "c".repeat(40), "siblings": [file] }).to_string();
         let listing = parse(answer.as_bytes()).expect("a good answer");
         assert_eq!(listing.files[0].digest.hex(), "b".repeat(64));
         assert_eq!(listing.bytes, 5);
@@ -202,19 +206,13 @@ mod tests {
     fn bad_answers_are_refused_with_the_reason() {
         let (sha, blob) = ("c".repeat(40), "a".repeat(40));
         for (answer, expected) in [
-            (serde_json::json!({ "sha": "../x", "siblings": [] }), "sha"),
-            (serde_json::json!({ "siblings": [] }), "sha"),
-            (serde_json::json!({ "sha": sha, "siblings": [{ "rfilename": "../x.bin" }] }), "../x.bin"),
+            (json!({ "sha": "../x", "siblings": [] }), "sha"),
+            (json!({ "siblings": [] }), "sha"),
+            (json!({ "sha": sha, "siblings": [{ "rfilename": "../x.bin" }] }), "../x.bin"),
+            (json!({ "sha": sha, "siblings": [{ "rfilename": "config.json", "size": 1 }] }), "blobId"),
+            (json!({ "sha": sha, "siblings": [{ "rfilename": "config.json", "blobId": blob }] }), "size"),
             (
-                serde_json::json!({ "sha": sha, "siblings": [{ "rfilename": "config.json", "size": 1 }] }),
-                "blobId",
-            ),
-            (
-                serde_json::json!({ "sha": sha, "siblings": [{ "rfilename": "config.json", "blobId": blob }] }),
-                "size",
-            ),
-            (
-                serde_json::json!({ "sha": sha, "siblings": [
+                json!({ "sha": sha, "siblings": [
                     { "rfilename": "a.gguf", "blobId": blob, "size": u64::MAX },
                     { "rfilename": "b.gguf", "blobId": blob, "size": 1 },
                 ] }),

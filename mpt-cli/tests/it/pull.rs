@@ -203,12 +203,40 @@ fn a_server_in_trouble_is_asked_again() {
 }
 
 #[test]
-fn a_server_that_says_nothing_is_given_up() {
-    let server = Server::start(|_, _| Reply { linger: Duration::from_secs(60), ..Reply::ok("{}").cut(0) });
-    let home = home();
+fn a_server_that_falls_silent_is_asked_again() {
+    let (home, server) = (home(), stalling());
     let run = finish(pull(home.path(), &server.url, &[]).env("HF_HUB_DOWNLOAD_TIMEOUT", "1"));
-    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stderr.contains("timeout"), "{}", run.stderr);
+    assert_model(&snapshot(home.path()));
+}
+
+#[test]
+fn a_server_in_lasting_trouble_is_given_up() {
+    let server = Server::start(|_, _| Reply::status(503).with("retry-after", "0"));
+    let home = home();
+    let run = pulled(home.path(), &server, &[]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert!(run.stderr.contains("error: 127.0.0.1: the server answers 503"), "{}", run.stderr);
+    assert_eq!(server.asked().len(), 6);
+}
+
+#[test]
+fn a_signed_address_that_expired_is_asked_for_anew() {
+    let files = model();
+    let store = Server::start(move |asked, before| match before {
+        0 => Reply::status(403),
+        _ => good(&files, asked),
+    });
+    let (files, elsewhere) = (model(), store.url.clone());
+    let hub = Server::start(move |asked, _| match &*asked.path {
+        path if path.ends_with(FIRST) => Reply::status(302).with("location", format!("{elsewhere}{path}")),
+        _ => good(&files, asked),
+    });
+    let home = home();
+    assert_eq!(pulled(home.path(), &hub, &[]).code, 0);
+    assert_model(&snapshot(home.path()));
+    assert_eq!(hub.asked_for(FIRST).len(), 2);
 }
 
 #[test]
@@ -336,6 +364,7 @@ fn wrong_names_are_usage_errors() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_full_disk_says_so() {
     if !Path::new("/dev/full").exists() {
         println!("skipped: no /dev/full here");
@@ -345,7 +374,6 @@ fn a_full_disk_says_so() {
     let blobs = repo(home.path()).join("blobs");
     std::fs::create_dir_all(&blobs).expect("creatable");
     let hash = hash(&bytes_of(&model(), FIRST), true);
-    #[cfg(unix)]
     std::os::unix::fs::symlink("/dev/full", blobs.join(format!("{hash}.incomplete"))).expect("linkable");
     let run = pulled(home.path(), &server, &[]);
     assert_eq!(run.code, 4, "{}", run.stderr);
