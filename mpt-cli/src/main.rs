@@ -21,6 +21,7 @@
 
 mod commands;
 mod exit;
+mod hub;
 mod machine;
 mod model;
 mod output;

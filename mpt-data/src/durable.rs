@@ -29,6 +29,19 @@ pub fn commit_dir(from: &Path, to: &Path) -> Result<()> {
     sync_dir(parent(to))
 }
 
+/// Gives the finished file `from` its name `to`, after it has reached the disk; a file of that name is replaced.
+///
+/// Both must lie in the same file system.
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub fn commit_file(from: &Path, to: &Path) -> Result<()> {
+    let file = File::open(from).map_err(Error::io(from, "opening"))?;
+    file.sync_all().map_err(Error::io(from, "syncing"))?;
+    fs::rename(from, to).map_err(Error::io(to, "renaming a file to this name"))?;
+    sync_dir(parent(to))
+}
+
 /// A file being written aside; it takes its name only by [`AtomicFile::commit`].
 ///
 /// Its temporary name is fixed (`.NAME.tmp` beside it), so that what a killed process left is overwritten.

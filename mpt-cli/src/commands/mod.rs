@@ -10,6 +10,7 @@ mod eval;
 mod generate;
 mod grad;
 mod info;
+mod pull;
 mod quickstart;
 mod score;
 mod tokenizer;
@@ -17,6 +18,7 @@ mod train;
 
 commands! {
     quickstart => Quickstart,
+    pull => Pull,
     tokenizer => Tokenizer,
     data => Data,
     train => Train,

@@ -5,6 +5,7 @@ mod job;
 mod killed;
 mod main_job;
 mod models;
+mod pull;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,0 +1,136 @@
+//! Web addresses: `http` and `https` only, what a redirect may lead to, and which addresses are one server.
+
+use std::fmt;
+
+use ureq::http::Uri;
+
+/// The address of something on a web server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address(Uri);
+
+/// A server, as far as secrets are concerned: scheme, host, port.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    secure: bool,
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    /// An absolute address. The error says what was expected, and does not quote the text, which may hold a secret.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let uri: Uri = text.parse().map_err(|_| "it is not a web address")?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err("only http:// and https:// are supported");
+        }
+        match uri.authority() {
+            Some(authority) if authority.as_str().contains('@') => Err("it holds a user name"),
+            Some(authority) if !authority.host().is_empty() => Ok(Self(uri)),
+            _ => Err("it names no host"),
+        }
+    }
+
+    /// Where a `Location` seen at this address leads: an absolute address or a relative one.
+    pub(crate) fn join(&self, location: &str) -> Result<Self, &'static str> {
+        let scheme = self.0.scheme_str().unwrap_or("https");
+        let authority = self.0.authority().map_or("", |authority| authority.as_str());
+        if location.contains("://") && !location.starts_with(['/', '?', '.']) {
+            Self::parse(location)
+        } else if location.starts_with("//") {
+            Self::parse(&format!("{scheme}:{location}"))
+        } else if location.starts_with('/') {
+            Self::parse(&format!("{scheme}://{authority}{location}"))
+        } else {
+            let folder = self.0.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+            Self::parse(&format!("{scheme}://{authority}{folder}/{location}"))
+        }
+    }
+
+    /// What lies at `path` below it; `path` starts with a slash and is escaped where need be.
+    pub(crate) fn below(&self, path: &str) -> Result<Self, &'static str> {
+        Self::parse(&format!("{}{path}", self.to_string().trim_end_matches('/')))
+    }
+
+    /// The server it is on.
+    pub(crate) fn origin(&self) -> Origin {
+        let secure = self.is_secure();
+        let port = self.0.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        Origin { secure, host: self.host().to_ascii_lowercase(), port }
+    }
+
+    /// Whether nobody on the way can read along.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
+    /// Its host.
+    pub(crate) fn host(&self) -> &str {
+        self.0.host().unwrap_or_default()
+    }
+
+    /// The address as the client library takes it.
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
+    /// Without the query, where signed addresses keep their signature.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = self.0.authority().map_or("", |authority| authority.as_str());
+        write!(f, "{}://{authority}{}", self.0.scheme_str().unwrap_or_default(), self.0.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).expect("a good address")
+    }
+
+    #[test]
+    fn only_plain_web_addresses_are_taken() {
+        for text in ["", "/a", "ftp://a/b", "file:///etc/passwd", "http://", "https://me:secret@a/b", "a b"] {
+            assert!(Address::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn locations_are_absolute_or_relative() {
+        let base = address("https://hub.example/org/name/resolve/main/a.json");
+        let joined = |location: &str| base.join(location).map(|to| to.uri().to_string());
+        assert_eq!(joined("http://cdn.example/x?s=1"), Ok("http://cdn.example/x?s=1".to_owned()));
+        assert_eq!(joined("//cdn.example/x"), Ok("https://cdn.example/x".to_owned()));
+        assert_eq!(joined("/new/a.json?x=://"), Ok("https://hub.example/new/a.json?x=://".to_owned()));
+        assert_eq!(joined("b.json"), Ok("https://hub.example/org/name/resolve/main/b.json".to_owned()));
+        assert!(joined("ftp://cdn.example/x").is_err());
+        assert!(joined("https://me@cdn.example/x").is_err());
+    }
+
+    #[test]
+    fn paths_go_below_the_endpoint() {
+        for (endpoint, expected) in [
+            ("http://localhost:80", "http://localhost:80/a%2Fb?x=1"),
+            ("https://mirror.example/hf", "https://mirror.example/hf/a%2Fb?x=1"),
+        ] {
+            let below = address(endpoint).below("/a%2Fb?x=1").expect("a good address");
+            assert_eq!(below.uri().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_server_is_scheme_host_and_port() {
+        let origin = |text| address(text).origin();
+        assert_eq!(origin("https://Hub.example/a"), origin("https://hub.example:443/b"));
+        assert_ne!(origin("https://hub.example/"), origin("http://hub.example/"));
+        assert_ne!(origin("https://hub.example/"), origin("https://hub.example:8443/"));
+        assert_ne!(origin("https://hub.example/"), origin("https://cdn.hub.example/"));
+    }
+
+    #[test]
+    fn signatures_are_not_shown() {
+        assert_eq!(address("https://cdn.example/x?Signature=abc").to_string(), "https://cdn.example/x");
+    }
+}

@@ -1,0 +1,27 @@
+//! Errors of the disk that takes the downloads: exit code 4, whatever they are, and what to do.
+
+use std::io;
+use std::path::Path;
+
+use crate::exit::{CliError, ExitStatus};
+
+/// A file or folder that cannot be read or written.
+pub(crate) fn error(path: &Path, source: io::Error) -> CliError {
+    let help = match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or choose another place with HF_HUB_CACHE or `--dir`; then run the same command again to \
+             continue"
+        }
+        _ => "see that the folder can be written to, or choose another with HF_HUB_CACHE or `--dir`",
+    };
+    let error = anyhow::Error::new(source).context(format!("{}: cannot be read or written", path.display()));
+    CliError::new(ExitStatus::System, error).help(help)
+}
+
+/// The same for what [`mpt_data::durable`] found.
+pub(crate) fn durable(failed: mpt_data::Error) -> CliError {
+    match failed {
+        mpt_data::Error::Io { path, source, .. } => error(&path, source),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,193 @@
+//! Where files go: the cache that all clients of the hub share, or a plain folder.
+//!
+//! The cache keeps each file once, under its hash, and a folder of links for each commit:
+//!
+//! ```text
+//! models--org--name/blobs/<hash>
+//! models--org--name/snapshots/<commit>/config.json -> ../../blobs/<hash>
+//! models--org--name/refs/main                      the commit of a branch or tag
+//! .locks/models--org--name/<hash>.lock             held while a file is downloaded
+//! ```
+//!
+//! A name in `refs` is written last: what it leads to is whole.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use mpt_data::durable;
+
+use crate::exit::CliError;
+use crate::hub::client::Client;
+use crate::hub::disk;
+use crate::hub::listing::RemoteFile;
+use crate::hub::name::Revision;
+use crate::hub::retry::{go_on, sleep};
+use crate::hub::{Repo, Request};
+
+/// How often a lock that another process holds is tried again.
+const LOCK_EVERY: Duration = Duration::from_millis(200);
+
+/// Where the files of one commit go.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// The shared cache.
+    Cache {
+        /// Where its locks for this repository are.
+        locks: PathBuf,
+        /// The repository's folder in it.
+        repo: PathBuf,
+        /// The commit.
+        commit: String,
+    },
+    /// A folder that holds the files themselves.
+    Folder(PathBuf),
+}
+
+impl Place {
+    /// The place that was asked for.
+    pub(crate) fn new(request: &Request, cache: &Path, commit: &str) -> Self {
+        match &request.dir {
+            Some(dir) => Self::Folder(dir.clone()),
+            None => Self::Cache {
+                locks: cache.join(".locks").join(request.repo.folder()),
+                repo: repo_folder(cache, &request.repo),
+                commit: commit.to_owned(),
+            },
+        }
+    }
+
+    /// The folder with the files under their own names.
+    pub(crate) fn folder(&self) -> PathBuf {
+        match self {
+            Self::Cache { repo, commit, .. } => snapshot(repo, commit),
+            Self::Folder(dir) => dir.clone(),
+        }
+    }
+
+    /// Makes the folders.
+    pub(crate) fn prepare(&self) -> Result<(), CliError> {
+        let make = |dir: &Path| durable::make_dir(dir).map_err(disk::durable);
+        if let Self::Cache { locks, repo, .. } = self {
+            make(locks)?;
+            make(&repo.join("blobs"))?;
+        }
+        make(&self.folder())
+    }
+
+    /// Where a file's bytes are when all have arrived.
+    pub(crate) fn target(&self, file: &RemoteFile) -> PathBuf {
+        match self {
+            Self::Cache { repo, .. } => repo.join("blobs").join(file.digest.hex()),
+            Self::Folder(dir) => dir.join(&file.name),
+        }
+    }
+
+    /// Where they are until then.
+    pub(crate) fn partial(&self, file: &RemoteFile) -> PathBuf {
+        let mut path = self.target(file).into_os_string();
+        path.push(INCOMPLETE);
+        path.into()
+    }
+
+    /// Whether the file is there already. What the cache holds under a hash was checked when it came; a file in a
+    /// folder is checked now.
+    pub(crate) fn holds(&self, file: &RemoteFile, stop: &AtomicBool) -> Result<bool, CliError> {
+        let target = self.target(file);
+        if !fs::metadata(&target).is_ok_and(|data| data.is_file() && data.len() == file.size) {
+            return Ok(false);
+        }
+        if matches!(self, Self::Cache { .. }) {
+            return Ok(true);
+        }
+        let matches = file.digest.matches(&target, file.size, || go_on(stop).is_ok());
+        let matches = matches.map_err(|error| disk::error(&target, error))?;
+        go_on(stop)?;
+        Ok(matches == Some(true))
+    }
+
+    /// Waits until no other process downloads the file; returns the lock, and whether there was a wait.
+    pub(crate) fn lock(&self, file: &RemoteFile, client: &Client<'_>) -> Result<(File, bool), CliError> {
+        let path = match self {
+            Self::Cache { locks, .. } => locks.join(format!("{}.lock", file.digest.hex())),
+            Self::Folder(dir) => dir.join(".mpt-pull.lock"),
+        };
+        let mut waited = false;
+        loop {
+            if let Some(lock) = durable::lock(&path).map_err(disk::durable)? {
+                return Ok((lock, waited));
+            }
+            if !waited {
+                client
+                    .log()
+                    .info(format_args!("{}: waiting for another process that downloads it", file.name));
+            }
+            waited = true;
+            sleep(LOCK_EVERY, client.stop())?;
+        }
+    }
+
+    /// Gives a file that is there its own name.
+    pub(crate) fn link(&self, file: &RemoteFile) -> Result<(), CliError> {
+        let Self::Cache { repo, commit, .. } = self else { return Ok(()) };
+        let name = snapshot(repo, commit).join(&file.name);
+        let blob = Path::new("../../blobs").join(file.digest.hex());
+        if fs::read_link(&name).is_ok_and(|to| to == blob) {
+            return Ok(());
+        }
+        let aside = name.with_file_name(format!(".{}.tmp", file.name));
+        let linked = remove_if_there(&aside)
+            .and_then(|()| link(&blob, &aside))
+            .and_then(|()| fs::rename(&aside, &name));
+        linked.map_err(|error| disk::error(&name, error))
+    }
+
+    /// Everything is there: says which commit the revision is, for use offline.
+    pub(crate) fn finish(&self, revision: &Revision) -> Result<(), CliError> {
+        let Self::Cache { repo, commit, .. } = self else { return Ok(()) };
+        let path = reference(repo, revision);
+        let known = fs::read_to_string(&path).is_ok_and(|text| text.trim() == commit);
+        if known || revision.as_str() == commit {
+            return Ok(());
+        }
+        durable::write_file(&path, commit.as_bytes()).map_err(disk::durable)
+    }
+}
+
+/// What a partial file's name ends with.
+pub(crate) const INCOMPLETE: &str = ".incomplete";
+
+/// A repository's folder in the cache.
+pub(crate) fn repo_folder(cache: &Path, repo: &Repo) -> PathBuf {
+    cache.join(repo.folder())
+}
+
+/// The folder of one commit.
+pub(crate) fn snapshot(repo_folder: &Path, commit: &str) -> PathBuf {
+    repo_folder.join("snapshots").join(commit)
+}
+
+/// The file that holds the commit of a branch or tag.
+pub(crate) fn reference(repo_folder: &Path, revision: &Revision) -> PathBuf {
+    repo_folder.join("refs").join(revision.as_str())
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn link(to: &Path, at: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(to, at)
+}
+
+/// Links need special rights here: the file gets a second name instead.
+#[cfg(not(unix))]
+fn link(to: &Path, at: &Path) -> io::Result<()> {
+    fs::hard_link(at.with_file_name(to), at)
+}
