@@ -119,6 +119,7 @@ impl From<mpt_core::Error> for CliError {
             E::Io { source, .. } => io_status(source, ExitStatus::Data),
             E::TooLong { .. } => ExitStatus::Usage,
             E::Threads { .. } => ExitStatus::System,
+            E::Interrupted => ExitStatus::Interrupted,
             _ => ExitStatus::Data,
         };
         Self::new(status, error)

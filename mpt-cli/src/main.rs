@@ -21,6 +21,7 @@
 
 mod commands;
 mod exit;
+mod export;
 mod hub;
 mod machine;
 mod model;

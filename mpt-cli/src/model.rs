@@ -1,10 +1,11 @@
-//! `--model PATH`: a Hugging Face folder, or the run folder of `mpt train`, whose latest checkpoint it stands for.
+//! `--model PATH`: a Hugging Face folder, a GGUF file, or the run folder of `mpt train`, whose latest checkpoint it
+//! stands for.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mpt_core::{Adapted, Adapter, CausalLm, Format, Weights};
-use mpt_tokenize::Tokenizer;
+use mpt_core::{Adapted, Adapter, CausalLm, Format, MetaArray, Metadata, Weights};
+use mpt_tokenize::{GgufTokenizer, Tokenizer, token_type};
 
 use crate::exit::CliError;
 use crate::settings::Context;
@@ -12,7 +13,7 @@ use crate::settings::Context;
 /// The model to use.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// Model folder, or the run folder of `mpt train`
+    /// Model folder, GGUF file, or run folder of `mpt train`
     #[arg(long, value_name = "PATH")]
     pub(crate) model: PathBuf,
     /// Format of weights and computation
@@ -78,8 +79,9 @@ impl AdaptedArgs {
             None => CausalLm::new(weights.config(), &weights)?,
         };
         let tokenizer = tokenizer(&weights)?;
+        let stop_ids = stop_ids(&weights, tokenizer.as_ref())?;
         let path = weights.path().to_owned();
-        Ok(Model { lm, tokenizer, path, load_seconds: began.elapsed().as_secs_f64() })
+        Ok(Model { lm, tokenizer, stop_ids, path, load_seconds: began.elapsed().as_secs_f64() })
     }
 }
 
@@ -89,8 +91,10 @@ pub(crate) struct Model {
     pub(crate) lm: CausalLm,
     /// Its tokenizer.
     pub(crate) tokenizer: Option<Tokenizer>,
+    /// The ids that end a text.
+    pub(crate) stop_ids: Vec<u32>,
     /// Its folder or file.
-    pub(crate) path: PathBuf,
+    path: PathBuf,
     /// Seconds that loading took.
     pub(crate) load_seconds: f64,
 }
@@ -112,8 +116,39 @@ pub(crate) fn open(path: &Path) -> Result<Weights, CliError> {
     Ok(Weights::open(checkpoint.as_deref().unwrap_or(path))?)
 }
 
-/// The tokenizer in a model's folder, if there is one.
+/// The tokenizer in a model's folder or GGUF file, if there is one.
 pub(crate) fn tokenizer(weights: &Weights) -> Result<Option<Tokenizer>, CliError> {
+    if let Some(metadata) = weights.metadata() {
+        return gguf_tokenizer(metadata, weights.path());
+    }
     let path = weights.path().join("tokenizer.json");
     if path.exists() { Ok(Some(Tokenizer::from_file(&path)?)) } else { Ok(None) }
+}
+
+fn gguf_tokenizer(metadata: &Metadata, path: &Path) -> Result<Option<Tokenizer>, CliError> {
+    let Some(kind) = metadata.text("tokenizer.ggml.model") else { return Ok(None) };
+    let pre = metadata.text("tokenizer.ggml.pre").unwrap_or("default");
+    if kind != "gpt2" || !["mpt", "gpt-2", "default"].contains(&pre) {
+        let found = format!("{}: the tokenizer is `{kind}` with the splitting of `{pre}`", path.display());
+        return Err(CliError::data(found).help("MPT's is `gpt2` with that of `mpt`; convert the model again"));
+    }
+    let texts = |key: &str| {
+        let texts = metadata.array(key).and_then(MetaArray::texts).map(Iterator::collect::<Vec<_>>);
+        texts.ok_or_else(|| CliError::data(format!("{}: no list of texts `{key}`", path.display())))
+    };
+    let types = metadata.array("tokenizer.ggml.token_type").and_then(MetaArray::ints).map(Iterator::collect);
+    let tokens = texts("tokenizer.ggml.tokens")?;
+    let token_types = types.unwrap_or_else(|| vec![token_type::NORMAL; tokens.len()]);
+    let parts = GgufTokenizer { tokens, token_types, merges: texts("tokenizer.ggml.merges")? };
+    Ok(Some(Tokenizer::from_gguf(&parts, path)?))
+}
+
+/// The ids that end a text, from the model's files.
+fn stop_ids(weights: &Weights, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>, CliError> {
+    let Some(metadata) = weights.metadata() else {
+        return Ok(mpt_infer::stop_ids(weights.path(), tokenizer)?);
+    };
+    let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
+    let ids: Vec<u32> = keys.iter().filter_map(|key| u32::try_from(metadata.int(key)?).ok()).collect();
+    if ids.is_empty() { Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect()) } else { Ok(ids) }
 }

@@ -153,6 +153,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The caller ended the work.
+    #[error("interrupted; nothing was left half-written")]
+    Interrupted,
     /// The tensor library failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

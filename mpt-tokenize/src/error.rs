@@ -49,6 +49,9 @@ pub enum Error {
         /// What it must be.
         expected: String,
     },
+    /// A tokenizer has no place in a GGUF file.
+    #[error("the tokenizer cannot be written to GGUF: {0}")]
+    Gguf(String),
     /// Training failed.
     #[error("cannot train a tokenizer: {0}")]
     Train(String),

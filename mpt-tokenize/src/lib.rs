@@ -4,11 +4,13 @@
 //! byte-level BPE in the GPT-NeoX style, the one all MPT models were trained with.
 
 mod error;
+mod gguf;
 mod stream;
 mod tokenizer;
 mod train;
 
 pub use error::{Error, Result};
+pub use gguf::{GgufTokenizer, token_type};
 pub use stream::StreamDecoder;
 pub use tokenizer::{TokenId, Tokenizer};
 pub use train::{END_OF_TEXT, PADDING, TrainConfig, train};

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use mpt_infer::{FinishReason, GenerateParams, SamplingParams, StopStrings, generate, stop_ids};
+use mpt_infer::{FinishReason, GenerateParams, SamplingParams, StopStrings, generate};
 use mpt_tokenize::{StreamDecoder, Tokenizer};
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         if index > 0 {
             ctx.out.text("\n---")?;
         }
-        let params = params(&args, &model, ctx.seed.unwrap_or(0) + u64::from(index))?;
+        let params = params(&args, &model, ctx.seed.unwrap_or(0) + u64::from(index));
         let choice = one(&model, &prompt, &params, tokenizer, &args.stop, ctx)?;
         completion += choice.ids.len();
         prefill += choice.prefill_seconds;
@@ -118,8 +118,8 @@ fn prompt_ids<'a>(prompt: &Prompt, model: &'a Model) -> Result<(Vec<u32>, Option
     Ok((ids, Some(tokenizer)))
 }
 
-fn params(args: &Args, model: &Model, seed: u64) -> Result<GenerateParams, CliError> {
-    Ok(GenerateParams {
+fn params(args: &Args, model: &Model, seed: u64) -> GenerateParams {
+    GenerateParams {
         max_new_tokens: args.max_new_tokens,
         sampling: SamplingParams {
             temperature: args.temperature,
@@ -129,10 +129,10 @@ fn params(args: &Args, model: &Model, seed: u64) -> Result<GenerateParams, CliEr
             repetition_penalty: args.repetition_penalty,
             seed,
         },
-        stop_ids: stop_ids(&model.path, model.tokenizer.as_ref())?,
+        stop_ids: model.stop_ids.clone(),
         num_ids: model.tokenizer.as_ref().map(Tokenizer::num_ids),
         max_seq_len: args.max_seq_len,
-    })
+    }
 }
 
 struct Choice {

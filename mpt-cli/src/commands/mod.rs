@@ -5,11 +5,13 @@ use crate::settings::Context;
 
 mod bench;
 mod completions;
+mod convert;
 mod data;
 mod eval;
 mod generate;
 mod grad;
 mod info;
+mod merge;
 mod pull;
 mod quickstart;
 mod score;
@@ -26,6 +28,8 @@ commands! {
     generate => Generate,
     score => Score,
     grad => Grad,
+    convert => Convert,
+    merge => Merge,
     info => Info,
     bench => Bench,
     completions => Completions,

@@ -37,6 +37,14 @@ impl MptConfig {
     }
 }
 
+impl MptConfig {
+    /// Whether `key` is a key of a `config.json` that this crate reads.
+    pub(crate) fn knows_key(key: &str) -> bool {
+        serde_json::from_value::<RawMptConfig>(serde_json::json!({ key: null }))
+            .is_ok_and(|raw| raw.other.is_empty())
+    }
+}
+
 /// Keys of `config.json` as written, before any check.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct RawMptConfig {

@@ -4,6 +4,7 @@
 //! the tensor: lengths and offsets are checked against the file before use, nothing in a file is run, and nothing is
 //! allocated beyond the size of the file's headers and a constant.
 
+mod convert;
 mod format;
 mod gguf;
 mod mmap;
@@ -13,6 +14,7 @@ mod safetensors;
 mod stored;
 mod write;
 
+pub use convert::{ConvertOptions, Converted, OnBytes, config_json, write_gguf, write_hf};
 pub use format::Format;
 pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};
 pub(crate) use mmap::read_text;

@@ -182,28 +182,33 @@ impl Weights {
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`].
     pub fn stored(&self, name: &str, expected: Option<&[usize]>) -> Result<StoredTensor> {
-        let Some(&at) = self.tensors.get(name) else {
-            return Err(Error::MissingTensor { path: self.path.clone(), name: name.to_owned() });
-        };
-        let (path, entry) = (&self.files[at.0].path, self.entry(at));
+        let (path, entry, format) = self.place(name)?;
         if let Some(expected) = expected.filter(|&expected| expected != entry.shape) {
             let (actual, expected) = (entry.shape.clone(), expected.to_vec());
-            return Err(Error::TensorShape { path: path.clone(), name: name.to_owned(), actual, expected });
+            return Err(Error::TensorShape {
+                path: path.to_owned(),
+                name: name.to_owned(),
+                actual,
+                expected,
+            });
         }
+        let map = &self.files[self.tensors[name].0].map;
+        let stored = StoredTensor::mapped(map, entry.range.clone(), format, &entry.shape);
+        Ok(stored.rounded(self.round_to))
+    }
+
+    /// File, place and form of a tensor as it is stored.
+    pub(crate) fn place(&self, name: &str) -> Result<(&Path, &FileTensor, Format)> {
+        let missing = || Error::MissingTensor { path: self.path.clone(), name: name.to_owned() };
+        let at = *self.tensors.get(name).ok_or_else(missing)?;
+        let (path, entry) = (&self.files[at.0].path, self.entry(at));
         let format = entry.format.ok_or_else(|| Error::TensorDtype {
             path: path.clone(),
             name: name.to_owned(),
             actual: entry.dtype.clone(),
             expected: "F32, F16 or BF16",
         })?;
-        let stored = StoredTensor::mapped(&self.files[at.0].map, entry.range.clone(), format, &entry.shape);
-        Ok(stored.rounded(self.round_to))
-    }
-
-    /// Where the bytes of a tensor lie, for readers that do not want them mapped: file, first byte, form.
-    pub(crate) fn place(&self, name: &str) -> Option<(&Path, &FileTensor)> {
-        let at = *self.tensors.get(name)?;
-        Some((&self.files[at.0].path, self.entry(at)))
+        Ok((path, entry, format))
     }
 
     fn entry(&self, (file, place): (usize, usize)) -> &FileTensor {

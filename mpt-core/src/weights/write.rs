@@ -8,6 +8,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde_json::{Map, Value, json};
 
+use super::format::Format;
 use crate::error::{Error, Result};
 use crate::ops::host_slice;
 
@@ -23,7 +24,8 @@ pub fn write_safetensors<'a>(
     path: &Path,
     tensors: impl Iterator<Item = (&'a str, &'a Tensor)> + Clone,
 ) -> Result<()> {
-    let header = header(tensors.clone());
+    let entries = tensors.clone().map(|(name, tensor)| (name, tensor.dims()));
+    let header = header(entries, Format::F32);
     let file = File::create(path).map_err(Error::io(path, "creating"))?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
     let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path, "writing"));
@@ -44,18 +46,28 @@ fn as_f32(tensor: &Tensor) -> Result<Cow<'_, Tensor>> {
     Ok(Cow::Owned(tensor.contiguous()?))
 }
 
-fn header<'a>(tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> String {
+/// The header of a file of tensors of one form: name and shape of each, in the order of their data.
+pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, &'a [usize])>, format: Format) -> String {
     let mut entries = Map::new();
     // transformers refuses a file without this mark
     entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut offset = 0;
-    for (name, tensor) in tensors {
-        let end = offset + 4 * tensor.elem_count();
-        let entry = json!({ "dtype": "F32", "shape": tensor.dims(), "data_offsets": [offset, end] });
+    for (name, shape) in tensors {
+        let end = offset + format.block_bytes() * shape.iter().product::<usize>();
+        let entry = json!({ "dtype": dtype_name(format), "shape": shape, "data_offsets": [offset, end] });
         entries.insert(name.to_owned(), entry);
         offset = end;
     }
     let mut text = Value::Object(entries).to_string();
     text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len())); // data starts aligned
     text
+}
+
+/// A plain form as safetensors spells it.
+fn dtype_name(format: Format) -> &'static str {
+    match format {
+        Format::F16 => "F16",
+        Format::BF16 => "BF16",
+        _ => "F32",
+    }
 }

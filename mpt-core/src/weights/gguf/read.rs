@@ -108,6 +108,11 @@ impl TensorHeader {
     }
 }
 
+/// A number of 32 bits as the shortest decimal that stands for it: 1e-5, not 9.999999747378752e-6.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
 fn part(data: usize, offset: usize, bytes: usize, end: usize) -> Option<Range<usize>> {
     let start = data.checked_add(offset)?;
     let range = start..start.checked_add(bytes)?;
@@ -184,7 +189,7 @@ impl Reader<'_> {
             3 => MetaValue::Int(i16::from_le_bytes(self.array()?).into()),
             U32 => MetaValue::Int(u32::from_le_bytes(self.array()?).into()),
             I32 => MetaValue::Int(i32::from_le_bytes(self.array()?).into()),
-            6 => MetaValue::Float(f32::from_le_bytes(self.array()?).into()),
+            6 => MetaValue::Float(shortest(f32::from_le_bytes(self.array()?))),
             7 => match self.array()? {
                 [0] => MetaValue::Bool(false),
                 [1] => MetaValue::Bool(true),

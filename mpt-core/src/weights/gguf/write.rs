@@ -106,7 +106,7 @@ fn text(value: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming a key that llama.cpp's MPT does not have, so that its results would differ.
-pub fn metadata_of(config: &MptConfig, name: &str, format: Format) -> Result<GgufWriter> {
+pub(crate) fn metadata_of(config: &MptConfig, name: &str, format: Format) -> Result<GgufWriter> {
     refuse_unsupported(config)?;
     let attn = &config.attn_config;
     let mut out = GgufWriter::default();

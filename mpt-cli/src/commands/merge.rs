@@ -1,0 +1,52 @@
+//! `mpt merge`: a LoRA adapter folded into its base model.
+
+use std::path::PathBuf;
+
+use mpt_core::{Adapter, ConvertOptions};
+use serde_json::json;
+
+use crate::exit::{CliError, ExitStatus};
+use crate::export::{self, Size};
+use crate::model::{self, Dtype};
+use crate::settings::Context;
+use crate::tui::{Unit, amount};
+
+/// Fold a LoRA adapter into full weights
+///
+/// Every weight becomes W + scale * B A, computed in f32 and rounded once to the form that is written.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  mpt merge --model mpt-7b --adapter run/adapter --out mpt-7b-mine
+  mpt merge --model mpt-7b --adapter run/adapter --out mpt-7b-mine --dtype f32")]
+pub(crate) struct Args {
+    /// The base model
+    #[arg(long, value_name = "BASE")]
+    model: PathBuf,
+    /// The adapter's folder, as peft writes it
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// The folder to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Form of the matrices [default: that of the base model; bf16 where it is quantized]
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
+    /// Begin another weights file beyond this size
+    #[arg(long, value_name = "SIZE", default_value = "5GB")]
+    max_shard_size: Size,
+}
+
+pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+    let format = args.dtype.map(Dtype::format).transpose()?;
+    let weights = model::open(&args.model)?;
+    let adapter = Adapter::open(&args.adapter, weights.config())?;
+    let options =
+        ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };
+    let converted = export::to_folder(&weights, &args.out, &options, ctx)?;
+    let size = amount(Unit::Bytes, converted.bytes);
+    ctx.out.text(format_args!("{}: {size} of {}", args.out.display(), converted.format))?;
+    ctx.out.document(&json!({
+        "path": args.out, "dtype": converted.format.name(), "bytes": converted.bytes, "files": converted.files,
+    }))?;
+    Ok(ExitStatus::Done)
+}

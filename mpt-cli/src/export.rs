@@ -1,0 +1,276 @@
+//! Writing a model out: a folder for transformers or a GGUF file for llama.cpp, whole or not at all.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::Ordering;
+
+use mpt_core::{ConvertOptions, Converted, GgufWriter, Weights, config_json, write_gguf, write_hf};
+use mpt_data::durable;
+use mpt_tokenize::Tokenizer;
+use serde_json::{Map, Value, json};
+
+use crate::exit::{CliError, ExitStatus};
+use crate::model;
+use crate::settings::Context;
+use crate::tui::{Bar, Unit};
+
+/// Files beside the weights that go with a model.
+const COMPANIONS: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
+
+/// A size such as `5GB` or `500MiB`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let factor: u64 = match text[digits..].to_ascii_uppercase().as_str() {
+            "" | "B" => 1,
+            "KB" => 1000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "KIB" => 1 << 10,
+            "MIB" => 1 << 20,
+            "GIB" => 1 << 30,
+            _ => return Err("expected a number with KB, MB, GB, KiB, MiB or GiB".to_owned()),
+        };
+        let number = text[..digits].parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+        number.filter(|&size| size > 0).map(Self).ok_or_else(|| "expected a number above 0".to_owned())
+    }
+}
+
+/// Writes a folder that transformers reads, under its name only when it is whole.
+pub(crate) fn to_folder(
+    weights: &Weights,
+    out: &Path,
+    options: &ConvertOptions<'_>,
+    ctx: &Context,
+) -> Result<Converted, CliError> {
+    refuse_existing(out)?;
+    warn_of_ignored_keys(weights, ctx);
+    let aside = Aside::folder(out)?;
+    let mut converted = progress(weights, ctx, |on_bytes| write_hf(weights, &aside.path, options, on_bytes))?;
+    let original = original_keys(weights)?;
+    let config = config_json(weights.config(), converted.format, Some(&original));
+    write(&aside.path.join("config.json"), config.as_bytes())?;
+    companions(weights, &aside.path)?;
+    durable::commit_dir(&aside.path, out)?;
+    for file in &mut converted.files {
+        *file = out.join(file.file_name().expect("a weights file has a name"));
+    }
+    Ok(converted)
+}
+
+/// Writes the GGUF file of a model with its tokenizer, under its name only when it is whole.
+pub(crate) fn to_gguf(
+    weights: &Weights,
+    out: &Path,
+    options: &ConvertOptions<'_>,
+    ctx: &Context,
+) -> Result<Converted, CliError> {
+    refuse_existing(out)?;
+    let tokenizer = model::tokenizer(weights)?;
+    if tokenizer.is_none() {
+        let path = weights.path().display();
+        ctx.out
+            .log()
+            .warn(format_args!("{path} has no tokenizer.json: llama.cpp will not load the file without one"));
+    }
+    let section = tokenizer.as_ref().map(|tokenizer| Section::new(tokenizer, weights)).transpose()?;
+    let name = weights.path().file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let aside = Aside::file(out)?;
+    let mut describe = |header: &mut GgufWriter| section.iter().for_each(|section| section.write(header));
+    let mut converted = progress(weights, ctx, |on_bytes| {
+        write_gguf(weights, &aside.path, &name, options, &mut describe, on_bytes)
+    })?;
+    durable::commit_file(&aside.path, out)?;
+    converted.files = vec![out.to_owned()];
+    Ok(converted)
+}
+
+/// Runs `work` under a bar; an interrupt ends it between two tensors.
+fn progress(
+    weights: &Weights,
+    ctx: &Context,
+    work: impl FnOnce(mpt_core::OnBytes<'_>) -> mpt_core::Result<Converted>,
+) -> Result<Converted, CliError> {
+    let tensors = weights.config().parameter_shapes().len() as u64;
+    let mut bar = Bar::start(ctx.out.log(), "convert", Unit::Count("tensors"), Some(tensors));
+    let stop = ctx.stop();
+    let converted = work(&mut |_| {
+        bar.advance(1);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    bar.finish();
+    Ok(converted)
+}
+
+/// The output in the making, beside its place; what is left of it goes away unless it was given its name.
+struct Aside {
+    path: PathBuf,
+}
+
+impl Aside {
+    fn folder(out: &Path) -> Result<Self, CliError> {
+        let aside = Self::beside(out)?;
+        durable::make_dir(&aside.path)?;
+        Ok(aside)
+    }
+
+    fn file(out: &Path) -> Result<Self, CliError> {
+        let aside = Self::beside(out)?;
+        if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            durable::make_dir(parent)?;
+        }
+        Ok(aside)
+    }
+
+    /// A hidden name beside `out`; what a killed process left there is removed.
+    fn beside(out: &Path) -> Result<Self, CliError> {
+        let name =
+            out.file_name().ok_or_else(|| CliError::usage(format!("{}: not a name", out.display())))?;
+        let aside = Self { path: out.with_file_name(format!(".{}.partial", name.to_string_lossy())) };
+        aside.remove();
+        Ok(aside)
+    }
+
+    fn remove(&self) {
+        // what is not there needs no removal, and what cannot be removed fails when it is written
+        let _ = if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn refuse_existing(out: &Path) -> Result<(), CliError> {
+    let is_empty_dir = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if !out.exists() || is_empty_dir {
+        return Ok(());
+    }
+    Err(CliError::usage(format!("{}: there is something already", out.display()))
+        .help("name a new place, or remove what is there"))
+}
+
+fn warn_of_ignored_keys(weights: &Weights, ctx: &Context) {
+    let ignored = weights.config().ignored_by_transformers();
+    if !ignored.is_empty() {
+        let keys = ignored.join(", ");
+        ctx.out.log().warn(format_args!("transformers' MPT ignores {keys} and will compute something else"));
+    }
+}
+
+/// Keys of the source's configuration beyond those of the model, such as the ids that end a text.
+fn original_keys(weights: &Weights) -> Result<Map<String, Value>, CliError> {
+    if let Some(metadata) = weights.metadata() {
+        let ids = ["bos", "eos"].into_iter().filter_map(|name| {
+            let id = metadata.int(&format!("tokenizer.ggml.{name}_token_id"))?;
+            Some((format!("{name}_token_id"), json!(id)))
+        });
+        return Ok(ids.collect());
+    }
+    let path = weights.path().join("config.json");
+    let text = fs::read_to_string(&path).map_err(|error| CliError::read(ExitStatus::Data, &path, error))?;
+    Ok(serde_json::from_str(&text).unwrap_or_default())
+}
+
+/// Copies the files that go with the weights, or writes the tokenizer that a GGUF file holds.
+fn companions(weights: &Weights, out: &Path) -> Result<(), CliError> {
+    if weights.metadata().is_some() {
+        return match model::tokenizer(weights)? {
+            Some(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.bytes()),
+            None => Ok(()),
+        };
+    }
+    for name in COMPANIONS {
+        let from = weights.path().join(name);
+        match fs::read(&from) {
+            Ok(bytes) => write(&out.join(name), &bytes)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(CliError::read(ExitStatus::Data, &from, error)),
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    Ok(durable::write_file(path, bytes)?)
+}
+
+/// The tokenizer section of a GGUF file.
+struct Section {
+    parts: mpt_tokenize::GgufTokenizer,
+    /// Key and id of the tokens that have a meaning.
+    ids: Vec<(&'static str, u32)>,
+    chat_template: Option<String>,
+}
+
+impl Section {
+    fn new(tokenizer: &Tokenizer, weights: &Weights) -> Result<Self, CliError> {
+        let parts = tokenizer.to_gguf(weights.config().vocab_size)?;
+        let named = [
+            ("tokenizer.ggml.bos_token_id", "<|endoftext|>"),
+            ("tokenizer.ggml.eos_token_id", "<|endoftext|>"),
+            ("tokenizer.ggml.unknown_token_id", "<|endoftext|>"),
+            ("tokenizer.ggml.padding_token_id", "<|padding|>"),
+            ("tokenizer.ggml.eot_token_id", "<|im_end|>"),
+        ];
+        let ids = named.into_iter().filter_map(|(key, token)| Some((key, tokenizer.id_of(token)?))).collect();
+        Ok(Self { parts, ids, chat_template: chat_template(weights.path()) })
+    }
+
+    fn write(&self, header: &mut GgufWriter) {
+        header.text("tokenizer.ggml.model", "gpt2");
+        header.text("tokenizer.ggml.pre", "mpt");
+        header.texts("tokenizer.ggml.tokens", &self.parts.tokens);
+        header.ints("tokenizer.ggml.token_type", &self.parts.token_types);
+        header.texts("tokenizer.ggml.merges", &self.parts.merges);
+        self.ids.iter().for_each(|&(key, id)| header.int(key, id));
+        header.bool("tokenizer.ggml.add_bos_token", false);
+        if let Some(template) = &self.chat_template {
+            header.text("tokenizer.chat_template", template);
+        }
+    }
+}
+
+/// The chat template of a folder, where it has a single one.
+fn chat_template(dir: &Path) -> Option<String> {
+    let template = fs::read_to_string(dir.join("chat_template.jinja")).ok();
+    template.or_else(|| {
+        let config = fs::read_to_string(dir.join("tokenizer_config.json")).ok()?;
+        let config: Value = serde_json::from_str(&config).ok()?;
+        Some(config["chat_template"].as_str()?.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        let size = |text: &str| text.parse::<Size>().map(|size| size.0);
+        assert_eq!(size("5GB"), Ok(5_000_000_000));
+        assert_eq!(size("2MiB"), Ok(2 << 20));
+        assert_eq!(size("77"), Ok(77));
+        for wrong in ["", "GB", "0", "5TB", "-1", "99999999999999999999GB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Writing the GGUF file that llama.cpp reads.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use super::rows::copy;
+use super::{ConvertOptions, Converted, OnBytes, report};
+use crate::error::{Error, Result};
+use crate::weights::format::Format;
+use crate::weights::gguf::{GgufWriter, metadata_of, padding, to_gguf};
+use crate::weights::open::{TensorInfo, Weights};
+
+/// Writes the file `path`; `name` is the model's, `describe` adds metadata such as the tokenizer's. `on_bytes` hears of the bytes
+/// written.
+///
+/// Vectors are f32 whatever the matrices are, as llama.cpp expects.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming an option that llama.cpp's MPT does not have, and those of the files.
+pub fn write_gguf(
+    weights: &Weights,
+    path: &Path,
+    name: &str,
+    options: &ConvertOptions<'_>,
+    describe: &mut dyn FnMut(&mut GgufWriter),
+    on_bytes: OnBytes<'_>,
+) -> Result<Converted> {
+    let format = options.format_for(weights.matrix_format());
+    if format.is_quantized() {
+        return Err(Error::Unsupported {
+            path: path.to_owned(),
+            field: "dtype",
+            actual: format.to_string(),
+            instead: "writing quantized forms is not built; write f32, f16 or bf16",
+        });
+    }
+    let mut header = metadata_of(weights.config(), name, format)?;
+    describe(&mut header);
+    let tensors = named(weights)?;
+    let form = |tensor: &TensorInfo| if tensor.shape.len() == 1 { Format::F32 } else { format };
+    for (gguf, tensor) in &tensors {
+        header.tensor(gguf, &tensor.shape, form(tensor));
+    }
+    let file = File::create(path).map_err(Error::io(path, "creating"))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    header.write_header(&mut out).map_err(Error::io(path, "writing"))?;
+    let mut total = 0;
+    for (_, tensor) in &tensors {
+        let layer = tensor.name.strip_suffix(".weight");
+        let lora = options.adapter.zip(layer).and_then(|(adapter, layer)| adapter.layer(layer));
+        let bytes = copy(weights, &tensor.name, form(tensor), lora.as_ref(), &mut out)
+            .map_err(|error| error.at(path))?;
+        out.write_all(padding(bytes as usize)).map_err(Error::io(path, "writing"))?;
+        report(on_bytes, bytes)?;
+        total += bytes;
+    }
+    out.flush().map_err(Error::io(path, "writing"))?;
+    Ok(Converted { files: vec![path.to_owned()], format, bytes: total })
+}
+
+/// The model's tensors with llama.cpp's names, in the order of checkpoint names.
+fn named(weights: &Weights) -> Result<Vec<(String, TensorInfo)>> {
+    let expected = weights.config().parameter_shapes();
+    let tensors = weights.tensors().into_iter().filter(|tensor| expected.contains_key(&tensor.name));
+    tensors
+        .map(|tensor| {
+            let gguf = to_gguf(&tensor.name).ok_or_else(|| Error::UnexpectedTensor {
+                path: weights.path().to_owned(),
+                name: tensor.name.clone(),
+                instead: "llama.cpp's MPT has no such tensor; convert with `--to hf`",
+            })?;
+            Ok((gguf, tensor))
+        })
+        .collect()
+}

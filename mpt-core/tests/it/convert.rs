@@ -1,0 +1,177 @@
+//! Weights written out and read back: safetensors in shards, GGUF, and adapters folded in.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use mpt_core::testing::{assert_close, tiny_model};
+use mpt_core::{
+    Adapter, ConvertOptions, Format, LoraConfig, MptConfig, Params, Weights, config_json, write_gguf, write_hf,
+};
+
+use crate::fixtures::{Expected, case};
+
+fn saved(dir: &Path) -> Weights {
+    let (config, params) = tiny_model(1);
+    std::fs::write(dir.join("config.json"), config.to_json()).expect("writable");
+    params.save(&dir.join("model.safetensors")).expect("writable");
+    Weights::open(dir).expect("a sound model")
+}
+
+fn folder(weights: &Weights, dir: &Path, options: &ConvertOptions<'_>) -> Weights {
+    std::fs::create_dir_all(dir).expect("creatable");
+    let mut bytes = 0;
+    let converted = write_hf(weights, dir, options, &mut |more| {
+        bytes += more;
+        ControlFlow::Continue(())
+    })
+    .expect("a conversion");
+    assert_eq!(converted.bytes, bytes);
+    let config = config_json(weights.config(), converted.format, None);
+    std::fs::write(dir.join("config.json"), config).expect("writable");
+    Weights::open(dir).expect("a sound model")
+}
+
+fn gguf(weights: &Weights, path: &Path, options: &ConvertOptions<'_>) -> Weights {
+    let go_on = &mut |_| ControlFlow::Continue(());
+    write_gguf(weights, path, "tiny", options, &mut |header| header.text("test.key", "value"), go_on)
+        .expect("a conversion");
+    Weights::open(path).expect("a sound file")
+}
+
+fn tensor(weights: &Weights, name: &str) -> Tensor {
+    weights.stored(name, None).expect("a tensor").to_tensor(&Device::Cpu).expect("f32 values")
+}
+
+fn assert_same(a: &Weights, b: &Weights) {
+    for name in a.config().parameter_shapes().keys() {
+        assert_close(&tensor(a, name), &tensor(b, name), 0.0);
+    }
+}
+
+#[test]
+fn f32_survives_every_format() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let weights = saved(dir.path());
+    let small = ConvertOptions { max_shard_size: Some(20_000), ..ConvertOptions::default() };
+    let shards = folder(&weights, &dir.path().join("shards"), &small);
+    assert!(shards.files().count() > 2);
+    assert_same(&weights, &shards);
+    let file = gguf(&weights, &dir.path().join("model.gguf"), &ConvertOptions::default());
+    assert_same(&weights, &file);
+    assert_eq!(file.metadata().expect("metadata").text("test.key"), Some("value"));
+    assert_eq!(file.config().parameter_shapes(), weights.config().parameter_shapes());
+    let again = folder(&file, &dir.path().join("again"), &ConvertOptions::default());
+    assert_same(&weights, &again);
+    assert_eq!(again.config(), weights.config());
+}
+
+#[test]
+fn sixteen_bits_are_rounded_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let weights = saved(dir.path());
+    for format in [Format::BF16, Format::F16] {
+        let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
+        let there = folder(&weights, &dir.path().join(format.name()), &options);
+        assert_eq!(there.matrix_format(), Some(format));
+        let rounded = weights.clone().rounded_to(format).expect("a plain form");
+        let name = "transformer.blocks.1.attn.Wqkv.weight";
+        assert_close(&tensor(&there, name), &tensor(&rounded, name), 0.0);
+        let file = gguf(&there, &dir.path().join("model.gguf"), &ConvertOptions::default());
+        assert_same(&there, &file);
+        let wide = ConvertOptions { format: Some(Format::F32), ..ConvertOptions::default() };
+        assert_same(&there, &folder(&file, &dir.path().join(format!("{format}-wide")), &wide));
+    }
+}
+
+#[test]
+fn the_same_weights_give_the_same_bytes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let weights = saved(dir.path());
+    let bytes = |name: &str| {
+        let path = dir.path().join(name);
+        gguf(&weights, &path, &ConvertOptions::default());
+        std::fs::read(path).expect("readable")
+    };
+    assert_eq!(bytes("a.gguf"), bytes("b.gguf"));
+}
+
+#[test]
+fn an_interrupt_is_an_error() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let weights = saved(dir.path());
+    let stop = &mut |_| ControlFlow::Break(());
+    let out = tempfile::tempdir().expect("a folder");
+    let error = write_hf(&weights, out.path(), &ConvertOptions::default(), stop).expect_err("interrupted");
+    assert!(error.to_string().contains("interrupted"), "{error}");
+}
+
+#[test]
+fn what_llama_cpp_lacks_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (key, field) in [
+        (r#""logit_scale": 0.5"#, "logit_scale"),
+        (r#""norm_type": "rmsnorm""#, "norm_type"),
+        (r#""attn_config": {"softmax_scale": 0.1}"#, "softmax_scale"),
+        (r#""attn_config": {"alibi": false, "rope": true}"#, "rope"),
+        (r#""attn_config": {"fused_qkv": false}"#, "fused_qkv"),
+    ] {
+        let json = format!(r#"{{"d_model": 16, "n_heads": 2, "n_layers": 1, "vocab_size": 8, {key}}}"#);
+        let config = MptConfig::from_json(&json, Path::new("config.json")).expect("a configuration");
+        std::fs::write(dir.path().join("config.json"), config.to_json()).expect("writable");
+        let params = Params::init(&config, 1, &Device::Cpu).expect("parameters");
+        params.save(&dir.path().join("model.safetensors")).expect("writable");
+        let weights = Weights::open(dir.path()).expect("a sound model");
+        let path = dir.path().join("model.gguf");
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let error = write_gguf(&weights, &path, "x", &ConvertOptions::default(), &mut |_| {}, go_on)
+            .expect_err("refused");
+        assert!(error.to_string().contains(&format!("`{field}`")), "{error}");
+    }
+}
+
+#[test]
+fn an_adapter_is_saved_opened_and_folded_in() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let weights = saved(dir.path());
+    let target_modules = ["Wqkv", "down_proj"].map(str::to_owned).to_vec();
+    let config = LoraConfig { r: 4, lora_alpha: 8.0, target_modules, use_rslora: true };
+    let adapter = Adapter::init(weights.config(), config, 3, &Device::Cpu).expect("an adapter");
+    for (name, var) in adapter.vars().filter(|(name, _)| name.contains("lora_B")) {
+        let values = mpt_core::testing::random(var.dims(), name.len() as u64);
+        var.set(&values).expect("a value");
+    }
+    let at = dir.path().join("adapter");
+    adapter.save(&at, "base").expect("writable");
+    let opened = Adapter::open(&at, weights.config()).expect("an adapter");
+    assert_eq!(opened.config(), adapter.config());
+    for ((name, a), (_, b)) in adapter.vars().zip(opened.vars()) {
+        assert_close(a, b, 0.0);
+        assert!(name.starts_with("base_model.model.transformer.blocks."), "{name}");
+    }
+    let options = ConvertOptions { adapter: Some(&opened), ..ConvertOptions::default() };
+    let merged = folder(&weights, &dir.path().join("merged"), &options);
+    let layer = "transformer.blocks.1.attn.Wqkv";
+    let lora = opened.layer(layer).expect("an adapted layer");
+    assert_eq!(lora.scale, 4.0); // 8 / sqrt(4)
+    let delta = (lora.b.matmul(&lora.a).expect("a product") * lora.scale).expect("scaled");
+    let name = format!("{layer}.weight");
+    let expected = (tensor(&weights, &name) + delta).expect("a sum");
+    assert_close(&tensor(&merged, &name), &expected, 1e-6);
+    let other = "transformer.blocks.1.attn.out_proj.weight";
+    assert_close(&tensor(&merged, other), &tensor(&weights, other), 0.0);
+}
+
+#[test]
+fn merging_agrees_with_the_reference() {
+    let Some(dir) = case("lora") else { return };
+    let (weights, expected) = (Weights::open(&dir).expect("weights"), Expected::read(&dir.join("adapter")));
+    let adapter = Adapter::open(&dir.join("adapter"), weights.config()).expect("an adapter");
+    let out = tempfile::tempdir().expect("a folder");
+    let options = ConvertOptions { adapter: Some(&adapter), ..ConvertOptions::default() };
+    let merged = folder(&weights, out.path(), &options);
+    let names = expected.names("merged.");
+    let weight = names.iter().find(|name| name.ends_with(".weight")).expect("a merged weight");
+    let name = weight.trim_start_matches("weight.");
+    assert_close(&tensor(&merged, name), &expected.tensor(&format!("merged.{weight}")).expect("a weight"), 1e-6);
+}

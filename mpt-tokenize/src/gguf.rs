@@ -1,0 +1,172 @@
+//! A tokenizer as it stands in a GGUF file, and back.
+//!
+//! Source: llama.cpp's `convert_hf_to_gguf.py` (`_set_vocab_gpt2`) and `llama.h` (`enum llama_token_type`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::tokenizer::{TokenId, Tokenizer};
+
+/// What llama.cpp keeps of a byte-level BPE tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GgufTokenizer {
+    /// Every id's text: byte-level letters for ordinary tokens, plain text for added ones.
+    pub tokens: Vec<String>,
+    /// Every id's kind, one of the constants of [`token_type`].
+    pub token_types: Vec<i32>,
+    /// Merges in order, two tokens with a space between.
+    pub merges: Vec<String>,
+}
+
+/// Kinds of tokens.
+pub mod token_type {
+    /// A piece of text.
+    pub const NORMAL: i32 = 1;
+    /// A special token, such as the end of a text.
+    pub const CONTROL: i32 = 3;
+    /// An added token that is ordinary text.
+    pub const USER_DEFINED: i32 = 4;
+    /// No token: padding of the vocabulary.
+    pub const UNUSED: i32 = 5;
+}
+
+impl Tokenizer {
+    /// The tokenizer for a model of `vocab_size` ids; those beyond the tokenizer's are unused ones named `[PAD…]`.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] when the vocabulary is too small, or the tokenizer is no byte-level BPE.
+    pub fn to_gguf(&self, vocab_size: usize) -> Result<GgufTokenizer> {
+        if self.num_ids() > vocab_size {
+            return Err(Error::Gguf(format!(
+                "{} ids do not fit a vocabulary of {vocab_size}",
+                self.num_ids()
+            )));
+        }
+        let file: Value =
+            serde_json::from_slice(self.bytes()).map_err(|error| Error::Gguf(error.to_string()))?;
+        let model = &file["model"];
+        let Some(vocab) = model["vocab"].as_object().filter(|_| model["type"] == "BPE") else {
+            return Err(Error::Gguf("the tokenizer is no BPE, which MPT's is".to_owned()));
+        };
+        let mut tokens: Vec<String> = (0..vocab_size).map(|id| format!("[PAD{id}]")).collect();
+        let mut token_types = vec![token_type::UNUSED; vocab_size];
+        let mut set = |text: &str, id: Option<u64>, kind| {
+            if let Some(id) = id.map(|id| id as usize).filter(|&id| id < vocab_size) {
+                text.clone_into(&mut tokens[id]);
+                token_types[id] = kind;
+            }
+        };
+        for (text, id) in vocab {
+            set(text, id.as_u64(), token_type::NORMAL);
+        }
+        for added in file["added_tokens"].as_array().into_iter().flatten() {
+            let kind = if added["special"] == true { token_type::CONTROL } else { token_type::USER_DEFINED };
+            set(added["content"].as_str().unwrap_or_default(), added["id"].as_u64(), kind);
+        }
+        let merges = model["merges"].as_array().into_iter().flatten().filter_map(merge).collect();
+        Ok(GgufTokenizer { tokens, token_types, merges })
+    }
+
+    /// The tokenizer that a GGUF file describes, as GPT-NeoX writes its file; `origin` is named in errors.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when the parts make no tokenizer, or ids would move.
+    pub fn from_gguf(parts: &GgufTokenizer, origin: &Path) -> Result<Self> {
+        let broken = |problem: String| Error::Broken { path: origin.to_owned(), problem };
+        let GgufTokenizer { tokens, token_types, merges } = parts;
+        if tokens.len() != token_types.len() {
+            return Err(broken(format!("{} tokens, {} token types", tokens.len(), token_types.len())));
+        }
+        let last = token_types.iter().rposition(|&kind| kind == token_type::NORMAL);
+        let last = last.ok_or_else(|| broken("no ordinary token".to_owned()))?;
+        let (mut vocab, mut added) = (BTreeMap::new(), Vec::new());
+        for (id, (text, &kind)) in tokens.iter().zip(token_types).enumerate() {
+            if id <= last && vocab.insert(text.clone(), id).is_some() {
+                return Err(broken(format!("token {id} `{text}` comes twice")));
+            }
+            if kind == token_type::CONTROL || kind == token_type::USER_DEFINED {
+                added.push(added_token(id, text, kind == token_type::CONTROL));
+            }
+        }
+        let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
+        let file = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": { "type": "NFC" },
+            "pre_tokenizer": byte_level, "post_processor": byte_level, "decoder": byte_level,
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "vocab": vocab, "merges": merges,
+            },
+        });
+        let tokenizer = Self::from_bytes(file.to_string().into_bytes(), origin)?;
+        let moved = |(id, (text, &kind)): (usize, (&String, &i32))| {
+            kind != token_type::UNUSED && tokenizer.id_of(text) != Some(id as TokenId)
+        };
+        match tokens.iter().zip(token_types).enumerate().find(|&token| moved(token)) {
+            Some((id, (text, _))) => Err(broken(format!("token {id} `{text}` would have another id"))),
+            None => Ok(tokenizer),
+        }
+    }
+}
+
+/// Special tokens are matched in the text as it is, others in the normalized text, as in GPT-NeoX's file.
+fn added_token(id: usize, text: &str, special: bool) -> Value {
+    json!({
+        "id": id, "content": text, "special": special, "normalized": !special,
+        "single_word": false, "lstrip": false, "rstrip": false,
+    })
+}
+
+/// A merge in either of the two spellings of `tokenizer.json`.
+fn merge(merge: &Value) -> Option<String> {
+    match merge {
+        Value::String(pair) => Some(pair.clone()),
+        Value::Array(pair) => Some(format!("{} {}", pair.first()?.as_str()?, pair.get(1)?.as_str()?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{TrainConfig, train};
+
+    fn tokenizer() -> Tokenizer {
+        let texts = ["the cat sat on the mat", "  and    the dog sat too", "naïve café, 123 times"];
+        let bytes = train(texts.into_iter(), &TrainConfig { vocab_size: 400, min_frequency: 1 }).unwrap();
+        Tokenizer::from_bytes(bytes, Path::new("tokenizer.json")).unwrap()
+    }
+
+    #[test]
+    fn a_round_trip_keeps_every_id() {
+        let tokenizer = tokenizer();
+        let parts = tokenizer.to_gguf(512).unwrap();
+        assert_eq!(parts.tokens.len(), 512);
+        assert_eq!(parts.token_types[0], token_type::CONTROL);
+        assert_eq!((parts.tokens[511].as_str(), parts.token_types[511]), ("[PAD511]", token_type::UNUSED));
+        let back = Tokenizer::from_gguf(&parts, Path::new("model.gguf")).unwrap();
+        assert_eq!(back.num_ids(), tokenizer.num_ids());
+        for text in ["the cat sat", "    the  naïve\n\ndog<|endoftext|>123", "日本語 e\u{301}"] {
+            assert_eq!(back.encode(text).unwrap(), tokenizer.encode(text).unwrap(), "{text}");
+        }
+        assert_eq!(back.to_gguf(512).unwrap(), parts);
+    }
+
+    #[test]
+    fn parts_that_make_no_tokenizer_are_refused() {
+        let parts = tokenizer().to_gguf(512).unwrap();
+        let refused = |change: fn(&mut GgufTokenizer)| {
+            let mut parts = parts.clone();
+            change(&mut parts);
+            Tokenizer::from_gguf(&parts, Path::new("model.gguf")).unwrap_err().to_string()
+        };
+        assert!(refused(|parts| parts.token_types.clear()).contains("0 token types"));
+        assert!(refused(|parts| parts.token_types.fill(token_type::UNUSED)).contains("no ordinary token"));
+        assert!(refused(|parts| parts.tokens[100] = parts.tokens[101].clone()).contains("comes twice"));
+        assert!(refused(|parts| parts.merges.insert(0, "nowhere here".to_owned())).contains("tokenizer"));
+        assert!(tokenizer().to_gguf(5).unwrap_err().to_string().contains("do not fit"));
+    }
+}
