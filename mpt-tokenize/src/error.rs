@@ -105,10 +105,15 @@ fn line_of(line: &Option<usize>) -> String {
     line.map(|line| format!(" in line {line}")).unwrap_or_default()
 }
 
-/// A string from a file as an error shows it: quoted, escaped, and no longer than a line.
-pub(crate) fn shown(text: &str) -> String {
+/// A string from a file as an error shows it: escaped, and no longer than a line.
+pub(crate) fn short(text: &str) -> String {
     const LONGEST: usize = 60;
     let short: String = text.chars().take(LONGEST).collect();
     let cut = if short.len() < text.len() { "…" } else { "" };
-    format!("`{}{cut}`", short.escape_debug())
+    format!("{}{cut}", short.escape_debug())
+}
+
+/// The same in quotes.
+pub(crate) fn shown(text: &str) -> String {
+    format!("`{}`", short(text))
 }

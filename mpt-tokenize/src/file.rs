@@ -14,7 +14,7 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::normalizers::unicode::{NFC, NFD, NFKC, NFKD};
 
 use crate::bytes;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result, short, shown};
 
 /// The largest file, in bytes; the family's is 2.5 MB.
 pub(crate) const MAX_BYTES: u64 = 64 << 20;
@@ -185,7 +185,7 @@ fn read(json: &[u8], origin: &Path) -> Result<Raw> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let broken = |field: String, source| Error::BrokenTokenizer { path: origin.to_owned(), field, source };
     let raw = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| broken(shown(&error.path().to_string()), error.into_inner()))?;
+        .map_err(|error| broken(short(&error.path().to_string()), error.into_inner()))?;
     deserializer.end().map_err(|source| broken("the end of the file".to_owned(), source))?;
     Ok(raw)
 }

@@ -13,7 +13,7 @@ use minijinja::{Environment, ErrorKind, State, Value, context};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use super::Message;
+use super::{Message, tame};
 use crate::error::{Error, Result};
 
 /// The longest template, in bytes; those in use have some thousand. Nesting costs stack, and this bounds it.
@@ -51,6 +51,7 @@ impl Jinja {
             return Err(format!("{} bytes, expected {MAX_SOURCE_BYTES} at most", source.len()));
         }
         let environment = on_own_stack(|| -> Result<_, String> {
+            tame::check(&source, syntax())?;
             let mut environment = environment();
             environment.add_template_owned(TEMPLATE, source).map_err(|error| error.to_string())?;
             Ok(environment)
@@ -97,14 +98,17 @@ fn as_value(message: &Message) -> Value {
 /// As transformers sets it up, without the clock.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.unwrap_or_default());
+    environment.set_syntax(syntax());
     environment.set_recursion_limit(MAX_RECURSION);
     environment.set_fuel(Some(BASE_FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", raise_exception);
     environment.add_filter("tojson", to_json);
     environment
+}
+
+fn syntax() -> SyntaxConfig {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().unwrap_or_default()
 }
 
 fn raise_exception(message: &str) -> Result<Value, minijinja::Error> {

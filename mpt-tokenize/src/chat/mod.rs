@@ -1,12 +1,14 @@
 //! Chat templates: a conversation as the one text that a chat model was trained to continue.
 //!
 //! [`ChatTemplate::named`] gives the forms the family was trained with, byte for byte (`named.rs`);
-//! [`ChatTemplate::from_folder`] the template that a checkpoint carries (`folder.rs`), run in a sandbox (`jinja.rs`).
+//! [`ChatTemplate::from_folder`] the template that a checkpoint carries (`folder.rs`), run in a sandbox (`jinja.rs`) once
+//! its syntax tree shows that it is harmless (`tame.rs`).
 //! There is no default: a model without a template has none.
 
 mod folder;
 mod jinja;
 mod named;
+mod tame;
 
 use std::path::Path;
 

@@ -27,8 +27,12 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn own(source: &str) -> ChatTemplate {
+    try_own(source).expect("usable")
+}
+
+fn try_own(source: &str) -> Result<ChatTemplate, Error> {
     let dir = folder(&[("chat_template.jinja", source)]);
-    ChatTemplate::from_folder(dir.path()).expect("usable").expect("a template")
+    ChatTemplate::from_folder(dir.path()).map(|found| found.expect("a template"))
 }
 
 #[test]
@@ -134,8 +138,8 @@ fn own_templates_see_what_transformers_gives_them() {
         ("{% for k, v in messages[0].items() %}{{ k }}={{ v }};{% endfor %}", "role=user;content=text 0;"),
         ("{{ messages | tojson }}", "[{\"role\": \"user\", \"content\": \"text 0\"}]"),
         (
-            "{{ {'a': \"<'é\", 'b': [1, true, none, 1.5]} | tojson }}",
-            "{\"a\": \"<'é\", \"b\": [1, true, null, 1.5]}",
+            "{{ {'a': \"<'é\"} | tojson }}{{ [1, true, none, 1.5] | tojson }}",
+            "{\"a\": \"<'é\"}[1, true, null, 1.5]",
         ),
         ("{{ [1] | tojson(indent=2) }}", "[\n  1\n]"),
         (
@@ -143,7 +147,7 @@ fn own_templates_see_what_transformers_gives_them() {
             "3",
         ),
         ("{%- macro m(x) -%}<{{ x }}>{%- endmacro -%}{{ m('a') }}{{ undefined_thing }}", "<a>"),
-        ("{{ messages[1:] | length }}{{ '<b>' }}{{ strftime_now is defined }}", "0<b>false"),
+        ("{{ messages[1:] | length }}{{ '<b>' }}{{ strftime_now is defined }}", "0<b>False"),
     ];
     for (source, expected) in cases {
         assert_eq!(rendered(&own(source), &["user"], true), expected, "{source}");
@@ -172,18 +176,28 @@ fn hostile_templates_end_soon() {
         "{{ '%99999999d' | format(1) }}".to_owned(),
         "{{ 'x'.replace('', 'y' * 100000).replace('', 'y' * 100000) }}".to_owned(),
         "{{ ('x' * 100000) | list | join('y' * 100000) }}".to_owned(),
-        "{{ 'x'.join(range(100000)) | indent(100000) }}".to_owned(),
+        "{{ ('x\n' * 100000) | indent(100000) }}".to_owned(),
         "{{ 'x' | center(99999999) }}".to_owned(),
         "{{ 10 ** 10 ** 10 }}".to_owned(),
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
         "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(),
         "{{ messages[0].content.__class__.__mro__ }}".to_owned(),
-        "{{ ''.__class__ }}{{ self.x }}{{ cycler.__init__.__globals__.os }}".to_owned(),
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}".to_owned(),
+        "{{ '{:99999999}'.format(1) }}".to_owned(),
+        "{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}".to_owned(),
+        "{% set a = namespace(x=1) %}{% set b = namespace(x=a, y=a) %}{{ b }}".to_owned(),
+        "{{ [messages, messages] }}".to_owned(),
+        "{% set x = messages + messages %}{{ x }}".to_owned(),
+        "{{ messages | zip(messages) | list }}".to_owned(),
+        "{{ messages | map('default', messages) | list }}".to_owned(),
+        "{{ messages * 1000 }}".to_owned(),
+        "{% for m in range(100000) %}{% for n in range(100000) %}{% if m == n %}{% endif %}{% endfor %}{% endfor %}".to_owned(),
     ];
     for source in sources {
         let began = Instant::now();
-        let outcome = own(&source).render(&conversation(&["user"]), true);
-        assert!(outcome.as_ref().map_or(true, |text| text.len() < 1000), "{source}");
+        let outcome = try_own(&source).and_then(|template| template.render(&conversation(&["user"]), true));
+        let error = outcome.expect_err(&source).to_string();
+        assert!(error.contains("not a usable chat template: ") || error.contains(" failed"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(20), "{source}");
     }
     for source in [
@@ -201,8 +215,7 @@ fn hostile_templates_end_soon() {
         "x".repeat(100_000),
     ] {
         let began = Instant::now();
-        let dir = folder(&[("chat_template.jinja", &source)]);
-        if let Ok(Some(template)) = ChatTemplate::from_folder(dir.path()) {
+        if let Ok(template) = try_own(&source) {
             let _ = template.render(&conversation(&["user"]), true);
         }
         assert!(began.elapsed() < Duration::from_secs(20), "{}", &source[..40]);
@@ -210,25 +223,54 @@ fn hostile_templates_end_soon() {
 }
 
 #[test]
-fn nested_values_do_not_exhaust_the_stack() {
+fn nested_slices_do_not_exhaust_the_stack() {
     for last in [
         "",
         "{{ ns.x }}",
         "{{ ns.x | tojson }}",
         "{{ ns.x == ns.y }}",
-        "{{ ns.x < ns.y }}",
-        "{{ {ns.x: 1} }}",
-        "{{ [ns.x, ns.y] | unique }}",
+        "{% for m in ns.x %}{{ m.role }}{% endfor %}",
+        "{{ ns.x | length }}",
     ] {
         let source = format!(
-            "{{% set ns = namespace(x=[], y=[]) %}}{{% for i in range(90000) %}}{{% set ns.x = [ns.x] %}}{{% set ns.y = [ns.y] %}}{{% if loop.index == messages[0].content | int %}}{{% break %}}{{% endif %}}{{% endfor %}}{last}"
+            "{{% set ns = namespace(x=messages, y=messages) %}}{{% for i in range(90000) %}}{{% set ns.x = ns.x[0:] %}}{{% set ns.y = ns.y[0:] + [1] %}}{{% if loop.index == messages[0].content | int %}}{{% break %}}{{% endif %}}{{% endfor %}}{last}"
         );
-        for depth in [1000, 3000, 4000, 90_000] {
-            let filler = Message::new("user", "x".repeat(4_000_000));
-            let messages = [Message::new("user", depth.to_string()), filler];
+        for depth in [1000, 3000, 90_000] {
+            let messages =
+                [Message::new("user", depth.to_string()), Message::new("user", "x".repeat(1_000_000))];
             let _ = own(&source).render(&messages[..1], true);
             let _ = own(&source).render(&messages, true);
         }
+    }
+}
+
+/// The shapes of published templates: they must stay usable.
+#[test]
+fn published_templates_are_accepted() {
+    let cases = [
+        (
+            "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = 'S' %}{% endif %}{% for message in loop_messages %}{% if loop.index0 == 0 %}{{ '<|im_start|>system\n' + system_message.strip() + '\n' }}{% endif %}{{ '\n' }}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}{% if (add_generation_prompt == true) and loop.last %}{{ '\n' + '<|im_start|>' + 'assistant' + '\n' }}{% endif %}{% endfor %}",
+            "<|im_start|>system\nS\n\n<|im_start|>user\ntext 0\n<|im_start|>assistant\n",
+        ),
+        (
+            "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'].strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}",
+            "[INST] text 0 [/INST]",
+        ),
+        (
+            "{%- set ns = namespace(found=false, text='') -%}{%- for m in messages if m.role in ['user', 'assistant'] -%}{%- set ns.text = ns.text ~ m.content -%}{%- set ns.found = true -%}{%- endfor -%}{{ ns.text if ns.found else '' }}",
+            "text 0",
+        ),
+        (
+            "{% for m in messages | selectattr('role', 'equalto', 'user') %}{{ {'role': m.role, 'content': m.content | trim} | tojson }}{% endfor %}",
+            "{\"role\": \"user\", \"content\": \"text 0\"}",
+        ),
+        (
+            "{% if tools is defined and tools %}{{ tools | tojson }}{% endif %}{{ messages | map(attribute='role') | join(',') }}",
+            "user",
+        ),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(rendered(&own(source), &["user"], true), expected, "{source}");
     }
 }
 
@@ -238,11 +280,9 @@ fn conversations_without_bounds_are_refused() {
     for template in [ChatTemplate::named("chatml").expect("built in"), own(FOUNDRY)] {
         assert!(matches!(template.render(&long, true), Err(Error::Conversation { .. })));
         assert!(matches!(template.render(&[], true), Err(Error::Conversation { .. })));
-        let many: Vec<Message> =
-            (0..20_000).map(|at| Message::new("user", format!("text {at} {}", "x".repeat(190)))).collect();
-        assert!(template.render(&many[..200], true).is_ok());
+        let many = vec![Message::new("user", "x".repeat(200)); 200];
+        assert!(template.render(&many, true).is_ok());
         assert!(template.render(&[Message::new("user", "x".repeat(4_000_000))], true).is_ok());
-        drop(many);
     }
 }
 
@@ -285,8 +325,7 @@ proptest! {
         Just(" endif "), Just("messages"), Just("[0]"), Just(".content"), Just("|"), Just("tojson"), Just("join"), Just("'a'"), Just("~"), Just("*"),
         Just("9"), Just(" set x = "), Just("x"), Just("("), Just(")"), Just(".strip()"), Just("[::-1]"), Just("|sort"), Just("|batch(0)"), Just("é"),
     ], 0..25)) {
-        let dir = folder(&[("chat_template.jinja", &parts.concat())]);
-        if let Ok(Some(template)) = ChatTemplate::from_folder(dir.path()) {
+        if let Ok(template) = try_own(&parts.concat()) {
             let _ = template.render(&conversation(&["user", "assistant"]), true);
         }
     }

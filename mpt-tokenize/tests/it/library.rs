@@ -25,10 +25,11 @@ fn both(change: impl FnOnce(&mut Value)) -> Both {
 }
 
 fn added(value: &mut Value, content: &str, normalized: bool) {
-    let vocab = value["model"]["vocab"].as_object().expect("a vocabulary").len();
+    let vocab = value["model"]["vocab"].as_object().expect("a vocabulary");
+    let (known, len) = (vocab.get(content).and_then(Value::as_u64), vocab.len() as u64);
     let list = value["added_tokens"].as_array_mut().expect("a list");
-    let id = vocab + list.iter().filter(|token| token["id"].as_u64() >= Some(vocab as u64)).count();
-    list.push(json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": normalized, "special": !normalized }));
+    let after = list.iter().filter_map(|token| token["id"].as_u64()).max().expect("tokens").max(len - 1) + 1;
+    list.push(json!({ "id": known.unwrap_or(after), "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": normalized, "special": !normalized }));
 }
 
 /// The kinds of files that are accepted.
