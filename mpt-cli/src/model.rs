@@ -80,8 +80,12 @@ impl Model {
 
 /// Opens a model or the latest checkpoint of a run.
 pub(crate) fn open(path: &Path) -> Result<Weights, CliError> {
-    let checkpoint = mpt_train::latest_checkpoint(path)?;
-    Ok(Weights::open(checkpoint.as_deref().unwrap_or(path))?)
+    Ok(Weights::open(&dir(path)?)?)
+}
+
+/// The folder of a model: the one named, or the latest checkpoint of a run.
+pub(crate) fn dir(path: &Path) -> Result<PathBuf, CliError> {
+    Ok(mpt_train::latest_checkpoint(path)?.unwrap_or_else(|| path.to_owned()))
 }
 
 /// The tokenizer in a model's folder, if there is one.

@@ -5,6 +5,7 @@ mod job;
 mod killed;
 mod main_job;
 mod models;
+mod tokenizer;
 
 use std::path::Path;
 use std::process::{Command, Output};

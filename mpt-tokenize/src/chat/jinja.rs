@@ -21,9 +21,11 @@ const MAX_SOURCE_BYTES: usize = 64 << 10;
 /// The longest text a template may give, in bytes.
 const MAX_OUTPUT_BYTES: usize = 16 << 20;
 /// The budget: an instruction costs 1, and so do 64 bytes made or read.
-const BASE_FUEL: u64 = 50_000;
-/// Bytes of a conversation that add 1 to the budget: each may be read and written some times.
-const BYTES_PER_FUEL: usize = 8;
+const BASE_FUEL: u64 = 20_000;
+/// What a message adds to it.
+const FUEL_PER_MESSAGE: u64 = 200;
+/// Bytes of a conversation that add 1 to it: each may be read and written a few times.
+const BYTES_PER_FUEL: u64 = 16;
 /// Macros and blocks in each other.
 const MAX_RECURSION: usize = 64;
 /// Virtual memory for the stack; only what is used becomes real.
@@ -78,7 +80,8 @@ impl Jinja {
     fn run(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, minijinja::Error> {
         let bytes: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
         let mut environment = (*self.environment).clone();
-        environment.set_fuel(Some(BASE_FUEL + (bytes / BYTES_PER_FUEL) as u64));
+        let (bytes, count) = (bytes as u64, messages.len() as u64);
+        environment.set_fuel(Some(BASE_FUEL + FUEL_PER_MESSAGE * count + bytes / BYTES_PER_FUEL));
         let mut output = Bounded(Vec::new());
         let SpecialTokens { bos, eos } = &self.special;
         let messages: Value = messages.iter().map(as_value).collect();

@@ -12,12 +12,15 @@
 //! "Texts and numbers" is what the tree alone shows: constants, results of operators and filters that give nothing else,
 //! the `role` and `content` of messages. Published templates keep to this; `~` joins texts where `+` is not sure to.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::parse;
 use minijinja::syntax::SyntaxConfig;
 
+/// Expressions in each other at most; the engine folds constants in quadratic time.
+const MAX_DEPTH: usize = 200;
 /// Filters whose result is a text, a number or a boolean.
 const PLAIN_FILTERS: [&str; 21] = [
     "abs",
@@ -92,7 +95,7 @@ pub(super) fn check(source: &str, syntax: SyntaxConfig) -> Result<(), String> {
     let tree = parse(source, "chat_template", syntax).map_err(|error| error.to_string())?;
     let mut names = Names::default();
     names.collect(&tree)?;
-    Checker { names: &names }.statement(&tree)
+    Checker { names: &names, depth: Cell::new(0) }.statement(&tree)
 }
 
 /// The names that a template gives to things.
@@ -174,6 +177,8 @@ fn children<'t, 'a>(statement: &'t Stmt<'a>) -> Vec<&'t Stmt<'a>> {
 
 struct Checker<'n, 'a> {
     names: &'n Names<'a>,
+    /// How many expressions the one at hand is in.
+    depth: Cell<usize>,
 }
 
 impl<'a> Checker<'_, 'a> {
@@ -209,6 +214,19 @@ impl<'a> Checker<'_, 'a> {
     }
 
     fn expression(&self, expression: &Expr<'a>) -> Result<(), String> {
+        if self.depth.get() == MAX_DEPTH {
+            return Err(format!(
+                "line {}: more than {MAX_DEPTH} operators in each other",
+                expression.span().start_line
+            ));
+        }
+        self.depth.set(self.depth.get() + 1);
+        self.shallow(expression)?;
+        self.depth.set(self.depth.get() - 1);
+        Ok(())
+    }
+
+    fn shallow(&self, expression: &Expr<'a>) -> Result<(), String> {
         let refused = |what: &str| Err(format!("line {}: {what}", expression.span().start_line));
         match expression {
             Expr::Const(_) => Ok(()),
