@@ -154,7 +154,7 @@ impl From<mpt_tokenize::Error> for CliError {
         use mpt_tokenize::Error as E;
         let status = match &error {
             E::Io { source, .. } => io_status(source, ExitStatus::Data),
-            E::UnknownId { .. } | E::Config { .. } => ExitStatus::Usage,
+            E::UnknownId { .. } | E::Config { .. } | E::UnknownTemplate { .. } => ExitStatus::Usage,
             _ => ExitStatus::Data,
         };
         Self::new(status, error)

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
-use mpt_core::{ConvertOptions, Converted, GgufWriter, Weights, config_json, write_gguf, write_hf};
+use mpt_core::{
+    ConvertOptions, Converted, GgufWriter, MptConfig, Weights, config_json, write_drawn, write_gguf, write_hf,
+};
 use mpt_data::durable;
 use mpt_tokenize::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -62,16 +64,42 @@ pub(crate) fn to_folder(
     refuse_existing(out)?;
     warn_of_ignored_keys(weights, ctx);
     let aside = Aside::folder(out)?;
-    let mut converted = progress(weights, ctx, |on_bytes| write_hf(weights, &aside.path, options, on_bytes))?;
+    let mut converted = progress("convert", weights.config(), ctx, |on_bytes| {
+        write_hf(weights, &aside.path, options, on_bytes)
+    })?;
     let original = original_keys(weights)?;
     let config = config_json(weights.config(), converted.format, Some(&original));
     write(&aside.path.join("config.json"), config.as_bytes())?;
     companions(weights, &aside.path)?;
     durable::commit_dir(&aside.path, out)?;
+    name_files(&mut converted, out);
+    Ok(converted)
+}
+
+/// Draws a new model and writes its folder, under its name only when it is whole.
+pub(crate) fn drawn(
+    config: &MptConfig,
+    seed: u64,
+    out: &Path,
+    options: &ConvertOptions<'_>,
+    ctx: &Context,
+) -> Result<Converted, CliError> {
+    refuse_existing(out)?;
+    let aside = Aside::folder(out)?;
+    let mut converted =
+        progress("draw", config, ctx, |on_bytes| write_drawn(config, seed, &aside.path, options, on_bytes))?;
+    let text = config_json(config, converted.format, None);
+    write(&aside.path.join("config.json"), text.as_bytes())?;
+    durable::commit_dir(&aside.path, out)?;
+    name_files(&mut converted, out);
+    Ok(converted)
+}
+
+/// The files of a folder that has got its name.
+fn name_files(converted: &mut Converted, out: &Path) {
     for file in &mut converted.files {
         *file = out.join(file.file_name().expect("a weights file has a name"));
     }
-    Ok(converted)
 }
 
 /// Writes the GGUF file of a model with its tokenizer, under its name only when it is whole.
@@ -93,7 +121,7 @@ pub(crate) fn to_gguf(
     let name = weights.path().file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let aside = Aside::file(out)?;
     let mut describe = |header: &mut GgufWriter| section.iter().for_each(|section| section.write(header));
-    let mut converted = progress(weights, ctx, |on_bytes| {
+    let mut converted = progress("convert", weights.config(), ctx, |on_bytes| {
         write_gguf(weights, &aside.path, &name, options, &mut describe, on_bytes)
     })?;
     durable::commit_file(&aside.path, out)?;
@@ -103,12 +131,13 @@ pub(crate) fn to_gguf(
 
 /// Runs `work` under a bar; an interrupt ends it between two tensors.
 fn progress(
-    weights: &Weights,
+    name: &'static str,
+    config: &MptConfig,
     ctx: &Context,
     work: impl FnOnce(mpt_core::OnBytes<'_>) -> mpt_core::Result<Converted>,
 ) -> Result<Converted, CliError> {
-    let tensors = weights.config().parameter_shapes().len() as u64;
-    let mut bar = Bar::start(ctx.out.log(), "convert", Unit::Count("tensors"), Some(tensors));
+    let tensors = config.parameter_shapes().len() as u64;
+    let mut bar = Bar::start(ctx.out.log(), name, Unit::Count("tensors"), Some(tensors));
     let stop = ctx.stop();
     let converted = work(&mut |_| {
         bar.advance(1);

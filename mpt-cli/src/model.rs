@@ -112,8 +112,12 @@ impl Model {
 
 /// Opens a model or the latest checkpoint of a run.
 pub(crate) fn open(path: &Path) -> Result<Weights, CliError> {
-    let checkpoint = mpt_train::latest_checkpoint(path)?;
-    Ok(Weights::open(checkpoint.as_deref().unwrap_or(path))?)
+    Ok(Weights::open(&dir(path)?)?)
+}
+
+/// The folder of a model: the one named, or the latest checkpoint of a run.
+pub(crate) fn dir(path: &Path) -> Result<PathBuf, CliError> {
+    Ok(mpt_train::latest_checkpoint(path)?.unwrap_or_else(|| path.to_owned()))
 }
 
 /// The tokenizer in a model's folder or GGUF file, if there is one.
@@ -121,7 +125,12 @@ pub(crate) fn tokenizer(weights: &Weights) -> Result<Option<Tokenizer>, CliError
     if let Some(metadata) = weights.metadata() {
         return gguf_tokenizer(metadata, weights.path());
     }
-    let path = weights.path().join("tokenizer.json");
+    folder_tokenizer(weights.path())
+}
+
+/// The tokenizer in a folder, if there is one.
+pub(crate) fn folder_tokenizer(dir: &Path) -> Result<Option<Tokenizer>, CliError> {
+    let path = dir.join("tokenizer.json");
     if path.exists() { Ok(Some(Tokenizer::from_file(&path)?)) } else { Ok(None) }
 }
 

@@ -47,5 +47,5 @@ pub use source::{ParamBuilder, Parameter, ParameterSource};
 pub use threads::set_threads;
 pub use weights::{
     ConvertOptions, Converted, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes, StoredTensor,
-    TensorInfo, Weights, config_json, write_gguf, write_hf, write_safetensors,
+    TensorInfo, Weights, config_json, write_drawn, write_gguf, write_hf, write_safetensors,
 };

@@ -17,13 +17,27 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// A file is no tokenizer.
-    #[error("{}: not a usable tokenizer.json: {problem}; expected the file that Hugging Face tokenizers write", .path.display())]
-    Broken {
+    /// A file is not the JSON of a tokenizer.
+    #[error("{}: not a usable tokenizer.json: `{field}`: {source}; expected the file that Hugging Face tokenizers write", .path.display())]
+    BrokenTokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        problem: String,
+        /// Where in the file.
+        field: String,
+        /// What is wrong there.
+        source: serde_json::Error,
+    },
+    /// A field of a `tokenizer.json` says what this crate does not do, or what cannot be.
+    #[error("{}: not a usable tokenizer.json: `{field}` is {actual}, expected {expected}", .path.display())]
+    TokenizerField {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What it is.
+        actual: String,
+        /// What it must be.
+        expected: String,
     },
     /// A text could not be encoded.
     #[error("cannot encode the text: {0}")]
@@ -36,9 +50,6 @@ pub enum Error {
         /// The highest known id and one more.
         num_ids: usize,
     },
-    /// Ids could not be decoded.
-    #[error("cannot decode the ids: {0}")]
-    Decode(String),
     /// A tokenizer cannot be trained as asked.
     #[error("cannot train a tokenizer: `{field}` is {actual}, expected {expected}")]
     Config {
@@ -49,10 +60,71 @@ pub enum Error {
         /// What it must be.
         expected: String,
     },
+    /// A GGUF file's tokenizer cannot be used.
+    #[error("{}: no usable tokenizer in the file: {problem}", .path.display())]
+    FromGguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A tokenizer has no place in a GGUF file.
     #[error("the tokenizer cannot be written to GGUF: {0}")]
     Gguf(String),
     /// Training failed.
     #[error("cannot train a tokenizer: {0}")]
     Train(String),
+    /// No template has this name.
+    #[error("there is no chat template `{name}`; the built-in ones are {known}")]
+    UnknownTemplate {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A file with a chat template is unusable.
+    #[error("{}: not a usable chat template: {problem}", .path.display())]
+    TemplateFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A conversation does not fit a template.
+    #[error("the chat template `{template}` does not take this conversation: {actual}, expected {expected}")]
+    Conversation {
+        /// The template.
+        template: String,
+        /// What the conversation is.
+        actual: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A template did not give a text.
+    #[error("the chat template `{template}` failed{}: {problem}", line_of(.line))]
+    Template {
+        /// The template.
+        template: String,
+        /// The line where it failed, from 1, where known.
+        line: Option<usize>,
+        /// Why.
+        problem: String,
+    },
+}
+
+fn line_of(line: &Option<usize>) -> String {
+    line.map(|line| format!(" in line {line}")).unwrap_or_default()
+}
+
+/// A string from a file as an error shows it: escaped, and no longer than a line.
+pub(crate) fn short(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let short: String = text.chars().take(LONGEST).collect();
+    let cut = if short.len() < text.len() { "…" } else { "" };
+    format!("{}{cut}", short.escape_debug())
+}
+
+/// The same in quotes.
+pub(crate) fn shown(text: &str) -> String {
+    format!("`{}`", short(text))
 }

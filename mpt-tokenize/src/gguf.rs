@@ -73,9 +73,9 @@ impl Tokenizer {
     /// The tokenizer that a GGUF file describes, as GPT-NeoX writes its file; `origin` is named in errors.
     ///
     /// # Errors
-    /// [`Error::Broken`] when the parts make no tokenizer, or ids would move.
+    /// [`Error::FromGguf`] when the parts make no tokenizer, or ids would move.
     pub fn from_gguf(parts: &GgufTokenizer, origin: &Path) -> Result<Self> {
-        let broken = |problem: String| Error::Broken { path: origin.to_owned(), problem };
+        let broken = |problem: String| Error::FromGguf { path: origin.to_owned(), problem };
         let GgufTokenizer { tokens, token_types, merges } = parts;
         if tokens.len() != token_types.len() {
             return Err(broken(format!("{} tokens, {} token types", tokens.len(), token_types.len())));

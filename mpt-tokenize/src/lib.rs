@@ -1,14 +1,21 @@
 //! Text to token ids and back, exactly, for the MPT family.
 //!
 //! [`Tokenizer`] is a loaded `tokenizer.json`; [`StreamDecoder`] turns ids into text as they come; [`train`] makes a new
-//! byte-level BPE in the GPT-NeoX style, the one all MPT models were trained with.
+//! byte-level BPE in the GPT-NeoX style, the one all MPT models were trained with. [`ChatTemplate`] turns a conversation
+//! into the text that a chat model continues.
 
+mod added;
+mod bytes;
+mod chat;
 mod error;
+mod file;
 mod gguf;
+mod split;
 mod stream;
 mod tokenizer;
 mod train;
 
+pub use chat::{ChatTemplate, Message};
 pub use error::{Error, Result};
 pub use gguf::{GgufTokenizer, token_type};
 pub use stream::StreamDecoder;

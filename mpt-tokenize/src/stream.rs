@@ -3,49 +3,43 @@
 use crate::error::Result;
 use crate::tokenizer::{TokenId, Tokenizer};
 
-/// Ids held back at most: a run of this many that ends in no whole character is no text, and is let go as U+FFFD.
-const MAX_HELD: usize = 32;
-
 /// Turns ids into text one by one. What [`push`](Self::push) and [`finish`](Self::finish) give is, put together, what
 /// [`Tokenizer::decode`] gives for all ids at once; a character whose bytes are spread over tokens comes when it is whole.
+/// A push costs as much as the text it gives, however long the stream.
 #[derive(Debug)]
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
-    /// The ids that gave the last text, since a decoder may treat the beginning of a text differently.
-    context: Vec<TokenId>,
-    held: Vec<TokenId>,
+    /// The beginning of a character, three bytes at most.
+    held: Vec<u8>,
 }
 
 impl<'a> StreamDecoder<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, context: Vec::new(), held: Vec::new() }
+        Self { tokenizer, held: Vec::new() }
     }
 
     /// Takes the next id and gives the text that is certain now: often a word, sometimes nothing.
     ///
     /// # Errors
-    /// [`Error::UnknownId`](crate::Error::UnknownId) for an id without a token.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) for an id without a token; the stream goes on without it.
     pub fn push(&mut self, id: TokenId) -> Result<String> {
-        self.held.push(id);
-        let text = self.held_text()?;
-        if text.ends_with(char::REPLACEMENT_CHARACTER) && self.held.len() < MAX_HELD {
-            return Ok(String::new());
-        }
-        self.context = std::mem::take(&mut self.held);
+        self.held.extend_from_slice(self.tokenizer.token_bytes(id)?);
+        let certain = self.held.len() - unfinished(&self.held);
+        let text = String::from_utf8_lossy(&self.held[..certain]).into_owned();
+        self.held.drain(..certain);
         Ok(text)
     }
 
-    /// The text of what was held back.
-    ///
-    /// # Errors
-    /// As [`StreamDecoder::push`].
-    pub fn finish(self) -> Result<String> {
-        self.held_text()
+    /// The text of what was held back: nothing, or U+FFFD for the beginning of a character that never came whole.
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.held).into_owned()
     }
+}
 
-    fn held_text(&self) -> Result<String> {
-        let before = self.tokenizer.decode(&self.context)?;
-        let all = self.tokenizer.decode(&[&self.context[..], &self.held].concat())?;
-        Ok(all.get(before.len()..).unwrap_or_default().to_owned())
-    }
+/// How many bytes at the end may become a character with the bytes that follow.
+fn unfinished(bytes: &[u8]) -> usize {
+    let Some(last) = bytes.utf8_chunks().last() else { return 0 };
+    let tail = last.invalid();
+    let may_go_on = std::str::from_utf8(tail).is_err_and(|error| error.error_len().is_none());
+    if may_go_on { tail.len() } else { 0 }
 }

@@ -196,7 +196,7 @@ impl<'a> Text<'a> {
     }
 
     fn finish(mut self, ctx: &mut Context) -> Result<String, CliError> {
-        let rest = self.decoder.finish()?;
+        let rest = self.decoder.finish();
         let mut last = self.stop.push(&rest);
         last.push_str(&self.stop.finish());
         self.whole.push_str(&last);

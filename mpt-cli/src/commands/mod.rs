@@ -11,6 +11,7 @@ mod eval;
 mod generate;
 mod grad;
 mod info;
+mod init;
 mod merge;
 mod pull;
 mod quickstart;
@@ -28,6 +29,7 @@ commands! {
     generate => Generate,
     score => Score,
     grad => Grad,
+    init => Init,
     convert => Convert,
     merge => Merge,
     info => Info,

@@ -1,16 +1,17 @@
-//! `mpt tokenizer`: train, encode, decode.
+//! `mpt tokenizer`: train, encode, decode, apply chat templates.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use mpt_data::durable;
-use mpt_tokenize::{Tokenizer, TrainConfig, train};
+use mpt_tokenize::{ChatTemplate, Message, Tokenizer, TrainConfig, train};
 use serde_json::{Value, json};
 
 use crate::exit::{CliError, ExitStatus};
+use crate::model;
 use crate::settings::Context;
 
-/// Train a tokenizer, encode text, decode ids
+/// Train a tokenizer, encode text, decode ids, apply chat templates
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -63,6 +64,27 @@ enum Command {
         #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
         ids: Vec<u32>,
     },
+    /// Print the text that a conversation becomes, byte for byte
+    #[command(
+        after_help = "Examples:\n  mpt tokenizer apply-template --template chatml --messages chat.json --add-generation-prompt\n  mpt tokenizer apply-template --model mpt-30b-chat --messages chat.json --json\n\nBuilt-in templates: chatml, mpt-30b-instruct, mpt-7b-instruct, dolly."
+    )]
+    ApplyTemplate {
+        /// Model folder or run folder, whose own template is used unless another is named
+        #[arg(long, value_name = "PATH", required_unless_present_any = ["template", "template_file"])]
+        model: Option<PathBuf>,
+        /// A built-in template
+        #[arg(long, value_name = "NAME")]
+        template: Option<String>,
+        /// A file with a Jinja template
+        #[arg(long, value_name = "FILE", conflicts_with = "template")]
+        template_file: Option<PathBuf>,
+        /// A JSON list of `{"role": …, "content": …}`, or an object with it as `messages`; `-` reads standard input
+        #[arg(long, value_name = "FILE")]
+        messages: PathBuf,
+        /// End with the beginning of the assistant's next message
+        #[arg(long)]
+        add_generation_prompt: bool,
+    },
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
@@ -82,8 +104,81 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
             ctx.out.text(&text)?;
             ctx.out.document(&json!({ "text": text }))?;
         }
+        Command::ApplyTemplate { model, template, template_file, messages, add_generation_prompt } => {
+            let template = template_of(model.as_deref(), template.as_deref(), template_file.as_deref())?;
+            let text = template.render(&read_messages(&messages)?, add_generation_prompt)?;
+            print_rendered(&template, &text, model.as_deref(), ctx)?;
+        }
     }
     Ok(ExitStatus::Done)
+}
+
+/// The template named, else the model's own; never a guess.
+fn template_of(
+    model: Option<&Path>,
+    name: Option<&str>,
+    file: Option<&Path>,
+) -> Result<ChatTemplate, CliError> {
+    if let Some(name) = name {
+        return Ok(ChatTemplate::named(name)?);
+    }
+    if let Some(file) = file {
+        return Ok(ChatTemplate::from_file(file)?);
+    }
+    let path = model.ok_or_else(|| CliError::usage("a template or a model is required"))?;
+    if !path.is_dir() {
+        return Err(CliError::data(format!("{}: there is no such model folder", path.display())));
+    }
+    ChatTemplate::from_folder(&model::dir(path)?)?.ok_or_else(|| {
+        let names = ChatTemplate::names().collect::<Vec<_>>().join(", ");
+        CliError::data(format!("{}: the model has no chat template", path.display())).help(format!(
+            "name the form it was trained with: --template with one of {names}, or --template-file"
+        ))
+    })
+}
+
+/// A conversation as data sets and requests write it.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Conversation {
+    Messages(Vec<Message>),
+    Object { messages: Vec<Message> },
+}
+
+fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.map_err(|error| CliError::read(ExitStatus::Data, file, error))?;
+    let wrong = |problem: String| CliError::data(format!("{}: {problem}", file.display()));
+    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(format!("broken JSON: {error}")))?;
+    match serde_json::from_value(value) {
+        Ok(Conversation::Messages(messages) | Conversation::Object { messages }) => Ok(messages),
+        Err(_) => Err(wrong(
+            "expected a list of objects with the texts `role` and `content`, or an object with it as `messages`".into(),
+        )),
+    }
+}
+
+/// The text itself, with nothing after it; with `--json` also what ends an answer, and the ids where the model says them.
+fn print_rendered(
+    template: &ChatTemplate,
+    text: &str,
+    model: Option<&Path>,
+    ctx: &mut Context,
+) -> Result<(), CliError> {
+    ctx.out.stream(text)?;
+    let tokenizer = match model {
+        Some(path) => model::folder_tokenizer(&model::dir(path)?)?,
+        None => None,
+    };
+    let ids = tokenizer.as_ref().map(|tokenizer| tokenizer.encode(text)).transpose()?;
+    let stop_ids = tokenizer.as_ref().map(|tokenizer| template.stop_ids(tokenizer));
+    ctx.out.document(&json!({
+        "template": template.name(), "text": text, "ids": ids, "stop": template.stop_strings(), "stop_ids": stop_ids,
+    }))
 }
 
 fn train_files(

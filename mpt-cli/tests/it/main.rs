@@ -6,6 +6,7 @@ mod killed;
 mod main_job;
 mod models;
 mod pull;
+mod tokenizer;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -14,7 +14,7 @@ mod safetensors;
 mod stored;
 mod write;
 
-pub use convert::{ConvertOptions, Converted, OnBytes, config_json, write_gguf, write_hf};
+pub use convert::{ConvertOptions, Converted, OnBytes, config_json, write_drawn, write_gguf, write_hf};
 pub use format::Format;
 pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};
 pub(crate) use mmap::read_text;

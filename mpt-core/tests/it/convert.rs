@@ -6,7 +6,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use mpt_core::testing::{assert_close, tiny_model};
 use mpt_core::{
-    Adapter, ConvertOptions, Format, LoraConfig, MptConfig, Params, Weights, config_json, write_gguf, write_hf,
+    Adapter, ConvertOptions, Format, LoraConfig, MptConfig, Params, Weights, config_json, write_drawn,
+    write_gguf, write_hf,
 };
 
 use crate::fixtures::{Expected, case};
@@ -97,6 +98,19 @@ fn the_same_weights_give_the_same_bytes() {
 }
 
 #[test]
+fn a_drawn_model_is_the_one_training_would_begin_with() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (config, params) = tiny_model(5);
+    let go_on = &mut |_| ControlFlow::Continue(());
+    write_drawn(&config, 5, dir.path(), &ConvertOptions::default(), go_on).expect("a model");
+    std::fs::write(dir.path().join("config.json"), config.to_json()).expect("writable");
+    let weights = Weights::open(dir.path()).expect("a sound model");
+    for (name, var) in params.iter() {
+        assert_close(&tensor(&weights, name), var, 0.0);
+    }
+}
+
+#[test]
 fn an_interrupt_is_an_error() {
     let dir = tempfile::tempdir().expect("a folder");
     let weights = saved(dir.path());
@@ -173,5 +187,9 @@ fn merging_agrees_with_the_reference() {
     let names = expected.names("merged.");
     let weight = names.iter().find(|name| name.ends_with(".weight")).expect("a merged weight");
     let name = weight.trim_start_matches("weight.");
-    assert_close(&tensor(&merged, name), &expected.tensor(&format!("merged.{weight}")).expect("a weight"), 1e-6);
+    assert_close(
+        &tensor(&merged, name),
+        &expected.tensor(&format!("merged.{weight}")).expect("a weight"),
+        1e-6,
+    );
 }

@@ -67,6 +67,16 @@ fn long_runs_of_anything_are_encoded() {
 }
 
 #[test]
+fn a_long_stream_costs_what_its_text_costs() {
+    let began = std::time::Instant::now();
+    let mut stream = SMALL.stream();
+    let ids = SMALL.encode(&TEXT.repeat(2000)).expect("encoded");
+    let bytes: usize = ids.iter().map(|&id| stream.push(id).expect("decoded").len()).sum();
+    assert_eq!(bytes, TEXT.len() * 2000);
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_run_of_broken_bytes_is_let_go() {
     let lone = SMALL.encode("é").expect("encoded")[0];
     let mut stream = SMALL.stream();
@@ -104,8 +114,30 @@ proptest! {
         ids.extend(SMALL.encode(&text).expect("encoded"));
         let mut stream = SMALL.stream();
         let mut streamed: String = ids.iter().map(|&id| stream.push(id).expect("decoded")).collect();
-        streamed.push_str(&stream.finish().expect("decoded"));
+        streamed.push_str(&stream.finish());
         prop_assert_eq!(streamed, SMALL.decode(&ids).expect("decoded"));
+    }
+
+    /// However the texts arrive, and however many threads count their words.
+    #[test]
+    fn training_depends_on_the_texts_alone(texts in prop::collection::vec(text(), 1..30), vocab_size in 290usize..400, threads in 1usize..6) {
+        let config = TrainConfig { vocab_size, min_frequency: 2 };
+        let first = train(texts.iter(), &config).expect("trained");
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        let (left, right) = texts.split_at(texts.len() / 2);
+        let again = pool.install(|| train(left.iter().cloned().chain(right.to_vec()), &config)).expect("trained");
+        prop_assert!(first == again);
+    }
+
+    /// The ids that fill up a model's vocabulary are no text, alone or among others.
+    #[test]
+    fn ids_without_a_token_are_refused(before in prop::collection::vec(0u32..330, 0..5), id in 330u32..) {
+        let ids = [&before[..], &[id]].concat();
+        let refused = |error: &Error| matches!(error, Error::UnknownId { id: found, num_ids: 330 } if *found == id);
+        prop_assert!(SMALL.decode(&ids).is_err_and(|error| refused(&error)));
+        let mut stream = SMALL.stream();
+        prop_assert!(before.iter().all(|&id| stream.push(id).is_ok()));
+        prop_assert!(stream.push(id).is_err_and(|error| refused(&error)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::lora::Adapter;
 
 pub use gguf::write_gguf;
-pub use hf::{config_json, write_hf};
+pub use hf::{config_json, write_drawn, write_hf};
 
 /// What becomes of the weights on their way.
 #[derive(Clone, Copy, Debug, Default)]

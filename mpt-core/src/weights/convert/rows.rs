@@ -24,7 +24,7 @@ pub(super) fn copy(
     name: &str,
     format: Format,
     lora: Option<&Lora>,
-    out: &mut impl Write,
+    out: &mut (impl Write + ?Sized),
 ) -> Result<u64, CopyError> {
     let source = Source::open(weights, name)?;
     if source.format == format && lora.is_none() {
@@ -111,7 +111,7 @@ impl<'a> Source<'a> {
         Ok(file)
     }
 
-    fn copy_bytes(&self, out: &mut impl Write) -> Result<u64, CopyError> {
+    fn copy_bytes(&self, out: &mut (impl Write + ?Sized)) -> Result<u64, CopyError> {
         let total = (self.rows * self.row_bytes) as u64;
         let mut file = self.file()?;
         let mut buffer = vec![0; (4 * BUFFER_VALUES).min(total as usize)];

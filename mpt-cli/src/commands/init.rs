@@ -1,0 +1,65 @@
+//! `mpt init`: a new model with drawn weights.
+
+use std::path::PathBuf;
+
+use mpt_core::{ConvertOptions, MptConfig, PRESETS};
+use serde_json::json;
+
+use crate::exit::{CliError, ExitStatus};
+use crate::export::{self, Size};
+use crate::model::Dtype;
+use crate::settings::Context;
+use crate::table;
+
+/// Write a new model with weights drawn by its initialization scheme
+///
+/// The weights are those that training from scratch with the same configuration and seed begins with.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  mpt init mpt-125m --preset mpt-125m
+  mpt init test-7b --preset mpt-7b --dtype bf16 --seed 1
+  mpt init mine --config config.json")]
+pub(crate) struct Args {
+    /// The folder to write
+    output: PathBuf,
+    #[command(flatten)]
+    shape: Shape,
+    /// Form of the weights
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    dtype: Dtype,
+    /// Begin another weights file beyond this size
+    #[arg(long, value_name = "SIZE", default_value = "5GB")]
+    max_shard_size: Size,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Shape {
+    /// A published size
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
+    preset: Option<String>,
+    /// A config.json
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+    let config = match (&args.shape.preset, &args.shape.config) {
+        (Some(name), _) => MptConfig::preset(name)?,
+        (None, Some(path)) => MptConfig::from_file(path)?,
+        (None, None) => unreachable!("a preset or a configuration is required"),
+    };
+    let options = ConvertOptions {
+        format: Some(args.dtype.format()?),
+        adapter: None,
+        max_shard_size: Some(args.max_shard_size.0),
+    };
+    let converted = export::drawn(&config, ctx.seed.unwrap_or(17), &args.output, &options, ctx)?;
+    let parameters = config.num_parameters();
+    ctx.out.text(format_args!("{}: {} parameters", args.output.display(), table::count(parameters)))?;
+    ctx.out.document(&json!({
+        "path": args.output, "parameters": parameters, "dtype": converted.format.name(), "bytes": converted.bytes,
+        "files": converted.files,
+    }))?;
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,87 @@
+//! The template a checkpoint's folder carries, and the tokens it may name.
+
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::jinja::{Jinja, SpecialTokens};
+use super::{ChatTemplate, Form};
+use crate::error::{Error, Result};
+
+/// The largest `tokenizer_config.json`, in bytes.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// What ends a message in the many templates that follow ChatML, though the tokenizer's end token is another.
+const IM_END: &str = "<|im_end|>";
+
+pub(super) fn from_file(path: &Path) -> Result<ChatTemplate> {
+    let missing = || Error::Io { path: path.to_owned(), source: ErrorKind::NotFound.into() };
+    let source = read_text(path)?.ok_or_else(missing)?;
+    template(source, path, SpecialTokens::default())
+}
+
+pub(super) fn from_folder(dir: &Path) -> Result<Option<ChatTemplate>> {
+    let config_path = dir.join("tokenizer_config.json");
+    let config = match read_text(&config_path)? {
+        Some(text) => {
+            serde_json::from_str(&text).map_err(|error| unusable(&config_path, error.to_string()))?
+        }
+        None => Value::Null,
+    };
+    let special = SpecialTokens { bos: token(&config["bos_token"]), eos: token(&config["eos_token"]) };
+    let own_path = dir.join("chat_template.jinja");
+    if let Some(source) = read_text(&own_path)? {
+        return template(source, &own_path, special).map(Some);
+    }
+    let source = default_of(&config["chat_template"]).map_err(|problem| unusable(&config_path, problem))?;
+    source.map(|source| template(source, &config_path, special)).transpose()
+}
+
+/// The text of `chat_template`, or of the one named `default` in a list of them.
+fn default_of(value: &Value) -> Result<Option<String>, String> {
+    let named_default = |entry: &&Value| entry["name"] == "default";
+    match value {
+        Value::Null => Ok(None),
+        Value::String(source) => Ok(Some(source.clone())),
+        Value::Array(list) => match list.iter().find(named_default).map(|entry| &entry["template"]) {
+            Some(Value::String(source)) => Ok(Some(source.clone())),
+            Some(_) => Err("the `template` named `default` in `chat_template` is no text".to_owned()),
+            None => Err("the list `chat_template` has no template named `default`".to_owned()),
+        },
+        _ => Err("`chat_template` is neither a text nor a list of `name` and `template`".to_owned()),
+    }
+}
+
+/// A special token, written as its text or as an object with its `content`.
+fn token(value: &Value) -> String {
+    value.as_str().or_else(|| value["content"].as_str()).unwrap_or_default().to_owned()
+}
+
+fn template(source: String, path: &Path, special: SpecialTokens) -> Result<ChatTemplate> {
+    let im_end = source.contains(IM_END).then(|| IM_END.to_owned());
+    let eos = (!special.eos.is_empty() && special.eos != IM_END).then(|| special.eos.clone());
+    let stop_strings = im_end.into_iter().chain(eos).collect();
+    let jinja = Jinja::new(source, special).map_err(|problem| unusable(path, problem))?;
+    Ok(ChatTemplate { name: path.display().to_string(), form: Form::Jinja(jinja), stop_strings })
+}
+
+fn unusable(path: &Path, problem: String) -> Error {
+    Error::TemplateFile { path: path.to_owned(), problem }
+}
+
+/// The text of a file, `None` where there is no file.
+fn read_text(path: &Path) -> Result<Option<String>> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(unusable(path, "it is larger than 16 MiB".to_owned()));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|error| unusable(path, error.to_string()))
+}
