@@ -14,30 +14,40 @@ pub struct AttnMask {
     seq: usize,
     /// First visible key, `[batch, seq]`; all see from key 0 where absent.
     first_key: Option<Arc<[u32]>>,
-    /// Tokens of padding before each row's first real token; none where absent.
-    left_padding: Option<Arc<[u32]>>,
+    /// Where each row's real tokens lie; all are real where absent.
+    real: Option<Arc<[Real]>>,
+}
+
+/// The real tokens of a row with padding around them.
+#[derive(Clone, Copy, Debug)]
+struct Real {
+    /// Tokens of padding before the first.
+    left: u32,
+    /// How many there are.
+    tokens: u32,
 }
 
 impl AttnMask {
     /// Every token sees itself and all tokens before it. In a batch that continues a cache, all cached tokens too.
     pub fn causal(batch: usize, seq: usize) -> Self {
-        Self { batch, seq, first_key: None, left_padding: None }
+        Self { batch, seq, first_key: None, real: None }
     }
 
-    /// Rows of real tokens (1) with padding (0) on the left or on the right; `mask` is `[batch, seq]`.
+    /// Rows of real tokens (1) with padding (0) on the left or on the right; `mask` is `[batch, seq]`. In a batch that
+    /// continues a cache, padding is on the right, and a row may be padding alone.
     ///
     /// # Errors
     /// [`Error::Shape`] when the length is not batch x seq, a value is neither 0 nor 1, or padding lies between tokens.
     pub fn padded(mask: &[u8], batch: usize, seq: usize) -> Result<Self> {
         expect_len("mask", mask.len(), batch, seq)?;
-        let left: Vec<u32> = mask
+        let real: Vec<Real> = mask
             .chunks_exact(seq)
             .enumerate()
-            .map(|(row, mask)| left_padding(row, mask))
+            .map(|(row, mask)| real_tokens(row, mask))
             .collect::<Result<_>>()?;
-        let first = |token: usize| left[token / seq].min((token % seq) as u32);
+        let first = |token: usize| real[token / seq].left.min((token % seq) as u32);
         let first_key = (0..mask.len()).map(first).collect();
-        Ok(Self { batch, seq, first_key: Some(first_key), left_padding: Some(left.into()) })
+        Ok(Self { batch, seq, first_key: Some(first_key), real: Some(real.into()) })
     }
 
     /// A token sees only earlier tokens of its own document; `documents` `[batch, seq]` numbers them along each row.
@@ -61,7 +71,7 @@ impl AttnMask {
                 first_key.push(first);
             }
         }
-        Ok(Self { batch, seq, first_key: Some(first_key.into()), left_padding: None })
+        Ok(Self { batch, seq, first_key: Some(first_key.into()), real: None })
     }
 
     /// Rows and tokens per row.
@@ -81,22 +91,34 @@ impl AttnMask {
         Some((0..self.batch * self.seq).map(first).collect())
     }
 
-    /// Tokens of each row after this batch, padding on the left left out.
+    /// Real tokens of each row after this batch.
     pub(crate) fn lengths(&self, start: &[usize]) -> Vec<usize> {
-        let paddings = self.paddings().into_iter();
-        paddings.zip(start).map(|(padding, start)| start + self.seq - padding as usize).collect()
+        let tokens = |row: usize| self.real.as_ref().map_or(self.seq, |real| real[row].tokens as usize);
+        start.iter().enumerate().map(|(row, start)| start + tokens(row)).collect()
     }
 
     /// Tokens of padding before each row's first real token.
     pub(crate) fn paddings(&self) -> Vec<u32> {
-        self.left_padding.as_ref().map_or_else(|| vec![0; self.batch], |left| left.to_vec())
+        (0..self.batch).map(|row| self.left_padding(row)).collect()
     }
 
-    /// Position of every token, `[batch, seq]`, counted from its row's first real token.
+    /// Whether a row has padding before its first real token.
+    pub(crate) fn is_padded_left(&self) -> bool {
+        (0..self.batch).any(|row| self.left_padding(row) > 0)
+    }
+
+    fn left_padding(&self, row: usize) -> u32 {
+        self.real.as_ref().map_or(0, |real| real[row].left)
+    }
+
+    /// Position of every token, `[batch, seq]`, counted from its row's first real token; padding behind the last real
+    /// token has the position of that.
     pub(crate) fn positions(&self, start: &[usize]) -> Vec<u32> {
+        let lengths = self.lengths(start);
         let position = |token: usize| {
-            let padding = self.left_padding.as_ref().map_or(0, |left| left[token / self.seq]);
-            ((start[token / self.seq] + token % self.seq) as u32).saturating_sub(padding)
+            let row = token / self.seq;
+            let at = ((start[row] + token % self.seq) as u32).saturating_sub(self.left_padding(row));
+            at.min(lengths[row].saturating_sub(1) as u32)
         };
         (0..self.batch * self.seq).map(position).collect()
     }
@@ -110,7 +132,8 @@ fn expect_len(argument: &'static str, actual: usize, batch: usize, seq: usize) -
     Err(Error::Shape { op: "attention mask", argument, actual: format!("{actual} values"), expected })
 }
 
-fn left_padding(row: usize, mask: &[u8]) -> Result<u32> {
+/// A row of padding alone has it on the right.
+fn real_tokens(row: usize, mask: &[u8]) -> Result<Real> {
     if let Some(value) = mask.iter().find(|&&value| value > 1) {
         let actual = format!("{value} in row {row}");
         return Err(Error::Shape {
@@ -124,7 +147,8 @@ fn left_padding(row: usize, mask: &[u8]) -> Result<u32> {
     let tokens = mask[left..].iter().take_while(|&&real| real == 1).count();
     match mask[left + tokens..].iter().position(|&real| real == 1) {
         Some(after) => Err(not_contiguous("mask", row, left + tokens + after)),
-        None => Ok(left as u32),
+        None if tokens == 0 => Ok(Real { left: 0, tokens: 0 }),
+        None => Ok(Real { left: left as u32, tokens: tokens as u32 }),
     }
 }
 
@@ -164,7 +188,17 @@ mod tests {
     fn padding_on_the_left_hides_keys_and_shifts_positions() {
         let mask = AttnMask::padded(&[0, 0, 1, 1, 1, 1, 1, 0], 2, 4).unwrap();
         assert_eq!(mask.first_keys(None, &[0, 0]).unwrap().to_vec(), [0, 1, 2, 2, 0, 0, 0, 0]);
-        assert_eq!(mask.positions(&[0, 0]), [0, 0, 0, 1, 0, 1, 2, 3]);
+        assert_eq!(mask.positions(&[0, 0]), [0, 0, 0, 1, 0, 1, 2, 2]);
+        assert_eq!(mask.lengths(&[0, 0]), [2, 3]);
+        assert!(mask.is_padded_left());
+    }
+
+    #[test]
+    fn padding_on_the_right_lengthens_nothing() {
+        let mask = AttnMask::padded(&[1, 1, 0, 0, 0, 0], 2, 3).unwrap();
+        assert_eq!(mask.lengths(&[4, 4]), [6, 4]);
+        assert_eq!(mask.positions(&[4, 4]), [4, 5, 5, 3, 3, 3]);
+        assert!(!mask.is_padded_left());
     }
 
     #[test]

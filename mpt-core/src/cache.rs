@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 
 /// Keys and values of a batch of sequences, allocated once; each row has its own length.
 ///
-/// Unequal prompts are padded on the right, run together and cut back with [`KvCache::truncate`].
+/// Unequal prompts are padded on the right ([`AttnMask::padded`](crate::AttnMask::padded)), run together and cut back
+/// with [`KvCache::truncate`].
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerTensors>,

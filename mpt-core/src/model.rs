@@ -292,7 +292,8 @@ impl CausalLm {
 
     /// Hidden states `[b, s, d]` after the last norm of a batch of rows of token ids.
     ///
-    /// With a cache, its tokens come before those of `tokens`, and it holds both afterwards; `mask` counts new tokens.
+    /// With a cache, its tokens come before those of `tokens`, and it holds both afterwards; `mask` counts new tokens,
+    /// and pads them on the right, where [`KvCache::truncate`] cuts them off.
     ///
     /// # Errors
     /// [`Error::TokenId`], [`Error::TooLong`] and [`Error::Shape`].
@@ -306,6 +307,7 @@ impl CausalLm {
         let start = cache.as_ref().map_or(vec![0; b], |cache| cache.lens().to_vec());
         if let Some(cache) = &cache {
             cache.expect_room(b, s)?;
+            expect_no_left_padding(mask)?;
         }
         let mut x = self.embed(tokens, mask, &start)?;
         for (layer, block) in self.blocks.iter().enumerate() {
@@ -395,6 +397,19 @@ impl CausalLm {
     fn logit_form(&self) -> LogitForm {
         LogitForm { scale: self.config.logit_scale.unwrap_or(1.0), cap: self.config.final_logit_softcapping }
     }
+}
+
+/// Padding within a cache would be seen by the tokens that follow.
+fn expect_no_left_padding(mask: &AttnMask) -> Result<()> {
+    if !mask.is_padded_left() {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        op: "cached forward pass",
+        argument: "mask",
+        actual: "padded on the left".to_owned(),
+        expected: "padding on the right, to be cut off with `KvCache::truncate`".to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,11 @@ use std::f64::consts::TAU;
 use crate::config::{MptConfig, RopeConfig, RopeScaling};
 
 /// Turns positions into angles.
+///
+/// Under `dynamic` scaling the angles of all tokens change with the length of their sequence, once that is beyond
+/// `max_seq_len`. Keys are then kept unturned and turned at use, so attention over a cache is attention over a prefill of
+/// the same length. What earlier tokens left in the cache of a deeper layer was still computed at their own length: there
+/// decoding and prefill agree up to `max_seq_len`, and differ beyond it, as they do for any program with a cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
     config: RopeConfig,

@@ -363,7 +363,17 @@ fn check_model(raw: &RawRun, at: &Check<'_>) -> Result<()> {
     match (&raw.model, &raw.init_from) {
         (Some(_), Some(_)) => at.that(false, "model", "given beside `init_from`", expected),
         (None, None) => at.that(false, "model", "missing, and so is `init_from`", expected),
-        _ => Ok(()),
+        (Some(config), None) => check_dropout(config, at),
+        (None, Some(_)) => Ok(()),
+    }
+}
+
+fn check_dropout(config: &MptConfig, at: &Check<'_>) -> Result<()> {
+    match config.dropout.first_in_use() {
+        Some((field, rate)) => {
+            at.that(false, &format!("model.{field}"), rate, "0: dropout is not supported in training")
+        }
+        None => Ok(()),
     }
 }
 
@@ -493,6 +503,8 @@ batch_size = 4
         assert!(message(&["init_from=\"x\""]).contains("either `[model]`"));
         assert!(message(&["model.d_modl=3"]).contains("d_model"), "{}", message(&["model.d_modl=3"]));
         assert!(message(&["model.n_heads=5"]).contains("n_heads"), "{}", message(&["model.n_heads=5"]));
+        let dropout = "`model.attn_config.attn_pdrop` is 0.1, expected 0: dropout is not supported";
+        assert!(message(&["model.attn_config.attn_pdrop=0.1"]).contains(dropout));
         let text = parse(&RUN.replace("steps", "setps"), &[]).expect_err("refused").to_string();
         assert!(text.starts_with("in/run.toml:14: unknown key `setps`, did you mean `steps`?"), "{text}");
     }

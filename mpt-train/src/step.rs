@@ -87,13 +87,17 @@ impl Trainer {
     /// Takes over `params`, the parameters of a model of `config`.
     ///
     /// # Errors
-    /// When a parameter is missing or has another shape.
+    /// When a parameter is missing or has another shape; [`Error::Dropout`] when the model asks for dropout, which a step
+    /// does not do.
     pub fn new(
         config: &MptConfig,
         params: Params,
         optimizer: &OptimizerConfig,
         step: &StepConfig,
     ) -> Result<Self> {
+        if let Some((field, rate)) = config.dropout.first_in_use() {
+            return Err(Error::Dropout { field, rate });
+        }
         let model = CausalLm::new(config, &params)?;
         let optimizer = Optimizer::new(optimizer, &params);
         Ok(Self { params, model, optimizer, config: step.clone() })
@@ -156,5 +160,21 @@ fn check(outcome: &StepOutcome, step: u64) -> Result<()> {
     match found.into_iter().find(|(_, value)| !value.is_finite()) {
         Some((what, value)) => Err(Error::NotFinite { step, what, value }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mpt_core::testing::tiny_model;
+
+    #[test]
+    fn dropout_is_refused_by_name() {
+        let (mut config, params) = tiny_model(1);
+        config.dropout.residual = 0.1;
+        let optimizer = OptimizerConfig::Lion { lr: 1e-3, betas: [0.9, 0.99], weight_decay: 0.0 };
+        let step: StepConfig = toml::from_str("steps = 1\nbatch_size = 1").unwrap();
+        let message = Trainer::new(&config, params, &optimizer, &step).unwrap_err().to_string();
+        assert!(message.contains("`resid_pdrop` is 0.1") && message.contains("set it to 0"), "{message}");
     }
 }

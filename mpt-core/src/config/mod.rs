@@ -141,6 +141,18 @@ pub struct Dropout {
     pub attention: f64,
 }
 
+impl Dropout {
+    /// The first rate above 0, with its key.
+    pub fn first_in_use(&self) -> Option<(&'static str, f64)> {
+        let rates = [
+            ("emb_pdrop", self.embedding),
+            ("resid_pdrop", self.residual),
+            ("attn_config.attn_pdrop", self.attention),
+        ];
+        rates.into_iter().find(|&(_, rate)| rate > 0.0)
+    }
+}
+
 /// Form of the feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FfnType {

@@ -347,7 +347,11 @@ impl RawAttnConfig {
             fused_qkv: self.fused_qkv.unwrap_or(true),
             alibi: self.alibi.unwrap_or(!by_foundry),
             alibi_bias_max: at.positive("alibi_bias_max", self.alibi_bias_max.unwrap_or(8.0))?,
-            rope: self.rope.unwrap_or(false).then(|| self.rope(at, head_dim)).transpose()?,
+            rope: self
+                .rope
+                .unwrap_or(false)
+                .then(|| self.rope(at, head_dim, d_model / n_heads))
+                .transpose()?,
             clip_qkv: self.clip_qkv(at)?,
             qk_ln: qk.0,
             qk_gn: qk.1,
@@ -363,12 +367,17 @@ impl RawAttnConfig {
         at.optional_positive("clip_qkv", self.clip_qkv.filter(|&clip| clip != 0.0))
     }
 
-    fn rope(&self, at: &Checker<'_>, head_dim: usize) -> Result<RopeConfig> {
+    fn rope(&self, at: &Checker<'_>, head_dim: usize, default_head_dim: usize) -> Result<RopeConfig> {
         if !head_dim.is_multiple_of(2) {
             return Err(at.wrong("head_dim", head_dim, "an even number where `rope` is true"));
         }
         let theta = at.positive("rope_theta", self.rope_theta.unwrap_or(10_000.0))?;
         let scaling = match self.rope_impl.as_deref().unwrap_or("dail") {
+            // llm-foundry would turn the first numbers of each head only
+            "dail" if head_dim != default_head_dim => {
+                let instead = "write \"hf\" where `head_dim` is not d_model / n_heads";
+                return Err(at.unsupported("rope_impl", "dail", instead));
+            }
             "dail" => self.rope_dail_config.clone().unwrap_or_default().check_dail(at)?,
             "hf" => self.rope_hf_config.clone().unwrap_or_default().check_hf(at)?,
             other => return Err(at.wrong("rope_impl", other, "\"dail\" or \"hf\"")),
@@ -641,6 +650,7 @@ mod tests {
                 "yarn",
             ),
             (r#"{"d_model": 6, "n_heads": 2, "attn_config": {"rope": true}}"#, "`head_dim` is 3"),
+            (r#"{"head_dim": 64, "attn_config": {"rope": true}}"#, "`rope_impl` = dail"),
             (r#"{"attn_config": {"nope": true}}"#, "`nope`"),
             (r#"{"attn_config": {"prefix_lm": true}}"#, "`prefix_lm`"),
             (r#"{"attn_config": {"clip_qkv": -1}}"#, "`clip_qkv` is -1"),

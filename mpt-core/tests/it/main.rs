@@ -1,5 +1,11 @@
-//! What a model computes, against numbers of the reference implementations.
+//! What a model computes, against numbers of the reference implementations and against a plain reference of its own.
 
+mod agreement;
+mod compare;
 mod convert;
+mod decoding;
 mod fixtures;
+mod options;
 mod parity;
+mod published;
+mod reference;

@@ -6,10 +6,11 @@
 use candle_core::{Device, Tensor};
 use mpt_core::{Adapted, Adapter, AttnMask, CausalLm, Format, MptConfig, Params, Weights};
 
+use crate::compare::{flat, relative_error};
 use crate::fixtures::{Expected, case};
 
 /// Cases of transformers and (`f-`) of llm-foundry; `f-sequence-id` and the adapter of `lora` have tests of their own.
-const CASES: &[&str] = &[
+pub(crate) const CASES: &[&str] = &[
     "pow2-heads",
     "nonpow2-heads",
     "odd-heads",
@@ -55,17 +56,6 @@ impl Loaded {
         let hidden = self.model.hidden(rows, mask, None).expect("a forward pass");
         self.model.logits(&hidden).expect("logits")
     }
-}
-
-fn flat(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().and_then(|x| x.to_vec1()).expect("f32 values")
-}
-
-/// Largest difference relative to the range of the expected values.
-fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    let range = expected.iter().fold(0f32, |top, x| top.max(x.abs())).max(f32::MIN_POSITIVE);
-    found.iter().zip(expected).fold(0f32, |top, (a, b)| top.max((a - b).abs())) / range
 }
 
 fn causal(rows: &[Vec<u32>]) -> AttnMask {
@@ -171,7 +161,7 @@ fn losses_and_gradients_agree() {
 }
 
 /// The label of position t is that of t + 1; the last has none.
-fn shifted(labels: &[u32]) -> Vec<u32> {
+pub(crate) fn shifted(labels: &[u32]) -> Vec<u32> {
     labels[1..].iter().copied().chain([mpt_core::IGNORE_LABEL]).collect()
 }
 
