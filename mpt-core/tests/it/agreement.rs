@@ -1,10 +1,10 @@
 //! The model against the plain reference, and the reference against the fixtures.
 //!
-//! Tolerances: the reference computes in f64, the model in f32. Logits agree within 2e-5 of the range of the logits, losses
-//! within 2e-6 and
-//! gradients within 1e-4 of the largest gradient of the parameter, or of a hundredth of the model's largest one where that
-//! is more: a bias of keys moves all scores of a query alike, so that its gradient is rounding alone. Without an option the logits
-//! are off by 1e-3 and more. The fixtures were computed in f32 with another order of sums, and have the limits of `parity`.
+//! Tolerances: the reference computes in f64, the model in f32. Logits agree within 2e-5 of their range, losses within
+//! 2e-6, and gradients within 1e-4 of the largest gradient of the parameter, or of a hundredth of the model's largest one
+//! where that is more: a bias of keys moves all scores of a query alike, so that its gradient is rounding alone. Without
+//! an option the logits are off by 1e-3 and more. The fixtures were computed in f32 with another order of sums, and have
+//! the limits of `parity`.
 
 use candle_core::Device;
 use mpt_core::{Activation, IGNORE_LABEL, MptConfig, Params, RopeScaling, Weights};
