@@ -150,7 +150,15 @@ impl Adapter {
         let mut layers = BTreeMap::new();
         for (layer, [rows, cols]) in linears(model) {
             let mut take = |half: &str| tensors.remove(&format!("{PREFIX}{layer}.{half}.weight"));
-            let (Some(a), Some(b)) = (take("lora_A"), take("lora_B")) else { continue };
+            let (a, b) = match (take("lora_A"), take("lora_B")) {
+                (Some(a), Some(b)) => (a, b),
+                (None, None) => continue,
+                (a, _) => {
+                    let half = if a.is_some() { "lora_B" } else { "lora_A" };
+                    let name = format!("{PREFIX}{layer}.{half}.weight");
+                    return Err(Error::MissingTensor { path: weights.clone(), name });
+                }
+            };
             let rank = a.shape().first().copied().unwrap_or(0);
             for (half, stored, expected) in [("lora_A", &a, [rank, cols]), ("lora_B", &b, [rows, rank])] {
                 if stored.shape() != expected || rank == 0 {

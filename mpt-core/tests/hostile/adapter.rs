@@ -37,7 +37,8 @@ fn tensors_must_fit_the_model() {
         |_, tensors| tensors[0].0 = "../x".to_owned(),
         &["adapter_model.safetensors", "belongs to no part"],
     );
-    refused(|_, tensors| drop(tensors.pop()), &["lora_A.weight", "belongs to no part"]);
+    refused(|_, tensors| drop(tensors.pop()), &["lora_B.weight", "missing"]);
+    refused(|_, tensors| drop(tensors.remove(0)), &["lora_A.weight", "missing"]);
     refused(
         |_, tensors| {
             for tensor in tensors {

@@ -41,12 +41,8 @@ fn names_outside_the_folder_or_of_another_kind_are_refused() {
         INDEX,
         "config.json",
         "a.bin",
-        "a.safetensors/",
         &long,
     ] {
-        if file == "a.safetensors/" {
-            continue; // the same file to every system
-        }
         naming(file).refused(&[INDEX, "names of weights files of one kind inside the folder"]);
     }
     naming("missing.safetensors").refused(&["missing.safetensors", "opening failed"]);
@@ -70,7 +66,7 @@ fn indexes_of_another_form_are_refused() {
         with(text).refused(&[INDEX, "line 1"]);
     }
     with(b"\xff\xfe").refused(&[INDEX, "UTF-8"]);
-    with("[".repeat(1 << 20)).refused(&[INDEX, "recursion limit"]);
+    with(format!(r#"{{"x": {}"#, "[".repeat(1 << 20))).refused(&[INDEX, "line 1"]);
     with(r#"{"weight_map": {}}"#).refused(&["missing"]);
 }
 

@@ -63,7 +63,7 @@ fn names_that_run_code_are_refused_by_name() {
 fn opcodes_that_make_objects_are_refused() {
     for opcodes in [
         &b"ios\nsystem\n"[..],                   // INST
-        b"(cos\nsystem\nX\0\0\0\0o",             // OBJ by a name
+        b"(ccollections\nOrderedDict\no",        // OBJ by a name
         b"ccollections\nOrderedDict\n)\x81",     // NEWOBJ
         b"ccollections\nOrderedDict\n)}\x92",    // NEWOBJ_EX
         b"\x82\x01",                             // EXT1
@@ -221,7 +221,8 @@ fn archives_are_what_their_directory_says() {
     refused(patched(ENTRY, 1, 42, &[0, 0, 0, 0]), "overlap");
     refused(patched(ENTRY, 0, 28, &[0xff, 0xff]), "beyond the end");
     refused(patched(ENTRY, 0, 28, &[4, 0]), "");
-    refused(patched(LOCAL, 1, 26, &[0xff, 0xff]), "overlap");
+    refused(patched(LOCAL, 1, 26, &[40, 0]), "overlap");
+    refused(patched(LOCAL, 1, 26, &[0xff, 0xff]), "beyond the end");
     refused(patched(LOCAL, 1, 0, b"XXXX"), "another signature");
     refused(patched(END, 0, 10, &[1, 0]), "another number of members");
     refused(patched(END, 0, 10, &[200, 0]), "another signature");
