@@ -228,7 +228,7 @@ fn archives_are_what_their_directory_says() {
     refused(patched(END, 0, 10, &[200, 0]), "another signature");
     refused(patched(END, 0, 16, &[0xff; 4]), "beyond the end");
     refused(patched(END, 0, 16, &[0; 4]), "another signature");
-    refused(patched(ENTRY, 1, 46, b"m/data.pkl"), "comes twice");
+    refused(patched(ENTRY, 2, 46, b"m/data/0"), "comes twice");
     let size = sound::bin(&tensors()).len() as u32 - 100;
     let growing = [size.to_le_bytes(), size.to_le_bytes()].concat();
     refused(patched(ENTRY, 1, 20, &growing), "beyond the end");
