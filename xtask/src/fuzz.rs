@@ -28,7 +28,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"
     );
     let _dir = sh.push_dir("mpt-core/fuzz");
-    cmd!(sh, "cargo +nightly run --quiet --release --bin seeds").run()?;
+    cmd!(sh, "cargo +nightly run --quiet --bin seeds").run()?;
     for target in TARGETS.iter().filter(|target| args.target.as_ref().is_none_or(|only| only == *target)) {
         say(format_args!("── {target}"));
         let time = format!("-max_total_time={}", args.seconds);

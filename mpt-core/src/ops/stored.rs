@@ -70,7 +70,7 @@ impl CustomOp1 for StoredLinearOp {
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
         let mut dx = vec![0f32; x.elem_count()];
-        stored::times(&mut dx, &*host_slice(&dy)?, &self.weight);
+        stored::times(&mut dx, &host_slice(&dy)?, &self.weight);
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }
