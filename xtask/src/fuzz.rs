@@ -27,8 +27,8 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         answers(cmd!(sh, "cargo +nightly fuzz --version")),
         "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"
     );
+    cmd!(sh, "cargo test --quiet --workspace --test hostile -- --ignored seeds").run()?;
     let _dir = sh.push_dir("mpt-core/fuzz");
-    cmd!(sh, "cargo +nightly run --quiet --bin seeds").run()?;
     for target in TARGETS.iter().filter(|target| args.target.as_ref().is_none_or(|only| only == *target)) {
         say(format_args!("── {target}"));
         let time = format!("-max_total_time={}", args.seconds);

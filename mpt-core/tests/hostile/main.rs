@@ -11,5 +11,6 @@ mod index;
 mod mutations;
 mod pickle;
 mod safetensors;
+mod seeds;
 mod sound;
 mod trial;

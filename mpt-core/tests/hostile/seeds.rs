@@ -1,14 +1,14 @@
-//! Writes the sound files that each target starts from, into its corpus.
-
-#[path = "../../tests/hostile/sound.rs"]
-#[expect(dead_code, reason = "the tests use more of it")]
-mod sound;
+//! The sound files that fuzzing starts from, written into the corpora of `mpt-core/fuzz`.
 
 use std::path::Path;
 
 use mpt_core::Format;
 
-fn main() -> std::io::Result<()> {
+use crate::sound;
+
+#[test]
+#[ignore = "a step of `cargo xtask fuzz`"]
+fn are_written() {
     let config = sound::config();
     let tensors = sound::tensors(&config);
     let weights = sound::safetensors(&sound::adapter_tensors());
@@ -22,9 +22,8 @@ fn main() -> std::io::Result<()> {
         ("pickle", "bin", sound::bin(&tensors)),
         ("safetensors", "f32", sound::safetensors(&tensors)),
     ] {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
-        std::fs::create_dir_all(&corpus)?;
-        std::fs::write(corpus.join(name), bytes)?;
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        std::fs::create_dir_all(&corpus).expect("a folder for the corpus");
+        std::fs::write(corpus.join(name), bytes).expect("room for a small file");
     }
-    Ok(())
 }
