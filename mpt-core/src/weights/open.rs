@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::format::Format;
 use super::gguf::{self, Metadata};
+use super::limits::MOST_TENSORS;
 use super::mmap::{FileTensor, MappedFile, damaged};
 use super::stored::StoredTensor;
 use super::{index, pickle, safetensors};
@@ -62,7 +63,16 @@ impl Weights {
 
     fn open_folder(dir: &Path) -> Result<Self> {
         let config = MptConfig::from_file(&dir.join("config.json"))?;
-        let files = weight_files(dir)?.iter().map(|path| open_file(path)).collect::<Result<Vec<_>>>()?;
+        let (mut files, mut tensors) = (Vec::new(), 0);
+        for path in weight_files(dir)? {
+            let file = open_file(&path)?;
+            tensors += file.tensors.len();
+            if tensors > MOST_TENSORS {
+                let found = format!("{tensors} tensors in the files up to this one");
+                return Err(damaged(&path, found, "at most 65536 of them"));
+            }
+            files.push(file);
+        }
         Self::new(dir, config, files, None)
     }
 

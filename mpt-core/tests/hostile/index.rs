@@ -81,6 +81,19 @@ fn many_and_large_entries_cost_little() {
 }
 
 #[test]
+fn tensors_are_counted_over_all_files() {
+    let mut index = json!({ "weight_map": {} });
+    let mut folder = Folder::model();
+    for file in ["a.safetensors", "b.safetensors"] {
+        let entry = r#"{"dtype":"F32","shape":[0],"data_offsets":[0,0]}"#;
+        let entries: Vec<String> = (0..40_000).map(|i| format!(r#""{file}.{i}":{entry}"#)).collect();
+        folder = folder.with(file, sound::framed(&format!("{{{}}}", entries.join(",")), &[]));
+        index["weight_map"][file] = json!(file);
+    }
+    folder.with(INDEX, index.to_string()).refused(&["b.safetensors", "80000 tensors"]);
+}
+
+#[test]
 fn folders_in_place_of_files_are_refused() {
     let folder = naming("b.safetensors");
     std::fs::create_dir(folder.path("b.safetensors")).unwrap();
