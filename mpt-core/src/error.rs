@@ -20,7 +20,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A configuration file is not valid JSON, or a key has the wrong type.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {}", .path.display(), crate::weights::quoted(&.source.to_string()))]
     ConfigSyntax {
         /// The configuration file.
         path: PathBuf,

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::ops;
 use crate::rng::CounterRng;
 use crate::source::{Parameter, ParameterSource};
-use crate::weights::{open_tensors, read_text, write_safetensors};
+use crate::weights::{open_tensors, quoted, read_config, write_safetensors};
 
 /// What an adapter adds to one linear: `scale * x A^T B^T`.
 #[derive(Clone, Debug)]
@@ -137,9 +137,10 @@ impl Adapter {
     /// not fit the model.
     pub fn open(dir: &Path, model: &MptConfig) -> Result<Self> {
         let path = dir.join("adapter_config.json");
-        let raw: RawConfig = serde_json::from_str(&read_text(&path)?)
+        let raw: RawConfig = serde_json::from_str(&read_config(&path)?)
             .map_err(|source| Error::ConfigSyntax { path: path.clone(), source })?;
         raw.check(&path)?;
+        let config = raw.lora_config();
         let weights = ["adapter_model.safetensors", "adapter_model.bin"].map(|name| dir.join(name));
         let weights = weights.iter().find(|path| path.is_file()).ok_or_else(|| Error::NoWeights {
             path: dir.to_owned(),
@@ -149,7 +150,15 @@ impl Adapter {
         let mut layers = BTreeMap::new();
         for (layer, [rows, cols]) in linears(model) {
             let mut take = |half: &str| tensors.remove(&format!("{PREFIX}{layer}.{half}.weight"));
-            let (Some(a), Some(b)) = (take("lora_A"), take("lora_B")) else { continue };
+            let (a, b) = match (take("lora_A"), take("lora_B")) {
+                (Some(a), Some(b)) => (a, b),
+                (None, None) => continue,
+                (a, _) => {
+                    let half = if a.is_some() { "lora_B" } else { "lora_A" };
+                    let name = format!("{PREFIX}{layer}.{half}.weight");
+                    return Err(Error::MissingTensor { path: weights.clone(), name });
+                }
+            };
             let rank = a.shape().first().copied().unwrap_or(0);
             for (half, stored, expected) in [("lora_A", &a, [rank, cols]), ("lora_B", &b, [rows, rank])] {
                 if stored.shape() != expected || rank == 0 {
@@ -158,7 +167,7 @@ impl Adapter {
                     return Err(Error::TensorShape { path: weights.clone(), name, actual, expected });
                 }
             }
-            let scale = raw.lora_config().scale(rank, raw.alpha(&layer, &path)?);
+            let scale = config.scale(rank, raw.alpha(&layer));
             let var = |stored: &crate::StoredTensor| {
                 Ok::<_, Error>(Var::from_tensor(&stored.to_tensor(&Device::Cpu)?)?)
             };
@@ -169,7 +178,7 @@ impl Adapter {
                 "expected lora_A and lora_B of this model's linears; is this the adapter's base model?";
             return Err(Error::UnexpectedTensor { path: weights.clone(), name, instead });
         }
-        Ok(Self { config: raw.lora_config(), layers })
+        Ok(Self { config, layers })
     }
 
     /// Writes the folder as peft reads it.
@@ -225,8 +234,14 @@ impl Adapter {
 impl RawConfig {
     fn check(&self, path: &Path) -> Result<()> {
         let refuse = |field, actual: String, instead| {
-            Err(Error::Unsupported { path: path.to_owned(), field, actual, instead })
+            Err(Error::Unsupported { path: path.to_owned(), field, actual: quoted(&actual), instead })
         };
+        let is_plain =
+            |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
+        if let Some(key) = self.alpha_pattern.keys().find(|key| !is_plain(key)) {
+            let instead = "write names of layers instead of a regular expression";
+            return refuse("alpha_pattern", key.clone(), instead);
+        }
         if let Some(kind) = self.peft_type.as_deref().filter(|kind| *kind != "LORA") {
             return refuse("peft_type", kind.to_owned(), "only LoRA adapters are read");
         }
@@ -260,26 +275,17 @@ impl RawConfig {
     }
 
     /// The numerator of a layer's scale: its own where `alpha_pattern` names the layer or the end of its name.
-    fn alpha(&self, layer: &str, path: &Path) -> Result<f64> {
-        let is_plain =
-            |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
-        if let Some(key) = self.alpha_pattern.keys().find(|key| !is_plain(key)) {
-            return Err(Error::Unsupported {
-                path: path.to_owned(),
-                field: "alpha_pattern",
-                actual: key.clone(),
-                instead: "write names of layers instead of a regular expression",
-            });
-        }
-        let names = |key: &str| layer == key || layer.ends_with(&format!(".{key}"));
+    fn alpha(&self, layer: &str) -> f64 {
+        let names =
+            |key: &str| layer.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
         let own = self.alpha_pattern.iter().find(|(key, _)| names(key));
-        Ok(own.map_or(self.lora_alpha, |(_, &alpha)| alpha))
+        own.map_or(self.lora_alpha, |(_, &alpha)| alpha)
     }
 }
 
 /// Checkpoint names, without `.weight`, and shapes of the linears of all blocks.
 fn linears(model: &MptConfig) -> impl Iterator<Item = (String, [usize; 2])> {
-    model.parameter_shapes().into_iter().filter_map(|(name, shape)| {
+    model.parameters().filter_map(|(name, shape)| {
         let layer = name.strip_suffix(".weight").filter(|layer| layer.starts_with("transformer.blocks."))?;
         Some((layer.to_owned(), shape.try_into().ok()?))
     })

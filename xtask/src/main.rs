@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod dist;
+mod fuzz;
 mod lint;
 mod test;
 mod tidy;
@@ -31,6 +32,8 @@ enum Task {
     Tidy,
     /// The bench targets
     Bench(bench::Args),
+    /// Coverage-guided fuzzing of the readers of weights, where cargo-fuzz and a nightly compiler are installed
+    Fuzz(fuzz::Args),
     /// The release binary with its checksum, in target/dist
     Dist,
 }
@@ -55,6 +58,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Tidy => tidy::run(&sh),
         Task::Bench(args) => bench::run(&sh, &args),
         Task::Dist => dist::run(&sh),
+        Task::Fuzz(args) => fuzz::run(&sh, &args),
     }
 }
 

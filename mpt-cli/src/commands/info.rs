@@ -1,32 +1,57 @@
-//! `mpt info`: what a model folder holds.
+//! `mpt info`: what a model folder or a GGUF file holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use mpt_core::{MetaValue, Metadata, TensorInfo, Weights};
+use serde_json::{Map, Value, json};
 
 use crate::exit::{CliError, ExitStatus};
 use crate::model;
 use crate::settings::Context;
 use crate::table;
+use crate::tui::{Unit, amount};
 
 /// Show what a model holds: configuration, tensors, sizes, tokenizer
+///
+/// Every header is checked; the weights themselves are not read.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  mpt info mpt-7b\n  mpt info run --json")]
+#[command(after_help = "Examples:\n  mpt info mpt-7b\n  mpt info mpt-7b.gguf\n  mpt info run --json")]
 pub(crate) struct Args {
-    /// Model folder, or the run folder of `mpt train`
+    /// Model folder, GGUF file, or run folder of `mpt train`
     path: PathBuf,
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let weights = model::open(&args.path)?;
-    let (config, tensors) = (weights.config(), weights.tensors());
-    let tokenizer = model::tokenizer(&weights)?;
-    let rows: Vec<_> = tensors
+    let tokenizer = model::tokenizer(&weights)?.map(|tokenizer| tokenizer.num_ids());
+    let tensors = weights.tensors();
+    print(&weights, &tensors, tokenizer, ctx)?;
+    let tensors: Vec<_> = tensors
         .iter()
-        .map(|tensor| vec![tensor.name.clone(), format!("{:?}", tensor.shape), tensor.dtype.clone()])
+        .map(|tensor| {
+            json!({ "name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype, "bytes": tensor.bytes })
+        })
         .collect();
-    let ids = tokenizer.as_ref().map(|tokenizer| tokenizer.num_ids());
-    ctx.out.text(format_args!("{}", weights.path().display()))?;
+    ctx.out.document(&json!({
+        "path": weights.path(),
+        "parameters": weights.config().num_parameters(),
+        "config": Value::from(weights.config().clone()),
+        "files": weights.files().map(file).collect::<Vec<_>>(),
+        "tensors": tensors,
+        "tokenizer": tokenizer.map(|ids| json!({ "num_ids": ids })),
+        "metadata": weights.metadata().map(metadata),
+    }))?;
+    Ok(ExitStatus::Done)
+}
+
+fn print(
+    weights: &Weights,
+    tensors: &[TensorInfo],
+    tokenizer: Option<usize>,
+    ctx: &mut Context,
+) -> Result<(), CliError> {
+    let config = weights.config();
+    ctx.out.text(weights.path().display())?;
     ctx.out.text(format_args!(
         "{} parameters: {} layers, d_model {}, {} heads, vocabulary {}, trained for {} tokens",
         table::count(config.num_parameters()),
@@ -36,24 +61,32 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         config.vocab_size,
         config.max_seq_len,
     ))?;
-    ctx.out.text(ids.map_or("no tokenizer".into(), |ids| format!("tokenizer with {ids} ids")))?;
+    let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
+    let form = weights.matrix_format().map_or("mixed".to_owned(), |format| format.to_string());
+    ctx.out.text(format_args!("{} of {form} weights", amount(Unit::Bytes, bytes as u64)))?;
+    ctx.out.text(tokenizer.map_or("no tokenizer".into(), |ids| format!("tokenizer with {ids} ids")))?;
+    let rows: Vec<_> = tensors
+        .iter()
+        .map(|tensor| vec![tensor.name.clone(), format!("{:?}", tensor.shape), tensor.dtype.clone()])
+        .collect();
     for line in table::lines(&["tensor", "shape", "dtype"], &rows) {
         ctx.out.text(line)?;
     }
-    let files: Vec<_> = weights
-        .files()
-        .map(|file| {
-            let bytes = file.metadata().map(|data| data.len()).unwrap_or(0);
-            json!({ "path": file, "bytes": bytes })
-        })
-        .collect();
-    let tensors: Vec<_> = tensors
-        .iter()
-        .map(|tensor| json!({ "name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype }))
-        .collect();
-    ctx.out.document(&json!({
-        "path": weights.path(), "parameters": config.num_parameters(), "config": Value::from(config.clone()),
-        "files": files, "tensors": tensors, "tokenizer": ids.map(|ids| json!({ "num_ids": ids })),
-    }))?;
-    Ok(ExitStatus::Done)
+    Ok(())
+}
+
+fn file(path: &Path) -> Value {
+    json!({ "path": path, "bytes": path.metadata().map_or(0, |data| data.len()) })
+}
+
+/// The keys of a GGUF file; of a list its length.
+fn metadata(metadata: &Metadata) -> Map<String, Value> {
+    let value = |value: &MetaValue| match value {
+        MetaValue::Int(value) => json!(value),
+        MetaValue::Float(value) => json!(value),
+        MetaValue::Bool(value) => json!(value),
+        MetaValue::Text(value) => json!(value),
+        MetaValue::Array(array) => json!({ "len": array.len() }),
+    };
+    metadata.iter().map(|(key, found)| (key.to_owned(), value(found))).collect()
 }

@@ -264,34 +264,42 @@ impl MptConfig {
 
     /// Parameters of the model, the embedding counted once where it is tied.
     pub fn num_parameters(&self) -> u64 {
-        self.parameter_shapes().values().map(|shape| shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+        let elements = |shape: Vec<usize>| shape.iter().map(|&n| n as u64).product();
+        self.parameters().map(|(_, shape)| elements(shape)).fold(0, u64::saturating_add)
     }
 
     /// Every parameter's name in a checkpoint and its shape, a linear as `[out, in]`.
     pub fn parameter_shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        let mut shapes = BTreeMap::new();
+        self.parameters().collect()
+    }
+
+    /// The same one by one, for a configuration that may name more of them than there is memory for.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
         let d = self.d_model;
-        shapes.insert("transformer.wte.weight".to_owned(), vec![self.vocab_size, d]);
-        if self.learned_pos_emb {
-            shapes.insert("transformer.wpe.weight".to_owned(), vec![self.max_seq_len, d]);
-        }
-        if !self.tie_word_embeddings {
-            shapes.insert("lm_head.weight".to_owned(), vec![self.vocab_size, d]);
-        }
-        let mut insert = |name: String, shape: Vec<usize>| {
-            let bias = self.has_bias(&name).then(|| vec![shape[0]]);
-            shapes.insert(format!("{name}.weight"), shape);
-            if let Some(bias) = bias {
-                shapes.insert(format!("{name}.bias"), bias);
-            }
+        let tables = [
+            ("transformer.wte.weight", self.vocab_size, true),
+            ("transformer.wpe.weight", self.max_seq_len, self.learned_pos_emb),
+            ("lm_head.weight", self.vocab_size, !self.tie_word_embeddings),
+        ];
+        let tables = tables.into_iter().filter(|&(_, _, is_there)| is_there);
+        let block = self.block_shapes();
+        let of_block = move |layer: usize| {
+            let named = move |(name, shape)| (format!("transformer.blocks.{layer}.{name}"), shape);
+            block.clone().into_iter().map(named)
         };
-        insert("transformer.norm_f".to_owned(), vec![d]);
-        for layer in 0..self.n_layers {
-            for (name, shape) in self.block_shapes() {
-                insert(format!("transformer.blocks.{layer}.{name}"), shape);
-            }
-        }
-        shapes
+        let norm = std::iter::once(("transformer.norm_f".to_owned(), vec![d]));
+        let layers = norm.chain((0..self.n_layers).flat_map(of_block));
+        let tables = tables.map(move |(name, rows, _)| (name.to_owned(), vec![rows, d]));
+        tables.chain(layers.flat_map(|(name, shape)| self.weight_and_bias(&name, shape)))
+    }
+
+    fn weight_and_bias(
+        &self,
+        name: &str,
+        shape: Vec<usize>,
+    ) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
+        let bias = self.has_bias(name).then(|| (format!("{name}.bias"), vec![shape[0]]));
+        std::iter::once((format!("{name}.weight"), shape)).chain(bias)
     }
 
     fn block_shapes(&self) -> Vec<(&'static str, Vec<usize>)> {

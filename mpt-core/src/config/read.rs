@@ -14,6 +14,7 @@ use super::{
     RopeConfig, RopeScaling,
 };
 use crate::error::{Error, Result};
+use crate::weights::quoted;
 
 impl MptConfig {
     /// Reads a `config.json`.
@@ -21,7 +22,7 @@ impl MptConfig {
     /// # Errors
     /// [`Error::Io`], [`Error::ConfigSyntax`], and [`Error::Config`] or [`Error::Unsupported`] naming the key.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let text = crate::weights::read_text(path)?;
+        let text = crate::weights::read_config(path)?;
         Self::from_json(&text, path)
     }
 
@@ -212,6 +213,13 @@ impl RawMptConfig {
             return Err(at.wrong("n_heads", n_heads, format!("a divisor of d_model = {d_model}")));
         }
         let head_dim = at.size("head_dim", self.head_dim.unwrap_or(d_model / n_heads))?;
+        if n_heads * head_dim > Checker::LARGEST_SIZE {
+            return Err(at.wrong("head_dim", head_dim, format!("at most 2^30 / {n_heads} heads")));
+        }
+        let n_layers = at.size("n_layers", self.n_layers.unwrap_or(24))?;
+        if n_layers > Checker::MOST_LAYERS {
+            return Err(at.wrong("n_layers", n_layers, "a number from 1 to 2^16"));
+        }
         let max_seq_len = at.size("max_seq_len", self.max_seq_len.unwrap_or(2048))?;
         let no_bias = self.no_bias.unwrap_or(!by_foundry);
         let raw_attn = self.attn_config.clone().unwrap_or_default();
@@ -222,7 +230,7 @@ impl RawMptConfig {
         Ok(MptConfig {
             d_model,
             n_heads,
-            n_layers: at.size("n_layers", self.n_layers.unwrap_or(24))?,
+            n_layers,
             head_dim,
             ffn_hidden_size: self.ffn_hidden_size(&at, d_model)?,
             ffn_type: self.ffn_type(&at)?,
@@ -554,20 +562,24 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Sizes beyond this are damage, not models: products of three of them still fit in 128 bits.
+    /// Sizes beyond this are damage, not models: elements of a matrix fit in 64 bits.
     const LARGEST_SIZE: usize = 1 << 30;
+
+    /// Layers beyond this are damage, not models: MPT-30B has 48.
+    const MOST_LAYERS: usize = 1 << 16;
 
     fn wrong(&self, field: &'static str, actual: impl ToString, expected: impl Into<String>) -> Error {
         Error::Config {
             path: self.path.to_owned(),
             field,
             expected: expected.into(),
-            actual: actual.to_string(),
+            actual: quoted(&actual.to_string()),
         }
     }
 
     fn unsupported(&self, field: &'static str, actual: impl ToString, instead: &'static str) -> Error {
-        Error::Unsupported { path: self.path.to_owned(), field, actual: actual.to_string(), instead }
+        let actual = quoted(&actual.to_string());
+        Error::Unsupported { path: self.path.to_owned(), field, actual, instead }
     }
 
     fn absent(&self, field: &'static str, value: Option<impl ToString>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A file mapped into memory, read-only, and the tensors found in it.
 
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use memmap2::Mmap;
 use super::format::Format;
 use crate::error::{Error, Result};
 
-/// Text files beside weights are read whole up to this size.
-const LARGEST_TEXT: u64 = 64 << 20;
+/// Bytes of a configuration at most: MPT's have two thousand.
+const LARGEST_CONFIG: u64 = 256 << 10;
 
 /// A weights file: its bytes, and where its tensors lie in them.
 pub(crate) struct MappedFile {
@@ -34,7 +35,7 @@ pub(crate) struct FileTensor {
 
 /// Maps the file at `path`.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io(path, "opening"))?;
+    let file = open(path)?;
     #[expect(unsafe_code, reason = "mapping a file needs the promise that nobody truncates it meanwhile")]
     // SAFETY: the map is only read. Weights files are replaced by renaming, never truncated in place; a program that
     // does truncate one while it is mapped ends this process with a bus error, as it would any reader of maps.
@@ -42,14 +43,28 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     map.map_err(Error::io(path, "mapping"))
 }
 
-/// The text of a configuration or an index.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let size = std::fs::metadata(path).map_err(Error::io(path, "reading"))?.len();
-    if size > LARGEST_TEXT {
-        let found = format!("a file of {size} bytes");
-        return Err(Error::WeightsFile { path: path.to_owned(), found, expected: "at most 64 MiB of JSON" });
+/// Opens a file, after a look at what it is: opening a pipe would wait for somebody to write to it.
+fn open(path: &Path) -> Result<File> {
+    let found = std::fs::metadata(path).map_err(Error::io(path, "opening"))?;
+    if !found.is_file() {
+        return Err(damaged(path, "a folder, a pipe or a device", "a file"));
     }
-    std::fs::read_to_string(path).map_err(Error::io(path, "reading"))
+    File::open(path).map_err(Error::io(path, "opening"))
+}
+
+/// The text of a configuration.
+pub(crate) fn read_config(path: &Path) -> Result<String> {
+    read_text(path, LARGEST_CONFIG, "at most 256 KiB of JSON")
+}
+
+/// The text of a file of at most `most` bytes, which `expected` says in words.
+pub(crate) fn read_text(path: &Path, most: u64, expected: &'static str) -> Result<String> {
+    let mut text = String::new();
+    open(path)?.take(most + 1).read_to_string(&mut text).map_err(Error::io(path, "reading"))?;
+    if text.len() as u64 > most {
+        return Err(damaged(path, format!("a file of more than {most} bytes"), expected));
+    }
+    Ok(text)
 }
 
 /// An error about the content of `path`.

@@ -2,11 +2,13 @@
 //!
 //! Any sequence of bytes given as a file is read or refused by a typed [`Error`](crate::Error) that names the offset or
 //! the tensor: lengths and offsets are checked against the file before use, nothing in a file is run, and nothing is
-//! allocated beyond the size of the file's headers and a constant.
+//! allocated beyond the size of the file and a constant.
 
 mod convert;
 mod format;
 mod gguf;
+mod index;
+mod limits;
 mod mmap;
 mod open;
 mod pickle;
@@ -17,7 +19,8 @@ mod write;
 pub use convert::{ConvertOptions, Converted, OnBytes, config_json, write_drawn, write_gguf, write_hf};
 pub use format::Format;
 pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};
-pub(crate) use mmap::read_text;
+pub(crate) use limits::quoted;
+pub(crate) use mmap::read_config;
 pub(crate) use open::open_tensors;
 pub use open::{TensorInfo, Weights};
 pub use stored::StoredTensor;

@@ -1,15 +1,16 @@
 //! Opening a model: a folder with `config.json` and weights in safetensors or `.bin`, or one GGUF file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::Format;
 use super::gguf::{self, Metadata};
-use super::mmap::{FileTensor, MappedFile, damaged, read_text};
+use super::limits::MOST_TENSORS;
+use super::mmap::{FileTensor, MappedFile, damaged};
 use super::stored::StoredTensor;
-use super::{pickle, safetensors};
+use super::{index, pickle, safetensors};
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
 use crate::source::{Parameter, ParameterSource};
@@ -62,7 +63,16 @@ impl Weights {
 
     fn open_folder(dir: &Path) -> Result<Self> {
         let config = MptConfig::from_file(&dir.join("config.json"))?;
-        let files = weight_files(dir)?.iter().map(|path| open_file(path)).collect::<Result<Vec<_>>>()?;
+        let (mut files, mut tensors) = (Vec::new(), 0);
+        for path in weight_files(dir)? {
+            let file = open_file(&path)?;
+            tensors += file.tensors.len();
+            if tensors > MOST_TENSORS {
+                let found = format!("{tensors} tensors in the files up to this one");
+                return Err(damaged(&path, found, "at most 65536 of them"));
+            }
+            files.push(file);
+        }
         Self::new(dir, config, files, None)
     }
 
@@ -107,10 +117,10 @@ impl Weights {
 
     /// Every tensor of the configuration is there, and no other that would change the model.
     fn check_names(&self) -> Result<()> {
-        let expected = self.config.parameter_shapes();
-        if let Some(name) = expected.keys().find(|name| !self.tensors.contains_key(*name)) {
-            return Err(Error::MissingTensor { path: self.path.clone(), name: name.clone() });
+        if let Some((name, _)) = self.config.parameters().find(|(name, _)| !self.tensors.contains_key(name)) {
+            return Err(Error::MissingTensor { path: self.path.clone(), name });
         }
+        let expected = self.config.parameter_shapes(); // no more than there are tensors
         let is_known = |name: &str| expected.contains_key(name) || is_bystander(name, &self.config);
         match self.tensors.keys().find(|name| !is_known(name)) {
             Some(name) => Err(Error::UnexpectedTensor {
@@ -258,7 +268,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
             return Ok(vec![single]);
         }
         if index.is_file() {
-            return index_files(dir, &index);
+            return index::files(dir, &index);
         }
     }
     Err(Error::NoWeights { path: dir.to_owned(), hint: hint(dir) })
@@ -271,22 +281,6 @@ fn hint(dir: &Path) -> String {
         Some(path) => format!("; did you mean the file {}?", path.display()),
         None => String::new(),
     }
-}
-
-fn index_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let Index { weight_map } = serde_json::from_str(&read_text(index)?)
-        .map_err(|source| Error::ConfigSyntax { path: index.to_owned(), source })?;
-    let files: BTreeSet<String> = weight_map.into_values().collect();
-    let inside =
-        |file: &String| Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
-    if let Some(file) = files.iter().find(|file| !inside(file)) {
-        return Err(damaged(index, format!("the file name `{file}`"), "names inside the folder"));
-    }
-    Ok(files.iter().map(|file| dir.join(file)).collect())
 }
 
 #[cfg(test)]

@@ -1,40 +1,189 @@
 //! Reading the header of a safetensors file.
+//!
+//! The header is read entry by entry, so that a hostile one costs no more memory than the tensors it may name.
+//!
+//! Source: the safetensors format: a little-endian u64 header length, a JSON header, the data without gaps.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::format::Format;
+use super::limits::{MOST_DIMS, MOST_TENSORS, check_name, elements, quoted};
 use super::mmap::{FileTensor, MappedFile, damaged, map};
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// Bytes of a header at most: a model's has 100 for each tensor.
+const LARGEST_HEADER: u64 = 16 << 20;
+
+const SOUND: &str = "a safetensors file; fetch or write it again";
 
 /// Opens a safetensors file; the whole header is checked, the data not read.
 ///
 /// # Errors
-/// [`Error::WeightsFile`](crate::Error::WeightsFile) for a damaged or hostile header.
+/// [`Error::WeightsFile`] for a damaged or hostile header, naming the byte or the tensor.
 pub(crate) fn open(path: &Path) -> Result<MappedFile> {
     let map = Arc::new(map(path)?);
-    let (header_len, metadata) = SafeTensors::read_metadata(&map)
-        .map_err(|error| damaged(path, error.to_string(), "a safetensors file; fetch or write it again"))?;
-    let data = 8 + header_len;
-    let mut tensors = Vec::new();
-    for (name, info) in metadata.tensors() {
-        let (start, end) = info.data_offsets;
-        let range = data + start..data + end;
-        if range.end > map.len() {
-            let found = format!("tensor `{name}` ends at byte {} of {}", range.end, map.len());
-            return Err(damaged(path, found, "all data inside the file; fetch it again"));
-        }
-        tensors.push(FileTensor {
-            name,
-            dtype: format!("{:?}", info.dtype),
-            format: format_of(info.dtype),
-            shape: info.shape.clone(),
-            range,
-        });
-    }
+    let header = header(path, &map)?;
+    let Header(mut entries) = serde_json::from_slice(header).map_err(|error| {
+        let found = format!("the header from byte 8 on: {}", quoted(&error.to_string()));
+        damaged(path, found, SOUND)
+    })?;
+    entries.sort_by_key(|entry| entry.info.data_offsets);
+    let file = File { path, data: 8 + header.len(), end: map.len() };
+    let tensors = file.tensors(entries)?;
     Ok(MappedFile { path: path.to_owned(), map, tensors })
+}
+
+/// The bytes of the header.
+fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8]> {
+    let Some((len, rest)) = bytes.split_first_chunk() else {
+        return Err(damaged(path, format!("a file of {} bytes", bytes.len()), SOUND));
+    };
+    let len = u64::from_le_bytes(*len);
+    if len > LARGEST_HEADER {
+        return Err(damaged(path, format!("a header of {len} bytes"), "a header of at most 16 MiB"));
+    }
+    let found = || format!("a header of {len} bytes in a file of {}", bytes.len());
+    rest.get(..len as usize).ok_or_else(|| damaged(path, found(), SOUND))
+}
+
+/// The tensors of a header in its order; metadata is passed over.
+struct Header(Vec<Entry>);
+
+struct Entry {
+    name: String,
+    info: Info,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    dtype: Dtype,
+    #[serde(deserialize_with = "few_dims")]
+    shape: Vec<usize>,
+    /// First byte and end, counted from the end of the header.
+    data_offsets: (usize, usize),
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    if entries.len() == MOST_TENSORS {
+                        return Err(A::Error::custom(format_args!("more than {MOST_TENSORS} tensors")));
+                    }
+                    entries.push(Entry { name, info: map.next_value()? });
+                }
+                Ok(Header(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A list of sizes that stops where it gets too long.
+fn few_dims<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<usize>, D::Error> {
+    struct Dims;
+    impl<'de> Visitor<'de> for Dims {
+        type Value = Vec<usize>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MOST_DIMS} sizes")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Vec<usize>, A::Error> {
+            let mut dims = Vec::new();
+            while let Some(dim) = seq.next_element()? {
+                if dims.len() == MOST_DIMS {
+                    return Err(A::Error::invalid_length(dims.len() + 1, &self));
+                }
+                dims.push(dim);
+            }
+            Ok(dims)
+        }
+    }
+    deserializer.deserialize_seq(Dims)
+}
+
+struct File<'a> {
+    path: &'a Path,
+    /// Where the data begin.
+    data: usize,
+    /// Bytes of the file.
+    end: usize,
+}
+
+impl File<'_> {
+    /// The tensors of entries in the order of their data, which must fill the file.
+    fn tensors(&self, entries: Vec<Entry>) -> Result<Vec<FileTensor>> {
+        let mut names = BTreeSet::new();
+        let mut start = 0;
+        for entry in &entries {
+            check_name(self.path, &entry.name)?;
+            if !names.insert(&entry.name) {
+                return Err(self.wrong(entry, "a name that comes twice".to_owned()));
+            }
+            start = self.end_of(entry, start)?;
+        }
+        if start != self.end - self.data {
+            let found = format!("{start} bytes of tensors before {} bytes of data", self.end - self.data);
+            return Err(damaged(self.path, found, "tensors that fill the file; fetch it again"));
+        }
+        Ok(entries.into_iter().map(|entry| self.tensor(entry)).collect())
+    }
+
+    /// Where an entry ends that must begin at `start`, both counted from the end of the header.
+    fn end_of(&self, entry: &Entry, start: usize) -> Result<usize> {
+        let Info { dtype, shape, data_offsets: (from, to) } = &entry.info;
+        let bits = elements(shape).and_then(|n| n.checked_mul(dtype.bitsize()));
+        let bits = bits.ok_or_else(|| self.wrong(entry, format!("impossible shape {shape:?}")))?;
+        if *from != start {
+            let found = format!("data from byte {from} on, where {start} is due");
+            return Err(self.wrong(entry, found));
+        }
+        if to.checked_sub(*from) != Some(bits / 8) || !bits.is_multiple_of(8) {
+            let found = format!("data from byte {from} to {to} for {shape:?} of {dtype:?}");
+            return Err(self.wrong(entry, found));
+        }
+        if *to > self.end - self.data {
+            let found = format!("data to byte {to} of {}; fetch it again", self.end - self.data);
+            return Err(self.wrong(entry, found));
+        }
+        Ok(*to)
+    }
+
+    fn tensor(&self, entry: Entry) -> FileTensor {
+        let Info { dtype, shape, data_offsets: (from, to) } = entry.info;
+        FileTensor {
+            name: entry.name,
+            dtype: format!("{dtype:?}"),
+            format: format_of(dtype),
+            shape,
+            range: self.data + from..self.data + to,
+        }
+    }
+
+    fn wrong(&self, entry: &Entry, found: String) -> Error {
+        damaged(self.path, format!("tensor `{}`: {found}", entry.name), SOUND)
+    }
 }
 
 fn format_of(dtype: Dtype) -> Option<Format> {

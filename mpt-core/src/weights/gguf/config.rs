@@ -7,6 +7,7 @@ use serde_json::json;
 use super::metadata::Metadata;
 use crate::config::MptConfig;
 use crate::error::Result;
+use crate::weights::limits::quoted;
 use crate::weights::mmap::{FileTensor, damaged};
 
 /// Reads the keys `mpt.*`; what llama.cpp takes from the presence of tensors is taken from it here too.
@@ -18,7 +19,7 @@ use crate::weights::mmap::{FileTensor, damaged};
 pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> Result<MptConfig> {
     let architecture = metadata.text("general.architecture").unwrap_or("none");
     if architecture != "mpt" {
-        return Err(damaged(path, format!("the architecture `{architecture}`"), "`mpt`"));
+        return Err(damaged(path, format!("the architecture `{}`", quoted(architecture)), "`mpt`"));
     }
     let size = |key: &str| {
         let found = metadata.int(&format!("mpt.{key}")).filter(|&value| value > 0);
@@ -30,8 +31,13 @@ pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> 
     let Some(&[vocab_size, _]) = shape("transformer.wte.weight") else {
         return Err(damaged(path, "no matrix `token_embd.weight`", "the embedding of a model"));
     };
-    let (n_heads, alibi) =
-        (size("attention.head_count")?, metadata.float("mpt.attention.max_alibi_bias").unwrap_or(0.0));
+    let number = |key: &str| match metadata.float(&format!("mpt.attention.{key}")) {
+        Some(value) if !value.is_finite() => {
+            Err(damaged(path, format!("`mpt.attention.{key}` of {value}"), "a finite number"))
+        }
+        value => Ok(value),
+    };
+    let (n_heads, alibi) = (size("attention.head_count")?, number("max_alibi_bias")?.unwrap_or(0.0));
     let kv_n_heads = metadata.int("mpt.attention.head_count_kv").unwrap_or(n_heads);
     let first = "transformer.blocks.0";
     let config = json!({
@@ -43,7 +49,7 @@ pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> 
         "vocab_size": vocab_size,
         "no_bias": !has(&format!("{first}.norm_1.bias")),
         "attention_bias": has(&format!("{first}.attn.Wqkv.bias")),
-        "norm_eps": metadata.float("mpt.attention.layer_norm_epsilon").unwrap_or(1e-5),
+        "norm_eps": number("layer_norm_epsilon")?.unwrap_or(1e-5),
         "tie_word_embeddings": !has("lm_head.weight"),
         "learned_pos_emb": has("transformer.wpe.weight"),
         "ffn_config": { "ffn_hidden_size": size("feed_forward_length")? },
@@ -52,7 +58,7 @@ pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> 
             "kv_n_heads": kv_n_heads,
             "alibi": alibi > 0.0,
             "alibi_bias_max": if alibi > 0.0 { alibi } else { 8.0 },
-            "clip_qkv": metadata.float("mpt.attention.clamp_kqv").filter(|&clip| clip != 0.0),
+            "clip_qkv": number("clamp_kqv")?.filter(|&clip| clip != 0.0),
             "qk_ln": has(&format!("{first}.attn.q_ln.weight")),
         },
     });

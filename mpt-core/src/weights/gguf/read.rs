@@ -11,13 +11,14 @@ use super::metadata::{MetaArray, MetaValue, Metadata};
 use super::{DEFAULT_ALIGNMENT, MAGIC};
 use crate::error::{Error, Result};
 use crate::weights::format::Format;
+use crate::weights::limits::{MOST_TENSORS, check_name, elements, quoted};
 use crate::weights::mmap::{FileTensor, MappedFile, damaged, map};
 
-/// Keys and tensors at most: MPT-70B has 600.
-const MOST_ENTRIES: u64 = 1 << 16;
+/// Keys at most, and tensors.
+const MOST_ENTRIES: u64 = MOST_TENSORS as u64;
 
-/// Bytes of a key or a name at most.
-const LONGEST_NAME: usize = 1 << 16;
+/// Bytes of a key or a name at most, before names are looked at.
+const LONGEST_TEXT: usize = 1 << 16;
 
 pub(super) const U32: u32 = 4;
 pub(super) const I32: u32 = 5;
@@ -41,11 +42,11 @@ pub(crate) fn open(path: &Path) -> Result<GgufFile> {
     let mut metadata = Metadata::default();
     for _ in 0..pair_count {
         let at = reader.at;
-        let key = reader.text(LONGEST_NAME)?;
-        let value = reader.value()?;
-        if metadata.values.insert(key.clone(), value).is_some() {
-            return Err(reader.wrong(at, format!("key `{key}` comes twice")));
+        let key = reader.text(LONGEST_TEXT)?;
+        if metadata.values.contains_key(&key) {
+            return Err(reader.wrong(at, format!("key `{}` comes twice", quoted(&key))));
         }
+        metadata.values.insert(key, reader.value()?);
     }
     let alignment = alignment(&reader, &metadata)?;
     let headers = (0..tensor_count).map(|_| reader.tensor_header()).collect::<Result<Vec<_>>>()?;
@@ -62,7 +63,8 @@ fn alignment(reader: &Reader<'_>, metadata: &Metadata) -> Result<usize> {
     match metadata.get("general.alignment") {
         None => Ok(DEFAULT_ALIGNMENT),
         Some(&MetaValue::Int(n)) if (1..=1 << 20).contains(&n) && n & (n - 1) == 0 => Ok(n as usize),
-        Some(other) => Err(reader.wrong(reader.at, format!("general.alignment {other:?}"))),
+        Some(MetaValue::Int(n)) => Err(reader.wrong(reader.at, format!("general.alignment {n}"))),
+        Some(_) => Err(reader.wrong(reader.at, "general.alignment, which is no integer".to_owned())),
     }
 }
 
@@ -94,9 +96,9 @@ impl TensorHeader {
     fn locate(self, reader: &Reader<'_>, data: usize, alignment: usize) -> Result<FileTensor> {
         let wrong = |what: String| reader.wrong(self.at, format!("tensor `{}`: {what}", self.name));
         let format = format_of(self.kind).ok_or_else(|| unsupported(reader.path, &self))?;
-        let rows = self.shape[..self.shape.len() - 1].iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
-        let bytes = self.shape.last().and_then(|&len| format.row_bytes(len));
-        let bytes = rows.zip(bytes).and_then(|(rows, bytes)| rows.checked_mul(bytes));
+        let whole_blocks = self.shape.last().is_some_and(|len| len.is_multiple_of(format.block_len()));
+        let elements = elements(&self.shape).filter(|_| whole_blocks);
+        let bytes = elements.map(|n| n / format.block_len() * format.block_bytes());
         let bytes = bytes.ok_or_else(|| wrong(format!("impossible shape {:?} of {format}", self.shape)))?;
         let offset = usize::try_from(self.offset).ok().filter(|offset| offset.is_multiple_of(alignment));
         let offset = offset.ok_or_else(|| wrong(format!("offset {} is not aligned", self.offset)))?;
@@ -232,7 +234,8 @@ impl Reader<'_> {
 
     fn tensor_header(&mut self) -> Result<TensorHeader> {
         let at = self.at;
-        let name = self.text(LONGEST_NAME)?;
+        let name = self.text(LONGEST_TEXT)?;
+        check_name(self.path, &name)?;
         let dims = u32::from_le_bytes(self.array()?);
         if !(1..=4).contains(&dims) {
             return Err(self.wrong(at, format!("tensor `{name}` of {dims} dimensions")));

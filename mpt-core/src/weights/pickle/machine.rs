@@ -6,8 +6,13 @@
 
 use std::collections::HashMap;
 
+use crate::weights::limits::quoted;
+
 /// Opcodes at most: a model needs about 40 for each tensor.
-const MOST_STEPS: usize = 1 << 21;
+const MOST_STEPS: usize = 1 << 18;
+
+/// Bytes of a text at most: names of tensors and of members of the archive.
+const LONGEST_TEXT: usize = 1 << 12;
 
 /// Index of a value.
 pub(super) type Id = u32;
@@ -236,6 +241,9 @@ impl<'a> Machine<'a> {
 
     fn text(&mut self, width: usize) -> Step<()> {
         let len = self.unsigned(width)? as usize;
+        if len > LONGEST_TEXT {
+            return Err(format!("a text of {len} bytes"));
+        }
         let text = std::str::from_utf8(self.take(len)?).map_err(|_| "text that is no UTF-8".to_owned())?;
         self.push(Value::Text(text.to_owned()));
         Ok(())
@@ -243,14 +251,15 @@ impl<'a> Machine<'a> {
 
     fn line(&mut self) -> Step<&'a str> {
         let rest = &self.bytes[self.at..];
+        let rest = &rest[..rest.len().min(LONGEST_TEXT)];
         let len = rest.iter().position(|&byte| byte == b'\n').ok_or("a name without an end")?;
         let line = self.take(len + 1)?;
         std::str::from_utf8(&line[..len]).map_err(|_| "a name that is no UTF-8".to_owned())
     }
 
     fn push_global(&mut self, module: &str, name: &str) -> Step<()> {
-        let global =
-            global(module, name).ok_or_else(|| format!("the name `{module}.{name}`, which is not data"))?;
+        let unknown = || format!("the name `{}`, which is not data", quoted(&format!("{module}.{name}")));
+        let global = global(module, name).ok_or_else(unknown)?;
         self.push(Value::Global(global));
         Ok(())
     }
@@ -467,11 +476,11 @@ mod tests {
         }
     }
 
-    /// Nesting costs no stack: two million tuples around one another are read and freed.
+    /// Nesting costs no stack: two hundred thousand tuples around one another are read and freed.
     #[test]
     fn nesting_is_no_recursion() {
         let mut bytes = vec![b'N'];
-        bytes.extend(std::iter::repeat_n(0x85, 2_000_000));
+        bytes.extend(std::iter::repeat_n(0x85, 200_000));
         bytes.push(b'.');
         assert!(unpickle(&bytes).is_ok());
         bytes.insert(0, b'N');

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use machine::{Id, Unpickled, Value, unpickle};
 
 use super::format::Format;
+use super::limits::{MOST_TENSORS, check_name, elements, quoted};
 use super::mmap::{FileTensor, MappedFile, damaged, map};
 use crate::error::Result;
 
@@ -32,9 +33,9 @@ pub(crate) fn open(path: &Path) -> Result<MappedFile> {
         return Err(damaged(path, "a file that is no zip archive", expected));
     }
     let members = zip::members(path, &map)?;
-    let pickle = members.iter().find(|(name, _)| name.ends_with("/data.pkl"));
-    let Some((name, range)) = pickle else {
-        return Err(damaged(path, "no member `data.pkl`", "a file that `torch.save` wrote"));
+    let mut pickles = members.iter().filter(|(name, _)| name.ends_with("/data.pkl"));
+    let (Some((name, range)), None) = (pickles.next(), pickles.next()) else {
+        return Err(damaged(path, "no member `data.pkl`, or several", "a file that `torch.save` wrote"));
     };
     if range.len() > LARGEST_PICKLE {
         return Err(damaged(
@@ -43,7 +44,7 @@ pub(crate) fn open(path: &Path) -> Result<MappedFile> {
             "at most 32 MiB beside the tensors",
         ));
     }
-    let folder = name.trim_end_matches("data.pkl");
+    let folder = name.strip_suffix("data.pkl").unwrap_or(name);
     if members.get(&format!("{folder}byteorder")).is_some_and(|range| &map[range.clone()] == b"big") {
         return Err(damaged(path, "big-endian numbers", "little-endian ones; save it again as safetensors"));
     }
@@ -69,14 +70,19 @@ impl Archive<'_> {
         let Value::Dict(pairs) = self.value(self.unpickled.top) else {
             return Err(damaged(self.path, "another object", "a dictionary of tensors"));
         };
+        if pairs.len() > MOST_TENSORS {
+            return Err(damaged(self.path, format!("{} tensors", pairs.len()), "at most 65536 of them"));
+        }
         let mut seen = BTreeSet::new();
         let mut tensors = Vec::new();
         for &(key, value) in pairs {
             let Value::Text(name) = self.value(key) else {
                 return Err(damaged(self.path, "a key that is no text", "names of tensors"));
             };
+            check_name(self.path, name)?;
             if !seen.insert(name) {
-                return Err(damaged(self.path, "a tensor name that comes twice", "each tensor once"));
+                let found = format!("tensor `{name}`: a name that comes twice");
+                return Err(damaged(self.path, found, "each tensor once"));
             }
             tensors.push(self.tensor(name, value)?);
         }
@@ -99,7 +105,8 @@ impl Archive<'_> {
         };
         let Value::Text(key) = self.value(*key) else { return Err(wrong("no storage")) };
         let member = self.members.get(&format!("{}data/{key}", self.folder));
-        let member = member.ok_or_else(|| wrong("a storage that is not in the archive"))?;
+        let member =
+            member.ok_or_else(|| wrong(&format!("the storage `{}`, which is no member", quoted(key))))?;
         let shape = sizes(shape).ok_or_else(|| wrong("an impossible shape"))?;
         if !is_contiguous(&shape, stride) {
             return Err(wrong("a view that is not contiguous; save a contiguous copy"));
@@ -146,7 +153,7 @@ fn part(
     offset: Option<usize>,
     shape: &[usize],
 ) -> Option<Range<usize>> {
-    let elements = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n))?;
+    let elements = elements(shape)?;
     let storage = len?.checked_mul(width).filter(|&bytes| bytes <= member.len())?;
     let start = offset?.checked_mul(width)?;
     let end = start.checked_add(elements.checked_mul(width)?).filter(|&end| end <= storage)?;

@@ -7,10 +7,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Result;
+use crate::weights::limits::quoted;
 use crate::weights::mmap::damaged;
 
-/// Members at most: a model has a few for each tensor.
-const MOST_MEMBERS: u64 = 1 << 20;
+/// Members at most: a model has one for each tensor, and a few.
+const MOST_MEMBERS: u64 = 1 << 17;
 
 const END_OF_DIRECTORY: &[u8] = b"PK\x05\x06";
 const END_OF_DIRECTORY_64: &[u8] = b"PK\x06\x06";
@@ -25,17 +26,32 @@ const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
 /// overlap, come twice or lie outside the file.
 pub(super) fn members(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>> {
     let zip = Zip { path, bytes };
-    let (entries, mut at) = zip.directory()?;
-    let mut members = BTreeMap::new();
+    let (entries, directory) = zip.directory()?;
+    let (mut members, mut taken) = (BTreeMap::new(), Vec::new());
+    let mut at = directory;
     for _ in 0..entries {
-        let (name, range, next) = zip.member(at)?;
-        if members.insert(name.clone(), range).is_some() {
-            return Err(zip.wrong(at, format!("member `{name}` comes twice")));
+        let Member { name, header, range, next } = zip.member(at)?;
+        taken.push(header..range.end);
+        if members.contains_key(&name) {
+            return Err(zip.wrong(at, format!("member `{}` comes twice", quoted(&name))));
         }
+        members.insert(name, range);
         at = next;
     }
-    zip.refuse_overlaps(&members)?;
+    zip.refuse_more_entries(at)?;
+    zip.refuse_overlaps(taken, directory)?;
     Ok(members)
+}
+
+/// A member as its entry of the directory tells it.
+struct Member {
+    name: String,
+    /// Where its own header begins.
+    header: usize,
+    /// Its bytes.
+    range: Range<usize>,
+    /// Where the next entry begins.
+    next: usize,
 }
 
 struct Zip<'a> {
@@ -66,8 +82,8 @@ impl Zip<'_> {
         Ok((entries, self.index(end, start)?))
     }
 
-    /// Name and bytes of the member whose directory entry is at `at`, and where the next entry is.
-    fn member(&self, at: usize) -> Result<(String, Range<usize>, usize)> {
+    /// The member whose directory entry is at `at`.
+    fn member(&self, at: usize) -> Result<Member> {
         self.expect(at, DIRECTORY_ENTRY)?;
         let (method, flags) = (self.u16(at + 10)?, self.u16(at + 8)?);
         if method != 0 || flags & 1 != 0 {
@@ -86,7 +102,7 @@ impl Zip<'_> {
         let sizes =
             sizes.widened(extra).ok_or_else(|| self.wrong(at, "a truncated 64-bit size".to_owned()))?;
         if sizes.size != sizes.compressed {
-            return Err(self.wrong(at, format!("member `{name}` of two sizes")));
+            return Err(self.wrong(at, format!("member `{}` of two sizes", quoted(&name))));
         }
         let header = self.index(at, sizes.header)?;
         self.expect(header, LOCAL_HEADER)?;
@@ -94,13 +110,24 @@ impl Zip<'_> {
         let start = header + 30 + skip;
         let size = self.index(at, sizes.size)?;
         self.slice(start, size)?;
-        Ok((name, start..start + size, at + 46 + lengths.iter().sum::<usize>()))
+        let next = at + 46 + lengths.iter().sum::<usize>();
+        Ok(Member { name, header, range: start..start + size, next })
     }
 
-    fn refuse_overlaps(&self, members: &BTreeMap<String, Range<usize>>) -> Result<()> {
-        let mut ranges: Vec<_> = members.values().filter(|range| !range.is_empty()).collect();
-        ranges.sort_by_key(|range| range.start);
-        match ranges.windows(2).find(|pair| pair[1].start < pair[0].end) {
+    /// The directory must end at `at`, where its end says so.
+    fn refuse_more_entries(&self, at: usize) -> Result<()> {
+        let signature = self.slice(at, 4)?;
+        if signature == END_OF_DIRECTORY || signature == END_OF_DIRECTORY_64 {
+            return Ok(());
+        }
+        Err(self.wrong(at, "another number of members than the archive's end says".to_owned()))
+    }
+
+    /// Members with their headers share no byte with one another, and none with the directory.
+    fn refuse_overlaps(&self, mut taken: Vec<Range<usize>>, directory: usize) -> Result<()> {
+        taken.push(directory..directory);
+        taken.sort_by_key(|range| range.start);
+        match taken.windows(2).find(|pair| pair[1].start < pair[0].end) {
             Some(pair) => Err(self.wrong(pair[1].start, "members that overlap".to_owned())),
             None => Ok(()),
         }

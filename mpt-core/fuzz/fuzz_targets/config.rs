@@ -1,0 +1,4 @@
+//! A `config.json`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mpt_core_fuzz::config(data));
