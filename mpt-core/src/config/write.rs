@@ -108,7 +108,7 @@ fn attn_json(config: &MptConfig) -> Value {
         "alibi": attn.alibi,
         "alibi_bias_max": whole(attn.alibi_bias_max),
         "attn_impl": "torch",
-        "attn_pdrop": config.dropout.attention,
+        "attn_pdrop": whole(config.dropout.attention),
         "attn_type": attn_type,
         "attn_uses_sequence_id": attn.attn_uses_sequence_id,
         "clip_qkv": attn.clip_qkv,
@@ -248,6 +248,7 @@ mod tests {
     fn whole_numbers_are_written_as_transformers_checks_them() {
         let json = read(r#"{"attn_config": {"clip_qkv": 6}}"#).to_json();
         assert!(json.contains(r#""alibi_bias_max": 8,"#), "{json}");
+        assert!(json.contains(r#""attn_pdrop": 0,"#));
         assert!(json.contains(r#""expansion_ratio": 4,"#) && json.contains(r#""clip_qkv": 6.0"#), "{json}");
     }
 
