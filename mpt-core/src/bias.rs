@@ -64,6 +64,18 @@ impl AttnMask {
         Ok(Self { batch, seq, first_key: Some(first_key.into()), left_padding: None })
     }
 
+    /// The part of one row, as a batch of its own.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> Self {
+        assert!(row < self.batch, "row {row} of {}", self.batch);
+        let tokens = row * self.seq..(row + 1) * self.seq;
+        let first_key = self.first_key.as_ref().map(|first| first[tokens].into());
+        let left_padding = self.left_padding.as_ref().map(|left| [left[row]].into());
+        Self { batch: 1, seq: self.seq, first_key, left_padding }
+    }
+
     /// Rows and tokens per row.
     pub fn dims(&self) -> (usize, usize) {
         (self.batch, self.seq)
@@ -165,6 +177,9 @@ mod tests {
         let mask = AttnMask::padded(&[0, 0, 1, 1, 1, 1, 1, 0], 2, 4).unwrap();
         assert_eq!(mask.first_keys(None, &[0, 0]).unwrap().to_vec(), [0, 1, 2, 2, 0, 0, 0, 0]);
         assert_eq!(mask.positions(&[0, 0]), [0, 0, 0, 1, 0, 1, 2, 3]);
+        let first = mask.row(0);
+        assert_eq!(first.first_keys(None, &[0]).unwrap().to_vec(), [0, 1, 2, 2]);
+        assert_eq!((first.dims(), first.positions(&[0])), ((1, 4), vec![0, 0, 0, 1]));
     }
 
     #[test]

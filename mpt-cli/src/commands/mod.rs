@@ -16,8 +16,10 @@ mod merge;
 mod pull;
 mod quickstart;
 mod score;
+mod steps;
 mod tokenizer;
 mod train;
+mod verify;
 
 commands! {
     quickstart => Quickstart,
@@ -32,6 +34,8 @@ commands! {
     init => Init,
     convert => Convert,
     merge => Merge,
+    steps => Steps,
+    verify => Verify,
     info => Info,
     bench => Bench,
     completions => Completions,
