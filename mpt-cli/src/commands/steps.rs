@@ -32,19 +32,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     optimizer: Kind,
     /// Learning rate of every step
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     lr: f64,
     /// Decay of the moments, two numbers
-    #[arg(long, value_name = "A,B", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "A,B", value_delimiter = ',', allow_hyphen_values = true)]
     betas: Vec<f64>,
     /// Added to the root of AdamW's second moment [default: 1e-8]
-    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    #[arg(long, value_name = "E", allow_hyphen_values = true)]
     eps: Option<f64>,
     /// Share of each parameter taken away at every step
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    #[arg(long, value_name = "W", allow_hyphen_values = true)]
     weight_decay: f64,
     /// Bound on the norm of the whole gradient; 0 for none
-    #[arg(long, value_name = "C", allow_negative_numbers = true)]
+    #[arg(long, value_name = "C", allow_hyphen_values = true)]
     clip_norm: f64,
     /// The safetensors file to write
     #[arg(long, value_name = "FILE")]
@@ -174,7 +174,7 @@ fn write(path: &Path, outcomes: &[StepOutcome], params: &Params) -> Result<(), C
         Tensor::from_vec(values, outcomes.len(), &Device::Cpu)
     };
     let (losses, grad_norms) = (column(|outcome| outcome.loss)?, column(|outcome| outcome.grad_norm)?);
-    let weights = params.iter().map(|(name, var)| (name, var.as_tensor()));
-    let tensors = [("losses", &losses), ("grad_norms", &grad_norms)].into_iter().chain(weights);
-    Ok(write_safetensors(path, tensors)?)
+    let mut tensors = vec![("losses", &losses), ("grad_norms", &grad_norms)];
+    tensors.extend(params.iter().map(|(name, var)| (name, var.as_tensor())));
+    Ok(write_safetensors(path, tensors.into_iter())?)
 }

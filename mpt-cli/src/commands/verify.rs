@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     rows: RowsArgs,
     /// Largest logit error allowed, as a share of the range of the reference's logits [default: by storage format]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     tolerance: Option<f64>,
     /// Largest KL divergence allowed at any position, in nats [default: none]
     #[arg(long, value_name = "X", requires = "against")]

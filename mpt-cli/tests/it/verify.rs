@@ -36,16 +36,16 @@ fn every_reference_model_gives_its_recorded_numbers() {
         }
         models += 1;
         let model = dir.to_string_lossy().into_owned();
-        let adapter = dir.join("adapter").to_string_lossy().into_owned();
-        let mut args = vec![model.as_str(), "--against", &model, "--tolerance", "1e-4"];
-        if dir.join("adapter").is_dir() {
-            args.extend(["--adapter", &adapter]);
-        }
+        let args = [model.as_str(), "--against", &model, "--tolerance", "1e-4"];
         let (code, found) = verify(&root, &args);
         assert_eq!((code, &found["passed"]), (0, &true.into()), "{model}: {found}");
         assert!(found["positions"].as_u64().is_some_and(|positions| positions >= 34), "{model}: {found}");
     }
     assert_eq!(models, 27);
+    let args = ["lora", "--adapter", "lora/adapter", "--against", "lora/adapter", "--tolerance", "1e-4"];
+    let (code, found) = verify(&root, &args);
+    assert_eq!((code, &found["passed"]), (0, &true.into()), "{found}");
+    assert_eq!(verify(&root, &[&args[..1], &args[3..]].concat()).0, 1, "the adapter is left out");
 }
 
 #[test]

@@ -47,7 +47,7 @@ struct Part {
 }
 
 /// A prompt, and the tokens that greedy decoding added.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Continuation {
     prompt: Vec<u32>,
     new: Vec<u32>,
