@@ -123,6 +123,28 @@ fn two_models_are_compared_with_every_key() {
 }
 
 #[test]
+fn conversions_are_proved() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    tiny(temp.path());
+    for args in
+        [&["model", "m.gguf", "--to", "gguf"][..], &["model", "half", "--to", "hf", "--dtype", "bf16"]]
+    {
+        let run = run_in(temp.path(), &[&["convert"], args].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    }
+    // what keeps the form keeps every number; what narrows it may be as far off as the form allows
+    for (args, tolerance) in [
+        (&["m.gguf", "--against", "model"][..], 1e-4),
+        (&["half", "--against", "model"], 5e-2),
+        (&["half", "--against", "m.gguf", "--dtype", "f32"], 5e-2),
+        (&["model", "--dtype", "bf16", "--against", "half"], 1e-4),
+    ] {
+        let (code, found) = verify(temp.path(), args);
+        assert_eq!((code, &found["tolerance"]), (0, &tolerance.into()), "{args:?}: {found}");
+    }
+}
+
+#[test]
 fn a_model_on_its_own_is_checked_and_damage_is_named() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     tiny(temp.path());
