@@ -12,6 +12,8 @@ use crate::output::Log;
 pub(crate) enum ExitStatus {
     /// Done.
     Done = 0,
+    /// A check that was asked for came out negative.
+    Negative = 1,
     /// The command line or a run file is wrong.
     Usage = 2,
     /// Data or weights are unusable.

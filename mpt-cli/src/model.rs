@@ -18,7 +18,7 @@ pub(crate) struct ModelArgs {
     pub(crate) model: PathBuf,
     /// Format of weights and computation
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    dtype: Dtype,
+    pub(crate) dtype: Dtype,
 }
 
 /// A format of weights.
@@ -41,7 +41,7 @@ pub(crate) struct AdaptedArgs {
     pub(crate) base: ModelArgs,
     /// LoRA adapter folder, as peft writes it
     #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    pub(crate) adapter: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -81,7 +81,7 @@ impl AdaptedArgs {
         let tokenizer = tokenizer(&weights)?;
         let stop_ids = stop_ids(&weights, tokenizer.as_ref())?;
         let path = weights.path().to_owned();
-        Ok(Model { lm, tokenizer, stop_ids, path, load_seconds: began.elapsed().as_secs_f64() })
+        Ok(Model { lm, weights, tokenizer, stop_ids, path, load_seconds: began.elapsed().as_secs_f64() })
     }
 }
 
@@ -89,6 +89,8 @@ impl AdaptedArgs {
 pub(crate) struct Model {
     /// The network.
     pub(crate) lm: CausalLm,
+    /// Its weights, mapped.
+    pub(crate) weights: Weights,
     /// Its tokenizer.
     pub(crate) tokenizer: Option<Tokenizer>,
     /// The ids that end a text.

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::output::Log;
 
+/// Work that ends sooner shows no [`LateBar`].
+const LATE_AFTER: Duration = Duration::from_secs(2);
+
 /// How often a line is logged where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -122,6 +125,49 @@ impl Bar {
         serde_json::json!({
             "task": self.name, "done": self.done, "total": self.total, "seconds": elapsed.as_secs_f64(),
         })
+    }
+}
+
+/// A [`Bar`] that appears once the work turns out to be long, so that short work says nothing.
+#[derive(Debug)]
+pub(crate) struct LateBar {
+    log: Log,
+    name: &'static str,
+    unit: Unit,
+    total: u64,
+    done: u64,
+    started: Instant,
+    bar: Option<Bar>,
+}
+
+impl LateBar {
+    /// Starts a piece of work of `total` units.
+    pub(crate) fn new(log: &Log, name: &'static str, unit: Unit, total: u64) -> Self {
+        Self { log: log.clone(), name, unit, total, done: 0, started: Instant::now(), bar: None }
+    }
+
+    /// `more` units are done.
+    pub(crate) fn advance(&mut self, more: u64) {
+        self.done += more;
+        match &mut self.bar {
+            Some(bar) => bar.set(self.done),
+            None if self.started.elapsed() >= LATE_AFTER => self.bar = Some(self.begun()),
+            None => {}
+        }
+    }
+
+    /// The work is done.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish();
+        }
+    }
+
+    fn begun(&self) -> Bar {
+        let mut bar = Bar::start(&self.log, self.name, self.unit, Some(self.total));
+        bar.started = self.started;
+        bar.set(self.done);
+        bar
     }
 }
 

@@ -74,6 +74,18 @@ impl AttnMask {
         Ok(Self { batch, seq, first_key: Some(first_key.into()), real: None })
     }
 
+    /// The part of one row, as a batch of its own.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> Self {
+        assert!(row < self.batch, "row {row} of {}", self.batch);
+        let tokens = row * self.seq..(row + 1) * self.seq;
+        let first_key = self.first_key.as_ref().map(|first| first[tokens].into());
+        let real = self.real.as_ref().map(|real| [real[row]].into());
+        Self { batch: 1, seq: self.seq, first_key, real }
+    }
+
     /// Rows and tokens per row.
     pub fn dims(&self) -> (usize, usize) {
         (self.batch, self.seq)
@@ -199,6 +211,14 @@ mod tests {
         assert_eq!(mask.lengths(&[4, 4]), [6, 4]);
         assert_eq!(mask.positions(&[4, 4]), [4, 5, 5, 3, 3, 3]);
         assert!(!mask.is_padded_left());
+    }
+
+    #[test]
+    fn a_row_is_a_batch_of_its_own() {
+        let mask = AttnMask::padded(&[0, 0, 1, 1, 1, 1, 1, 0], 2, 4).unwrap();
+        let first = mask.row(0);
+        assert_eq!(first.first_keys(None, &[0]).unwrap().to_vec(), [0, 1, 2, 2]);
+        assert_eq!((first.dims(), first.positions(&[0])), ((1, 4), vec![0, 0, 0, 1]));
     }
 
     #[test]

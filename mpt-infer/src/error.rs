@@ -49,4 +49,27 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// Two models, or a model and recorded numbers, differ in their number of ids.
+    #[error(
+        "the model has a vocabulary of {actual} ids, and what it is compared with has {expected}; \
+         expected the same: these are different models"
+    )]
+    Vocabulary {
+        /// The model's.
+        actual: usize,
+        /// What it is compared with.
+        expected: usize,
+    },
+    /// Recorded numbers are unusable.
+    #[error("{}: `{tensor}` {found}, expected {expected}", .path.display())]
+    Fixture {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
 }

@@ -1,9 +1,11 @@
-//! Text out of an MPT model: greedy and sampled generation with a key/value cache, token by token.
+//! Text out of an MPT model: greedy and sampled generation with a key/value cache, token by token; and
+//! proof that a model computes what it should ([`verify`]).
 
 mod error;
 mod generate;
 mod sampler;
 mod stop;
+pub mod verify;
 
 pub use error::{Error, Result};
 pub use generate::{FinishReason, GenerateParams, Generation, generate};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::Tensor;
-use mpt_core::{CausalLm, IGNORE_LABEL, Params, write_safetensors};
+use mpt_core::{CausalLm, Params, write_safetensors};
 use mpt_train::{Gradients, loss_and_gradients};
 
 use crate::commands::score::RowsArgs;
@@ -29,13 +29,18 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let params = Params::load(&weights, &ctx.device()?)?;
     let model = CausalLm::new(weights.config(), &params)?;
     let rows = args.rows.read(None)?;
-    let scored = rows.labels.iter().filter(|&&label| label != IGNORE_LABEL).count();
+    let scored = rows.num_scored();
     if scored == 0 {
         return Err(CliError::usage("there is nothing to differentiate: no position has a label"));
     }
     let mut gradients = Gradients::default();
-    let loss =
-        loss_and_gradients(&model, &params, &rows.ids, &rows.mask, &rows.labels, true, &mut gradients)?;
+    let mut bar = rows.bar("grad", ctx);
+    let mut loss = 0.0;
+    for row in rows.iter() {
+        loss += loss_and_gradients(&model, &params, &[row.ids], &row.mask, row.labels, true, &mut gradients)?;
+        bar.advance(1);
+    }
+    bar.finish();
     let mean = |(name, sum): (&str, &Tensor)| Ok((name.to_owned(), (sum / scored as f64)?));
     let means = gradients.iter().map(mean).collect::<candle_core::Result<Vec<_>>>()?;
     write_safetensors(&args.out, means.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;

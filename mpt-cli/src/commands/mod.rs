@@ -16,8 +16,10 @@ mod merge;
 mod pull;
 mod quickstart;
 mod score;
+mod steps;
 mod tokenizer;
 mod train;
+mod verify;
 
 commands! {
     quickstart => Quickstart,
@@ -29,9 +31,11 @@ commands! {
     generate => Generate,
     score => Score,
     grad => Grad,
+    steps => Steps,
     init => Init,
     convert => Convert,
     merge => Merge,
+    verify => Verify,
     info => Info,
     bench => Bench,
     completions => Completions,

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, write_safetensors};
+use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, SafetensorsWriter};
 use serde::de::DeserializeOwned;
 
 use crate::exit::{CliError, ExitStatus};
 use crate::model::AdaptedArgs;
 use crate::settings::Context;
+use crate::tui::{LateBar, Unit};
 
 /// Write the logits and losses of token ids
 #[derive(Debug, clap::Args)]
@@ -47,15 +48,39 @@ pub(crate) struct RowsArgs {
 
 /// What is scored: ids `[batch, seq]`, and for each position the id that should follow.
 pub(crate) struct Rows {
-    pub(crate) ids: Vec<Vec<u32>>,
-    pub(crate) labels: Vec<u32>,
+    ids: Vec<Vec<u32>>,
+    labels: Vec<u32>,
+    mask: AttnMask,
+}
+
+/// One of them.
+pub(crate) struct Row<'a> {
+    pub(crate) ids: &'a [u32],
+    pub(crate) labels: &'a [u32],
     pub(crate) mask: AttnMask,
 }
 
 impl Rows {
     /// The shape of the ids.
-    pub(crate) fn dims(&self) -> (usize, usize) {
+    fn dims(&self) -> (usize, usize) {
         (self.ids.len(), self.ids[0].len())
+    }
+
+    /// Positions that have a label.
+    pub(crate) fn num_scored(&self) -> usize {
+        num_scored(&self.labels)
+    }
+
+    /// The rows.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        let labels = self.labels.chunks_exact(self.dims().1);
+        let rows = self.ids.iter().zip(labels).enumerate();
+        rows.map(|(row, (ids, labels))| Row { ids, labels, mask: self.mask.row(row) })
+    }
+
+    /// A bar over the rows.
+    pub(crate) fn bar(&self, name: &'static str, ctx: &Context) -> LateBar {
+        LateBar::new(ctx.out.log(), name, Unit::Count("rows"), self.ids.len() as u64)
     }
 }
 
@@ -118,7 +143,8 @@ fn next_labels(targets: &[i64], real: Option<&[i64]>, seq: usize) -> Vec<u32> {
     (0..targets.len()).map(label).collect()
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
+/// Reads a JSON file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| CliError::read(ExitStatus::Data, path, error))?;
     serde_json::from_str(&text).map_err(|error| CliError::data(format!("{}: {error}", path.display())))
@@ -143,12 +169,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     if args.max_seq_len.is_some_and(|limit| seq > limit) {
         return Err(CliError::usage(format!("--max-seq-len: the rows have {seq} tokens")));
     }
-    let hidden = model.hidden(&rows.ids, &rows.mask, None)?;
-    let logits = model.logits(&hidden)?;
-    let losses =
-        (0..batch).map(|row| row_loss(&model, &hidden, &rows, row)).collect::<Result<Vec<_>, _>>()?;
-    let loss = Tensor::from_vec(losses.clone(), batch, &Device::Cpu)?;
-    write_safetensors(&args.out, [("logits", &logits), ("loss", &loss)].into_iter())?;
+    let losses = write_scores(&model, &rows, &args.out, ctx)?;
     for (row, loss) in losses.iter().enumerate() {
         ctx.out.text(format_args!("row {row}: loss {loss:.6}"))?;
     }
@@ -156,15 +177,67 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Done)
 }
 
+/// Positions of a row whose logits are in memory at once.
+const CHUNK: usize = 256;
+
+/// Writes the scores to `out`, which has its name once it is whole, and returns the losses.
+fn write_scores(model: &CausalLm, rows: &Rows, out: &Path, ctx: &Context) -> Result<Vec<f32>, CliError> {
+    let partial = partial(out);
+    let losses = write_rows(model, rows, &partial, ctx);
+    if partial == out {
+        return losses;
+    }
+    match losses {
+        Ok(losses) => match std::fs::rename(&partial, out) {
+            Ok(()) => Ok(losses),
+            Err(error) => Err(CliError::system(format!("{}: cannot be replaced: {error}", out.display()))),
+        },
+        Err(error) => {
+            // what failed is said by the error above; a file that cannot be removed either adds nothing
+            let _ = std::fs::remove_file(&partial);
+            Err(error)
+        }
+    }
+}
+
+/// Writes `logits` `[batch, seq, vocab]` and `loss` `[batch]`, a row at a time.
+fn write_rows(model: &CausalLm, rows: &Rows, path: &Path, ctx: &Context) -> Result<Vec<f32>, CliError> {
+    let (batch, seq) = rows.dims();
+    let (logits, loss) = ([batch, seq, model.config().vocab_size], [batch]);
+    let shapes: [(&str, &[usize]); 2] = [("logits", &logits), ("loss", &loss)];
+    let mut writer = SafetensorsWriter::create(path, shapes.into_iter())?;
+    let mut bar = rows.bar("score", ctx);
+    let mut losses = Vec::with_capacity(batch);
+    for row in rows.iter() {
+        let hidden = model.hidden(&[row.ids], &row.mask, None)?;
+        for at in (0..seq).step_by(CHUNK) {
+            let part = hidden.narrow(1, at, CHUNK.min(seq - at))?.contiguous()?;
+            writer.write(&model.logits(&part)?)?;
+        }
+        losses.push(row_loss(model, &hidden, row.labels)?);
+        bar.advance(1);
+    }
+    writer.write(&Tensor::from_slice(&losses, batch, &Device::Cpu)?)?;
+    writer.finish()?;
+    bar.finish();
+    Ok(losses)
+}
+
+/// Where a file is written until it is whole; itself where it is none that can be replaced, such as a pipe.
+fn partial(out: &Path) -> PathBuf {
+    if out.exists() && !out.is_file() { out.to_owned() } else { out.with_added_extension("partial") }
+}
+
 /// Mean loss of a row in nats, NaN where nothing is scored.
-fn row_loss(model: &CausalLm, hidden: &Tensor, rows: &Rows, row: usize) -> Result<f32, CliError> {
-    let (_, seq) = rows.dims();
-    let labels = &rows.labels[row * seq..(row + 1) * seq];
-    let scored = labels.iter().filter(|&&label| label != IGNORE_LABEL).count();
+fn row_loss(model: &CausalLm, hidden: &Tensor, labels: &[u32]) -> Result<f32, CliError> {
+    let scored = num_scored(labels);
     if scored == 0 {
         return Ok(f32::NAN);
     }
-    let hidden = hidden.narrow(0, row, 1)?.contiguous()?;
-    let sum = model.loss_sum(&hidden, labels)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    let sum = model.loss_sum(hidden, labels)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
     Ok(sum / scored as f32)
+}
+
+fn num_scored(labels: &[u32]) -> usize {
+    labels.iter().filter(|&&label| label != IGNORE_LABEL).count()
 }

@@ -6,7 +6,9 @@ mod killed;
 mod main_job;
 mod models;
 mod pull;
+mod steps;
 mod tokenizer;
+mod verify;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -8,7 +8,7 @@ use crate::run_in;
 
 /// The folder of the fixtures, or `None`, saying so.
 #[expect(clippy::print_stdout, reason = "a skipped test says so")]
-fn fixtures() -> Option<PathBuf> {
+pub(crate) fn fixtures() -> Option<PathBuf> {
     let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/mpt-tiny"));
     if !dir.is_dir() {
         println!("skipped: {} is absent", dir.display());
@@ -22,14 +22,14 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 }
 
 /// The largest error, as a share of the range of what is expected.
-fn error(found: &Tensor, expected: &Tensor) -> f32 {
+pub(crate) fn error(found: &Tensor, expected: &Tensor) -> f32 {
     let (found, expected) = (values(found), values(expected));
     assert_eq!(found.len(), expected.len());
     let (low, high) = expected.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
     found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / (high - low)
 }
 
-fn json_rows(dir: &Path, name: &str, tensor: &Tensor) -> String {
+pub(crate) fn json_rows(dir: &Path, name: &str, tensor: &Tensor) -> String {
     let rows = tensor.to_vec2::<i64>().expect("rows of ids");
     let path = dir.join(name);
     std::fs::write(&path, serde_json::to_string(&rows).expect("JSON")).expect("writable");

@@ -24,4 +24,4 @@ pub(crate) use mmap::read_config;
 pub(crate) use open::open_tensors;
 pub use open::{TensorInfo, Weights};
 pub use stored::StoredTensor;
-pub use write::write_safetensors;
+pub use write::{SafetensorsWriter, write_safetensors};

@@ -117,6 +117,17 @@ impl StoredTensor {
         values
     }
 
+    /// The index of the first value that is infinite or not a number, counted along rows.
+    pub fn first_non_finite(&self) -> Option<usize> {
+        let len = self.row_len();
+        let in_row = |row: usize| {
+            let mut values = vec![0f32; len];
+            self.widen_rows(row..row + 1, &mut values);
+            values.iter().position(|value| !value.is_finite()).map(|at| row * len + at)
+        };
+        (0..self.num_rows()).into_par_iter().find_map_first(in_row)
+    }
+
     /// The same tensor in another form, rounded to it; itself where it has that form, or where `format` is f32: widening
     /// is exact and happens at use.
     ///

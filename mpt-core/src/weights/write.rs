@@ -1,9 +1,8 @@
 //! Writing safetensors files.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use serde_json::{Map, Value, json};
@@ -18,32 +17,88 @@ use crate::ops::host_slice;
 ///
 /// # Errors
 /// [`Error::Io`], and candle's error for a tensor that cannot be read as f32.
-///
-/// Source: the safetensors format: a little-endian u64 header length, a JSON header, the data.
 pub fn write_safetensors<'a>(
     path: &Path,
     tensors: impl Iterator<Item = (&'a str, &'a Tensor)> + Clone,
 ) -> Result<()> {
-    let entries = tensors.clone().map(|(name, tensor)| (name, tensor.dims()));
-    let header = header(entries, Format::F32);
-    let file = File::create(path).map_err(Error::io(path, "creating"))?;
-    let mut file = BufWriter::with_capacity(1 << 20, file);
-    let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path, "writing"));
-    put(&(header.len() as u64).to_le_bytes())?;
-    put(header.as_bytes())?;
+    let shapes = tensors.clone().map(|(name, tensor)| (name, tensor.dims()));
+    let mut writer = SafetensorsWriter::create(path, shapes)?;
     for (_, tensor) in tensors {
-        let tensor = as_f32(tensor)?;
-        for chunk in host_slice(&tensor)?.chunks(1 << 14) {
-            let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
-            put(&bytes)?;
-        }
+        writer.write(tensor)?;
     }
-    file.flush().map_err(Error::io(path, "writing"))
+    writer.finish()
 }
 
-fn as_f32(tensor: &Tensor) -> Result<Cow<'_, Tensor>> {
-    let tensor = tensor.to_dtype(candle_core::DType::F32)?;
-    Ok(Cow::Owned(tensor.contiguous()?))
+/// A safetensors file of f32 tensors whose values come piece by piece.
+///
+/// Source: the safetensors format: a little-endian u64 header length, a JSON header, the data.
+#[derive(Debug)]
+pub struct SafetensorsWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+    /// Values that are still to come.
+    missing: usize,
+}
+
+impl SafetensorsWriter {
+    /// Starts a file of tensors of these names and shapes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create<'a>(
+        path: &Path,
+        shapes: impl Iterator<Item = (&'a str, &'a [usize])> + Clone,
+    ) -> Result<Self> {
+        let missing = shapes.clone().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let file = File::create(path).map_err(Error::io(path, "creating"))?;
+        let file = BufWriter::with_capacity(1 << 20, file);
+        let mut writer = Self { path: path.to_owned(), file, missing };
+        let header = header(shapes, Format::F32);
+        writer.put(&(header.len() as u64).to_le_bytes())?;
+        writer.put(header.as_bytes())?;
+        Ok(writer)
+    }
+
+    /// Writes the next values, in the order of the tensors and of their elements.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Shape`] when there are more than the tensors have, and candle's error for a tensor that
+    /// cannot be read as f32.
+    pub fn write(&mut self, values: &Tensor) -> Result<()> {
+        let values = as_f32(values)?;
+        let values = host_slice(&values)?;
+        self.missing = self.missing.checked_sub(values.len()).ok_or_else(|| self.wrong(values.len()))?;
+        for chunk in values.chunks(1 << 14) {
+            let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
+            self.put(&bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Shape`] when values are missing.
+    pub fn finish(mut self) -> Result<()> {
+        if self.missing > 0 {
+            return Err(self.wrong(0));
+        }
+        self.file.flush().map_err(Error::io(&self.path, "writing"))
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io(&self.path, "writing"))
+    }
+
+    fn wrong(&self, given: usize) -> Error {
+        let (actual, expected) =
+            (format!("{given} values"), format!("the {} that are missing", self.missing));
+        Error::Shape { op: "writing safetensors", argument: "values", actual, expected }
+    }
+}
+
+fn as_f32(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.to_dtype(candle_core::DType::F32)?.contiguous()?)
 }
 
 /// The header of a file of tensors of one form: name and shape of each, in the order of their data.
@@ -69,5 +124,36 @@ fn dtype_name(format: Format) -> &'static str {
         Format::F16 => "F16",
         Format::BF16 => "BF16",
         _ => "F32",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::random;
+
+    #[test]
+    fn pieces_give_the_bytes_of_the_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (random(&[2, 3, 5], 1), random(&[4], 2));
+        let (whole, pieces) = (dir.path().join("whole"), dir.path().join("pieces"));
+        write_safetensors(&whole, [("a", &a), ("b", &b)].into_iter()).unwrap();
+        let mut writer =
+            SafetensorsWriter::create(&pieces, [("a", a.dims()), ("b", b.dims())].into_iter()).unwrap();
+        for piece in [a.get(0).unwrap(), a.get(1).unwrap(), b] {
+            writer.write(&piece).unwrap();
+        }
+        assert!(writer.write(&a).unwrap_err().to_string().contains("30 values"));
+        writer.finish().unwrap();
+        assert_eq!(std::fs::read(whole).unwrap(), std::fs::read(pieces).unwrap());
+    }
+
+    #[test]
+    fn a_file_that_lacks_values_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let shape: &[usize] = &[3];
+        let writer = SafetensorsWriter::create(&dir.path().join("a"), [("a", shape)].into_iter()).unwrap();
+        let error = writer.finish().unwrap_err().to_string();
+        assert!(error.contains("the 3 that are missing"), "{error}");
     }
 }

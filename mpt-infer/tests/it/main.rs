@@ -1,5 +1,7 @@
 //! Generation against a plain loop without a cache, and against the reference's greedy texts.
 
+mod verify;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
