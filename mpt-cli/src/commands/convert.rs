@@ -1,15 +1,17 @@
 //! `mpt convert`: a model from one format to another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use mpt_core::ConvertOptions;
+use mpt_core::{CausalLm, ConvertOptions, Format, Weights};
+use mpt_infer::verify::{Comparison, Forms, Limits, builtin_rows, compare_models, tolerance_between};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
 use crate::model::{self, Dtype};
 use crate::settings::Context;
-use crate::tui::{Unit, amount};
+use crate::tui::{LateBar, Unit, amount};
 
 /// Convert a model between Hugging Face folders and GGUF files
 ///
@@ -17,7 +19,7 @@ use crate::tui::{Unit, amount};
 /// model is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  mpt convert mpt-7b mpt-7b.gguf --to gguf
+  mpt convert mpt-7b mpt-7b.gguf --to gguf --verify
   mpt convert mpt-7b mpt-7b-f32 --to hf --dtype f32 --max-shard-size 2GB
   mpt convert mpt-7b.Q8_0.gguf mpt-7b --to hf")]
 pub(crate) struct Args {
@@ -34,6 +36,9 @@ pub(crate) struct Args {
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
     max_shard_size: Size,
+    /// Run both models on rows of ids and compare their logits; exit code 1 when they differ by more than rounding
+    #[arg(long)]
+    verify: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -52,8 +57,40 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     };
     let size = amount(Unit::Bytes, converted.bytes);
     ctx.out.text(format_args!("{}: {size} of {}", args.output.display(), converted.format))?;
+    let verified = args.verify.then(|| verify(&weights, &args.output, ctx)).transpose()?;
+    let passed = verified.as_ref().is_none_or(|verified| verified.passed);
     ctx.out.document(&json!({
         "path": args.output, "dtype": converted.format.name(), "bytes": converted.bytes, "files": converted.files,
+        "verified": verified,
     }))?;
-    Ok(ExitStatus::Done)
+    Ok(if passed { ExitStatus::Done } else { ExitStatus::Negative })
+}
+
+/// What comparing before and after gave.
+#[derive(Debug, Serialize)]
+struct Verified {
+    passed: bool,
+    tolerance: f64,
+    #[serde(flatten)]
+    comparison: Comparison,
+}
+
+/// Runs the model before and after on the built-in rows.
+fn verify(before: &Weights, output: &Path, ctx: &mut Context) -> Result<Verified, CliError> {
+    let after = model::open(output)?;
+    let load = |weights: &Weights| CausalLm::new(weights.config(), weights);
+    let rows = builtin_rows(before.config(), ctx.seed.unwrap_or(0));
+    let forms = |weights: &Weights| Forms::of(weights, Format::F32);
+    let tolerance = tolerance_between(&forms(&after)?, Some(&forms(before)?));
+    let tokens = 2 * rows.iter().map(Vec::len).sum::<usize>() as u64;
+    let mut bar = LateBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens);
+    let advance = &mut |tokens: usize| bar.advance(tokens as u64);
+    let comparison = compare_models(&load(&after)?, &load(before)?, &rows, false, advance)?;
+    bar.finish();
+    let limits = Limits { tolerance, max_kl: None, min_top1: None };
+    let passed = limits.broken(&comparison).is_empty();
+    let verdict = if passed { "the same logits" } else { "other logits" };
+    let error = comparison.relative_error;
+    ctx.out.text(format_args!("{verdict}: relative error {error:.1e}, tolerance {tolerance:.1e}"))?;
+    Ok(Verified { passed, tolerance, comparison })
 }

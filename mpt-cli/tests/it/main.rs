@@ -1,6 +1,7 @@
 //! Tests of the `mpt` binary: what it prints, where, and the code it ends with. A file per command.
 
 mod contract;
+mod formats;
 mod job;
 mod killed;
 mod main_job;
