@@ -8,7 +8,7 @@ use crate::job::Job;
 
 const CONFIG: &str = r#"{"model_type": "mpt", "d_model": 32, "n_heads": 4, "n_layers": 2, "vocab_size": 384,
     "max_seq_len": 32, "eos_token_id": 0, "my_own_key": [1, 2], "auto_map": {"AutoModel": "code.py"},
-    "attn_config": {"clip_qkv": 6, "alibi_bias_max": 16}}"#;
+    "no_bias": true, "attn_config": {"alibi": true, "clip_qkv": 6, "alibi_bias_max": 16}}"#;
 
 /// A job with a drawn model of 384 ids in the folder `model`, and a tokenizer of 320.
 fn job() -> Job {
