@@ -1,0 +1,98 @@
+//! The keys of `init_config`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::checker::Checker;
+use crate::config::{EmbeddingInit, InitConfig, InitScheme};
+use crate::error::Result;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct RawInitConfig {
+    name: Option<String>,
+    emb_init_std: Option<f64>,
+    emb_init_uniform_lim: Option<Value>,
+    init_div_is_residual: Option<Value>,
+    init_std: Option<f64>,
+    init_gain: Option<f64>,
+    fan_mode: Option<String>,
+    init_nonlinearity: Option<String>,
+}
+impl RawInitConfig {
+    pub(super) fn check(self, at: &Checker<'_>) -> Result<InitConfig> {
+        let residual_divisor = match &self.init_div_is_residual {
+            None | Some(Value::Null | Value::Bool(true)) => None,
+            Some(Value::Bool(false)) => Some(1.0),
+            Some(value) => {
+                let number = value.as_f64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+                Some(at.positive("init_div_is_residual", number.unwrap_or(f64::NAN))?)
+            }
+        };
+        Ok(InitConfig { scheme: self.scheme(at)?, embedding: self.embedding(at)?, residual_divisor })
+    }
+
+    fn scheme(&self, at: &Checker<'_>) -> Result<InitScheme> {
+        let gain = at.finite("init_gain", self.init_gain.unwrap_or(0.0))?;
+        let kaiming = |uniform| {
+            let fan_out = match self.fan_mode.as_deref().unwrap_or("fan_in") {
+                "fan_in" => false,
+                "fan_out" => true,
+                other => return Err(at.wrong("fan_mode", other, "\"fan_in\" or \"fan_out\"")),
+            };
+            let nonlinearity = self.init_nonlinearity.as_deref().unwrap_or("relu");
+            Ok(InitScheme::Kaiming { uniform, fan_out, gain: nonlinearity_gain(at, nonlinearity, gain)? })
+        };
+        match self.name.as_deref().unwrap_or("kaiming_normal_") {
+            "default_" => Ok(InitScheme::Torch),
+            "baseline_" => {
+                Ok(InitScheme::Baseline { std: at.optional_positive("init_std", self.init_std)? })
+            }
+            "kaiming_normal_" => kaiming(false),
+            "kaiming_uniform_" => kaiming(true),
+            "small_init_" => Ok(InitScheme::Small),
+            "neox_init_" => Ok(InitScheme::Neox),
+            "xavier_normal_" => Ok(InitScheme::Xavier { uniform: false, gain }),
+            "xavier_uniform_" => Ok(InitScheme::Xavier { uniform: true, gain }),
+            other => Err(at.unsupported(
+                "init_config.name",
+                other,
+                "default_, baseline_, kaiming_normal_, kaiming_uniform_, neox_init_, small_init_, xavier_normal_ and \
+                 xavier_uniform_ are built",
+            )),
+        }
+    }
+
+    fn embedding(&self, at: &Checker<'_>) -> Result<Option<EmbeddingInit>> {
+        if let Some(std) = self.emb_init_std {
+            let std = if std == 0.0 { 0.0 } else { at.positive("emb_init_std", std)? };
+            return Ok(Some(EmbeddingInit::Normal(std)));
+        }
+        let limits: Vec<f64> = match &self.emb_init_uniform_lim {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(limits)) => limits.iter().filter_map(Value::as_f64).collect(),
+            Some(limit) => limit.as_f64().map(|limit| vec![-limit, limit]).unwrap_or_default(),
+        };
+        match limits[..] {
+            [low, high] if low <= high && (high - low).is_finite() => {
+                Ok(Some(EmbeddingInit::Uniform(low, high)))
+            }
+            _ => Err(at.wrong(
+                "emb_init_uniform_lim",
+                self.emb_init_uniform_lim.as_ref().map(Value::to_string).unwrap_or_default(),
+                "a number, or a lower and an upper limit",
+            )),
+        }
+    }
+}
+
+/// torch's `calculate_gain`; `slope` is llm-foundry's `init_gain`, which it hands on as the slope of leaky_relu.
+fn nonlinearity_gain(at: &Checker<'_>, nonlinearity: &str, slope: f64) -> Result<f64> {
+    match nonlinearity {
+        "linear" | "sigmoid" => Ok(1.0),
+        "tanh" => Ok(5.0 / 3.0),
+        "relu" => Ok(std::f64::consts::SQRT_2),
+        "leaky_relu" => Ok((2.0 / (1.0 + slope * slope)).sqrt()),
+        "selu" => Ok(0.75),
+        other => Err(at.wrong("init_nonlinearity", other, "linear, sigmoid, tanh, relu, leaky_relu or selu")),
+    }
+}
