@@ -29,11 +29,11 @@ CASES = {
     "norm_eps": {"norm_eps": 0.1},
 }
 
-# What llama.cpp's MPT honors beyond that.
+# What llama.cpp's MPT honors beyond that. Not `qk_ln`: it reads the tensors, then fails an assertion of its own
+# (a reshape of a view that is not contiguous) on any MPT file that has them.
 LLAMA_CASES = CASES | {
     "alibi_bias_max": {"attn_config": {"alibi_bias_max": 16}},
-    "qk_ln": {"attn_config": {"qk_ln": True}},
-    "biases": {"no_bias": False},
+    "biases": {"no_bias": False, "init_config": {"name": "default_"}},
     "ffn_hidden_size": {"expansion_ratio": 2},
 }
 LLAMA_CASES.pop("softmax_scale")
@@ -140,7 +140,7 @@ def check_llama_cpp(mpt):
             llama = Llama(str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=2)
             llama.eval(IDS[0])
             found = np.array(llama.scores[: len(IDS[0])])
-            report(f"llama.cpp loads ours, {name}, {dtype}", relative(found, mpt.logits(path)[0]), 2e-2)
+            report(f"llama.cpp loads ours, {name}, {dtype}", relative(found, mpt.logits(path)[0]), 5e-3)
     text = "the cat sat on  the dog, 12 times"
     ids = json.loads(mpt.run("tokenizer", "encode", "--tokenizer", tokenizer(mpt), text))["ids"]
     same = llama.tokenize(text.encode(), add_bos=False, special=True) == ids

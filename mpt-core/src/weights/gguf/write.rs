@@ -150,8 +150,6 @@ fn file_type(format: Format) -> u32 {
 fn refuse_unsupported(config: &MptConfig) -> Result<()> {
     let attn = &config.attn_config;
     let own_scale = (attn.softmax_scale * (config.head_dim as f64).sqrt() - 1.0).abs() > 1e-6;
-    // its norm of keys is as wide as that of queries, and it reads no positions beside those of ALiBi
-    let narrow_keys = attn.qk_ln && attn.kv_n_heads != config.n_heads;
     let found = [
         ("attn_logit_softcapping", attn.logit_softcapping.is_some()),
         ("attn_uses_sequence_id", attn.attn_uses_sequence_id),
@@ -163,7 +161,8 @@ fn refuse_unsupported(config: &MptConfig) -> Result<()> {
         ("logit_scale", config.logit_scale.is_some_and(|scale| scale != 1.0)),
         ("norm_type", config.norm_type != NormType::LayerNorm),
         ("qk_gn", attn.qk_gn),
-        ("qk_ln", narrow_keys),
+        // it knows the tensors, and fails an assertion of its own when it builds the graph
+        ("qk_ln", attn.qk_ln),
         ("rope", attn.rope.is_some()),
         ("sliding_window_size", attn.sliding_window_size.is_some()),
         ("softmax_scale", own_scale),
