@@ -180,28 +180,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
 /// Positions of a row whose logits are in memory at once.
 const CHUNK: usize = 256;
 
-/// Writes the scores to `out`, which has its name once it is whole, and returns the losses.
-fn write_scores(model: &CausalLm, rows: &Rows, out: &Path, ctx: &Context) -> Result<Vec<f32>, CliError> {
-    let partial = partial(out);
-    let losses = write_rows(model, rows, &partial, ctx);
-    if partial == out {
-        return losses;
-    }
-    match losses {
-        Ok(losses) => match std::fs::rename(&partial, out) {
-            Ok(()) => Ok(losses),
-            Err(error) => Err(CliError::system(format!("{}: cannot be replaced: {error}", out.display()))),
-        },
-        Err(error) => {
-            // what failed is said by the error above; a file that cannot be removed either adds nothing
-            let _ = std::fs::remove_file(&partial);
-            Err(error)
-        }
-    }
-}
-
 /// Writes `logits` `[batch, seq, vocab]` and `loss` `[batch]`, a row at a time.
-fn write_rows(model: &CausalLm, rows: &Rows, path: &Path, ctx: &Context) -> Result<Vec<f32>, CliError> {
+fn write_scores(model: &CausalLm, rows: &Rows, path: &Path, ctx: &Context) -> Result<Vec<f32>, CliError> {
     let (batch, seq) = rows.dims();
     let (logits, loss) = ([batch, seq, model.config().vocab_size], [batch]);
     let shapes: [(&str, &[usize]); 2] = [("logits", &logits), ("loss", &loss)];
@@ -221,11 +201,6 @@ fn write_rows(model: &CausalLm, rows: &Rows, path: &Path, ctx: &Context) -> Resu
     writer.finish()?;
     bar.finish();
     Ok(losses)
-}
-
-/// Where a file is written until it is whole; itself where it is none that can be replaced, such as a pipe.
-fn partial(out: &Path) -> PathBuf {
-    if out.exists() && !out.is_file() { out.to_owned() } else { out.with_added_extension("partial") }
 }
 
 /// Mean loss of a row in nats, NaN where nothing is scored.

@@ -29,12 +29,15 @@ pub fn write_safetensors<'a>(
     writer.finish()
 }
 
-/// A safetensors file of f32 tensors whose values come piece by piece.
+/// A safetensors file of f32 tensors whose values come piece by piece. It has its name only when it is whole: until then
+/// it is written beside it, and goes away if it is not finished.
 ///
 /// Source: the safetensors format: a little-endian u64 header length, a JSON header, the data.
 #[derive(Debug)]
 pub struct SafetensorsWriter {
     path: PathBuf,
+    /// Where the bytes are until the end; `path` itself where that is a pipe or a device.
+    aside: PathBuf,
     file: BufWriter<File>,
     /// Values that are still to come.
     missing: usize,
@@ -50,9 +53,11 @@ impl SafetensorsWriter {
         shapes: impl Iterator<Item = (&'a str, &'a [usize])> + Clone,
     ) -> Result<Self> {
         let missing = shapes.clone().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-        let file = File::create(path).map_err(Error::io(path, "creating"))?;
+        let is_special = path.exists() && !path.is_file();
+        let aside = if is_special { path.to_owned() } else { path.with_added_extension("partial") };
+        let file = File::create(&aside).map_err(Error::io(&aside, "creating"))?;
         let file = BufWriter::with_capacity(1 << 20, file);
-        let mut writer = Self { path: path.to_owned(), file, missing };
+        let mut writer = Self { path: path.to_owned(), aside, file, missing };
         let header = header(shapes, Format::F32);
         writer.put(&(header.len() as u64).to_le_bytes())?;
         writer.put(header.as_bytes())?;
@@ -83,7 +88,11 @@ impl SafetensorsWriter {
         if self.missing > 0 {
             return Err(self.wrong(0));
         }
-        self.file.flush().map_err(Error::io(&self.path, "writing"))
+        self.file.flush().map_err(Error::io(&self.path, "writing"))?;
+        if self.aside == self.path {
+            return Ok(());
+        }
+        std::fs::rename(&self.aside, &self.path).map_err(Error::io(&self.path, "renaming to"))
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
@@ -94,6 +103,15 @@ impl SafetensorsWriter {
         let (actual, expected) =
             (format!("{given} values"), format!("the {} that are missing", self.missing));
         Error::Shape { op: "writing safetensors", argument: "values", actual, expected }
+    }
+}
+
+impl Drop for SafetensorsWriter {
+    fn drop(&mut self) {
+        if self.aside != self.path {
+            // after a rename there is nothing, and what cannot be removed does no harm
+            let _ = std::fs::remove_file(&self.aside);
+        }
     }
 }
 
@@ -149,11 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_lacks_values_is_an_error() {
+    fn a_file_that_lacks_values_is_an_error_and_goes_away() {
         let dir = tempfile::tempdir().unwrap();
         let shape: &[usize] = &[3];
         let writer = SafetensorsWriter::create(&dir.path().join("a"), [("a", shape)].into_iter()).unwrap();
         let error = writer.finish().unwrap_err().to_string();
         assert!(error.contains("the 3 that are missing"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
