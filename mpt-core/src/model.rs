@@ -238,9 +238,25 @@ impl Block {
     /// # Errors
     /// When shapes disagree.
     pub fn forward(&self, x: &Tensor, mask: &AttnMask, cache: Option<LayerCache<'_>>) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.norm_1.forward(x)?, mask, cache)?)?;
+        let (_, attended) = self.attend(x, mask, cache)?;
+        let x = (x + attended)?;
         let ffn = self.ffn.forward(&self.norm_2.forward(&x)?)?;
         Ok((x + ffn)?)
+    }
+
+    /// The first norm of `x`, and what attention adds to `x`; both `[b, s, d]`.
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn attend(
+        &self,
+        x: &Tensor,
+        mask: &AttnMask,
+        cache: Option<LayerCache<'_>>,
+    ) -> Result<(Tensor, Tensor)> {
+        let normed = self.norm_1.forward(x)?;
+        let attended = self.attn.forward(&normed, mask, cache)?;
+        Ok((normed, attended))
     }
 }
 

@@ -42,6 +42,7 @@ fn eos_ids(path: &Path) -> Result<Vec<TokenId>> {
 }
 
 /// Finds the first of some strings in a text that comes in pieces; what may be the beginning of one is held back.
+/// The first is the one that is whole first, so that how the text is cut makes no difference.
 #[derive(Debug, Default)]
 pub struct StopStrings {
     strings: Vec<String>,
@@ -62,7 +63,7 @@ impl StopStrings {
             return String::new();
         }
         self.held.push_str(text);
-        if let Some(at) = self.strings.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+        if let Some(at) = first_whole(&self.strings, &self.held) {
             self.found = true;
             self.held.truncate(at);
             return std::mem::take(&mut self.held);
@@ -94,6 +95,12 @@ impl StopStrings {
     }
 }
 
+/// Where the string begins that ends first in `text`; of several that end there, the longest.
+fn first_whole(strings: &[String], text: &str) -> Option<usize> {
+    let places = strings.iter().filter_map(|stop| text.find(stop.as_str()).map(|at| (at + stop.len(), at)));
+    places.min().map(|(_, at)| at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,12 +111,22 @@ mod tests {
         #[test]
         fn pieces_give_what_the_whole_gives(pieces in prop::collection::vec("[abé]{0,4}", 0..12), stops in prop::collection::vec("[abé]{1,4}", 0..3)) {
             let whole = pieces.concat();
-            let first = stops.iter().filter_map(|stop| whole.find(stop.as_str())).min();
+            let first = first_whole(&stops, &whole);
             let mut strings = StopStrings::new(&stops);
             let mut found: String = pieces.iter().map(|piece| strings.push(piece)).collect();
             prop_assert_eq!(strings.found(), first.is_some());
             found.push_str(&strings.finish());
             prop_assert_eq!(&found, &whole[..first.unwrap_or(whole.len())]);
+        }
+    }
+
+    #[test]
+    fn the_string_that_is_whole_first_ends_the_text() {
+        let stops = ["a", "baa"].map(str::to_owned);
+        for pieces in [&["baa"][..], &["b", "aa"], &["b", "a", "a"]] {
+            let mut strings = StopStrings::new(&stops);
+            let found: String = pieces.iter().map(|piece| strings.push(piece)).collect();
+            assert_eq!((found.as_str(), strings.found()), ("b", true), "{pieces:?}");
         }
     }
 

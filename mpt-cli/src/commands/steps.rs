@@ -25,7 +25,7 @@ A step computes the loss and its gradient, clips the gradient, takes the decay o
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Token ids as JSON, [steps][batch][seq], all rows equally long; each id is the label of the one before
+    /// Token ids as JSON, `[steps][batch][seq]`, all rows equally long; each id is the label of the one before
     #[arg(long, value_name = "FILE")]
     batches_file: PathBuf,
     /// The optimizer

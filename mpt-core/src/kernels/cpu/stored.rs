@@ -1,12 +1,25 @@
-//! Products with a stored matrix: a panel of its rows is widened to f32 and multiplied while it is in cache.
+//! Products with a stored matrix, whose rows are widened to f32 while they are in cache: piece by piece for the few rows
+//! of decoding, which read the weights once and do little else, and in panels for a matrix product otherwise.
 
 use rayon::prelude::*;
 
+use super::dispatch::for_each_level;
 use super::gemm::{Mat, MatMut, Threads, Write, matmul};
-use crate::weights::StoredTensor;
+use super::math::dot;
+use super::widen::widen;
+use crate::weights::{Format, StoredTensor};
 
 /// Values of a panel: 1 MiB of f32, which the second-level cache holds.
 const PANEL_VALUES: usize = 1 << 18;
+
+/// Rows of `x` up to which the weights are read faster than a matrix product would be.
+const FEW: usize = 4;
+
+/// Values of a row that are widened at once: 8 KiB of f32, which the first-level cache holds beside `x`.
+const PIECE: usize = 2048;
+
+/// Rows of the weight that are one task.
+const TASK_ROWS: usize = 64;
 
 /// Rows of a panel of a matrix whose rows have `len` values.
 fn panel_rows(len: usize) -> usize {
@@ -17,21 +30,63 @@ fn panel_rows(len: usize) -> usize {
 pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
     let (n, k) = (weight.num_rows(), weight.row_len());
     let m = x.len() / k;
+    if m <= FEW {
+        return few_rows(y, x, weight);
+    }
     let x = Mat::new(x, m, k, k);
     if let Some(values) = weight.as_f32s() {
         let weight = Mat::new(values, n, k, k);
         return matmul(MatMut::new(y, m, n, n), x, weight.t(), Write::Overwrite, Threads::Pool);
     }
-    if m == 1 {
-        return panels(y, x, weight);
-    }
     let mut transposed = vec![0f32; n * m];
     panels(&mut transposed, x, weight);
+    transpose(y, &transposed, m);
+}
+
+/// `y` `[m, n]` from `transposed` `[n, m]`.
+fn transpose(y: &mut [f32], transposed: &[f32], m: usize) {
+    let n = transposed.len() / m;
     y.par_chunks_exact_mut(n).enumerate().for_each(|(row, y)| {
         for (y, column) in y.iter_mut().zip(transposed.chunks_exact(m)) {
             *y = column[row];
         }
     });
+}
+
+/// The product for at most [`FEW`] rows of `x`, each row of the weight read once.
+fn few_rows(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
+    let k = weight.row_len();
+    let m = x.len() / k;
+    let mut transposed = vec![0f32; y.len()];
+    transposed.par_chunks_mut(TASK_ROWS * m).enumerate().for_each_init(
+        || vec![0f32; PIECE],
+        |wide, (task, y)| {
+            for (row, y) in y.chunks_exact_mut(m).enumerate() {
+                let row = task * TASK_ROWS + row;
+                row_products(y, x, weight.format(), weight.row_range(row..row + 1), wide);
+            }
+        },
+    );
+    if m == 1 { y.copy_from_slice(&transposed) } else { transpose(y, &transposed, m) }
+}
+
+/// `y[j]` = the product of one stored row with row `j` of `x`; `wide` is room for [`PIECE`] values.
+fn row_products(y: &mut [f32], x: &[f32], format: Format, row: &[u8], wide: &mut [f32]) {
+    let k = x.len() / y.len();
+    let piece_bytes = PIECE / format.block_len() * format.block_bytes();
+    for (from, bytes) in (0..k).step_by(PIECE).zip(row.chunks(piece_bytes)) {
+        let wide = &mut wide[..PIECE.min(k - from)];
+        widen(format, bytes, wide);
+        for (y, x) in y.iter_mut().zip(x.chunks_exact(k)) {
+            *y += piece_product(wide, &x[from..from + wide.len()]);
+        }
+    }
+}
+
+for_each_level! {
+    fn piece_product(a: &[f32], b: &[f32]) -> f32 {
+        dot(a, b)
+    }
 }
 
 /// `y = W x^T`, `[n, m]`.
