@@ -8,7 +8,6 @@ use mpt_core::{Adapted, Adapter, CausalLm, Format, MetaArray, Metadata, Weights}
 use mpt_tokenize::{GgufTokenizer, Tokenizer, token_type};
 
 use crate::exit::CliError;
-use crate::settings::Context;
 
 /// The model to use.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,7 +67,7 @@ impl Dtype {
 
 impl AdaptedArgs {
     /// The model, its tokenizer if it has one, and where it lies.
-    pub(crate) fn load(&self, _ctx: &Context) -> Result<Model, CliError> {
+    pub(crate) fn load(&self) -> Result<Model, CliError> {
         let began = Instant::now();
         let weights = self.base.weights()?;
         let lm = match &self.adapter {

@@ -26,7 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let model = args.model.load(ctx)?;
+    let model = args.model.load()?;
     let text = std::fs::read_to_string(&args.text)
         .map_err(|error| CliError::read(ExitStatus::Data, &args.text, error))?;
     let ids = model.need_tokenizer()?.encode(&text)?;

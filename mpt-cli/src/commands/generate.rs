@@ -67,7 +67,7 @@ struct Prompt {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let model = args.model.load(ctx)?;
+    let model = args.model.load()?;
     let (prompt, tokenizer) = prompt_ids(&args.prompt, &model)?;
     if tokenizer.is_none() && !args.stop.is_empty() {
         return Err(CliError::usage("--stop: stop texts need text; they cannot be used with --prompt-ids"));

@@ -33,7 +33,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let mut run = TrainRun::from_file(&args.run, &args.settings)?;
     run.train.seed = ctx.seed.unwrap_or(run.train.seed);
-    ctx.device()?;
     if args.print_config {
         let run =
             if run.data.dir.exists() { run.clone().resolved(&Manifest::open(&run.data.dir)?) } else { run };

@@ -105,3 +105,18 @@ fn the_environment_stands_in_for_flags() {
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("--threads"), "{}", run.stderr);
 }
+
+#[test]
+fn a_device_this_build_lacks_is_refused_by_every_command() {
+    let commands: [&[&str]; 4] = [
+        &["info", "nowhere"],
+        &["tokenizer", "decode", "--tokenizer", "nowhere", "--ids", "1"],
+        &["data", "inspect", "nowhere"],
+        &["generate", "--model", "nowhere", "--prompt-ids", "1"],
+    ];
+    for command in commands {
+        let run = run(&[command, &["--device", "cuda"]].concat());
+        assert_eq!(run.code, 4, "{command:?}: {}", run.stderr);
+        assert!(run.stderr.contains("`cuda:0` is not supported"), "{}", run.stderr);
+    }
+}
