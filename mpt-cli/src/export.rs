@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::exit::{CliError, ExitStatus};
 use crate::model;
 use crate::settings::Context;
-use crate::tui::{Bar, Unit};
+use crate::tui::{Bar, Unit, amount};
 
 /// Files beside the weights that go with a model.
 const COMPANIONS: [&str; 7] = [
@@ -127,6 +127,18 @@ pub(crate) fn to_gguf(
     durable::commit_file(&aside.path, out)?;
     converted.files = vec![out.to_owned()];
     Ok(converted)
+}
+
+/// What was written, for people.
+pub(crate) fn say(out: &Path, converted: &Converted, ctx: &mut Context) -> Result<(), CliError> {
+    let size = amount(Unit::Bytes, converted.bytes);
+    ctx.out.text(format_args!("{}: {size} of {}", out.display(), converted.format))
+}
+
+/// What was written, for programs.
+pub(crate) fn document(out: &Path, converted: &Converted) -> Value {
+    let Converted { files, format, bytes } = converted;
+    json!({ "path": out, "dtype": format.name(), "bytes": bytes, "files": files })
 }
 
 /// Runs `work` under a bar; an interrupt ends it between two tensors.

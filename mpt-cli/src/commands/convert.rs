@@ -11,7 +11,7 @@ use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
 use crate::model::{self, Dtype};
 use crate::settings::Context;
-use crate::tui::{LateBar, Unit, amount};
+use crate::tui::{LateBar, Unit};
 
 /// Convert a model between Hugging Face folders and GGUF files
 ///
@@ -55,14 +55,12 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         Target::Hf => export::to_folder(&weights, &args.output, &options, ctx)?,
         Target::Gguf => export::to_gguf(&weights, &args.output, &options, ctx)?,
     };
-    let size = amount(Unit::Bytes, converted.bytes);
-    ctx.out.text(format_args!("{}: {size} of {}", args.output.display(), converted.format))?;
+    export::say(&args.output, &converted, ctx)?;
     let verified = args.verify.then(|| verify(&weights, &args.output, ctx)).transpose()?;
     let passed = verified.as_ref().is_none_or(|verified| verified.passed);
-    ctx.out.document(&json!({
-        "path": args.output, "dtype": converted.format.name(), "bytes": converted.bytes, "files": converted.files,
-        "verified": verified,
-    }))?;
+    let mut document = export::document(&args.output, &converted);
+    document["verified"] = json!(verified);
+    ctx.out.document(&document)?;
     Ok(if passed { ExitStatus::Done } else { ExitStatus::Negative })
 }
 

@@ -57,9 +57,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let converted = export::drawn(&config, ctx.seed.unwrap_or(17), &args.output, &options, ctx)?;
     let parameters = config.num_parameters();
     ctx.out.text(format_args!("{}: {} parameters", args.output.display(), table::count(parameters)))?;
-    ctx.out.document(&json!({
-        "path": args.output, "parameters": parameters, "dtype": converted.format.name(), "bytes": converted.bytes,
-        "files": converted.files,
-    }))?;
+    let mut document = export::document(&args.output, &converted);
+    document["parameters"] = json!(parameters);
+    ctx.out.document(&document)?;
     Ok(ExitStatus::Done)
 }

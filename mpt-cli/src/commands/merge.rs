@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use mpt_core::{Adapter, ConvertOptions};
-use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
 use crate::model::{self, Dtype};
 use crate::settings::Context;
-use crate::tui::{Unit, amount};
 
 /// Fold a LoRA adapter into full weights
 ///
@@ -43,10 +41,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let options =
         ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };
     let converted = export::to_folder(&weights, &args.out, &options, ctx)?;
-    let size = amount(Unit::Bytes, converted.bytes);
-    ctx.out.text(format_args!("{}: {size} of {}", args.out.display(), converted.format))?;
-    ctx.out.document(&json!({
-        "path": args.out, "dtype": converted.format.name(), "bytes": converted.bytes, "files": converted.files,
-    }))?;
+    export::say(&args.out, &converted, ctx)?;
+    ctx.out.document(&export::document(&args.out, &converted))?;
     Ok(ExitStatus::Done)
 }
