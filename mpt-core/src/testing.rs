@@ -4,6 +4,8 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::config::MptConfig;
 use crate::error::Result;
+pub use crate::kernels::cpu::gemm::Products;
+use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
 use crate::params::Params;
 use crate::rng::CounterRng;
 use crate::weights::{Format, StoredTensor};
@@ -90,4 +92,49 @@ pub fn tiny_model(seed: u64) -> (MptConfig, Params) {
     let params =
         Params::init(&config, seed, &Device::Cpu).expect("a CPU has memory for 27 thousand parameters");
     (config, params)
+}
+
+/// One matrix product for benches: `[m, k]` times `[k, n]`, where a letter `T` in `layout` (`NN`, `NT`, `TN`) says that the
+/// operand lies transposed.
+#[derive(Debug)]
+pub struct ProductBench {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+    size: [usize; 3],
+    transposed: [bool; 2],
+    products: Products,
+}
+
+impl ProductBench {
+    /// Random operands of `size` `[m, n, k]`.
+    pub fn new([m, n, k]: [usize; 3], layout: &str, products: Products) -> Self {
+        let values = |len, seed| {
+            let mut rng = CounterRng::new(seed, 0);
+            (0..len).map(|_| rng.normal()).collect::<Vec<f32>>()
+        };
+        let transposed = [layout.starts_with('T'), layout.ends_with('T')];
+        Self {
+            a: values(m * k, 1),
+            b: values(k * n, 2),
+            c: vec![0.0; m * n],
+            size: [m, n, k],
+            transposed,
+            products,
+        }
+    }
+
+    /// Operations of one product.
+    pub fn operations(&self) -> usize {
+        2 * self.size.iter().product::<usize>()
+    }
+
+    /// Computes the product once, packing both operands.
+    pub fn run(&mut self) {
+        let [m, n, k] = self.size;
+        let a = if self.transposed[0] { Mat::new(&self.a, k, m, m).t() } else { Mat::new(&self.a, m, k, k) };
+        let b = if self.transposed[1] { Mat::new(&self.b, n, k, k).t() } else { Mat::new(&self.b, k, n, n) };
+        let c = MatMut::new(&mut self.c, m, n, n);
+        matmul(c, a, b, self.products, Write::Overwrite, Threads::Pool);
+    }
 }

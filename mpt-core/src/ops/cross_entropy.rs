@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::host::contiguous;
 use crate::error::{Error, Result};
 use crate::kernels::cpu::activation::tanh;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
 use crate::kernels::cpu::{cross_entropy as kernel, stored};
 use crate::source::Parameter;
 use crate::weights::StoredTensor;
@@ -94,7 +94,14 @@ impl Head<'_> {
             Self::Stored(weight) => stored::times_transposed(logits, hidden, weight),
             Self::Plain(weight) => {
                 let logits = MatMut::new(logits, rows, vocab, vocab);
-                matmul(logits, Mat::new(hidden, rows, d, d), weight.t(), Write::Overwrite, Threads::Pool);
+                matmul(
+                    logits,
+                    Mat::new(hidden, rows, d, d),
+                    weight.t(),
+                    Products::F32,
+                    Write::Overwrite,
+                    Threads::Pool,
+                );
             }
         }
     }
@@ -106,7 +113,7 @@ impl Head<'_> {
             Self::Plain(weight) => {
                 let d_logits = Mat::new(d_logits, rows, vocab, vocab);
                 let d_hidden = MatMut::new(d_hidden, rows, d, d);
-                matmul(d_hidden, d_logits, weight, Write::Overwrite, Threads::Pool);
+                matmul(d_hidden, d_logits, weight, Products::F32, Write::Overwrite, Threads::Pool);
             }
         }
     }
@@ -218,7 +225,14 @@ impl Loss {
             }
             if let Some(d_weight) = &mut d_weight {
                 let (logits, hidden) = (Mat::new(logits, rows, vocab, vocab), Mat::new(hidden, rows, d, d));
-                matmul(MatMut::new(d_weight, vocab, d, d), logits.t(), hidden, Write::Add, Threads::Pool);
+                matmul(
+                    MatMut::new(d_weight, vocab, d, d),
+                    logits.t(),
+                    hidden,
+                    Products::F32,
+                    Write::Add,
+                    Threads::Pool,
+                );
             }
         }
         (loss as f32, [d_hidden, d_weight])

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use super::host::{contiguous, host_slice};
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
 
 /// `x W^T`, plus `bias` where given.
 ///
@@ -45,7 +45,14 @@ impl CustomOp2 for LinearOp {
         let mut y = vec![0f32; rows * d_out];
         let weight = Mat::new(contiguous(weight, weight_layout)?, d_out, d_in, d_in);
         let x = Mat::new(contiguous(x, x_layout)?, rows, d_in, d_in);
-        matmul(MatMut::new(&mut y, rows, d_out, d_out), x, weight.t(), Write::Overwrite, Threads::Pool);
+        matmul(
+            MatMut::new(&mut y, rows, d_out, d_out),
+            x,
+            weight.t(),
+            Products::F32,
+            Write::Overwrite,
+            Threads::Pool,
+        );
         let mut dims = x_layout.dims().to_vec();
         *dims.last_mut().expect("x has at least one dimension") = d_out;
         Ok((CpuStorage::F32(y), Shape::from(dims)))
@@ -72,7 +79,14 @@ fn input_gradient(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Resu
     let mut dx = vec![0f32; rows * d_in];
     let (weight, dy) = (host_slice(weight)?, host_slice(dy)?);
     let (weight, dy) = (Mat::new(&weight, d_out, d_in, d_in), Mat::new(&dy, rows, d_out, d_out));
-    matmul(MatMut::new(&mut dx, rows, d_in, d_in), dy, weight, Write::Overwrite, Threads::Pool);
+    matmul(
+        MatMut::new(&mut dx, rows, d_in, d_in),
+        dy,
+        weight,
+        Products::F32,
+        Write::Overwrite,
+        Threads::Pool,
+    );
     Tensor::from_vec(dx, x.shape(), x.device())
 }
 
@@ -83,7 +97,14 @@ fn weight_gradient(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Res
     let mut dw = vec![0f32; d_out * d_in];
     let (x, dy) = (host_slice(x)?, host_slice(dy)?);
     let (x, dy) = (Mat::new(&x, rows, d_in, d_in), Mat::new(&dy, rows, d_out, d_out));
-    matmul(MatMut::new(&mut dw, d_out, d_in, d_in), dy.t(), x, Write::Overwrite, Threads::Pool);
+    matmul(
+        MatMut::new(&mut dw, d_out, d_in, d_in),
+        dy.t(),
+        x,
+        Products::F32,
+        Write::Overwrite,
+        Threads::Pool,
+    );
     Tensor::from_vec(dw, weight.shape(), weight.device())
 }
 

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::activation::tanh;
 use super::dispatch::for_each_level;
-use super::gemm::{Mat, MatMut, Threads, Write, matmul};
+use super::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
 use super::math::{dot, exp, exp_shifted, max};
 
 /// Query rows of a block.
@@ -113,6 +113,7 @@ fn forward_block(
             MatMut::new(&mut scores, m, t, t),
             queries,
             keys_of_head.t(),
+            Products::F32,
             Write::Overwrite,
             Threads::Caller,
         );
@@ -126,7 +127,7 @@ fn forward_block(
         }
         let values = v.matrix(batch, keys.clone(), kv_head, e);
         let out = MatMut::new(&mut out[head * e..], m, e, h * e);
-        matmul(out, Mat::new(&scores, m, t, t), values, Write::Overwrite, Threads::Caller);
+        matmul(out, Mat::new(&scores, m, t, t), values, Products::F32, Write::Overwrite, Threads::Caller);
     }
 }
 
@@ -181,8 +182,22 @@ fn backward_head(
         let keys_of_head = k.matrix(batch, keys.clone(), kv_head, e);
         let values = v.matrix(batch, keys.clone(), kv_head, e);
         let d_rows = d_out.matrix(batch, rows.clone(), head, e);
-        matmul(MatMut::new(probs, m, t, t), queries, keys_of_head.t(), Write::Overwrite, Threads::Caller);
-        matmul(MatMut::new(d_scores, m, t, t), d_rows, values.t(), Write::Overwrite, Threads::Caller);
+        matmul(
+            MatMut::new(probs, m, t, t),
+            queries,
+            keys_of_head.t(),
+            Products::F32,
+            Write::Overwrite,
+            Threads::Caller,
+        );
+        matmul(
+            MatMut::new(d_scores, m, t, t),
+            d_rows,
+            values.t(),
+            Products::F32,
+            Write::Overwrite,
+            Threads::Caller,
+        );
         let cap_slopes = shape.cap.map(|cap| {
             soft_cap(probs, shape.scale, cap);
             let slope = |score: &f32| 1.0 - (score * shape.scale / cap) * (score * shape.scale / cap);
@@ -203,15 +218,23 @@ fn backward_head(
         let (probs, d_scores) = (Mat::new(probs, m, t, t), Mat::new(d_scores, m, t, t));
         let range = keys.start * e..keys.end * e;
         let dq = MatMut::new(&mut dq[rows.start * e..rows.end * e], m, e, e);
-        matmul(dq, d_scores, keys_of_head, Write::Overwrite, Threads::Caller);
+        matmul(dq, d_scores, keys_of_head, Products::F32, Write::Overwrite, Threads::Caller);
         matmul(
             MatMut::new(&mut dk[range.clone()], t, e, e),
             d_scores.t(),
             queries,
+            Products::F32,
             Write::Add,
             Threads::Caller,
         );
-        matmul(MatMut::new(&mut dv[range], t, e, e), probs.t(), d_rows, Write::Add, Threads::Caller);
+        matmul(
+            MatMut::new(&mut dv[range], t, e, e),
+            probs.t(),
+            d_rows,
+            Products::F32,
+            Write::Add,
+            Threads::Caller,
+        );
     }
 }
 

@@ -5,41 +5,62 @@
 
 use std::sync::OnceLock;
 
-/// An instruction set level, lowest first.
+/// An instruction set level, lowest first; each holds all of those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
-    /// What every processor of the architecture has.
+    /// What every processor of the architecture has: SSE2, NEON.
     Baseline,
-    /// x86-64 with AVX2.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// AVX-512 with BF16 and VNNI: products of bf16 pairs and of int8 quads.
+    Avx512Bf16,
+    /// Matrix tiles of bf16 and int8 (AMX) beside AVX-512.
+    Amx,
 }
 
-/// The level in use: the best one of this processor, or less where the variable `MPT_CPU_LEVEL`
-/// (`baseline`, `avx2`, `avx512`) asks for less.
+/// Every level with its name in the variable `MPT_CPU_LEVEL`.
+const NAMES: [(Level, &str); 5] = [
+    (Level::Baseline, "baseline"),
+    (Level::Avx2, "avx2"),
+    (Level::Avx512, "avx512"),
+    (Level::Avx512Bf16, "avx512bf16"),
+    (Level::Amx, "amx"),
+];
+
+/// The level in use: the best one of this processor, or less where the variable `MPT_CPU_LEVEL` asks for less.
 pub(crate) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
-        let asked = match std::env::var("MPT_CPU_LEVEL").as_deref() {
-            Ok("baseline") => Level::Baseline,
-            Ok("avx2") => Level::Avx2,
-            _ => Level::Avx512,
-        };
-        asked.min(detected())
+        let asked = std::env::var("MPT_CPU_LEVEL").ok();
+        let asked = NAMES.iter().find(|(_, name)| Some(*name) == asked.as_deref());
+        asked.map_or(Level::Amx, |&(level, _)| level).min(detected())
     })
+}
+
+/// Every level this processor has, lowest first.
+#[cfg(test)]
+pub(crate) fn levels() -> impl Iterator<Item = Level> {
+    NAMES.iter().map(|&(level, _)| level).filter(|&level| level <= self::level())
 }
 
 #[cfg(target_arch = "x86_64")]
 fn detected() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
     let avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    match (avx512, is_x86_feature_detected!("avx2")) {
-        (true, true) => Level::Avx512,
-        (_, true) => Level::Avx2,
-        _ => Level::Baseline,
+    let bf16 = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni");
+    match (avx2, avx512, bf16) {
+        (false, _, _) => Level::Baseline,
+        (true, false, _) => Level::Avx2,
+        (true, true, false) => Level::Avx512,
+        (true, true, true) if super::amx::available() => Level::Amx,
+        (true, true, true) => Level::Avx512Bf16,
     }
 }
 
@@ -67,8 +88,8 @@ macro_rules! for_each_level {
 
                 #[expect(unsafe_code, reason = "the call needs the features that `level` has found")]
                 match level() {
-                    // SAFETY: `level` returns `Avx512` only where AVX-512 F, BW, DQ and VL were detected.
-                    Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: `level` returns `Avx512` or more only where AVX-512 F, BW, DQ and VL were detected.
+                    Level::Avx512 | Level::Avx512Bf16 | Level::Amx => return unsafe { avx512($($arg),*) },
                     // SAFETY: `level` returns `Avx2` only where AVX2 was detected.
                     Level::Avx2 => return unsafe { avx2($($arg),*) },
                     Level::Baseline => {}

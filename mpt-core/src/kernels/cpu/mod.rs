@@ -1,6 +1,8 @@
 //! Kernels for the CPU, compiled for several instruction sets and chosen at run time (`dispatch`).
 
 pub(crate) mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod dispatch;
@@ -9,5 +11,7 @@ pub(crate) mod math;
 pub(crate) mod narrow;
 pub(crate) mod norm;
 pub(crate) mod optim;
+pub(crate) mod pool;
+pub(crate) mod scratch;
 pub(crate) mod stored;
 pub(crate) mod widen;

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::dispatch::for_each_level;
-use super::gemm::{Mat, MatMut, Threads, Write, matmul};
+use super::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
 use super::math::{dot, sum};
 use super::widen::widen;
 use crate::weights::{Format, StoredTensor};
@@ -36,7 +36,14 @@ pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &StoredTensor) 
     let x = Mat::new(x, m, k, k);
     if let Some(values) = weight.as_f32s() {
         let weight = Mat::new(values, n, k, k);
-        return matmul(MatMut::new(y, m, n, n), x, weight.t(), Write::Overwrite, Threads::Pool);
+        return matmul(
+            MatMut::new(y, m, n, n),
+            x,
+            weight.t(),
+            Products::F32,
+            Write::Overwrite,
+            Threads::Pool,
+        );
     }
     let mut transposed = vec![0f32; n * m];
     panels(&mut transposed, x, weight);
@@ -111,7 +118,14 @@ fn panels(y: &mut [f32], x: Mat<'_>, weight: &StoredTensor) {
             let panel = &mut panel[..rows.len() * k];
             weight.widen_rows(rows.clone(), panel);
             let panel = Mat::new(panel, rows.len(), k, k);
-            matmul(MatMut::new(y, rows.len(), m, m), panel, x.t(), Write::Overwrite, Threads::Caller);
+            matmul(
+                MatMut::new(y, rows.len(), m, m),
+                panel,
+                x.t(),
+                Products::F32,
+                Write::Overwrite,
+                Threads::Caller,
+            );
         },
     );
 }
@@ -122,7 +136,7 @@ pub(crate) fn times(dx: &mut [f32], dy: &[f32], weight: &StoredTensor) {
     let m = dy.len() / n;
     if let Some(values) = weight.as_f32s() {
         let (dy, weight) = (Mat::new(dy, m, n, n), Mat::new(values, n, k, k));
-        return matmul(MatMut::new(dx, m, k, k), dy, weight, Write::Overwrite, Threads::Pool);
+        return matmul(MatMut::new(dx, m, k, k), dy, weight, Products::F32, Write::Overwrite, Threads::Pool);
     }
     let rows = panel_rows(k);
     let mut panel = vec![0f32; rows * k];
@@ -135,6 +149,13 @@ pub(crate) fn times(dx: &mut [f32], dy: &[f32], weight: &StoredTensor) {
             .for_each(|(i, out)| weight.widen_rows(rows.start + i..rows.start + i + 1, out));
         let d_rows = Mat::new(&dy[rows.start..], m, rows.len(), n);
         let write = if from == 0 { Write::Overwrite } else { Write::Add };
-        matmul(MatMut::new(dx, m, k, k), d_rows, Mat::new(panel, rows.len(), k, k), write, Threads::Pool);
+        matmul(
+            MatMut::new(dx, m, k, k),
+            d_rows,
+            Mat::new(panel, rows.len(), k, k),
+            Products::F32,
+            write,
+            Threads::Pool,
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write as Into, matmul};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write as Into, matmul};
 use crate::kernels::cpu::{narrow, widen};
 use crate::lora::Lora;
 use crate::ops::host_slice;
@@ -81,7 +81,7 @@ fn add_rows(values: &mut [f32], lora: &Lora, rows: Range<usize>) -> candle_core:
         b[rows.start * rank..rows.end * rank].iter().map(|x| x * lora.scale as f32).collect();
     let b = Mat::new(&scaled, rows.len(), rank, rank);
     let sum = MatMut::new(values, rows.len(), d_in, d_in);
-    matmul(sum, b, Mat::new(&a, rank, d_in, d_in), Into::Add, Threads::Pool);
+    matmul(sum, b, Mat::new(&a, rank, d_in, d_in), Products::F32, Into::Add, Threads::Pool);
     Ok(())
 }
 

@@ -1,0 +1,31 @@
+//! Matrix products: a square one, and those of a 125M model's feed-forward layer, forward and backward.
+//!
+//! The figure to look at is items (operations) a second, against the peak of the processor.
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use mpt_core::testing::{ProductBench, Products};
+
+fn main() {
+    divan::main();
+}
+
+const SQUARE: [usize; 3] = [2048, 2048, 2048];
+const CASES: [([usize; 3], &str); 4] =
+    [(SQUARE, "NT"), ([2048, 3072, 768], "NT"), ([2048, 768, 3072], "NN"), ([3072, 768, 2048], "TN")];
+
+fn product(bencher: Bencher<'_, '_>, case: usize, products: Products) {
+    let (size, layout) = CASES[case];
+    let mut product = ProductBench::new(size, layout, products);
+    bencher.counter(ItemsCount::new(product.operations())).bench_local(|| product.run());
+}
+
+#[divan::bench(args = 0..CASES.len())]
+fn f32(bencher: Bencher<'_, '_>, case: usize) {
+    product(bencher, case, Products::F32);
+}
+
+#[divan::bench(args = 0..CASES.len())]
+fn bf16(bencher: Bencher<'_, '_>, case: usize) {
+    product(bencher, case, Products::Bf16);
+}

@@ -1,0 +1,91 @@
+//! Intel's matrix tiles (AMX): whether they may be used, and how a thread takes them into use.
+//!
+//! A tile register holds 16 rows of 64 bytes. Rust has no stable intrinsics for them, so the instructions stand as
+//! assembly. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
+
+use std::arch::asm;
+use std::arch::x86_64::__cpuid_count;
+
+/// Whether processor and operating system let this process use tiles of bf16 and int8.
+pub(crate) fn available() -> bool {
+    has_instructions() && permitted()
+}
+
+fn has_instructions() -> bool {
+    const BF16_TILE_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8
+}
+
+/// Asks Linux for the use of tile state, which a process must do once.
+///
+/// Source: Linux, `Documentation/arch/x86/xstate.rst`.
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const ARCH_PRCTL: isize = 158;
+    const REQUEST_PERMISSION: usize = 0x1023;
+    const TILE_DATA: usize = 18;
+    let answer: isize;
+    #[expect(unsafe_code, reason = "the standard library has no such call")]
+    // SAFETY: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)` changes no memory of the process.
+    unsafe {
+        asm!("syscall", inlateout("rax") ARCH_PRCTL => answer, in("rdi") REQUEST_PERMISSION, in("rsi") TILE_DATA,
+             out("rcx") _, out("r11") _, options(nostack));
+    }
+    answer == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+/// The shape of the eight tile registers.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Eight full tiles of 16 rows of 64 bytes.
+static FULL_TILES: TileConfig = TileConfig {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// The calling thread's tiles, in use until this is dropped.
+pub(crate) struct Tiles(());
+
+impl Tiles {
+    /// Takes the tiles into use, all of 16 rows of 64 bytes.
+    ///
+    /// # Panics
+    /// Where [`available`] is false.
+    pub(crate) fn new() -> Self {
+        assert!(
+            super::dispatch::level() == super::dispatch::Level::Amx,
+            "this processor has no matrix tiles"
+        );
+        #[expect(unsafe_code, reason = "tile instructions")]
+        // SAFETY: the level says that the instruction exists and that the system permits tiles; it reads 64 bytes.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const FULL_TILES, options(nostack, readonly));
+        }
+        Self(())
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "tile instructions")]
+        // SAFETY: tiles are in use, so the instruction exists.
+        unsafe {
+            asm!("tilerelease", options(nostack, nomem));
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The threads that kernels share: tasks of one call are taken in turn by the caller and by workers that wait awake.
+//!
+//! A call costs about a microsecond while the workers are awake, which matters in decoding, where a token takes a
+//! hundred calls. Workers that find nothing to do for [`SPINS`] rounds sleep until the next call. What a task computes
+//! depends on its index alone, so the number of threads never changes a result.
+
+use std::cell::UnsafeCell;
+use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, TryLockError};
+use std::thread::{self, Thread};
+
+/// Rounds of waiting before a worker sleeps, tens of microseconds.
+const SPINS: u32 = 4000;
+
+/// Set in [`Pool::state`] while workers may enter the call.
+const OPEN: u64 = 1 << 31;
+/// What one call adds to [`Pool::state`]; the bits below [`OPEN`] count the workers inside.
+const CALL: u64 = 1 << 32;
+
+/// One call's work, with the lifetime of its closure erased.
+#[derive(Clone, Copy)]
+struct Job {
+    body: *const (dyn Fn(usize) + Sync),
+    tasks: usize,
+}
+
+#[expect(unsafe_code, reason = "workers read the pointer")]
+// SAFETY: the closure behind it is `Sync`, and `Pool::call` keeps it alive while workers use it.
+unsafe impl Send for Job {}
+
+struct Pool {
+    /// Number of the call, [`OPEN`], and how many workers are inside.
+    state: AtomicU64,
+    job: UnsafeCell<Option<Job>>,
+    next: AtomicUsize,
+    panicked: AtomicBool,
+    /// Held by the thread whose call is running.
+    turn: Mutex<()>,
+    sleeping: Vec<AtomicBool>,
+    workers: OnceLock<Vec<Option<Thread>>>,
+}
+
+#[expect(unsafe_code, reason = "`job` is shared without a lock")]
+// SAFETY: `job` is written only by the holder of `turn` while `OPEN` is unset and no worker is inside, and read only by
+// workers that entered while `OPEN` was set.
+unsafe impl Sync for Pool {}
+
+/// Runs `body(0) .. body(tasks - 1)`, each once, on all threads; returns when all are done.
+///
+/// Calls from within a task, and calls while another thread's call is running, run on the calling thread alone.
+///
+/// # Panics
+/// When a task panics.
+pub(crate) fn run(tasks: usize, body: impl Fn(usize) + Sync) {
+    let threads = rayon::current_num_threads();
+    if tasks <= 1 || threads == 1 {
+        return (0..tasks).for_each(body);
+    }
+    let pool = pool();
+    let _turn = match pool.turn.try_lock() {
+        Ok(turn) => turn,
+        // an earlier call's task panicked; the pool itself is whole
+        Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+        Err(TryLockError::WouldBlock) => return (0..tasks).for_each(body),
+    };
+    pool.call(tasks, &body);
+}
+
+/// [`run`] over the chunks of `data`, `len` elements each but the last.
+pub(crate) fn run_chunks<T: Send>(data: &mut [T], len: usize, body: impl Fn(usize, &mut [T]) + Sync) {
+    let (all, base) = (data.len(), Shared(data.as_mut_ptr()));
+    run(all.div_ceil(len.max(1)), |task| {
+        let from = task * len;
+        #[expect(unsafe_code, reason = "tasks write parts of one slice")]
+        // SAFETY: the parts `from..from + len` of different tasks are disjoint, lie inside `data`, and `data` is
+        // borrowed uniquely for the whole call.
+        let chunk = unsafe { std::slice::from_raw_parts_mut(base.get().add(from), len.min(all - from)) };
+        body(task, chunk);
+    });
+}
+
+/// A pointer that tasks share; what each may touch is the business of who makes it.
+pub(crate) struct Shared<T>(pub(crate) *mut T);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// The pointer; a method, so that closures capture the whole value.
+    pub(crate) fn get(self) -> *mut T {
+        self.0
+    }
+}
+
+#[expect(unsafe_code, reason = "tasks on other threads write through the pointer")]
+// SAFETY: the pointer itself is plain data; every dereference states why it is sound.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+fn pool() -> &'static Pool {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    let pool = POOL.get_or_init(|| Pool {
+        state: AtomicU64::new(0),
+        job: UnsafeCell::new(None),
+        next: AtomicUsize::new(0),
+        panicked: AtomicBool::new(false),
+        turn: Mutex::new(()),
+        sleeping: (1..rayon::current_num_threads()).map(|_| AtomicBool::new(false)).collect(),
+        workers: OnceLock::new(),
+    });
+    pool.workers.get_or_init(|| (0..pool.sleeping.len()).map(|index| spawn(pool, index)).collect());
+    pool
+}
+
+/// Starts a worker; where the system gives no thread, the others do its work.
+fn spawn(pool: &'static Pool, index: usize) -> Option<Thread> {
+    let builder = thread::Builder::new().name(format!("mpt-kernel-{index}"));
+    builder.spawn(move || pool.work(index)).ok().map(|handle| handle.thread().clone())
+}
+
+impl Pool {
+    fn call(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) {
+        #[expect(unsafe_code, reason = "workers outlive the closure's lifetime, not this call")]
+        // SAFETY: only the lifetime changes. This function does not return before every worker that could read the
+        // pointer has left, and no worker enters once `OPEN` is unset. No worker is inside now and `turn` is held, so
+        // nobody reads `job` while it is written.
+        unsafe {
+            let body =
+                std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(body);
+            *self.job.get() = Some(Job { body, tasks });
+        }
+        self.next.store(0, Ordering::Relaxed);
+        let call = (self.state.load(Ordering::Relaxed) & !(CALL - 1)).wrapping_add(CALL);
+        self.state.store(call | OPEN, Ordering::SeqCst);
+        self.wake(tasks - 1);
+        let done = catch_unwind(AssertUnwindSafe(|| self.take_tasks(tasks, body)));
+        self.state.fetch_and(!OPEN, Ordering::AcqRel);
+        while self.state.load(Ordering::Acquire) & (OPEN - 1) != 0 {
+            spin_loop();
+        }
+        let worker_panicked = self.panicked.swap(false, Ordering::Relaxed);
+        if let Err(panic) = done {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(!worker_panicked, "a task of a kernel panicked");
+    }
+
+    fn take_tasks(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) {
+        loop {
+            let task = self.next.fetch_add(1, Ordering::Relaxed);
+            if task >= tasks {
+                return;
+            }
+            body(task);
+        }
+    }
+
+    fn wake(&self, wanted: usize) {
+        let Some(workers) = self.workers.get() else { return };
+        for (sleeping, worker) in self.sleeping.iter().zip(workers).take(wanted) {
+            if let Some(worker) = worker
+                && sleeping.swap(false, Ordering::SeqCst)
+            {
+                worker.unpark();
+            }
+        }
+    }
+
+    fn work(&self, index: usize) {
+        let mut seen = 0;
+        loop {
+            let call = self.wait(index, seen);
+            seen = call;
+            if self.enter(call) {
+                #[expect(unsafe_code, reason = "the job's lifetime is erased")]
+                // SAFETY: this worker is counted as inside, so the caller waits for it before the closure ends and
+                // before `job` is written again.
+                let (body, tasks) = unsafe {
+                    let job = (*self.job.get()).expect("a job is set before the call opens");
+                    (&*job.body, job.tasks)
+                };
+                if catch_unwind(AssertUnwindSafe(|| self.take_tasks(tasks, body))).is_err() {
+                    self.panicked.store(true, Ordering::Relaxed);
+                }
+                self.state.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Waits for a call other than `seen` and returns its number.
+    fn wait(&self, index: usize, seen: u64) -> u64 {
+        let current = || self.state.load(Ordering::SeqCst) & !(CALL - 1);
+        loop {
+            for _ in 0..SPINS {
+                if current() != seen {
+                    return current();
+                }
+                spin_loop();
+            }
+            self.sleeping[index].store(true, Ordering::SeqCst);
+            while current() == seen && self.sleeping[index].load(Ordering::SeqCst) {
+                thread::park();
+            }
+            self.sleeping[index].store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Counts this worker as inside `call`, unless that call is over.
+    fn enter(&self, call: u64) -> bool {
+        let enter = |state: u64| {
+            let open = state & !(CALL - 1) == call && state & OPEN != 0;
+            open.then_some(state + 1)
+        };
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for tasks in [0, 1, 2, 3, 64, 1000] {
+            let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+            run(tasks, |task| {
+                counts[task].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{tasks} tasks");
+        }
+    }
+
+    #[test]
+    fn many_calls_from_many_threads_and_from_within_tasks() {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let total = AtomicUsize::new(0);
+                        run(7, |outer| {
+                            run(3, |inner| {
+                                total.fetch_add(outer * inner, Ordering::Relaxed);
+                            })
+                        });
+                        assert_eq!(total.into_inner(), 21 * 3);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn chunks_cover_the_slice() {
+        let mut data = vec![0usize; 1001];
+        run_chunks(&mut data, 10, |index, chunk| chunk.fill(index + 1));
+        assert!(data.iter().enumerate().all(|(i, &value)| value == i / 10 + 1));
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let panicked = catch_unwind(|| run(100, |task| assert!(task != 57, "task 57")));
+        assert!(panicked.is_err());
+        every_task_runs_once();
+    }
+}
