@@ -50,31 +50,50 @@ struct TileConfig {
 }
 
 /// Eight full tiles of 16 rows of 64 bytes.
-static FULL_TILES: TileConfig = TileConfig {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+static FULL_TILES: TileConfig = config([(16, 64); 8]);
+
+/// Tiles for products of `columns` bytes: sums, 16 rows of `columns`, and `columns / 4` rows of 16 words of four.
+const fn group_tiles(columns: u8) -> TileConfig {
+    let (sums, left, right) = ((16, 64), (16, columns as u16), (columns / 4, 64));
+    config([sums, left, right, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)])
+}
+
+static TILES_OF_16: TileConfig = group_tiles(16);
+static TILES_OF_32: TileConfig = group_tiles(32);
+
+/// A configuration from each tile's rows and bytes of a row.
+const fn config(tiles: [(u8, u16); 8]) -> TileConfig {
+    let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+    let mut i = 0;
+    while i < tiles.len() {
+        (rows[i], row_bytes[i]) = tiles[i];
+        i += 1;
+    }
+    TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
+}
 
 /// The calling thread's tiles, in use until this is dropped.
 pub(crate) struct Tiles(());
 
 impl Tiles {
     /// Takes the tiles into use, all of 16 rows of 64 bytes.
-    ///
+    pub(crate) fn full() -> Self {
+        Self::with(&FULL_TILES)
+    }
+
+    /// Takes three tiles into use: 0 for sums, 1 for 16 rows of `columns` bytes, 2 for their weights `[columns / 4, 16, 4]`.
+    pub(crate) fn of_groups(columns: usize) -> Self {
+        Self::with(if columns == 16 { &TILES_OF_16 } else { &TILES_OF_32 })
+    }
+
     /// # Panics
     /// Where [`available`] is false.
-    pub(crate) fn new() -> Self {
-        assert!(
-            super::dispatch::level() == super::dispatch::Level::Amx,
-            "this processor has no matrix tiles"
-        );
+    fn with(config: &'static TileConfig) -> Self {
+        assert!(super::dispatch::level() == super::dispatch::Level::Amx, "this processor has no matrix tiles");
         #[expect(unsafe_code, reason = "tile instructions")]
         // SAFETY: the level says that the instruction exists and that the system permits tiles; it reads 64 bytes.
         unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const FULL_TILES, options(nostack, readonly));
+            asm!("ldtilecfg [{}]", in(reg) &raw const *config, options(nostack, readonly));
         }
         Self(())
     }

@@ -33,7 +33,7 @@ fn scale(block: &[u8], at: usize) -> f32 {
 
 /// Binary16 to binary32, exactly: the exponent is moved by a product with 2^112, which subnormals take too.
 #[inline(always)]
-fn f16(bits: u16) -> f32 {
+pub(crate) fn f16(bits: u16) -> f32 {
     let magnitude = u32::from(bits & 0x7fff) << 13;
     let sign = u32::from(bits & 0x8000) << 16;
     let value = f32::from_bits(magnitude) * f32::from_bits(0x7780_0000);

@@ -69,7 +69,7 @@ impl Plan<'_> {
         let rows = part(row_task, self.task[0], self.left.rows());
         let cols = part(col_task, self.task[1], self.right.rows());
         #[cfg(target_arch = "x86_64")]
-        let _tiles = self.kernel.matrix_unit.then(crate::kernels::cpu::amx::Tiles::new);
+        let _tiles = self.kernel.matrix_unit.then(crate::kernels::cpu::amx::Tiles::full);
         let all = self.left.panel_tiles();
         let depth = equal_parts(all, self.kernel.depth);
         for from in (0..all).step_by(depth) {

@@ -1,0 +1,109 @@
+//! Products with quantized weights, computed in integers.
+//!
+//! Weights lie in panels of 16 rows (`panel`), the same bytes as in the file in another order. A panel is unpacked 256 columns at
+//! a time (`unpack`) to 8-bit codes with f32 scales, `w = scale * code - min`, and multiplied with activations that are
+//! rounded to 8 bits with a scale for every 32 (`activations`). Sums of codes are exact integers and every level adds
+//! their scaled values up in one order with fused multiply-adds (`products`), so that results have the same bits at every
+//! level, for any number of threads and for any rows beside them.
+
+mod activations;
+mod panel;
+mod products;
+mod unpack;
+
+pub(crate) use panel::{pack_panel, unpack_row};
+
+use activations::Activations;
+use unpack::{Span, unpack};
+
+use crate::kernels::cpu::dispatch::{Level, level};
+use crate::kernels::cpu::pool::{self, Shared};
+use crate::kernels::cpu::scratch::Scratch;
+use crate::weights::Format;
+
+/// Rows of a weight that lie together.
+pub(crate) const LANES: usize = 16;
+
+/// Values along a row that are unpacked together: ggml's largest block.
+const SPAN: usize = 256;
+
+/// Values that share a scale in activations.
+const GROUP: usize = 32;
+
+/// Rows of activations of a task: their sums stay in the first two levels of cache.
+const TASK_ROWS: usize = 256;
+
+/// Whether weights of this form are multiplied in integers.
+pub(crate) fn in_integers(format: Format) -> bool {
+    matches!(format, Format::Q8_0 | Format::Q4_0 | Format::Q4K | Format::Q5K | Format::Q6K)
+}
+
+/// A weight `[n, k]` in panels.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    /// One panel after the other; rows that do not exist are zero.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) format: Format,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+}
+
+impl Panels<'_> {
+    fn panel_bytes(&self) -> usize {
+        LANES * self.format.row_bytes(self.k).expect("rows are whole blocks")
+    }
+}
+
+/// `y = x W^T` for `x` `[m, k]`; `y` `[m, n]` is row-major.
+pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &Panels<'_>) {
+    times_transposed_at(level(), y, x, weight);
+}
+
+fn times_transposed_at(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'_>) {
+    let (n, k) = (weight.n, weight.k);
+    let m = x.len() / k;
+    assert_eq!((x.len(), y.len()), (m * k, m * n), "shapes of a quantized product disagree");
+    let x = Activations::new(x, k);
+    let panels = n.div_ceil(LANES);
+    let per_task = panels_per_task(panels, weight.panel_bytes());
+    let (row_tasks, panel_tasks) = (m.div_ceil(TASK_ROWS), panels.div_ceil(per_task));
+    let y = Shared(y.as_mut_ptr());
+    pool::run(row_tasks * panel_tasks, |task| {
+        let rows = task % row_tasks * TASK_ROWS;
+        let rows = rows..(rows + TASK_ROWS).min(m);
+        let first = task / row_tasks * per_task;
+        let mut sums = Scratch::take(rows.len(), [0f32; LANES]);
+        for panel in first..(first + per_task).min(panels) {
+            sums.fill([0.0; LANES]);
+            add_panel(level, &mut sums, &x, rows.start, weight, panel);
+            let lanes = LANES.min(n - panel * LANES);
+            for (row, sums) in rows.clone().zip(sums.iter()) {
+                #[expect(unsafe_code, reason = "tasks write parts of one matrix")]
+                // SAFETY: `y` has m rows of n elements; this task alone writes these rows of this panel's columns.
+                let out = unsafe { std::slice::from_raw_parts_mut(y.get().add(row * n + panel * LANES), lanes) };
+                out.copy_from_slice(&sums[..lanes]);
+            }
+        }
+    });
+}
+
+/// Panels of a task: at least 64 KiB of weights, which outweighs its start, and several tasks a thread.
+fn panels_per_task(panels: usize, panel_bytes: usize) -> usize {
+    let least = (64 << 10) / panel_bytes.max(1);
+    let even = panels.div_ceil(8 * rayon::current_num_threads());
+    even.min(least.max(1)).max(1)
+}
+
+/// Adds the products of one panel with the rows `from..from + sums.len()` of `x`.
+fn add_panel(level: Level, sums: &mut [[f32; LANES]], x: &Activations, from: usize, weight: &Panels<'_>, panel: usize) {
+    let bytes = &weight.bytes[panel * weight.panel_bytes()..(panel + 1) * weight.panel_bytes()];
+    let span_bytes = LANES * SPAN / weight.format.block_len() * weight.format.block_bytes();
+    let mut span = Span::ZERO;
+    for (index, bytes) in bytes.chunks(span_bytes).enumerate() {
+        unpack(weight.format, bytes, &mut span);
+        products::add_span(level, sums, x, from, index, &span);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! 256 columns of a panel as 8-bit codes and f32 scales: `w = scale * code - min`.
+
+use super::panel::LINE;
+use super::{LANES, SPAN};
+use crate::kernels::cpu::dispatch::for_each_level;
+use crate::kernels::cpu::widen::f16;
+use crate::weights::Format;
+
+/// Columns of a quad, which a lane of a vector holds.
+pub(super) const QUAD: usize = 4;
+
+/// 16 rows of 256 columns.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(super) struct Span {
+    /// `[quad][row][4 columns]`.
+    pub(super) codes: [[i8; LINE]; SPAN / QUAD],
+    /// `[group][row]`, with 16 groups where `group` is 16, else 8.
+    pub(super) scales: [[f32; LANES]; 16],
+    /// `[group of 32][row]`, all zero where `with_mins` is not set.
+    pub(super) mins: [[f32; LANES]; 8],
+    pub(super) with_mins: bool,
+    /// Columns that share a scale: 16 or 32.
+    pub(super) group: usize,
+    /// Groups of 32 columns that exist, at most 8.
+    pub(super) groups: usize,
+}
+
+impl Span {
+    pub(super) const ZERO: Self = Self {
+        codes: [[0; LINE]; SPAN / QUAD],
+        scales: [[0.0; LANES]; 16],
+        mins: [[0.0; LANES]; 8],
+        with_mins: false,
+        group: 32,
+        groups: 0,
+    };
+}
+
+/// Unpacks the bytes of one span of a panel.
+pub(super) fn unpack(format: Format, bytes: &[u8], span: &mut Span) {
+    span.groups = bytes.len() / (LANES * format.block_bytes()) * (format.block_len() / 32);
+    span.with_mins = matches!(format, Format::Q4K | Format::Q5K);
+    span.group = if format == Format::Q6K { 16 } else { 32 };
+    match format {
+        Format::Q8_0 => q8_0(bytes, span),
+        Format::Q4_0 => q4_0(bytes, span),
+        Format::Q4K => q4_k(bytes, span),
+        Format::Q5K => q5_k(bytes, span),
+        Format::Q6K => q6_k(bytes, span),
+        other => unreachable!("{other} is not multiplied in integers"),
+    }
+}
+
+/// 16 halves.
+#[inline(always)]
+fn halves(bytes: &[u8]) -> [f32; LANES] {
+    let pairs: &[[u8; 2]; LANES] = bytes.as_chunks().0.as_array().expect("32 bytes");
+    pairs.map(|bytes| f16(u16::from_le_bytes(bytes)))
+}
+
+#[inline(always)]
+fn line(bytes: &[u8], index: usize) -> &[u8; LINE] {
+    bytes[index * LINE..(index + 1) * LINE].as_array().expect("64 bytes")
+}
+
+/// The 8 quads of 32 columns from 4 lines of nibbles.
+#[inline(always)]
+fn nibbles(bytes: &[u8], group: usize) -> [[u8; LINE]; 8] {
+    std::array::from_fn(|quad| {
+        let line = line(bytes, group * 4 + quad % 4);
+        if quad < 4 { line.map(|byte| byte & 0xf) } else { line.map(|byte| byte >> 4) }
+    })
+}
+
+/// Four groups' 6-bit numbers from three lines of 16 bytes.
+#[inline(always)]
+fn six_bits(lines: &[u8]) -> [[u8; LANES]; 4] {
+    let line = |i: usize| -> &[u8; LANES] { lines[i * LANES..(i + 1) * LANES].as_array().expect("16 bytes") };
+    let (a, b, c) = (line(0), line(1), line(2));
+    let last = std::array::from_fn(|i| (a[i] >> 6) | (b[i] >> 6) << 2 | (c[i] >> 6) << 4);
+    [a.map(|x| x & 63), b.map(|x| x & 63), c.map(|x| x & 63), last]
+}
+
+/// Scales, minima and nibbles of `Q4_K` and `Q5_K`; returns where codes begin.
+#[inline(always)]
+fn k_scales(bytes: &[u8], span: &mut Span) -> usize {
+    let (d, d_min) = (halves(&bytes[..32]), halves(&bytes[32..64]));
+    for four in 0..2 {
+        let scales = six_bits(&bytes[64 + four * 48..]);
+        let mins = six_bits(&bytes[160 + four * 48..]);
+        for i in 0..4 {
+            for lane in 0..LANES {
+                span.scales[four * 4 + i][lane] = d[lane] * f32::from(scales[i][lane]);
+                span.mins[four * 4 + i][lane] = d_min[lane] * f32::from(mins[i][lane]);
+            }
+        }
+    }
+    256
+}
+
+for_each_level! {
+    fn q8_0(bytes: &[u8], span: &mut Span) {
+        let (heads, codes) = bytes.split_at(span.groups * 32);
+        for group in 0..span.groups {
+            span.scales[group] = halves(&heads[group * 32..]);
+        }
+        for (index, to) in span.codes.iter_mut().enumerate().take(span.groups * 8) {
+            *to = line(codes, index).map(|byte| byte as i8);
+        }
+    }
+
+    fn q4_0(bytes: &[u8], span: &mut Span) {
+        let (heads, codes) = bytes.split_at(span.groups * 32);
+        for group in 0..span.groups {
+            span.scales[group] = halves(&heads[group * 32..]);
+            for (to, quad) in span.codes[group * 8..].iter_mut().zip(nibbles(codes, group)) {
+                *to = quad.map(|code| code as i8 - 8);
+            }
+        }
+    }
+
+    fn q4_k(bytes: &[u8], span: &mut Span) {
+        let codes = &bytes[k_scales(bytes, span)..];
+        for group in 0..8 {
+            for (to, quad) in span.codes[group * 8..].iter_mut().zip(nibbles(codes, group)) {
+                *to = quad.map(|code| code as i8);
+            }
+        }
+    }
+
+    fn q5_k(bytes: &[u8], span: &mut Span) {
+        let codes = &bytes[k_scales(bytes, span)..];
+        for group in 0..8 {
+            let fifth = line(codes, 32 + group);
+            for (index, (to, quad)) in span.codes[group * 8..].iter_mut().zip(nibbles(codes, group)).enumerate() {
+                *to = std::array::from_fn(|i| (quad[i] | ((fifth[i] >> index) & 1) << 4) as i8);
+            }
+        }
+    }
+
+    fn q6_k(bytes: &[u8], span: &mut Span) {
+        let d = halves(&bytes[..32]);
+        for group in 0..16 {
+            for lane in 0..LANES {
+                span.scales[group][lane] = d[lane] * f32::from(bytes[32 + group * LANES + lane] as i8);
+            }
+        }
+        let codes = &bytes[288..];
+        for group in 0..8 {
+            for (index, (to, quad)) in span.codes[group * 8..].iter_mut().zip(nibbles(codes, group)).enumerate() {
+                let high = line(codes, 32 + group * 2 + index / 4);
+                let shift = 2 * (index % 4);
+                *to = std::array::from_fn(|i| (quad[i] | ((high[i] >> shift) & 3) << 4) as i8 - 32);
+            }
+        }
+    }
+}
