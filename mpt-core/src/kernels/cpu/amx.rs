@@ -89,7 +89,10 @@ impl Tiles {
     /// # Panics
     /// Where [`available`] is false.
     fn with(config: &'static TileConfig) -> Self {
-        assert!(super::dispatch::level() == super::dispatch::Level::Amx, "this processor has no matrix tiles");
+        assert!(
+            super::dispatch::level() == super::dispatch::Level::Amx,
+            "this processor has no matrix tiles"
+        );
         #[expect(unsafe_code, reason = "tile instructions")]
         // SAFETY: the level says that the instruction exists and that the system permits tiles; it reads 64 bytes.
         unsafe {

@@ -80,7 +80,8 @@ fn times_transposed_at(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'
             for (row, sums) in rows.clone().zip(sums.iter()) {
                 #[expect(unsafe_code, reason = "tasks write parts of one matrix")]
                 // SAFETY: `y` has m rows of n elements; this task alone writes these rows of this panel's columns.
-                let out = unsafe { std::slice::from_raw_parts_mut(y.get().add(row * n + panel * LANES), lanes) };
+                let out =
+                    unsafe { std::slice::from_raw_parts_mut(y.get().add(row * n + panel * LANES), lanes) };
                 out.copy_from_slice(&sums[..lanes]);
             }
         }
@@ -95,7 +96,14 @@ fn panels_per_task(panels: usize, panel_bytes: usize) -> usize {
 }
 
 /// Adds the products of one panel with the rows `from..from + sums.len()` of `x`.
-fn add_panel(level: Level, sums: &mut [[f32; LANES]], x: &Activations, from: usize, weight: &Panels<'_>, panel: usize) {
+fn add_panel(
+    level: Level,
+    sums: &mut [[f32; LANES]],
+    x: &Activations,
+    from: usize,
+    weight: &Panels<'_>,
+    panel: usize,
+) {
     let bytes = &weight.bytes[panel * weight.panel_bytes()..(panel + 1) * weight.panel_bytes()];
     let span_bytes = LANES * SPAN / weight.format.block_len() * weight.format.block_bytes();
     let mut span = Span::ZERO;

@@ -55,7 +55,7 @@ pub(super) fn unpack(format: Format, bytes: &[u8], span: &mut Span) {
 /// 16 halves.
 #[inline(always)]
 fn halves(bytes: &[u8]) -> [f32; LANES] {
-    let pairs: &[[u8; 2]; LANES] = bytes.as_chunks().0.as_array().expect("32 bytes");
+    let pairs: &[[u8; 2]; LANES] = bytes[..2 * LANES].as_chunks().0.as_array().expect("32 bytes");
     pairs.map(|bytes| f16(u16::from_le_bytes(bytes)))
 }
 

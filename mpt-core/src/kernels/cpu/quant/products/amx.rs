@@ -47,7 +47,15 @@ pub(super) fn add_span(sums: &mut [[f32; LANES]], x: &Activations, from: usize, 
 }
 
 /// Sums of products of four groups from `first` on, for 16 rows from `row` on.
-fn multiply(_: &Tiles, dots: &mut Dots, x: &Activations, row: usize, index: usize, span: &Span, first: usize) {
+fn multiply(
+    _: &Tiles,
+    dots: &mut Dots,
+    x: &Activations,
+    row: usize,
+    index: usize,
+    span: &Span,
+    first: usize,
+) {
     let stride = x.stride();
     let codes = &x.codes(row, index);
     assert!(codes.len() >= (ROWS - 1) * stride + span.codes.len() * QUAD, "rows of activations are missing");
