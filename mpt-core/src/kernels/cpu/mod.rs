@@ -13,5 +13,6 @@ pub(crate) mod norm;
 pub(crate) mod optim;
 pub(crate) mod pool;
 pub(crate) mod scratch;
+pub(crate) mod quantize;
 pub(crate) mod stored;
 pub(crate) mod widen;
