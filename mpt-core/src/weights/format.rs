@@ -70,8 +70,7 @@ impl Format {
     /// The form for rows of `len` values where this one is asked for: itself where blocks fill the row, else a wider one
     /// that does.
     ///
-    /// llama.cpp has Q5_0 and Q5_1 between; here every K form becomes Q8_0, and f16 is the last resort of both. NF4's
-    /// becomes f16 at once.
+    /// llama.cpp has Q5_0 and Q5_1 between; here every K form becomes Q8_0. The last resort of both is f16.
     pub fn fitting(self, len: usize) -> Self {
         match self {
             _ if len.is_multiple_of(self.block_len()) => self,

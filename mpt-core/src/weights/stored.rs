@@ -10,6 +10,8 @@ use rayon::prelude::*;
 
 use super::format::Format;
 use crate::error::Result;
+use crate::kernels::cpu::quantize::nf4::Nf4;
+use crate::kernels::cpu::quantize::{self, Refusal};
 use crate::kernels::cpu::{narrow, widen};
 
 /// Bytes of a tensor: a part of a mapped file, or memory of its own.
@@ -50,9 +52,22 @@ impl StoredTensor {
         Self { bytes: Bytes::Mapped(Arc::clone(map), range), format, shape: shape.into() }
     }
 
-    /// Values in memory of their own, rounded to a plain form.
-    pub(crate) fn from_f32(values: &[f32], shape: &[usize], format: Format) -> Self {
-        Self { bytes: Bytes::Owned(narrow::narrow(format, values).into()), format, shape: shape.into() }
+    /// Bytes in memory of their own, which are those of a tensor of this form.
+    pub(crate) fn owned(bytes: Vec<u8>, format: Format, shape: &[usize]) -> Self {
+        Self { bytes: Bytes::Owned(bytes.into()), format, shape: shape.into() }
+    }
+
+    /// All values of a tensor in memory of their own, rounded to a form whose blocks fill the rows.
+    ///
+    /// # Errors
+    /// When the form is quantized and a value does not go into it.
+    pub(crate) fn from_f32(values: &[f32], shape: &[usize], format: Format) -> Result<Self, Refusal> {
+        let bytes = match format {
+            Format::F32 | Format::F16 | Format::BF16 => narrow::narrow(format, values),
+            Format::Nf4 => Nf4::of(values)?.blocks(),
+            _ => quantize::quantize(format, values)?,
+        };
+        Ok(Self::owned(bytes, format, shape))
     }
 
     /// How the values lie.
@@ -128,14 +143,31 @@ impl StoredTensor {
         (0..self.num_rows()).into_par_iter().find_map_first(in_row)
     }
 
-    /// The same tensor in another form, rounded to it; itself where it has that form, or where `format` is f32: widening
-    /// is exact and happens at use.
+    /// The same tensor rounded to a form whose blocks fill its rows; itself where it has that form.
     ///
-    /// Vectors stay as they are: they are few and belong to norms and biases.
-    pub(crate) fn rounded(self, format: Format) -> Self {
-        if format == self.format || format == Format::F32 || self.shape.len() < 2 {
-            return self;
+    /// # Errors
+    /// When the form is quantized and a value does not go into it.
+    pub(crate) fn rounded(self, format: Format) -> Result<Self, Refusal> {
+        match format {
+            _ if format == self.format => Ok(self),
+            Format::F32 | Format::F16 | Format::BF16 | Format::Nf4 => {
+                Self::from_f32(&self.to_f32(), &self.shape, format)
+            }
+            _ => self.quantized(format),
         }
-        Self::from_f32(&self.to_f32(), &self.shape, format)
+    }
+
+    /// The tensor in one of ggml's forms, row by row, so that only the result and a few rows are in memory.
+    fn quantized(&self, format: Format) -> Result<Self, Refusal> {
+        let len = self.row_len();
+        let row_bytes = format.row_bytes(len).expect("blocks fill the rows");
+        let mut bytes = vec![0; self.num_rows() * row_bytes];
+        let row = |values: &mut Vec<f32>, (row, out): (usize, &mut [u8])| {
+            self.widen_rows(row..row + 1, values);
+            quantize::piece(format, values, out).err().map(|refusal| refusal.after(row * len))
+        };
+        let rows = bytes.par_chunks_mut(row_bytes.max(1)).enumerate();
+        let refused = rows.map_init(|| vec![0f32; len], row).find_map_first(|refusal| refusal);
+        refused.map_or_else(|| Ok(Self::owned(bytes, format, &self.shape)), Err)
     }
 }

@@ -33,9 +33,10 @@ impl Forms {
     pub fn of(weights: &Weights, asked: Format) -> Result<Self> {
         let shapes = weights.config().parameter_shapes();
         let matrices = shapes.into_iter().filter(|(_, shape)| shape.len() > 1);
-        let form = |(name, shape): (String, Vec<usize>)| {
-            let stored = weights.stored(&name, Some(&shape))?.format();
-            Ok((name, narrower(stored, asked)))
+        let rounded = weights.clone().rounded_to(asked);
+        let form = |(name, _): (String, Vec<usize>)| {
+            let form = narrower(weights.form(&name)?, rounded.form(&name)?);
+            Ok((name, form))
         };
         Ok(Self(matrices.map(form).collect::<Result<_>>()?))
     }
