@@ -22,7 +22,7 @@ const TASK_VALUES: usize = 1 << 13;
 pub(crate) enum Refusal {
     /// A value that is no number, and its index.
     NotFinite(usize, f32),
-    /// The largest value of a block whose scale is beyond the form's range, and the block's first index.
+    /// A value beyond the form's range, and its index or that of its block's first value.
     TooLarge(usize, f32),
 }
 
@@ -66,6 +66,7 @@ pub(crate) fn quantize(format: Format, values: &[f32]) -> Result<Vec<u8>, Refusa
 /// The same in the caller's thread and memory.
 pub(crate) fn piece(format: Format, values: &[f32], bytes: &mut [u8]) -> Result<(), Refusal> {
     check_finite(values)?;
+    check_reach(format, values)?;
     match format {
         Format::Q8_0 => legacy::q8_0(values, bytes),
         Format::Q4_0 => legacy::q4_0(values, bytes),
@@ -84,6 +85,23 @@ pub(crate) fn piece(format: Format, values: &[f32], bytes: &mut [u8]) -> Result<
 pub(crate) fn check_finite(values: &[f32]) -> Result<(), Refusal> {
     match values.iter().position(|value| !value.is_finite()) {
         Some(at) => Err(Refusal::NotFinite(at, values[at])),
+        None => Ok(()),
+    }
+}
+
+/// Refuses values beyond the largest that the form's f16, scales and levels can give: sums of their squares would overflow,
+/// and the block would quietly become something else.
+fn check_reach(format: Format, values: &[f32]) -> Result<(), Refusal> {
+    let levels = match format {
+        Format::Q8_0 => 127.0,
+        Format::Q4_0 => 8.0,
+        Format::Q4K => 63.0 * 15.0,
+        Format::Q5K => 63.0 * 31.0,
+        _ => 128.0 * 32.0,
+    };
+    let reach = half::f16::MAX.to_f32() * levels;
+    match values.iter().position(|value| value.abs() > reach) {
+        Some(at) => Err(Refusal::TooLarge(at, values[at])),
         None => Ok(()),
     }
 }
