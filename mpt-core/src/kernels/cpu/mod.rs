@@ -12,7 +12,7 @@ pub(crate) mod narrow;
 pub(crate) mod norm;
 pub(crate) mod optim;
 pub(crate) mod pool;
-pub(crate) mod scratch;
 pub(crate) mod quantize;
+pub(crate) mod scratch;
 pub(crate) mod stored;
 pub(crate) mod widen;
