@@ -173,7 +173,7 @@ def check_bitsandbytes(mpt):
             file.unlink()
         back.rmdir()
         report(f"codes of bitsandbytes, {kind}", float(codes), 0.0)
-        # its mean is summed in f32, so that an index at the border of two may move
+        # its search on a CPU is not exact: near the middle of two levels it may take the farther one
         report(f"8-bit scales of bitsandbytes that differ, {kind}", indices / total, 5e-3)
         report(f"offset of bitsandbytes, {kind}", offset, 1e-5)
         report(f"shapes, blocks and dtypes, {kind}", float(states), 0.0)
