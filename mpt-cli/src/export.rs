@@ -54,21 +54,21 @@ impl FromStr for Size {
     }
 }
 
-/// Writes a folder that transformers reads, under its name only when it is whole.
+/// Writes a folder that transformers reads, under its name only when it is whole; `doing` names the bar.
 pub(crate) fn to_folder(
     weights: &Weights,
     out: &Path,
     options: &ConvertOptions<'_>,
+    doing: &'static str,
     ctx: &Context,
 ) -> Result<Converted, CliError> {
     refuse_existing(out)?;
     warn_of_ignored_keys(weights, ctx);
     let aside = Aside::folder(out)?;
-    let mut converted = progress("convert", weights.config(), ctx, |on_bytes| {
-        write_hf(weights, &aside.path, options, on_bytes)
-    })?;
+    let mut converted =
+        progress(doing, weights.config(), ctx, |on_bytes| write_hf(weights, &aside.path, options, on_bytes))?;
     let original = original_keys(weights)?;
-    let config = config_json(weights.config(), converted.format, Some(&original));
+    let config = config_json(weights.config(), &converted, Some(&original));
     write(&aside.path.join("config.json"), config.as_bytes())?;
     companions(weights, &aside.path)?;
     durable::commit_dir(&aside.path, out)?;
@@ -88,7 +88,7 @@ pub(crate) fn drawn(
     let aside = Aside::folder(out)?;
     let mut converted =
         progress("draw", config, ctx, |on_bytes| write_drawn(config, seed, &aside.path, options, on_bytes))?;
-    let text = config_json(config, converted.format, None);
+    let text = config_json(config, &converted, None);
     write(&aside.path.join("config.json"), text.as_bytes())?;
     durable::commit_dir(&aside.path, out)?;
     name_files(&mut converted, out);
@@ -102,11 +102,12 @@ fn name_files(converted: &mut Converted, out: &Path) {
     }
 }
 
-/// Writes the GGUF file of a model with its tokenizer, under its name only when it is whole.
+/// Writes the GGUF file of a model with its tokenizer, under its name only when it is whole; `doing` names the bar.
 pub(crate) fn to_gguf(
     weights: &Weights,
     out: &Path,
     options: &ConvertOptions<'_>,
+    doing: &'static str,
     ctx: &Context,
 ) -> Result<Converted, CliError> {
     refuse_existing(out)?;
@@ -121,7 +122,7 @@ pub(crate) fn to_gguf(
     let name = weights.path().file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let aside = Aside::file(out)?;
     let mut describe = |header: &mut GgufWriter| section.iter().for_each(|section| section.write(header));
-    let mut converted = progress("convert", weights.config(), ctx, |on_bytes| {
+    let mut converted = progress(doing, weights.config(), ctx, |on_bytes| {
         write_gguf(weights, &aside.path, &name, options, &mut describe, on_bytes)
     })?;
     durable::commit_file(&aside.path, out)?;
@@ -137,7 +138,7 @@ pub(crate) fn say(out: &Path, converted: &Converted, ctx: &mut Context) -> Resul
 
 /// What was written, for programs.
 pub(crate) fn document(out: &Path, converted: &Converted) -> Value {
-    let Converted { files, format, bytes } = converted;
+    let Converted { files, format, bytes, .. } = converted;
     json!({ "path": out, "dtype": format.name(), "bytes": bytes, "files": files })
 }
 

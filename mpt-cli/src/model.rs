@@ -15,7 +15,7 @@ pub(crate) struct ModelArgs {
     /// Model folder, GGUF file, or run folder of `mpt train`
     #[arg(long, value_name = "PATH")]
     pub(crate) model: PathBuf,
-    /// Format of weights and computation
+    /// Form of the matrices; quantized where the file holds a wider one, f32 leaves them as they are
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     pub(crate) dtype: Dtype,
 }
@@ -28,8 +28,14 @@ pub(crate) enum Dtype {
     F16,
     #[value(name = "q8_0")]
     Q8_0,
+    #[value(name = "q6_k")]
+    Q6K,
+    #[value(name = "q5_k")]
+    Q5K,
     #[value(name = "q4_k")]
     Q4K,
+    #[value(name = "q4_0")]
+    Q4_0,
     Nf4,
 }
 
@@ -46,21 +52,23 @@ pub(crate) struct AdaptedArgs {
 impl ModelArgs {
     /// The weights, mapped; nothing of them is read yet.
     pub(crate) fn weights(&self) -> Result<Weights, CliError> {
-        let format = self.dtype.format()?;
-        Ok(open(&self.model)?.rounded_to(format)?)
+        Ok(open(&self.model)?.rounded_to(self.dtype.format()))
     }
 }
 
 impl Dtype {
-    /// The stored form, where there is one.
-    pub(crate) fn format(self) -> Result<Format, CliError> {
+    /// The stored form.
+    pub(crate) fn format(self) -> Format {
         match self {
-            Self::F32 => Ok(Format::F32),
-            Self::Bf16 => Ok(Format::BF16),
-            Self::F16 => Ok(Format::F16),
-            Self::Q8_0 => Ok(Format::Q8_0),
-            Self::Q4K => Ok(Format::Q4K),
-            Self::Nf4 => Err(CliError::usage("--dtype: `nf4` is not built").help("use `bf16` or `f32`")),
+            Self::F32 => Format::F32,
+            Self::Bf16 => Format::BF16,
+            Self::F16 => Format::F16,
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q6K => Format::Q6K,
+            Self::Q5K => Format::Q5K,
+            Self::Q4K => Format::Q4K,
+            Self::Q4_0 => Format::Q4_0,
+            Self::Nf4 => Format::Nf4,
         }
     }
 }

@@ -101,6 +101,18 @@ pub enum Error {
         /// What is read, and what to do.
         expected: &'static str,
     },
+    /// A tensor's values do not go into a form with shared scales.
+    #[error("{}: tensor `{name}` cannot be quantized to {form}: {reason}", .path.display())]
+    Unquantizable {
+        /// The weights file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The form.
+        form: crate::Format,
+        /// The value that is in the way, and what to do.
+        reason: String,
+    },
     /// The weights hold a tensor that the configuration does not account for.
     #[error("{}: tensor `{name}` belongs to no part of the model that config.json describes; {instead}", .path.display())]
     UnexpectedTensor {
@@ -144,6 +156,16 @@ pub enum Error {
         limit: String,
         /// What to do.
         instead: &'static str,
+    },
+    /// The system gives no memory.
+    #[error(
+        "{bytes} bytes of memory cannot be had: {reason}; free memory, or take a smaller form (--dtype) or model"
+    )]
+    Memory {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the system said.
+        reason: String,
     },
     /// The number of threads cannot be set.
     #[error("the thread pool cannot be set to {threads} threads: {reason}")]

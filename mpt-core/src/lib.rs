@@ -47,6 +47,6 @@ pub use source::{ParamBuilder, Parameter, ParameterSource};
 pub use threads::set_threads;
 pub use weights::{
     ConvertOptions, Converted, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes,
-    SafetensorsWriter, StoredTensor, TensorInfo, Weights, config_json, write_drawn, write_gguf, write_hf,
-    write_safetensors,
+    SafetensorsWriter, StoredTensor, TensorInfo, Weights, Written, config_json, write_drawn, write_gguf,
+    write_hf, write_safetensors,
 };

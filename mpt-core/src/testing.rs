@@ -20,13 +20,15 @@ pub fn random(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
 }
 
-/// A tensor in a plain stored form, rounded to it.
+/// A tensor in a stored form, rounded to it.
 ///
 /// # Panics
-/// When `format` is quantized.
+/// When the form's blocks do not fill the rows, or a value does not go into it.
 pub fn stored(tensor: &Tensor, format: Format) -> StoredTensor {
     let values = tensor.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32 values");
-    StoredTensor::from_f32(&values, tensor.dims(), format)
+    let len = tensor.dims().last().copied().unwrap_or(1);
+    assert!(format.row_bytes(len).is_some(), "blocks of {format} do not fill rows of {len} values");
+    StoredTensor::from_f32(&values, tensor.dims(), format).expect("finite values of usual size")
 }
 
 /// Asserts that no element differs by more than `tolerance`, absolute for elements below 1 and relative above.

@@ -48,12 +48,12 @@ enum Target {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let format = args.dtype.map(Dtype::format).transpose()?;
+    let format = args.dtype.map(Dtype::format);
     let weights = model::open(&args.input)?;
     let options = ConvertOptions { format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
     let converted = match args.to {
-        Target::Hf => export::to_folder(&weights, &args.output, &options, ctx)?,
-        Target::Gguf => export::to_gguf(&weights, &args.output, &options, ctx)?,
+        Target::Hf => export::to_folder(&weights, &args.output, &options, "convert", ctx)?,
+        Target::Gguf => export::to_gguf(&weights, &args.output, &options, "convert", ctx)?,
     };
     export::say(&args.output, &converted, ctx)?;
     let verified = args.verify.then(|| verify(&weights, &args.output, ctx)).transpose()?;

@@ -35,12 +35,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let format = args.dtype.map(Dtype::format).transpose()?;
+    let format = args.dtype.map(Dtype::format);
     let weights = model::open(&args.model)?;
     let adapter = Adapter::open(&args.adapter, weights.config())?;
     let options =
         ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };
-    let converted = export::to_folder(&weights, &args.out, &options, ctx)?;
+    let converted = export::to_folder(&weights, &args.out, &options, "merge", ctx)?;
     export::say(&args.out, &converted, ctx)?;
     ctx.out.document(&export::document(&args.out, &converted))?;
     Ok(ExitStatus::Done)

@@ -14,6 +14,7 @@ mod info;
 mod init;
 mod merge;
 mod pull;
+mod quantize;
 mod quickstart;
 mod score;
 mod steps;
@@ -34,6 +35,7 @@ commands! {
     steps => Steps,
     init => Init,
     convert => Convert,
+    quantize => Quantize,
     merge => Merge,
     verify => Verify,
     info => Info,

@@ -203,7 +203,7 @@ fn limits(args: &Args, default: f64) -> Limits {
 
 /// The forms in which the weights at `path` compute when rounded to `dtype`.
 fn forms(path: &Path, dtype: Dtype) -> Result<Forms, CliError> {
-    Ok(Forms::of(&open(path)?, dtype.format()?)?)
+    Ok(Forms::of(&open(path)?, dtype.format())?)
 }
 
 fn bar(ctx: &Context, tokens: usize) -> LateBar {

@@ -7,6 +7,7 @@ mod killed;
 mod main_job;
 mod models;
 mod pull;
+mod quantize;
 mod steps;
 mod tokenizer;
 mod verify;

@@ -121,7 +121,7 @@ fn bad_input_is_named() {
     assert!(job.fails(2, &["train", "run.toml", "--set", "train.stepz=3"]).contains("did you mean `steps`?"));
     assert!(job.fails(3, &["info", "nowhere"]).contains("nowhere"));
     assert!(
-        job.fails(2, &["generate", "--model", "nowhere", "--dtype", "nf4", "--prompt-ids", "1"])
+        job.fails(2, &["generate", "--model", "nowhere", "--dtype", "nf5", "--prompt-ids", "1"])
             .contains("--dtype")
     );
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::kernels::cpu::quantize::nf4;
+
 /// The form of a stored tensor's values. A row of a tensor is a whole number of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
@@ -21,6 +23,8 @@ pub enum Format {
     Q5K,
     /// 256 values of 6 bits, in groups of 16 with 8-bit scales.
     Q6K,
+    /// 64 values of 4 bits, quantiles of the normal distribution, and a scale, f32 in memory.
+    Nf4,
 }
 
 impl Format {
@@ -29,13 +33,14 @@ impl Format {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q8_0 | Self::Q4_0 => 32,
+            Self::Nf4 => nf4::BLOCK,
             Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
     /// Bytes of a block.
     ///
-    /// Source: `ggml-common.h`, the block structs.
+    /// Source: `ggml-common.h`, the block structs. NF4 is ours: files keep its scales in 8 bits, apart from the codes.
     pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -45,6 +50,7 @@ impl Format {
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
+            Self::Nf4 => nf4::BLOCK_BYTES,
         }
     }
 
@@ -61,6 +67,23 @@ impl Format {
         self.block_len() > 1
     }
 
+    /// The form for rows of `len` values where this one is asked for: itself where blocks fill the row, else a wider one
+    /// that does.
+    ///
+    /// llama.cpp has Q5_0 and Q5_1 between; here every K form becomes Q8_0. The last resort of both is f16.
+    pub fn fitting(self, len: usize) -> Self {
+        match self {
+            _ if len.is_multiple_of(self.block_len()) => self,
+            Self::Q4K | Self::Q5K | Self::Q6K => Self::Q8_0.fitting(len),
+            _ => Self::F16,
+        }
+    }
+
+    /// Bits of a value, scales counted in.
+    pub fn bits_per_value(self) -> f64 {
+        self.block_bytes() as f64 * 8.0 / self.block_len() as f64
+    }
+
     /// Its name on the command line and in reports.
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,6 +95,7 @@ impl Format {
             Self::Q4K => "q4_k",
             Self::Q5K => "q5_k",
             Self::Q6K => "q6_k",
+            Self::Nf4 => "nf4",
         }
     }
 }

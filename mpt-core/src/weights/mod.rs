@@ -6,17 +6,21 @@
 
 mod convert;
 mod format;
+mod forms;
 mod gguf;
 mod index;
 mod limits;
 mod mmap;
+mod nf4;
 mod open;
 mod pickle;
 mod safetensors;
 mod stored;
 mod write;
 
-pub use convert::{ConvertOptions, Converted, OnBytes, config_json, write_drawn, write_gguf, write_hf};
+pub use convert::{
+    ConvertOptions, Converted, OnBytes, Written, config_json, write_drawn, write_gguf, write_hf,
+};
 pub use format::Format;
 pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};
 pub(crate) use limits::quoted;

@@ -10,9 +10,10 @@ use super::gguf::{self, Metadata};
 use super::limits::MOST_TENSORS;
 use super::mmap::{FileTensor, MappedFile, damaged};
 use super::stored::StoredTensor;
-use super::{index, pickle, safetensors};
+use super::{forms, index, nf4, pickle, safetensors};
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
+use crate::kernels::cpu::quantize::Refusal;
 use crate::source::{Parameter, ParameterSource};
 
 /// A model, opened: its configuration, and its tensors mapped into memory. Cloning shares the maps.
@@ -23,6 +24,8 @@ pub struct Weights {
     files: Arc<[MappedFile]>,
     /// File and place in it of every tensor, under checkpoint names.
     tensors: Arc<BTreeMap<String, (usize, usize)>>,
+    /// Parts of tensors in NF4.
+    nf4: Arc<BTreeMap<String, nf4::Parts>>,
     metadata: Option<Arc<Metadata>>,
     round_to: Format,
 }
@@ -92,7 +95,7 @@ impl Weights {
     fn new(
         path: &Path,
         config: MptConfig,
-        files: Vec<MappedFile>,
+        mut files: Vec<MappedFile>,
         metadata: Option<Arc<Metadata>>,
     ) -> Result<Self> {
         let mut tensors = BTreeMap::new();
@@ -104,12 +107,14 @@ impl Weights {
                 }
             }
         }
+        let nf4 = nf4::collect(&mut files, &mut tensors)?;
         let round_to = Format::F32;
         Ok(Self {
             path: path.to_owned(),
             config,
             files: files.into(),
             tensors: tensors.into(),
+            nf4: nf4.into(),
             metadata,
             round_to,
         })
@@ -135,19 +140,21 @@ impl Weights {
     /// The same weights, their matrices rounded to `format` when they are handed out; f32 leaves every tensor as it is
     /// stored, since widening is exact and happens at use.
     ///
+    /// A quantized form is for matrices that it makes smaller; NF4 is for the linears of blocks. A matrix whose rows are
+    /// no whole number of blocks gets a wider form ([`Format::fitting`]).
+    #[must_use]
+    pub fn rounded_to(mut self, format: Format) -> Self {
+        self.round_to = format;
+        self
+    }
+
+    /// The form in which [`stored`](Self::stored) hands out a tensor.
+    ///
     /// # Errors
-    /// [`Error::Unsupported`] for a quantized form.
-    pub fn rounded_to(mut self, format: Format) -> Result<Self> {
-        if format.is_quantized() && self.matrix_format() != Some(format) {
-            return Err(Error::Unsupported {
-                path: self.path,
-                field: "dtype",
-                actual: format.to_string(),
-                instead: "quantizing at load is not built; open a GGUF file of that form",
-            });
-        }
-        self.round_to = if format.is_quantized() { Format::F32 } else { format };
-        Ok(self)
+    /// [`Error::MissingTensor`], [`Error::TensorDtype`].
+    pub fn form(&self, name: &str) -> Result<Format> {
+        let (_, entry, format) = self.place(name)?;
+        Ok(forms::loaded(name, &entry.shape, format, self.round_to))
     }
 
     /// The form of the model's matrices, where all have the same.
@@ -182,7 +189,8 @@ impl Weights {
     pub fn tensors(&self) -> Vec<TensorInfo> {
         let info = |(name, &at): (&String, &(usize, usize))| {
             let FileTensor { dtype, shape, range, .. } = self.entry(at);
-            TensorInfo { name: name.clone(), dtype: dtype.clone(), shape: shape.clone(), bytes: range.len() }
+            let bytes = self.nf4.get(name).map_or(range.len(), |parts| parts.bytes);
+            TensorInfo { name: name.clone(), dtype: dtype.clone(), shape: shape.clone(), bytes }
         };
         self.tensors.iter().map(info).collect()
     }
@@ -190,7 +198,8 @@ impl Weights {
     /// One tensor as it is stored, or rounded where that was asked for. `expected` is the shape it must have.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`].
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`], and [`Error::Unquantizable`] where it is
+    /// to be quantized and holds a value that cannot be.
     pub fn stored(&self, name: &str, expected: Option<&[usize]>) -> Result<StoredTensor> {
         let (path, entry, format) = self.place(name)?;
         if let Some(expected) = expected.filter(|&expected| expected != entry.shape) {
@@ -202,9 +211,18 @@ impl Weights {
                 expected,
             });
         }
-        let map = &self.files[self.tensors[name].0].map;
-        let stored = StoredTensor::mapped(map, entry.range.clone(), format, &entry.shape);
-        Ok(stored.rounded(self.round_to))
+        let form = forms::loaded(name, &entry.shape, format, self.round_to);
+        self.as_stored(name)?.rounded(form).map_err(|refusal| refused(path, name, form, refusal))
+    }
+
+    /// One tensor as it is stored.
+    pub(crate) fn as_stored(&self, name: &str) -> Result<StoredTensor> {
+        let (_, entry, format) = self.place(name)?;
+        let at = self.tensors[name];
+        Ok(match self.nf4.get(name) {
+            Some(parts) => StoredTensor::owned(parts.join(&self.files, at), format, &entry.shape),
+            None => StoredTensor::mapped(&self.files[at.0].map, entry.range.clone(), format, &entry.shape),
+        })
     }
 
     /// File, place and form of a tensor as it is stored.
@@ -226,6 +244,11 @@ impl Weights {
     }
 }
 
+/// The error about a tensor that does not go into a form.
+pub(crate) fn refused(path: &Path, name: &str, form: Format, refusal: Refusal) -> Error {
+    Error::Unquantizable { path: path.to_owned(), name: name.to_owned(), form, reason: refusal.to_string() }
+}
+
 /// Tensors that other programs leave in a checkpoint and that change nothing: buffers, and a head that is tied.
 fn is_bystander(name: &str, config: &MptConfig) -> bool {
     name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
@@ -233,7 +256,7 @@ fn is_bystander(name: &str, config: &MptConfig) -> bool {
 
 impl ParameterSource for Weights {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
-        self.stored(name, Some(shape)).map(Parameter::Stored)
+        self.stored(name, Some(shape))?.in_panels().map(Parameter::Stored)
     }
 }
 

@@ -5,11 +5,15 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
 
 use super::format::Format;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::kernels::cpu::pool;
+use crate::kernels::cpu::quant::{self, LANES, Panels};
+use crate::kernels::cpu::quantize::nf4::Nf4;
+use crate::kernels::cpu::quantize::{self, Refusal};
 use crate::kernels::cpu::{narrow, widen};
 
 /// Bytes of a tensor: a part of a mapped file, or memory of its own.
@@ -30,12 +34,32 @@ impl Deref for Bytes {
     }
 }
 
+/// In which order the bytes of a matrix lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Row after row, as in files.
+    Rows,
+    /// Panels of 16 rows, as the kernels for quantized weights read them; rows that do not exist are zero.
+    Panels,
+}
+
 /// A tensor in the form it was stored in. Cloning shares its bytes.
 #[derive(Clone)]
 pub struct StoredTensor {
     bytes: Bytes,
     format: Format,
     shape: Box<[usize]>,
+    order: Order,
+}
+
+/// Fresh memory, in large pages where the system has them: weights are read from end to end for every token.
+fn room(len: usize) -> Result<MmapMut> {
+    let room =
+        MmapMut::map_anon(len).map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
+    #[cfg(target_os = "linux")]
+    // small pages do as well, only slower
+    let _ = room.advise(memmap2::Advice::HugePage);
+    Ok(room)
 }
 
 impl fmt::Debug for StoredTensor {
@@ -47,12 +71,56 @@ impl fmt::Debug for StoredTensor {
 impl StoredTensor {
     /// The bytes `range` of a mapped file, which the caller has checked to be those of a tensor of this form.
     pub(crate) fn mapped(map: &Arc<Mmap>, range: Range<usize>, format: Format, shape: &[usize]) -> Self {
-        Self { bytes: Bytes::Mapped(Arc::clone(map), range), format, shape: shape.into() }
+        Self { bytes: Bytes::Mapped(Arc::clone(map), range), format, shape: shape.into(), order: Order::Rows }
     }
 
-    /// Values in memory of their own, rounded to a plain form.
-    pub(crate) fn from_f32(values: &[f32], shape: &[usize], format: Format) -> Self {
-        Self { bytes: Bytes::Owned(narrow::narrow(format, values).into()), format, shape: shape.into() }
+    /// Bytes in memory of their own, which are those of a tensor of this form.
+    pub(crate) fn owned(bytes: Vec<u8>, format: Format, shape: &[usize]) -> Self {
+        Self { bytes: Bytes::Owned(bytes.into()), format, shape: shape.into(), order: Order::Rows }
+    }
+
+    /// All values of a tensor in memory of their own, rounded to a form whose blocks fill the rows.
+    ///
+    /// # Errors
+    /// When the form is quantized and a value does not go into it.
+    pub(crate) fn from_f32(values: &[f32], shape: &[usize], format: Format) -> Result<Self, Refusal> {
+        let bytes = match format {
+            Format::F32 | Format::F16 | Format::BF16 => narrow::narrow(format, values),
+            Format::Nf4 => Nf4::of(values)?.blocks(),
+            _ => quantize::quantize(format, values)?,
+        };
+        Ok(Self::owned(bytes, format, shape))
+    }
+
+    /// The same tensor in the order in which the kernels multiply it, where its form has one; other tensors stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when the system gives no room for the copy.
+    pub(crate) fn in_panels(self) -> Result<Self> {
+        if self.shape.len() != 2 || self.order == Order::Panels || !quant::in_integers(self.format) {
+            return Ok(self);
+        }
+        let row_bytes = self.bytes.len() / self.num_rows().max(1);
+        let panel_bytes = LANES * row_bytes;
+        let len = self.num_rows().div_ceil(LANES) * panel_bytes;
+        if len == 0 {
+            return Ok(self);
+        }
+        let mut panels = room(len)?;
+        pool::run_chunks(&mut panels, panel_bytes, |index, panel| {
+            let rows = &self.bytes[index * panel_bytes..((index + 1) * panel_bytes).min(self.bytes.len())];
+            quant::pack_panel(self.format, rows, row_bytes, panel);
+        });
+        let panels = panels
+            .make_read_only()
+            .map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
+        Ok(Self { bytes: Bytes::Mapped(Arc::new(panels), 0..len), order: Order::Panels, ..self })
+    }
+
+    /// The panels of a matrix that lies in them.
+    pub(crate) fn panels(&self) -> Option<Panels<'_>> {
+        let (n, k) = (self.num_rows(), self.row_len());
+        (self.order == Order::Panels).then(|| Panels { bytes: &self.bytes, format: self.format, n, k })
     }
 
     /// How the values lie.
@@ -80,15 +148,19 @@ impl StoredTensor {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }
 
-    /// The bytes of some rows.
+    /// The bytes of some rows of a tensor whose rows follow each other.
     pub(crate) fn row_range(&self, rows: Range<usize>) -> &[u8] {
+        debug_assert!(self.order == Order::Rows, "rows of panels are not together");
         let row = self.bytes.len() / self.num_rows().max(1);
         &self.bytes[rows.start * row..rows.end * row]
     }
 
     /// Writes the rows `rows` to `out` as f32.
     pub(crate) fn widen_rows(&self, rows: Range<usize>, out: &mut [f32]) {
-        widen::widen(self.format, self.row_range(rows), out);
+        let Some(panels) = self.panels() else { return widen::widen(self.format, self.row_range(rows), out) };
+        for (row, out) in rows.zip(out.chunks_exact_mut(panels.k)) {
+            widen::widen(self.format, &panels.row(row), out);
+        }
     }
 
     /// The values themselves where they are f32 already and lie on a boundary of 4 bytes.
@@ -128,14 +200,31 @@ impl StoredTensor {
         (0..self.num_rows()).into_par_iter().find_map_first(in_row)
     }
 
-    /// The same tensor in another form, rounded to it; itself where it has that form, or where `format` is f32: widening
-    /// is exact and happens at use.
+    /// The same tensor rounded to a form whose blocks fill its rows; itself where it has that form.
     ///
-    /// Vectors stay as they are: they are few and belong to norms and biases.
-    pub(crate) fn rounded(self, format: Format) -> Self {
-        if format == self.format || format == Format::F32 || self.shape.len() < 2 {
-            return self;
+    /// # Errors
+    /// When the form is quantized and a value does not go into it.
+    pub(crate) fn rounded(self, format: Format) -> Result<Self, Refusal> {
+        match format {
+            _ if format == self.format => Ok(self),
+            Format::F32 | Format::F16 | Format::BF16 | Format::Nf4 => {
+                Self::from_f32(&self.to_f32(), &self.shape, format)
+            }
+            _ => self.quantized(format),
         }
-        Self::from_f32(&self.to_f32(), &self.shape, format)
+    }
+
+    /// The tensor in one of ggml's forms, row by row, so that only the result and a few rows are in memory.
+    fn quantized(&self, format: Format) -> Result<Self, Refusal> {
+        let len = self.row_len();
+        let row_bytes = format.row_bytes(len).expect("blocks fill the rows");
+        let mut bytes = vec![0; self.num_rows() * row_bytes];
+        let row = |values: &mut Vec<f32>, (row, out): (usize, &mut [u8])| {
+            self.widen_rows(row..row + 1, values);
+            quantize::piece(format, values, out).err().map(|refusal| refusal.after(row * len))
+        };
+        let rows = bytes.par_chunks_mut(row_bytes.max(1)).enumerate();
+        let refused = rows.map_init(|| vec![0f32; len], row).find_map_first(|refusal| refusal);
+        refused.map_or_else(|| Ok(Self::owned(bytes, format, &self.shape)), Err)
     }
 }

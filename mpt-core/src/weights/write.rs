@@ -1,5 +1,6 @@
 //! Writing safetensors files.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ impl SafetensorsWriter {
         let file = File::create(&aside).map_err(Error::io(&aside, "creating"))?;
         let file = BufWriter::with_capacity(1 << 20, file);
         let mut writer = Self { path: path.to_owned(), aside, file, missing };
-        let header = header(shapes, Format::F32);
+        let header = header(shapes.map(|(name, shape)| Entry::plain(name, shape, Format::F32)));
         writer.put(&(header.len() as u64).to_le_bytes())?;
         writer.put(header.as_bytes())?;
         Ok(writer)
@@ -119,30 +120,45 @@ fn as_f32(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.to_dtype(candle_core::DType::F32)?.contiguous()?)
 }
 
-/// The header of a file of tensors of one form: name and shape of each, in the order of their data.
-pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, &'a [usize])>, format: Format) -> String {
+/// What a header says of a tensor.
+pub(super) struct Entry<'a> {
+    pub(super) name: Cow<'a, str>,
+    /// The dtype as safetensors spells it.
+    pub(super) dtype: &'static str,
+    pub(super) shape: Cow<'a, [usize]>,
+    pub(super) bytes: usize,
+}
+
+impl<'a> Entry<'a> {
+    /// A tensor of a plain form.
+    pub(super) fn plain(name: &'a str, shape: &'a [usize], format: Format) -> Self {
+        let dtype = match format {
+            Format::F16 => "F16",
+            Format::BF16 => "BF16",
+            _ => "F32",
+        };
+        let bytes = format.block_bytes() * shape.iter().product::<usize>();
+        Self { name: name.into(), dtype, shape: shape.into(), bytes }
+    }
+}
+
+/// The header of a file of these tensors, in the order of their data.
+pub(super) fn header<'a>(tensors: impl Iterator<Item = Entry<'a>>) -> String {
     let mut entries = Map::new();
     // transformers refuses a file without this mark
     entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut offset = 0;
-    for (name, shape) in tensors {
-        let end = offset + format.block_bytes() * shape.iter().product::<usize>();
-        let entry = json!({ "dtype": dtype_name(format), "shape": shape, "data_offsets": [offset, end] });
-        entries.insert(name.to_owned(), entry);
+    for Entry { name, dtype, shape, bytes } in tensors {
+        let end = offset + bytes;
+        entries.insert(
+            name.into_owned(),
+            json!({ "dtype": dtype, "shape": shape, "data_offsets": [offset, end] }),
+        );
         offset = end;
     }
     let mut text = Value::Object(entries).to_string();
     text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len())); // data starts aligned
     text
-}
-
-/// A plain form as safetensors spells it.
-fn dtype_name(format: Format) -> &'static str {
-    match format {
-        Format::F16 => "F16",
-        Format::BF16 => "BF16",
-        _ => "F32",
-    }
 }
 
 #[cfg(test)]

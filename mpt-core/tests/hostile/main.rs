@@ -9,6 +9,7 @@ mod config;
 mod gguf;
 mod index;
 mod mutations;
+mod nf4;
 mod pickle;
 mod safetensors;
 mod seeds;

@@ -28,7 +28,7 @@ fn folder(weights: &Weights, dir: &Path, options: &ConvertOptions<'_>) -> Weight
     })
     .expect("a conversion");
     assert_eq!(converted.bytes, bytes);
-    let config = config_json(weights.config(), converted.format, None);
+    let config = config_json(weights.config(), &converted, None);
     std::fs::write(dir.join("config.json"), config).expect("writable");
     Weights::open(dir).expect("a sound model")
 }
@@ -75,7 +75,7 @@ fn sixteen_bits_are_rounded_once() {
         let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
         let there = folder(&weights, &dir.path().join(format.name()), &options);
         assert_eq!(there.matrix_format(), Some(format));
-        let rounded = weights.clone().rounded_to(format).expect("a plain form");
+        let rounded = weights.clone().rounded_to(format);
         let name = "transformer.blocks.1.attn.Wqkv.weight";
         assert_close(&tensor(&there, name), &tensor(&rounded, name), 0.0);
         let file = gguf(&there, &dir.path().join("model.gguf"), &ConvertOptions::default());

@@ -8,7 +8,7 @@
 //! | q8_0 | 1e-1 | 8 bits below the largest of 32 weights |
 //! | q6_k | 2e-1 | 6 bits below the largest of 16 |
 //! | q5_k | 3e-1 | 5 bits |
-//! | q4_0, q4_k | 5e-1 | 4 bits |
+//! | q4_0, q4_k, nf4 | 5e-1 | 4 bits |
 //!
 //! The numbers bound the largest error of any logit at any position, which lies several times above the typical one.
 
@@ -33,9 +33,10 @@ impl Forms {
     pub fn of(weights: &Weights, asked: Format) -> Result<Self> {
         let shapes = weights.config().parameter_shapes();
         let matrices = shapes.into_iter().filter(|(_, shape)| shape.len() > 1);
-        let form = |(name, shape): (String, Vec<usize>)| {
-            let stored = weights.stored(&name, Some(&shape))?.format();
-            Ok((name, narrower(stored, asked)))
+        let rounded = weights.clone().rounded_to(asked);
+        let form = |(name, _): (String, Vec<usize>)| {
+            let form = narrower(weights.form(&name)?, rounded.form(&name)?);
+            Ok((name, form))
         };
         Ok(Self(matrices.map(form).collect::<Result<_>>()?))
     }
@@ -68,7 +69,7 @@ fn tolerance(form: Format) -> f64 {
         Format::Q8_0 => 1e-1,
         Format::Q6K => 2e-1,
         Format::Q5K => 3e-1,
-        Format::Q4_0 | Format::Q4K => 5e-1,
+        Format::Q4_0 | Format::Q4K | Format::Nf4 => 5e-1,
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod norm;
 pub(crate) mod optim;
 pub(crate) mod pool;
 pub(crate) mod quant;
+pub(crate) mod quantize;
 pub(crate) mod scratch;
 pub(crate) mod stored;
 pub(crate) mod widen;

@@ -1,4 +1,4 @@
-//! From f32 to the halves, rounding to nearest, ties to even.
+//! From f32 to the halves, rounding to nearest, ties to even. Forms with shared scales are in `quantize`.
 
 use crate::weights::Format;
 
@@ -8,6 +8,6 @@ pub(crate) fn narrow(format: Format, values: &[f32]) -> Vec<u8> {
         Format::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         Format::F16 => values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect(),
         Format::BF16 => values.iter().flat_map(|&value| half::bf16::from_f32(value).to_le_bytes()).collect(),
-        _ => unreachable!("callers ask for plain forms; quantized ones are refused by name before"),
+        _ => unreachable!("callers ask for plain forms; quantized ones are made in `quantize`"),
     }
 }

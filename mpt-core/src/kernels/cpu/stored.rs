@@ -1,4 +1,4 @@
-//! Products with a stored matrix, whose rows are widened to f32 while they are in cache: piece by piece for the few rows
+//! Products with a stored matrix: in integers where it lies in panels (`quant`); else its rows are widened to f32 while they are in cache: piece by piece for the few rows
 //! of decoding, which read the weights once and do little else, and in panels for a matrix product otherwise.
 
 use rayon::prelude::*;
@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::dispatch::for_each_level;
 use super::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
 use super::math::{dot, sum};
+use super::quant;
 use super::widen::widen;
 use crate::weights::{Format, StoredTensor};
 
@@ -30,6 +31,9 @@ fn panel_rows(len: usize) -> usize {
 pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
     let (n, k) = (weight.num_rows(), weight.row_len());
     let m = x.len() / k;
+    if let Some(panels) = weight.panels() {
+        return quant::times_transposed(y, x, &panels);
+    }
     if m <= FEW {
         return few_rows(y, x, weight);
     }

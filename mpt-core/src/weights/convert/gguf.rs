@@ -8,6 +8,7 @@ use super::rows::copy;
 use super::{ConvertOptions, Converted, OnBytes, report};
 use crate::error::{Error, Result};
 use crate::weights::format::Format;
+use crate::weights::forms::form_of;
 use crate::weights::gguf::{GgufWriter, metadata_of, padding, to_gguf};
 use crate::weights::open::{TensorInfo, Weights};
 
@@ -27,36 +28,37 @@ pub fn write_gguf(
     on_bytes: OnBytes<'_>,
 ) -> Result<Converted> {
     let format = options.format_for(weights.matrix_format());
-    if format.is_quantized() {
+    if format == Format::Nf4 {
         return Err(Error::Unsupported {
             path: path.to_owned(),
             field: "dtype",
             actual: format.to_string(),
-            instead: "writing quantized forms is not built; write f32, f16 or bf16",
+            instead: "GGUF has no such form; write a folder, or choose q4_k",
         });
     }
     let mut header = metadata_of(weights.config(), name, format)?;
     describe(&mut header);
     let tensors = named(weights)?;
-    let form = |tensor: &TensorInfo| if tensor.shape.len() == 1 { Format::F32 } else { format };
+    let form = |tensor: &TensorInfo| form_of(&tensor.name, &tensor.shape, format, Format::F32);
     for (gguf, tensor) in &tensors {
         header.tensor(gguf, &tensor.shape, form(tensor));
     }
     let file = File::create(path).map_err(Error::io(path, "creating"))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     header.write_header(&mut out).map_err(Error::io(path, "writing"))?;
-    let mut total = 0;
+    let mut written = Vec::new();
     for (_, tensor) in &tensors {
         let layer = tensor.name.strip_suffix(".weight");
         let lora = options.adapter.zip(layer).and_then(|(adapter, layer)| adapter.layer(layer));
-        let bytes = copy(weights, &tensor.name, form(tensor), lora.as_ref(), &mut out)
+        let tensor = copy(weights, &tensor.name, form(tensor), lora.as_ref(), &mut out)
             .map_err(|error| error.at(path))?;
-        out.write_all(padding(bytes as usize)).map_err(Error::io(path, "writing"))?;
-        report(on_bytes, bytes)?;
-        total += bytes;
+        out.write_all(padding(tensor.bytes as usize)).map_err(Error::io(path, "writing"))?;
+        report(on_bytes, tensor.bytes)?;
+        written.push(tensor);
     }
     out.flush().map_err(Error::io(path, "writing"))?;
-    Ok(Converted { files: vec![path.to_owned()], format, bytes: total })
+    let bytes = written.iter().map(|tensor| tensor.bytes).sum();
+    Ok(Converted { files: vec![path.to_owned()], format, other: Format::F32, bytes, tensors: written })
 }
 
 /// The model's tensors with llama.cpp's names, in the order of checkpoint names.

@@ -6,33 +6,39 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::rows::{CopyError, copy};
-use super::{ConvertOptions, Converted, OnBytes, report};
+use super::rows::{CopyError, copy, copy_nf4};
+use super::{ConvertOptions, Converted, OnBytes, Written, nf4, plain, report};
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
 use crate::kernels::cpu::narrow::narrow;
 use crate::weights::format::Format;
+use crate::weights::forms::form_of;
 use crate::weights::open::Weights;
-use crate::weights::write::header;
+use crate::weights::write::{Entry, header};
 
 /// Writes the weights of `weights` to the folder `dir`, which exists, as `model.safetensors` or as shards with an index.
 /// `on_bytes` hears of the bytes written. `config.json` is not written: [`config_json`] has its text.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a quantized form, and those of the files.
+/// [`Error::Unsupported`] for a quantized form other than NF4, and those of the files.
 pub fn write_hf(
     weights: &Weights,
     dir: &Path,
     options: &ConvertOptions<'_>,
     on_bytes: OnBytes<'_>,
 ) -> Result<Converted> {
-    let format = options.format_for(weights.matrix_format());
-    let limit = options.max_shard_size.unwrap_or(u64::MAX);
-    write_folder(weights.config(), dir, format, limit, on_bytes, &mut |tensor, out| {
-        let lora = options.adapter.zip(tensor.strip_suffix(".weight"));
-        let lora = lora.and_then(|(adapter, layer)| adapter.layer(layer));
-        copy(weights, tensor, format, lora.as_ref(), out)
+    let source = weights.matrix_format();
+    let format = options.format_for(source);
+    let other = if format == Format::Nf4 { plain(source) } else { format };
+    let folder = Folder { config: weights.config(), dir, format, other, limit: options.max_shard_size };
+    folder.write(on_bytes, &mut |tensor, out| {
+        let layer = options.adapter.zip(tensor.name.strip_suffix(".weight"));
+        let lora = layer.and_then(|(adapter, layer)| adapter.layer(layer));
+        match tensor.format {
+            Format::Nf4 => copy_nf4(weights, &tensor.name, other, lora.as_ref(), out),
+            format => copy(weights, &tensor.name, format, lora.as_ref(), out),
+        }
     })
 }
 
@@ -49,75 +55,128 @@ pub fn write_drawn(
     on_bytes: OnBytes<'_>,
 ) -> Result<Converted> {
     let format = options.format.unwrap_or(Format::F32);
-    let shapes = config.parameter_shapes();
-    let limit = options.max_shard_size.unwrap_or(u64::MAX);
-    write_folder(config, dir, format, limit, on_bytes, &mut |tensor, out| {
-        let values = initial_values(config, seed, tensor, &shapes[tensor])?;
-        let mut written = 0;
+    if format == Format::Nf4 {
+        return Err(unsupported(
+            dir,
+            format,
+            "draw it in f32, f16 or bf16, and quantize it with `mpt quantize`",
+        ));
+    }
+    let folder = Folder { config, dir, format, other: format, limit: options.max_shard_size };
+    folder.write(on_bytes, &mut |tensor, out| {
+        let values = initial_values(config, seed, &tensor.name, &tensor.shape)?;
         for values in values.chunks(1 << 20) {
-            let bytes = narrow(format, values);
-            out.write_all(&bytes).map_err(CopyError::Output)?;
-            written += bytes.len() as u64;
+            out.write_all(&narrow(format, values)).map_err(CopyError::Output)?;
         }
-        Ok(written)
+        let (name, shape, bytes) = (tensor.name.clone(), tensor.shape.clone(), tensor.bytes());
+        Ok(Written { name, format, shape, bytes, squares: 0.0, squared_error: 0.0 })
     })
 }
 
-/// Writes one tensor's values and returns their number of bytes.
-type Fill<'a> = &'a mut dyn FnMut(&str, &mut dyn Write) -> Result<u64, CopyError>;
+fn unsupported(dir: &Path, format: Format, instead: &'static str) -> Error {
+    Error::Unsupported { path: dir.to_owned(), field: "dtype", actual: format.to_string(), instead }
+}
 
-fn write_folder(
-    config: &MptConfig,
-    dir: &Path,
+/// A tensor to write.
+struct Tensor {
+    name: String,
+    shape: Vec<usize>,
     format: Format,
-    limit: u64,
-    on_bytes: OnBytes<'_>,
-    fill: Fill<'_>,
-) -> Result<Converted> {
-    if format.is_quantized() {
-        return Err(Error::Unsupported {
-            path: dir.to_owned(),
-            field: "dtype",
-            actual: format.to_string(),
-            instead: "a folder holds f32, f16 or bf16; quantized forms go into GGUF",
-        });
+}
+
+impl Tensor {
+    /// What a header says of it: more than one entry where files keep it in parts.
+    fn entries(&self) -> Vec<Entry<'_>> {
+        match self.format {
+            Format::Nf4 => nf4::entries(&self.name, &self.shape).collect(),
+            format => vec![Entry::plain(&self.name, &self.shape, format)],
+        }
     }
-    let shards = shards(config, format, limit);
-    let names: Vec<String> = (1..=shards.len()).map(|number| file_name(number, shards.len())).collect();
-    let mut converted = Converted { files: Vec::new(), format, bytes: 0 };
-    for (shard, name) in shards.iter().zip(&names) {
-        let path = dir.join(name);
-        converted.bytes += write_shard(&path, shard, format, on_bytes, fill)?;
-        converted.files.push(path);
+
+    fn bytes(&self) -> u64 {
+        self.entries().iter().map(|entry| entry.bytes as u64).sum()
     }
-    if shards.len() > 1 {
-        write_index(dir, &shards, &names, converted.bytes)?;
+}
+
+/// Writes one tensor's values.
+type Fill<'a> = &'a mut dyn FnMut(&Tensor, &mut dyn Write) -> Result<Written, CopyError>;
+
+/// A folder in the making.
+struct Folder<'a> {
+    config: &'a MptConfig,
+    dir: &'a Path,
+    format: Format,
+    other: Format,
+    limit: Option<u64>,
+}
+
+impl Folder<'_> {
+    fn write(&self, on_bytes: OnBytes<'_>, fill: Fill<'_>) -> Result<Converted> {
+        let Self { dir, format, other, .. } = *self;
+        if format.is_quantized() && format != Format::Nf4 {
+            let instead = "a folder holds f32, f16, bf16 or nf4; other quantized forms go into GGUF";
+            return Err(unsupported(dir, format, instead));
+        }
+        let shards = self.shards();
+        let names: Vec<String> = (1..=shards.len()).map(|number| file_name(number, shards.len())).collect();
+        let mut converted = Converted { files: Vec::new(), format, other, bytes: 0, tensors: Vec::new() };
+        for (shard, name) in shards.iter().zip(&names) {
+            let path = dir.join(name);
+            let written = write_shard(&path, shard, on_bytes, fill)?;
+            converted.bytes += written.iter().map(|tensor| tensor.bytes).sum::<u64>();
+            converted.tensors.extend(written);
+            converted.files.push(path);
+        }
+        if shards.len() > 1 {
+            write_index(dir, &shards, &names, converted.bytes)?;
+        }
+        Ok(converted)
     }
-    Ok(converted)
+
+    /// The model's tensors in the order of names, a file's worth at a time; in a file those in parts go first, so that
+    /// numbers stay aligned.
+    fn shards(&self) -> Vec<Vec<Tensor>> {
+        let (mut shards, mut size) = (vec![Vec::new()], 0);
+        for (name, shape) in self.config.parameter_shapes() {
+            let format = if self.format == Format::Nf4 {
+                form_of(&name, &shape, self.format, self.other)
+            } else {
+                self.format
+            };
+            let tensor = Tensor { name, shape, format };
+            if size > 0 && self.limit.is_some_and(|limit| size + tensor.bytes() > limit) {
+                shards.push(Vec::new());
+                size = 0;
+            }
+            size += tensor.bytes();
+            shards.last_mut().expect("there is one").push(tensor);
+        }
+        shards.iter_mut().for_each(|shard| shard.sort_by_key(|tensor| tensor.format != Format::Nf4));
+        shards
+    }
 }
 
 /// The `config.json` of converted weights: `config`, with the keys of `original` that belong to other programs and none
 /// that lead to remote code.
-pub fn config_json(config: &MptConfig, format: Format, original: Option<&Map<String, Value>>) -> String {
+pub fn config_json(
+    config: &MptConfig,
+    converted: &Converted,
+    original: Option<&Map<String, Value>>,
+) -> String {
     let Value::Object(mut out) = Value::from(config.clone()) else {
         unreachable!("a configuration is an object")
     };
-    out.insert("torch_dtype".to_owned(), json!(torch_name(format)));
+    out.insert("torch_dtype".to_owned(), json!(nf4::torch_name(converted.other)));
+    if converted.format == Format::Nf4 {
+        out.insert("quantization_config".to_owned(), nf4::config(&converted.tensors, converted.other));
+    }
     for (key, value) in original.into_iter().flatten() {
         let ours = out.contains_key(key) || MptConfig::knows_key(key);
-        if !ours && key != "auto_map" && key != "dtype" {
+        if !ours && !["auto_map", "dtype", "quantization_config"].contains(&key.as_str()) {
             out.insert(key.clone(), value.clone());
         }
     }
     serde_json::to_string_pretty(&out).expect("a JSON value can be printed") + "\n"
-}
-
-fn torch_name(format: Format) -> &'static str {
-    match format {
-        Format::F16 => "float16",
-        Format::BF16 => "bfloat16",
-        _ => "float32",
-    }
 }
 
 fn file_name(number: usize, count: usize) -> String {
@@ -127,50 +186,27 @@ fn file_name(number: usize, count: usize) -> String {
     }
 }
 
-/// Name and shape of a tensor.
-type Named = (String, Vec<usize>);
-
-/// The model's tensors in the order of names, a file's worth at a time.
-fn shards(config: &MptConfig, format: Format, limit: u64) -> Vec<Vec<Named>> {
-    let (mut shards, mut size) = (vec![Vec::new()], 0);
-    for (name, shape) in config.parameter_shapes() {
-        let bytes = shape.iter().product::<usize>() as u64 * format.block_bytes() as u64;
-        if size > 0 && size + bytes > limit {
-            shards.push(Vec::new());
-            size = 0;
-        }
-        size += bytes;
-        shards.last_mut().expect("there is one").push((name, shape));
-    }
-    shards
-}
-
-fn write_shard(
-    path: &Path,
-    shard: &[Named],
-    format: Format,
-    on_bytes: OnBytes<'_>,
-    fill: Fill<'_>,
-) -> Result<u64> {
+fn write_shard(path: &Path, shard: &[Tensor], on_bytes: OnBytes<'_>, fill: Fill<'_>) -> Result<Vec<Written>> {
     let file = File::create(path).map_err(Error::io(path, "creating"))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    let header = header(shard.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())), format);
+    let header = header(shard.iter().flat_map(Tensor::entries));
     let start = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
     out.write_all(&start).map_err(Error::io(path, "writing"))?;
-    let mut total = 0;
-    for (name, _) in shard {
-        let bytes = fill(name, &mut out).map_err(|error| error.at(path))?;
-        report(on_bytes, bytes)?;
-        total += bytes;
+    let mut all = Vec::new();
+    for tensor in shard {
+        let written = fill(tensor, &mut out).map_err(|error| error.at(path))?;
+        report(on_bytes, written.bytes)?;
+        all.push(written);
     }
     out.flush().map_err(Error::io(path, "writing"))?;
-    Ok(total)
+    Ok(all)
 }
 
-fn write_index(dir: &Path, shards: &[Vec<Named>], names: &[String], total: u64) -> Result<()> {
+fn write_index(dir: &Path, shards: &[Vec<Tensor>], names: &[String], total: u64) -> Result<()> {
     let mut map = Map::new();
     for (shard, file) in shards.iter().zip(names) {
-        map.extend(shard.iter().map(|(name, _)| (name.clone(), json!(file))));
+        let entries = shard.iter().flat_map(Tensor::entries);
+        map.extend(entries.map(|entry| (entry.name.into_owned(), json!(file))));
     }
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     let path = dir.join("model.safetensors.index.json");

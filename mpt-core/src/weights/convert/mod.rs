@@ -4,6 +4,8 @@
 
 mod gguf;
 mod hf;
+mod measure;
+mod nf4;
 mod rows;
 
 use std::ops::ControlFlow;
@@ -42,19 +44,48 @@ fn report(on_bytes: OnBytes<'_>, bytes: u64) -> Result<()> {
 pub struct Converted {
     /// The weights files.
     pub files: Vec<PathBuf>,
-    /// The form of the matrices.
+    /// The form that matrices were asked for in.
     pub format: Format,
+    /// The form of what that one is not for.
+    pub other: Format,
     /// Bytes of all tensors.
     pub bytes: u64,
+    /// Every tensor in the order it was written.
+    pub tensors: Vec<Written>,
+}
+
+/// What became of a tensor.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its checkpoint name.
+    pub name: String,
+    /// Its form.
+    pub format: Format,
+    /// Its shape, a linear as `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// Sum of squares of the values, 0 where the bytes are those of the source.
+    pub squares: f64,
+    /// Sum of squares of what rounding changed.
+    pub squared_error: f64,
+}
+
+impl Written {
+    /// Number of values.
+    pub fn num_values(&self) -> u64 {
+        self.shape.iter().map(|&n| n as u64).product()
+    }
 }
 
 impl ConvertOptions<'_> {
     /// The form to write matrices of `source` in.
     fn format_for(&self, source: Option<Format>) -> Format {
-        match (self.format, source) {
-            (Some(format), _) => format,
-            (None, Some(format)) if !format.is_quantized() => format,
-            (None, _) => Format::BF16,
-        }
+        self.format.unwrap_or_else(|| plain(source))
     }
+}
+
+/// The form of a source's matrices, bf16 where they are quantized or differ.
+fn plain(source: Option<Format>) -> Format {
+    source.filter(|format| !format.is_quantized()).unwrap_or(Format::BF16)
 }

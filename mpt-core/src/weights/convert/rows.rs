@@ -3,50 +3,79 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::path::Path;
 
+use super::{Written, measure, nf4};
 use crate::error::{Error, Result};
 use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write as Into, matmul};
-use crate::kernels::cpu::{narrow, widen};
+use crate::kernels::cpu::narrow::narrow;
+use crate::kernels::cpu::quantize::nf4::Nf4;
+use crate::kernels::cpu::quantize::{Refusal, quantize};
+use crate::kernels::cpu::widen;
 use crate::lora::Lora;
 use crate::ops::host_slice;
 use crate::weights::format::Format;
-use crate::weights::open::Weights;
+use crate::weights::open::{Weights, refused};
+use crate::weights::stored::StoredTensor;
 
 /// Values in memory at once.
 const BUFFER_VALUES: usize = 1 << 20;
 
-/// Writes the tensor `name` to `out` in `format`, with what an adapter adds to it. Returns the number of bytes.
+/// Writes the tensor `name` to `out` in `format`, with what an adapter adds to it.
 ///
 /// # Errors
-/// Those of both files.
+/// Those of both files, and [`Error::Unquantizable`].
 pub(super) fn copy(
     weights: &Weights,
     name: &str,
     format: Format,
     lora: Option<&Lora>,
     out: &mut (impl Write + ?Sized),
-) -> Result<u64, CopyError> {
+) -> Result<Written, CopyError> {
     let source = Source::open(weights, name)?;
+    let mut written = source.written(name, format);
     if source.format == format && lora.is_none() {
-        return source.copy_bytes(out);
+        written.bytes = source.copy_bytes(out)?;
+        return Ok(written);
     }
-    let step = (BUFFER_VALUES / source.row_len).max(1);
-    let (mut file, mut written) = (source.file()?, 0);
-    let mut bytes = Vec::new();
-    let mut values = vec![0f32; step.min(source.rows) * source.row_len];
-    for from in (0..source.rows).step_by(step) {
-        let rows = from..(from + step).min(source.rows);
-        let values = &mut values[..rows.len() * source.row_len];
-        bytes.resize(rows.len() * source.row_bytes, 0);
-        file.read_exact(&mut bytes).map_err(Error::io(source.path, "reading"))?;
-        widen::widen(source.format, &bytes, values);
-        if let Some(lora) = lora {
-            add_rows(values, lora, rows).map_err(Error::from)?;
-        }
-        let narrowed = narrow::narrow(format, values);
-        out.write_all(&narrowed).map_err(CopyError::Output)?;
-        written += narrowed.len() as u64;
-    }
+    source.each_piece(lora, |from, values| {
+        let bytes = if format.is_quantized() {
+            let refused = |refusal: Refusal| refused(source.path, name, format, refusal.after(from));
+            quantize(format, values).map_err(refused)?
+        } else {
+            narrow(format, values)
+        };
+        let (squares, squared_error) = measure::squares(format, values, &bytes);
+        written.squares += squares;
+        written.squared_error += squared_error;
+        written.bytes += bytes.len() as u64;
+        out.write_all(&bytes).map_err(CopyError::Output)
+    })?;
+    Ok(written)
+}
+
+/// Writes the parts of the tensor `name` in NF4 to `out`, with what an adapter adds to it; `other` is the form of what is
+/// not quantized. The whole tensor is in memory meanwhile: its scales depend on each other.
+///
+/// # Errors
+/// As [`copy`].
+pub(super) fn copy_nf4(
+    weights: &Weights,
+    name: &str,
+    other: Format,
+    lora: Option<&Lora>,
+    out: &mut dyn Write,
+) -> Result<Written, CopyError> {
+    let source = Source::open(weights, name)?;
+    let mut written = source.written(name, Format::Nf4);
+    let mut values = Vec::with_capacity(source.rows * source.row_len);
+    source.each_piece(lora, |_, piece| {
+        values.extend_from_slice(piece);
+        Ok(())
+    })?;
+    let tensor = Nf4::of(&values).map_err(|refusal| refused(source.path, name, Format::Nf4, refusal))?;
+    written.bytes = nf4::write(&tensor, source.shape, other, out).map_err(CopyError::Output)?;
+    (written.squares, written.squared_error) = measure::squares(Format::Nf4, &values, &tensor.blocks());
     Ok(written)
 }
 
@@ -64,7 +93,7 @@ impl From<Error> for CopyError {
 
 impl CopyError {
     /// The error with the output's path.
-    pub(super) fn at(self, path: &std::path::Path) -> Error {
+    pub(super) fn at(self, path: &Path) -> Error {
         match self {
             Self::Input(error) => error,
             Self::Output(source) => Error::io(path, "writing")(source),
@@ -85,14 +114,16 @@ fn add_rows(values: &mut [f32], lora: &Lora, rows: Range<usize>) -> candle_core:
     Ok(())
 }
 
-/// A tensor's place in its file.
+/// A tensor's place in its file, or the tensor itself where files keep it in parts.
 struct Source<'a> {
-    path: &'a std::path::Path,
+    path: &'a Path,
     start: u64,
     format: Format,
+    shape: &'a [usize],
     rows: usize,
     row_len: usize,
     row_bytes: usize,
+    joined: Option<StoredTensor>,
 }
 
 impl<'a> Source<'a> {
@@ -101,7 +132,43 @@ impl<'a> Source<'a> {
         let row_len = entry.shape.last().copied().unwrap_or(1).max(1);
         let rows = entry.shape.iter().product::<usize>() / row_len;
         let row_bytes = entry.range.len().checked_div(rows).unwrap_or(0);
-        Ok(Self { path, start: entry.range.start as u64, format, rows, row_len, row_bytes })
+        let joined = (format == Format::Nf4).then(|| weights.as_stored(name)).transpose()?;
+        let (start, shape) = (entry.range.start as u64, &entry.shape[..]);
+        Ok(Self { path, start, format, shape, rows, row_len, row_bytes, joined })
+    }
+
+    /// A record of nothing written yet.
+    fn written(&self, name: &str, format: Format) -> Written {
+        let (name, shape) = (name.to_owned(), self.shape.to_vec());
+        Written { name, format, shape, bytes: 0, squares: 0.0, squared_error: 0.0 }
+    }
+
+    /// Calls `piece` with the values of some rows after the other, and the index of their first.
+    fn each_piece(
+        &self,
+        lora: Option<&Lora>,
+        mut piece: impl FnMut(usize, &[f32]) -> Result<(), CopyError>,
+    ) -> Result<(), CopyError> {
+        let step = (BUFFER_VALUES / self.row_len).max(1);
+        let (mut file, mut bytes) = (self.file()?, Vec::new());
+        let mut values = vec![0f32; step.min(self.rows) * self.row_len];
+        for from in (0..self.rows).step_by(step) {
+            let rows = from..(from + step).min(self.rows);
+            let values = &mut values[..rows.len() * self.row_len];
+            match &self.joined {
+                Some(tensor) => tensor.widen_rows(rows.clone(), values),
+                None => {
+                    bytes.resize(rows.len() * self.row_bytes, 0);
+                    file.read_exact(&mut bytes).map_err(Error::io(self.path, "reading"))?;
+                    widen::widen(self.format, &bytes, values);
+                }
+            }
+            if let Some(lora) = lora {
+                add_rows(values, lora, rows).map_err(Error::from)?;
+            }
+            piece(from * self.row_len, values)?;
+        }
+        Ok(())
     }
 
     /// The file, at the tensor's first byte.

@@ -145,9 +145,9 @@ fn format_of(kind: u32) -> Option<Format> {
     }
 }
 
-/// The number by which ggml knows a form.
-pub(super) fn kind_of(format: Format) -> u32 {
-    match format {
+/// The number by which ggml knows a form, where it does.
+pub(super) fn kind_of(format: Format) -> Option<u32> {
+    Some(match format {
         Format::F32 => 0,
         Format::F16 => 1,
         Format::Q4_0 => 2,
@@ -156,7 +156,8 @@ pub(super) fn kind_of(format: Format) -> u32 {
         Format::Q5K => 13,
         Format::Q6K => 14,
         Format::BF16 => 30,
-    }
+        Format::Nf4 => return None,
+    })
 }
 
 struct Reader<'a> {

@@ -54,14 +54,14 @@ impl GgufWriter {
     /// Adds a tensor; its data must be written in the same order.
     ///
     /// # Panics
-    /// When the rows are no whole number of blocks.
+    /// When the rows are no whole number of blocks, or GGUF has no such form.
     pub fn tensor(&mut self, name: &str, shape: &[usize], format: Format) {
         let row = shape.last().and_then(|&len| format.row_bytes(len)).expect("rows of whole blocks");
         let rows: usize = shape[..shape.len() - 1].iter().product();
         self.tensors.extend(text(name));
         self.tensors.extend((shape.len() as u32).to_le_bytes());
         self.tensors.extend(shape.iter().rev().flat_map(|&n| (n as u64).to_le_bytes()));
-        self.tensors.extend(kind_of(format).to_le_bytes());
+        self.tensors.extend(kind_of(format).expect("a form that GGUF has").to_le_bytes());
         self.tensors.extend(self.data_len.to_le_bytes());
         self.num_tensors += 1;
         self.data_len += ((rows * row) as u64).next_multiple_of(DEFAULT_ALIGNMENT as u64);
@@ -143,6 +143,7 @@ fn file_type(format: Format) -> u32 {
         Format::Q5K => 17,
         Format::Q6K => 18,
         Format::BF16 => 32,
+        Format::Nf4 => unreachable!("refused by name before"),
     }
 }
 

@@ -100,7 +100,7 @@ mod tests {
     /// Random values of which one in eight is zero, tiny or huge, kept so that no product overflows.
     fn values(rng: &mut CounterRng, len: usize) -> Vec<f32> {
         let odd = [0.0, -0.0, 1e-18, -1e-12, 3e18, -1e10, 1e-30, 65504.0];
-        let mut value = |i: usize| if rng.bits() % 8 == 0 { odd[i % 8] } else { rng.normal() };
+        let mut value = |i: usize| if rng.bits().is_multiple_of(8) { odd[i % 8] } else { rng.normal() };
         (0..len).map(&mut value).collect()
     }
 

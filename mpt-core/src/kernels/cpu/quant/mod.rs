@@ -11,7 +11,9 @@ mod panel;
 mod products;
 mod unpack;
 
-pub(crate) use panel::{pack_panel, unpack_row};
+pub(crate) use panel::pack_panel;
+
+use panel::unpack_row;
 
 use activations::Activations;
 use unpack::{Span, unpack};
@@ -49,6 +51,14 @@ pub(crate) struct Panels<'a> {
 }
 
 impl Panels<'_> {
+    /// The bytes of one row in ggml's order.
+    pub(crate) fn row(&self, row: usize) -> Vec<u8> {
+        let panel = row / LANES * self.panel_bytes();
+        let mut bytes = vec![0; self.panel_bytes() / LANES];
+        unpack_row(self.format, &self.bytes[panel..panel + self.panel_bytes()], row % LANES, &mut bytes);
+        bytes
+    }
+
     fn panel_bytes(&self) -> usize {
         LANES * self.format.row_bytes(self.k).expect("rows are whole blocks")
     }

@@ -1,0 +1,191 @@
+//! `mpt quantize`: a model in a quarter of its size, and what that cost.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use mpt_core::{ConvertOptions, Converted, Format, Weights, Written};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::exit::{CliError, ExitStatus};
+use crate::export;
+use crate::model;
+use crate::settings::Context;
+use crate::table;
+use crate::tui::{Unit, amount};
+
+/// Quantize a model: smaller files, less memory, faster decoding
+///
+/// The q types write a GGUF file that llama.cpp reads, with the bytes its own reference quantizers give; nf4 writes a folder
+/// that transformers and bitsandbytes read. Every matrix gets the type that was asked for, the embedding too; llama.cpp's
+/// mixes, such as Q4_K_M, give some of them more bits. Vectors stay f32. With nf4 only the linears of blocks are quantized,
+/// as bitsandbytes does, and the rest keeps its form.
+///
+/// A matrix whose rows are no whole number of blocks (32, 64 for nf4, 256 for the k types) gets the next wider type that
+/// fits: q8_0, else f16; with nf4 it keeps its form. Memory stays below 100 MB, with nf4 about the largest matrix.
+///
+/// Reported is the root mean square of what rounding changed over that of the values.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  mpt quantize mpt-7b mpt-7b.Q4_K.gguf --type q4_k
+  mpt quantize mpt-7b.gguf mpt-7b.Q8_0.gguf --type q8_0
+  mpt quantize mpt-7b mpt-7b-nf4 --type nf4
+  mpt verify mpt-7b.Q4_K.gguf --against mpt-7b")]
+pub(crate) struct Args {
+    /// Model folder, GGUF file, or run folder of `mpt train`
+    input: PathBuf,
+    /// What to write: a GGUF file, or a folder for nf4
+    output: PathBuf,
+    /// Form of the matrices
+    #[arg(long = "type", value_name = "TYPE")]
+    form: Type,
+}
+
+/// A quantized form; bits of a value with its share of scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Type {
+    /// 8.5 bits, next to no loss
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 6.6 bits
+    #[value(name = "q6_k")]
+    Q6K,
+    /// 5.5 bits
+    #[value(name = "q5_k")]
+    Q5K,
+    /// 4.5 bits, the best of the small ones
+    #[value(name = "q4_k")]
+    Q4K,
+    /// 4.5 bits, simple and fast
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// 4.1 bits, for QLoRA and transformers
+    Nf4,
+}
+
+impl Type {
+    fn format(self) -> Format {
+        match self {
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q6K => Format::Q6K,
+            Self::Q5K => Format::Q5K,
+            Self::Q4K => Format::Q4K,
+            Self::Q4_0 => Format::Q4_0,
+            Self::Nf4 => Format::Nf4,
+        }
+    }
+}
+
+pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
+    let format = args.form.format();
+    let weights = model::open(&args.input)?;
+    let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
+    let converted = match args.form {
+        Type::Nf4 => export::to_folder(&weights, &args.output, &options, "quantize", ctx)?,
+        _ => export::to_gguf(&weights, &args.output, &options, "quantize", ctx)?,
+    };
+    let before = bytes_before(&weights);
+    let all = Share::of(converted.tensors.iter());
+    let kinds = kinds(&converted);
+    let size = |bytes| amount(Unit::Bytes, bytes);
+    ctx.out.text(format_args!(
+        "{}: {} of {format}, {:.2} bits per weight, from {}",
+        args.output.display(),
+        size(converted.bytes),
+        all.bits_per_weight,
+        size(before)
+    ))?;
+    for line in table::lines(&["tensors", "form", "weights", "size", "relative error"], &rows(&kinds, &all)) {
+        ctx.out.text(line)?;
+    }
+    let mut document = export::document(&args.output, &converted);
+    document["type"] = json!(format.name());
+    document["bytes_before"] = json!(before);
+    document["bytes_after"] = json!(converted.bytes);
+    document["bits_per_weight"] = json!(all.bits_per_weight);
+    document["error"] = json!({ "relative_rms": all.relative_rms, "kinds": kinds });
+    ctx.out.document(&document)?;
+    Ok(ExitStatus::Done)
+}
+
+/// Bytes of the model's tensors as they are.
+fn bytes_before(weights: &Weights) -> u64 {
+    let expected = weights.config().parameter_shapes();
+    let tensors = weights.tensors().into_iter().filter(|tensor| expected.contains_key(&tensor.name));
+    tensors.map(|tensor| tensor.bytes as u64).sum()
+}
+
+/// Tensors of one kind, and what rounding changed in them.
+#[derive(Debug, Serialize)]
+struct Kind {
+    kind: String,
+    dtype: &'static str,
+    #[serde(flatten)]
+    share: Share,
+}
+
+/// What some tensors are of the whole.
+#[derive(Debug, Serialize)]
+struct Share {
+    weights: u64,
+    bytes: u64,
+    bits_per_weight: f64,
+    /// Root mean square of the error over that of the values, in matrices that did not keep their bytes.
+    relative_rms: f64,
+}
+
+impl Share {
+    fn of<'a>(tensors: impl Iterator<Item = &'a Written> + Clone) -> Self {
+        let matrices = tensors.clone().filter(|tensor| tensor.shape.len() > 1);
+        let sum = |of: fn(&Written) -> f64| matrices.clone().map(of).sum::<f64>();
+        let (weights, bytes) = tensors
+            .clone()
+            .fold((0, 0), |(weights, bytes), tensor| (weights + tensor.num_values(), bytes + tensor.bytes));
+        let (squares, squared_error) = (sum(|tensor| tensor.squares), sum(|tensor| tensor.squared_error));
+        let relative_rms = if squares > 0.0 { (squared_error / squares).sqrt() } else { 0.0 };
+        Self { weights, bytes, bits_per_weight: 8.0 * bytes as f64 / weights.max(1) as f64, relative_rms }
+    }
+}
+
+/// The matrices by what they are in their block, or in the model, and by their form.
+fn kinds(converted: &Converted) -> Vec<Kind> {
+    let mut kinds: BTreeMap<_, Vec<&Written>> = BTreeMap::new();
+    for tensor in converted.tensors.iter().filter(|tensor| tensor.shape.len() > 1) {
+        kinds.entry((kind(&tensor.name), tensor.format.name())).or_default().push(tensor);
+    }
+    let kind = |((kind, dtype), tensors): ((&str, &'static str), Vec<&Written>)| Kind {
+        kind: kind.to_owned(),
+        dtype,
+        share: Share::of(tensors.into_iter()),
+    };
+    kinds.into_iter().map(kind).collect()
+}
+
+/// A tensor's name without what says which block it is in.
+fn kind(name: &str) -> &str {
+    let name = name.trim_start_matches("transformer.").trim_end_matches(".weight");
+    let of_block = name.strip_prefix("blocks.").and_then(|name| name.split_once('.'));
+    of_block.map_or(name, |(_, name)| name)
+}
+
+fn rows(kinds: &[Kind], all: &Share) -> Vec<Vec<String>> {
+    let row = |kind: &str, form: &str, share: &Share| {
+        let size = amount(Unit::Bytes, share.bytes);
+        let error = format!("{:.2e}", share.relative_rms);
+        vec![kind.to_owned(), form.to_owned(), table::count(share.weights), size, error]
+    };
+    let kinds = kinds.iter().map(|kind| row(&kind.kind, kind.dtype, &kind.share));
+    kinds.chain([row("all", "", all)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_names_without_places() {
+        assert_eq!(kind("transformer.blocks.12.attn.Wqkv.weight"), "attn.Wqkv");
+        assert_eq!(kind("transformer.wte.weight"), "wte");
+        assert_eq!(kind("lm_head.weight"), "lm_head");
+    }
+}
