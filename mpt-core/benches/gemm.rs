@@ -4,7 +4,8 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use mpt_core::testing::{ProductBench, Products};
+use mpt_core::ops::Products;
+use mpt_core::testing::ProductBench;
 
 fn main() {
     divan::main();

@@ -31,7 +31,7 @@ fn linear_forward(bencher: Bencher<'_, '_>) {
     let (x, w) = (random(&[TOKENS, D_MODEL], 1), random(&[4 * D_MODEL, D_MODEL], 2));
     bencher
         .counter(ItemsCount::new(2 * TOKENS * D_MODEL * 4 * D_MODEL))
-        .bench(|| ops::linear(&x, &w, None).expect("a product"));
+        .bench(|| ops::linear(&x, &w, None, ops::Products::F32).expect("a product"));
 }
 
 #[divan::bench]
@@ -39,14 +39,19 @@ fn linear_forward_and_backward(bencher: Bencher<'_, '_>) {
     let (x, w) = (variable(&[TOKENS, D_MODEL], 1), variable(&[4 * D_MODEL, D_MODEL], 2));
     bencher
         .counter(ItemsCount::new(6 * TOKENS * D_MODEL * 4 * D_MODEL))
-        .bench(|| backward(&ops::linear(&x, &w, None).expect("a product")));
+        .bench(|| backward(&ops::linear(&x, &w, None, ops::Products::F32).expect("a product")));
 }
 
 #[divan::bench(args = [false, true])]
 fn attention(bencher: Bencher<'_, '_>, with_backward: bool) {
     let (batch, e) = (TOKENS / SEQ, D_MODEL / N_HEADS);
     let [q, k, v] = [1, 2, 3].map(|seed| variable(&[batch, SEQ, N_HEADS, e], seed));
-    let scores = ops::Scores { scale: 0.125, cap: None, slopes: alibi_slopes(N_HEADS, 8.0).into() };
+    let scores = ops::Scores {
+        scale: 0.125,
+        cap: None,
+        slopes: alibi_slopes(N_HEADS, 8.0).into(),
+        products: ops::Products::F32,
+    };
     let forward = || ops::attention([&q, &k, &v], &scores, &vec![0; batch], None).expect("attention");
     // the causal half of two products forward and five backward
     let products = if with_backward { 7 } else { 2 };
@@ -65,7 +70,14 @@ fn linear_cross_entropy(bencher: Bencher<'_, '_>) {
     let labels: Vec<u32> = (0..TOKENS as u32).map(|i| i * 17 % VOCAB as u32).collect();
     bencher.counter(ItemsCount::new(6 * TOKENS * D_MODEL * VOCAB)).bench(|| {
         backward(
-            &ops::linear_cross_entropy(&hidden, &weight, &labels, ops::LogitForm::default()).expect("a loss"),
+            &ops::linear_cross_entropy(
+                &hidden,
+                &weight,
+                &labels,
+                ops::LogitForm::default(),
+                ops::Products::F32,
+            )
+            .expect("a loss"),
         )
     });
 }

@@ -41,9 +41,9 @@ pub use error::{Error, Result};
 pub use lora::{Adapted, Adapter, Lora, LoraConfig};
 pub use model::{Attention, Block, CausalLm, Ffn};
 pub use nn::{Linear, Norm};
-pub use ops::IGNORE_LABEL;
+pub use ops::{IGNORE_LABEL, Products};
 pub use params::Params;
-pub use source::{ParamBuilder, Parameter, ParameterSource};
+pub use source::{ParamBuilder, Parameter, ParameterSource, WithProducts};
 pub use threads::set_threads;
 pub use weights::{
     ConvertOptions, Converted, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
-use crate::ops;
+use crate::ops::{self, Products};
 use crate::rng::CounterRng;
 use crate::source::{Parameter, ParameterSource};
 use crate::weights::{open_tensors, quoted, read_config, write_safetensors};
@@ -32,9 +32,9 @@ impl Lora {
     ///
     /// # Errors
     /// When the width of `x` is not `in`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let low = ops::linear(x, &self.a, None)?; // [.., rank]
-        Ok((ops::linear(&low, &self.b, None)? * self.scale)?)
+    pub fn forward(&self, x: &Tensor, products: Products) -> Result<Tensor> {
+        let low = ops::linear(x, &self.a, None, products)?; // [.., rank]
+        Ok((ops::linear(&low, &self.b, None, products)? * self.scale)?)
     }
 }
 
@@ -309,6 +309,10 @@ impl std::fmt::Debug for Adapted<'_> {
 impl ParameterSource for Adapted<'_> {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
         self.base.get(name, shape)
+    }
+
+    fn products(&self) -> Products {
+        self.base.products()
     }
 
     fn lora(&self, layer: &str) -> Option<Lora> {

@@ -13,7 +13,7 @@ use crate::cache::{KvCache, LayerCache};
 use crate::config::{Activation, FfnType, MptConfig};
 use crate::error::{Error, Result};
 use crate::nn::{Linear, Norm, product, rows};
-use crate::ops::{self, LogitForm, Scores};
+use crate::ops::{self, LogitForm, Products, Scores};
 use crate::rope::Rope;
 use crate::source::{ParamBuilder, Parameter, ParameterSource};
 
@@ -81,7 +81,12 @@ impl Attention {
             norm_each_head: attn.qk_gn,
             clip_qkv: attn.clip_qkv,
             rope: Rope::new(config),
-            scores: Scores { scale: attn.softmax_scale, cap: attn.logit_softcapping, slopes: slopes.into() },
+            scores: Scores {
+                scale: attn.softmax_scale,
+                cap: attn.logit_softcapping,
+                slopes: slopes.into(),
+                products: pb.products(),
+            },
             window: attn.sliding_window_size,
             n_heads: config.n_heads,
             kv_n_heads: attn.kv_n_heads,
@@ -270,6 +275,7 @@ pub struct CausalLm {
     norm_f: Norm,
     /// `None` where the head is the embedding.
     lm_head: Option<Parameter>,
+    products: Products,
 }
 
 impl CausalLm {
@@ -293,6 +299,7 @@ impl CausalLm {
             blocks,
             norm_f: Norm::new(d, config, transformer.pp("norm_f"))?,
             lm_head: lm_head.transpose()?,
+            products: source.products(),
         })
     }
 
@@ -389,7 +396,7 @@ impl CausalLm {
     /// When the width of `hidden` is not `d`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let form = self.logit_form();
-        let logits = product(hidden, self.head())?;
+        let logits = product(hidden, self.head(), self.products)?;
         let logits = if form.scale == 1.0 { logits } else { (logits * form.scale)? };
         match form.cap {
             Some(cap) => ops::soft_cap(&logits, cap),
@@ -402,7 +409,7 @@ impl CausalLm {
     /// # Errors
     /// [`Error::Shape`] when the count of labels is not that of tokens, [`Error::TokenId`] for a label outside the vocabulary.
     pub fn loss_sum(&self, hidden: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        ops::linear_cross_entropy(hidden, self.head(), labels, self.logit_form())
+        ops::linear_cross_entropy(hidden, self.head(), labels, self.logit_form(), self.products)
     }
 
     /// The output projection, `[v, d]`.

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::config::{MptConfig, NormType};
 use crate::error::Result;
 use crate::lora::Lora;
-use crate::ops;
+use crate::ops::{self, Products};
 use crate::source::{ParamBuilder, Parameter};
 
 /// A linear map with a weight stored `[out, in]`, an optional bias and an optional adapter.
@@ -14,6 +14,7 @@ pub struct Linear {
     weight: Parameter,
     bias: Option<Tensor>,
     lora: Option<Lora>,
+    products: Products,
 }
 
 impl Linear {
@@ -24,7 +25,7 @@ impl Linear {
     pub fn new(d_in: usize, d_out: usize, with_bias: bool, pb: ParamBuilder<'_>) -> Result<Self> {
         let weight = pb.matrix("weight", d_out, d_in)?;
         let bias = with_bias.then(|| pb.vector("bias", d_out)).transpose()?;
-        Ok(Self { weight, bias, lora: pb.lora() })
+        Ok(Self { weight, bias, lora: pb.lora(), products: pb.products() })
     }
 
     /// `x` `[.., d_in]` to `[.., d_out]`.
@@ -32,22 +33,22 @@ impl Linear {
     /// # Errors
     /// When the width of `x` is not `d_in`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = product(x, &self.weight)?;
+        let y = product(x, &self.weight, self.products)?;
         let y = match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
         };
         Ok(match &self.lora {
-            Some(lora) => (y + lora.forward(x)?)?,
+            Some(lora) => (y + lora.forward(x, self.products)?)?,
             None => y,
         })
     }
 }
 
 /// `x W^T` for a weight in any form.
-pub(crate) fn product(x: &Tensor, weight: &Parameter) -> Result<Tensor> {
+pub(crate) fn product(x: &Tensor, weight: &Parameter, products: Products) -> Result<Tensor> {
     match weight {
-        Parameter::Tensor(weight) => ops::linear(x, weight, None),
+        Parameter::Tensor(weight) => ops::linear(x, weight, None, products),
         Parameter::Stored(weight) => ops::stored_linear(x, weight),
     }
 }

@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::lora::Lora;
+use crate::ops::Products;
 use crate::weights::StoredTensor;
 
 /// One parameter.
@@ -26,9 +27,42 @@ pub trait ParameterSource {
     /// [`Error::MissingTensor`], [`Error::TensorShape`].
     fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter>;
 
+    /// How factors of the model's matrix products are rounded.
+    fn products(&self) -> Products {
+        Products::F32
+    }
+
     /// What an adapter adds to the linear `layer`, a checkpoint name without `.weight`.
     fn lora(&self, _layer: &str) -> Option<Lora> {
         None
+    }
+}
+
+/// The parameters of another source for a model whose matrix products round their factors as `products` says.
+pub struct WithProducts<'a> {
+    /// Where the parameters come from.
+    pub source: &'a dyn ParameterSource,
+    /// How factors are rounded.
+    pub products: Products,
+}
+
+impl std::fmt::Debug for WithProducts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WithProducts").field("products", &self.products).finish_non_exhaustive()
+    }
+}
+
+impl ParameterSource for WithProducts<'_> {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
+        self.source.get(name, shape)
+    }
+
+    fn products(&self) -> Products {
+        self.products
+    }
+
+    fn lora(&self, layer: &str) -> Option<Lora> {
+        self.source.lora(layer)
     }
 }
 
@@ -80,6 +114,11 @@ impl<'a> ParamBuilder<'a> {
             Parameter::Tensor(tensor) => Ok(tensor),
             Parameter::Stored(stored) => stored.to_tensor(&Device::Cpu),
         }
+    }
+
+    /// How factors of the model's matrix products are rounded.
+    pub fn products(&self) -> Products {
+        self.source.products()
     }
 
     /// What an adapter adds to the linear at this place.

@@ -4,8 +4,7 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::config::MptConfig;
 use crate::error::Result;
-pub use crate::kernels::cpu::gemm::Products;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
 use crate::params::Params;
 use crate::rng::CounterRng;
 use crate::weights::{Format, StoredTensor};

@@ -5,7 +5,7 @@ use std::time::Instant;
 use mpt_core::rng::CounterRng;
 use mpt_core::{MptConfig, Params};
 
-use crate::config::{OptimizerConfig, StepConfig};
+use crate::config::{OptimizerConfig, Precision, StepConfig};
 use crate::error::Result;
 use crate::step::{TokenRows, Trainer};
 
@@ -16,6 +16,8 @@ pub struct BenchConfig {
     pub seq_len: usize,
     /// Sequences in a step.
     pub batch_size: usize,
+    /// Precision of the computation.
+    pub precision: Precision,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
     /// Steps that are timed, after one that is not.
@@ -31,6 +33,7 @@ pub struct BenchConfig {
 pub fn step_seconds(model: &MptConfig, bench: &BenchConfig) -> Result<Vec<f64>> {
     let step = StepConfig {
         steps: bench.steps,
+        precision: bench.precision,
         batch_size: bench.batch_size,
         microbatch_size: None,
         clip_norm: 1.0,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::MptConfig;
+use mpt_core::{MptConfig, Products};
 use mpt_data::{Manifest, runfile};
 use serde::{Deserialize, Serialize};
 
@@ -99,12 +99,36 @@ pub enum ScheduleKind {
     Cosine,
 }
 
+/// Precision of the computation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Everything in f32.
+    #[default]
+    F32,
+    /// Matrix products of factors rounded to bf16, with f32 sums.
+    Bf16,
+}
+
+impl Precision {
+    /// What the model's matrix products do.
+    pub fn products(self) -> Products {
+        match self {
+            Self::F32 => Products::F32,
+            Self::Bf16 => Products::Bf16,
+        }
+    }
+}
+
 /// `[train]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepConfig {
     /// Optimizer steps of the whole run.
     pub steps: u64,
+    /// How factors of matrix products are rounded; weights, sums and the optimizer's state are f32 always.
+    #[serde(default)]
+    pub precision: Precision,
     /// Sequences in a step.
     pub batch_size: usize,
     /// Sequences that go through the model at once: less memory, the same result up to rounding. By default the batch.

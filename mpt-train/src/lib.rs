@@ -18,7 +18,8 @@ mod train;
 
 pub use checkpoint::latest_checkpoint;
 pub use config::{
-    CheckpointConfig, DataConfig, OptimizerConfig, Resume, ScheduleConfig, ScheduleKind, StepConfig, TrainRun,
+    CheckpointConfig, DataConfig, OptimizerConfig, Precision, Resume, ScheduleConfig, ScheduleKind,
+    StepConfig, TrainRun,
 };
 pub use error::{Error, Result};
 pub use evaluate::{EvalReport, evaluate, evaluate_ids};

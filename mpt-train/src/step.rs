@@ -1,6 +1,6 @@
 //! One optimizer step: forward, backward, accumulate, clip, update. No files, no logging.
 
-use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, MptConfig, Params};
+use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, MptConfig, Params, WithProducts};
 
 use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::{Error, Result};
@@ -98,7 +98,8 @@ impl Trainer {
         if let Some((field, rate)) = config.dropout.first_in_use() {
             return Err(Error::Dropout { field, rate });
         }
-        let model = CausalLm::new(config, &params)?;
+        let products = step.precision.products();
+        let model = CausalLm::new(config, &WithProducts { source: &params, products })?;
         let optimizer = Optimizer::new(optimizer, &params);
         Ok(Self { params, model, optimizer, config: step.clone() })
     }

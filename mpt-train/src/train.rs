@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Device;
-use mpt_core::{CausalLm, MptConfig, Params, Weights};
+use mpt_core::{CausalLm, MptConfig, Params, Weights, WithProducts};
 use mpt_data::{Loader, LoaderConfig, Manifest, Split, durable};
 use mpt_tokenize::Tokenizer;
 use serde_json::Value;
@@ -252,7 +252,8 @@ impl<'a> Session<'a> {
     fn frozen(&self) -> Result<CausalLm> {
         let detached = |(name, var): (&str, &candle_core::Var)| (name.to_owned(), var.as_tensor().detach());
         let tensors: BTreeMap<_, _> = self.trainer.params().iter().map(detached).collect();
-        Ok(CausalLm::new(&self.config, &tensors)?)
+        let products = self.run.train.precision.products();
+        Ok(CausalLm::new(&self.config, &WithProducts { source: &tensors, products })?)
     }
 
     fn save(&self, observer: &mut dyn Observer) -> Result<()> {

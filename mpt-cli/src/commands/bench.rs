@@ -7,8 +7,8 @@ use std::time::Instant;
 use mpt_core::{CausalLm, MptConfig, Params};
 use mpt_infer::{GenerateParams, generate};
 use mpt_tokenize::Tokenizer;
-use mpt_train::OptimizerConfig;
 use mpt_train::bench::{BenchConfig, flops_per_token, step_seconds};
+use mpt_train::{OptimizerConfig, Precision};
 use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus};
@@ -41,7 +41,7 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
         batch: u32,
         /// Precision of the computation
-        #[arg(long, value_name = "P", default_value = "f32", value_parser = ["f32"])]
+        #[arg(long, value_name = "P", default_value = "f32", value_parser = ["f32", "bf16"])]
         precision: String,
         /// The optimizer
         #[arg(long, value_name = "NAME", default_value = "lion", value_parser = ["lion", "adamw"])]
@@ -89,10 +89,11 @@ enum Command {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     match args.command {
-        Command::Train { config, seq_len, batch, optimizer, steps, .. } => {
+        Command::Train { config, seq_len, batch, optimizer, steps, precision } => {
             let bench = BenchConfig {
                 seq_len: seq_len as usize,
                 batch_size: batch as usize,
+                precision: if precision == "bf16" { Precision::Bf16 } else { Precision::F32 },
                 optimizer: optimizer_of(&optimizer),
                 steps,
                 seed: ctx.seed.unwrap_or(17),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use mpt_core::{Params, write_safetensors};
-use mpt_train::{OptimizerConfig, StepConfig, StepOutcome, TokenRows, Trainer};
+use mpt_train::{OptimizerConfig, Precision, StepConfig, StepOutcome, TokenRows, Trainer};
 
 use crate::commands::score::read_json;
 use crate::exit::{CliError, ExitStatus};
@@ -146,6 +146,7 @@ fn step_config(args: &Args, batches: &[Batch]) -> StepConfig {
         microbatch_size: Some(1),
         clip_norm: args.clip_norm,
         seed: 0,
+        precision: Precision::F32,
         activation_checkpointing: true,
         eval_every: 0,
         eval_samples: None,

@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, bail};
 use super::host::{f32s, host_slice};
 use crate::error::{Error, Result};
 use crate::kernels::cpu::attention::{self as kernel, Heads, Saved};
+use crate::kernels::cpu::gemm::Products;
 
 /// How products of queries and keys become scores: `cap * tanh(scale * q k / cap) - slope * distance`.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Scores {
     pub cap: Option<f64>,
     /// ALiBi's slopes, `[n_heads]`; zeros without ALiBi.
     pub slopes: Arc<[f32]>,
+    /// How factors of matrix products are rounded.
+    pub products: Products,
 }
 
 /// Causal attention with ALiBi.
@@ -103,6 +106,7 @@ impl AttentionOp {
             scale: self.scores.scale as f32,
             cap: self.scores.cap.map(|cap| cap as f32),
             slopes: &self.scores.slopes,
+            products: self.scores.products,
             start: &self.start,
             first_key: self.first_key.as_deref(),
         }
@@ -193,13 +197,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn scores(heads: usize, scale: f64, cap: Option<f64>) -> Scores {
-        Scores { scale, cap, slopes: alibi_slopes(heads, 8.0).into() }
+        Scores { scale, cap, slopes: alibi_slopes(heads, 8.0).into(), products: Products::F32 }
     }
 
     /// The same function from plain tensors, with the whole table of scores.
     fn plain(
         qkv: [&Tensor; 3],
-        Scores { scale, cap, slopes }: &Scores,
+        Scores { scale, cap, slopes, .. }: &Scores,
         start: &[usize],
         first_key: Option<&Arc<[u32]>>,
     ) -> Tensor {

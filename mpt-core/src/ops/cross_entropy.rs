@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::host::contiguous;
 use crate::error::{Error, Result};
 use crate::kernels::cpu::activation::tanh;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Packed, Products, Threads, Write, matmul, matmul_packed};
 use crate::kernels::cpu::{cross_entropy as kernel, stored};
 use crate::source::Parameter;
 use crate::weights::StoredTensor;
@@ -17,7 +17,7 @@ use crate::weights::StoredTensor;
 pub const IGNORE_LABEL: u32 = u32::MAX;
 
 /// Logits held at once: 16 MiB.
-const CHUNK_LOGITS: usize = 1 << 22;
+const CHUNK_LOGITS: usize = 1 << 24;
 
 /// What becomes of the products of the output projection: `cap * tanh(scale * product / cap)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +39,7 @@ impl Default for LogitForm {
 ///
 /// `hidden` `[.., d]` f32, `weight` `[vocab, d]`. `labels` has one id a token, [`IGNORE_LABEL`] where it has no target.
 /// Returns a scalar f32 tensor, 0 without any target. Logits exist for one chunk of tokens at a time; where a gradient will
-/// be asked for, it is computed in the same pass. A stored weight has no gradient.
+/// be asked for, it is computed in the same pass. A stored weight has no gradient. `products` says how factors are rounded.
 ///
 /// # Errors
 /// [`Error::Shape`] when the count of labels is not that of tokens, [`Error::TokenId`] for a label outside the vocabulary.
@@ -48,6 +48,7 @@ pub fn linear_cross_entropy(
     weight: &Parameter,
     labels: &[u32],
     form: LogitForm,
+    products: Products,
 ) -> Result<Tensor> {
     let shape = match weight {
         Parameter::Tensor(weight) => weight.dims(),
@@ -66,7 +67,7 @@ pub fn linear_cross_entropy(
     if let Some((position, &id)) = labels.iter().enumerate().find(outside) {
         return Err(Error::TokenId { id, position, vocab_size });
     }
-    let loss = Loss { labels: labels.into(), form, wants: [hidden.track_op(), false] };
+    let loss = Loss { labels: labels.into(), form, products, wants: [hidden.track_op(), false] };
     let hidden = hidden.contiguous()?;
     Ok(match weight {
         Parameter::Stored(weight) => {
@@ -81,39 +82,34 @@ pub fn linear_cross_entropy(
 }
 
 /// The output projection: products with it, and with its transpose.
-#[derive(Clone, Copy)]
 enum Head<'a> {
-    Plain(Mat<'a>),
+    /// The transpose, and where a gradient is wanted the weight itself, packed once for all chunks.
+    Plain(Packed, Option<Packed>),
     Stored(&'a StoredTensor),
 }
 
 impl Head<'_> {
     /// `logits = hidden W^T`
-    fn logits(self, logits: &mut [f32], hidden: &[f32], [rows, vocab, d]: [usize; 3]) {
+    fn logits(&self, logits: &mut [f32], hidden: &[f32], [rows, vocab, d]: [usize; 3]) {
         match self {
             Self::Stored(weight) => stored::times_transposed(logits, hidden, weight),
-            Self::Plain(weight) => {
-                let logits = MatMut::new(logits, rows, vocab, vocab);
-                matmul(
-                    logits,
-                    Mat::new(hidden, rows, d, d),
-                    weight.t(),
-                    Products::F32,
-                    Write::Overwrite,
-                    Threads::Pool,
-                );
+            Self::Plain(transpose, _) => {
+                let (logits, hidden) =
+                    (MatMut::new(logits, rows, vocab, vocab), Mat::new(hidden, rows, d, d));
+                matmul_packed(logits, hidden, transpose, Write::Overwrite, Threads::Pool);
             }
         }
     }
 
     /// `d_hidden = d_logits W`
-    fn input_gradient(self, d_hidden: &mut [f32], d_logits: &[f32], [rows, vocab, d]: [usize; 3]) {
+    fn input_gradient(&self, d_hidden: &mut [f32], d_logits: &[f32], [rows, vocab, d]: [usize; 3]) {
         match self {
             Self::Stored(weight) => stored::times(d_hidden, d_logits, weight),
-            Self::Plain(weight) => {
+            Self::Plain(_, weight) => {
+                let weight = weight.as_ref().expect("packed where the gradient is wanted");
                 let d_logits = Mat::new(d_logits, rows, vocab, vocab);
                 let d_hidden = MatMut::new(d_hidden, rows, d, d);
-                matmul(d_hidden, d_logits, weight, Products::F32, Write::Overwrite, Threads::Pool);
+                matmul_packed(d_hidden, d_logits, weight, Write::Overwrite, Threads::Pool);
             }
         }
     }
@@ -156,8 +152,10 @@ impl CustomOp2 for TrainedOp {
         weight_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (vocab, d) = weight_layout.shape().dims2()?;
-        let head = Head::Plain(Mat::new(contiguous(weight, weight_layout)?, vocab, d, d));
-        let (loss, gradients) = self.loss.run(contiguous(hidden, hidden_layout)?, head, vocab, d);
+        let weight = Mat::new(contiguous(weight, weight_layout)?, vocab, d, d);
+        let packed = |weight| Packed::right(weight, self.loss.products, true);
+        let head = Head::Plain(packed(weight.t()), self.loss.wants[0].then(|| packed(weight)));
+        let (loss, gradients) = self.loss.run(contiguous(hidden, hidden_layout)?, &head, vocab, d);
         self.gradients.leave(gradients);
         Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
     }
@@ -188,7 +186,7 @@ impl CustomOp1 for FrozenOp {
     fn cpu_fwd(&self, hidden: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (vocab, d) = (self.weight.num_rows(), self.weight.row_len());
         let (loss, gradients) =
-            self.loss.run(contiguous(hidden, layout)?, Head::Stored(&self.weight), vocab, d);
+            self.loss.run(contiguous(hidden, layout)?, &Head::Stored(&self.weight), vocab, d);
         self.gradients.leave(gradients);
         Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
     }
@@ -201,13 +199,14 @@ impl CustomOp1 for FrozenOp {
 struct Loss {
     labels: Box<[u32]>,
     form: LogitForm,
+    products: Products,
     /// Whether the gradient of `hidden` and that of `weight` will be asked for.
     wants: [bool; 2],
 }
 
 impl Loss {
     /// The summed loss and the gradients wanted.
-    fn run(&self, hidden: &[f32], head: Head<'_>, vocab: usize, d: usize) -> (f32, [Option<Vec<f32>>; 2]) {
+    fn run(&self, hidden: &[f32], head: &Head<'_>, vocab: usize, d: usize) -> (f32, [Option<Vec<f32>>; 2]) {
         let mut d_hidden = self.wants[0].then(|| vec![0f32; hidden.len()]);
         let mut d_weight = self.wants[1].then(|| vec![0f32; vocab * d]);
         let tokens = (CHUNK_LOGITS / vocab).clamp(8, 1024);
@@ -229,7 +228,7 @@ impl Loss {
                     MatMut::new(d_weight, vocab, d, d),
                     logits.t(),
                     hidden,
-                    Products::F32,
+                    self.products,
                     Write::Add,
                     Threads::Pool,
                 );
@@ -300,7 +299,7 @@ mod tests {
     ];
 
     fn loss(hidden: &Tensor, weight: &Tensor, labels: &[u32], form: LogitForm) -> Result<Tensor> {
-        linear_cross_entropy(hidden, &Parameter::Tensor(weight.clone()), labels, form)
+        linear_cross_entropy(hidden, &Parameter::Tensor(weight.clone()), labels, form, Products::F32)
     }
 
     #[test]
@@ -330,8 +329,14 @@ mod tests {
         let hidden = Var::from_tensor(&random(&[5, 7], 1)).unwrap();
         let labels = [3, IGNORE_LABEL, 0, 10, 3];
         for form in FORMS {
-            let found =
-                linear_cross_entropy(&hidden, &Parameter::Stored(stored.clone()), &labels, form).unwrap();
+            let found = linear_cross_entropy(
+                &hidden,
+                &Parameter::Stored(stored.clone()),
+                &labels,
+                form,
+                Products::F32,
+            )
+            .unwrap();
             let expected = loss(&hidden, &plain, &labels, form).unwrap();
             assert_close(&found, &expected, 1e-6);
             let (found, expected) = (found.backward().unwrap(), expected.backward().unwrap());

@@ -9,24 +9,27 @@ use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
 /// `x W^T`, plus `bias` where given.
 ///
 /// `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]`; all f32. Returns `[.., out]`. The gradient of a weight that leads to no
-/// variable is not computed, so a frozen layer costs its input gradient alone.
+/// variable is not computed, so a frozen layer costs its input gradient alone. `products` says how factors are rounded, in all
+/// three products.
 ///
 /// # Errors
 /// [`Error::Shape`] naming the argument when shapes disagree.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, products: Products) -> Result<Tensor> {
     let (_, d_in) = weight.dims2()?;
     if x.dims().last() != Some(&d_in) {
         let (actual, expected) = (format!("{:?}", x.dims()), format!("[.., {d_in}]"));
         return Err(Error::Shape { op: "linear", argument: "x", actual, expected });
     }
-    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, LinearOp)?;
+    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, LinearOp { products })?;
     Ok(match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
     })
 }
 
-struct LinearOp;
+struct LinearOp {
+    products: Products,
+}
 
 impl CustomOp2 for LinearOp {
     fn name(&self) -> &'static str {
@@ -49,7 +52,7 @@ impl CustomOp2 for LinearOp {
             MatMut::new(&mut y, rows, d_out, d_out),
             x,
             weight.t(),
-            Products::F32,
+            self.products,
             Write::Overwrite,
             Threads::Pool,
         );
@@ -66,45 +69,41 @@ impl CustomOp2 for LinearOp {
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
-        let dx = x.track_op().then(|| input_gradient(x, weight, &dy)).transpose()?;
-        let dw = weight.track_op().then(|| weight_gradient(x, weight, &dy)).transpose()?;
+        let dx = x.track_op().then(|| input_gradient(x, weight, &dy, self.products)).transpose()?;
+        let dw = weight.track_op().then(|| weight_gradient(x, weight, &dy, self.products)).transpose()?;
         Ok((dx, dw))
     }
 }
 
 /// dX = dY W
-fn input_gradient(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Result<Tensor> {
+fn input_gradient(
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+    products: Products,
+) -> candle_core::Result<Tensor> {
     let (d_out, d_in) = weight.dims2()?;
     let rows = x.elem_count() / d_in;
     let mut dx = vec![0f32; rows * d_in];
     let (weight, dy) = (host_slice(weight)?, host_slice(dy)?);
     let (weight, dy) = (Mat::new(&weight, d_out, d_in, d_in), Mat::new(&dy, rows, d_out, d_out));
-    matmul(
-        MatMut::new(&mut dx, rows, d_in, d_in),
-        dy,
-        weight,
-        Products::F32,
-        Write::Overwrite,
-        Threads::Pool,
-    );
+    matmul(MatMut::new(&mut dx, rows, d_in, d_in), dy, weight, products, Write::Overwrite, Threads::Pool);
     Tensor::from_vec(dx, x.shape(), x.device())
 }
 
 /// dW = dY^T X
-fn weight_gradient(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Result<Tensor> {
+fn weight_gradient(
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+    products: Products,
+) -> candle_core::Result<Tensor> {
     let (d_out, d_in) = weight.dims2()?;
     let rows = x.elem_count() / d_in;
     let mut dw = vec![0f32; d_out * d_in];
     let (x, dy) = (host_slice(x)?, host_slice(dy)?);
     let (x, dy) = (Mat::new(&x, rows, d_in, d_in), Mat::new(&dy, rows, d_out, d_out));
-    matmul(
-        MatMut::new(&mut dw, d_out, d_in, d_in),
-        dy.t(),
-        x,
-        Products::F32,
-        Write::Overwrite,
-        Threads::Pool,
-    );
+    matmul(MatMut::new(&mut dw, d_out, d_in, d_in), dy.t(), x, products, Write::Overwrite, Threads::Pool);
     Tensor::from_vec(dw, weight.shape(), weight.device())
 }
 
@@ -117,19 +116,19 @@ mod tests {
     fn agrees_with_plain_tensors() {
         let (x, w, b) = (random(&[2, 3, 5], 1), random(&[4, 5], 2), random(&[4], 3));
         let expected = x.broadcast_matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
-        assert_close(&linear(&x, &w, Some(&b)).unwrap(), &expected, 1e-5);
+        assert_close(&linear(&x, &w, Some(&b), Products::F32).unwrap(), &expected, 1e-5);
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
         check_gradients(&[random(&[2, 3, 5], 1), random(&[4, 5], 2), random(&[4], 3)], |args| {
-            linear(&args[0], &args[1], Some(&args[2]))
+            linear(&args[0], &args[1], Some(&args[2]), Products::F32)
         });
     }
 
     #[test]
     fn a_wrong_width_is_named() {
-        let error = linear(&random(&[2, 3], 1), &random(&[4, 5], 2), None).unwrap_err();
+        let error = linear(&random(&[2, 3], 1), &random(&[4, 5], 2), None, Products::F32).unwrap_err();
         assert_eq!(error.to_string(), "linear: `x` is [2, 3], expected [.., 5]");
     }
 }

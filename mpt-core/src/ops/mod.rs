@@ -18,6 +18,7 @@ mod scale_gradient;
 mod soft_cap;
 mod stored;
 
+pub use crate::kernels::cpu::gemm::Products;
 pub use activation::activation;
 pub use attention::{Scores, attention};
 pub use clip::clip;

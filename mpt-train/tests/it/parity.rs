@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use mpt_core::{AttnMask, Params, Weights};
-use mpt_train::{OptimizerConfig, StepConfig, TokenRows, Trainer};
+use mpt_train::{OptimizerConfig, Precision, StepConfig, TokenRows, Trainer};
 
 /// What the steps found: losses, gradient norms and final logits against the reference, within tolerances that allow for
 /// six steps of f32 sums in another order.
@@ -57,6 +57,7 @@ fn trainer(model: &Path, optimizer: &OptimizerConfig) -> Trainer {
         microbatch_size: Some(1),
         clip_norm: 1.0,
         seed: 0,
+        precision: Precision::F32,
         activation_checkpointing: true,
         eval_every: 0,
         eval_samples: None,

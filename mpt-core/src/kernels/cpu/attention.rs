@@ -49,6 +49,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) cap: Option<f32>,
     /// One slope per head; all zero without ALiBi.
     pub(crate) slopes: &'a [f32],
+    /// How factors of matrix products are rounded.
+    pub(crate) products: Products,
     /// Position of the first query of each batch row among its keys.
     pub(crate) start: &'a [usize],
     /// First key each query sees, `[b, s]`; without it every query sees from key 0.
@@ -113,7 +115,7 @@ fn forward_block(
             MatMut::new(&mut scores, m, t, t),
             queries,
             keys_of_head.t(),
-            Products::F32,
+            shape.products,
             Write::Overwrite,
             Threads::Caller,
         );
@@ -127,7 +129,7 @@ fn forward_block(
         }
         let values = v.matrix(batch, keys.clone(), kv_head, e);
         let out = MatMut::new(&mut out[head * e..], m, e, h * e);
-        matmul(out, Mat::new(&scores, m, t, t), values, Products::F32, Write::Overwrite, Threads::Caller);
+        matmul(out, Mat::new(&scores, m, t, t), values, shape.products, Write::Overwrite, Threads::Caller);
     }
 }
 
@@ -186,7 +188,7 @@ fn backward_head(
             MatMut::new(probs, m, t, t),
             queries,
             keys_of_head.t(),
-            Products::F32,
+            shape.products,
             Write::Overwrite,
             Threads::Caller,
         );
@@ -194,7 +196,7 @@ fn backward_head(
             MatMut::new(d_scores, m, t, t),
             d_rows,
             values.t(),
-            Products::F32,
+            shape.products,
             Write::Overwrite,
             Threads::Caller,
         );
@@ -218,12 +220,12 @@ fn backward_head(
         let (probs, d_scores) = (Mat::new(probs, m, t, t), Mat::new(d_scores, m, t, t));
         let range = keys.start * e..keys.end * e;
         let dq = MatMut::new(&mut dq[rows.start * e..rows.end * e], m, e, e);
-        matmul(dq, d_scores, keys_of_head, Products::F32, Write::Overwrite, Threads::Caller);
+        matmul(dq, d_scores, keys_of_head, shape.products, Write::Overwrite, Threads::Caller);
         matmul(
             MatMut::new(&mut dk[range.clone()], t, e, e),
             d_scores.t(),
             queries,
-            Products::F32,
+            shape.products,
             Write::Add,
             Threads::Caller,
         );
@@ -231,7 +233,7 @@ fn backward_head(
             MatMut::new(&mut dv[range], t, e, e),
             probs.t(),
             d_rows,
-            Products::F32,
+            shape.products,
             Write::Add,
             Threads::Caller,
         );
