@@ -16,6 +16,7 @@
 mod bias;
 mod cache;
 mod config;
+mod drawn;
 mod error;
 mod init;
 mod kernels;
@@ -37,6 +38,7 @@ pub use config::{
     Activation, AttnConfig, Dropout, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
     PRESETS, RopeConfig, RopeScaling,
 };
+pub use drawn::Drawn;
 pub use error::{Error, Result};
 pub use lora::{Adapted, Adapter, Lora, LoraConfig};
 pub use model::{Attention, Block, CausalLm, Ffn};

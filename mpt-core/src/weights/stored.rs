@@ -123,6 +123,11 @@ impl StoredTensor {
         (self.order == Order::Panels).then(|| Panels { bytes: &self.bytes, format: self.format, n, k })
     }
 
+    /// The same values in memory of their own.
+    pub(crate) fn copied(&self) -> Self {
+        Self { bytes: Bytes::Owned((*self.bytes).into()), format: self.format, shape: self.shape.clone() }
+    }
+
     /// How the values lie.
     pub fn format(&self) -> Format {
         self.format

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
+use super::pool;
 
 /// Elements of a block: these and a few times as many fit the first cache.
 const BLOCK: usize = 1 << 10;
@@ -17,10 +17,12 @@ const BLOCKS: usize = 1 << 3;
 pub(crate) fn map_blocks(source: &[f32], work: impl Fn(Range<usize>, &mut [f32]) + Sync) -> Vec<f32> {
     let len = source.len();
     let mut values = Vec::with_capacity(len);
-    let blocks = values.spare_capacity_mut()[..len].par_chunks_mut(BLOCK).with_min_len(BLOCKS);
-    blocks.zip(source.par_chunks(BLOCK)).enumerate().for_each(|(number, (block, source))| {
-        let block = block.write_copy_of_slice(source);
-        work(number * BLOCK..number * BLOCK + block.len(), block);
+    pool::run_chunks(&mut values.spare_capacity_mut()[..len], BLOCKS * BLOCK, |task, part| {
+        for (number, block) in part.chunks_mut(BLOCK).enumerate() {
+            let from = (task * BLOCKS + number) * BLOCK;
+            let range = from..from + block.len();
+            work(range.clone(), block.write_copy_of_slice(&source[range]));
+        }
     });
     #[expect(unsafe_code, reason = "zeroing a vector that is written whole costs a pass over memory")]
     // SAFETY: the capacity is at least `len`, and the blocks, which cover `0..len`, were written above.

@@ -16,7 +16,7 @@ const DENSITY_AT_0: f32 = 0.398_942_3;
 /// Minimax fit of `(z + 3) M(z)` on `[0, 13.2]` in powers of `t`, lowest first; relative error 1.7e-8.
 const RATIO: [f32; 10] = [
     0.729_083_7,
-    -0.509_332_12,
+    -0.509_332_1,
     0.230_017_9,
     -0.047_258_77,
     -0.010_464_899,
