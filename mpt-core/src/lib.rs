@@ -16,7 +16,6 @@
 mod bias;
 mod cache;
 mod config;
-mod drawn;
 mod error;
 mod init;
 mod kernels;
@@ -38,7 +37,6 @@ pub use config::{
     Activation, AttnConfig, Dropout, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
     PRESETS, RopeConfig, RopeScaling,
 };
-pub use drawn::Drawn;
 pub use error::{Error, Result};
 pub use lora::{Adapted, Adapter, Lora, LoraConfig};
 pub use model::{Attention, Block, CausalLm, Ffn};
@@ -48,7 +46,7 @@ pub use params::Params;
 pub use source::{ParamBuilder, Parameter, ParameterSource};
 pub use threads::set_threads;
 pub use weights::{
-    ConvertOptions, Converted, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes,
+    ConvertOptions, Converted, Drawn, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes,
     SafetensorsWriter, StoredTensor, TensorInfo, Weights, Written, config_json, write_drawn, write_gguf,
     write_hf, write_safetensors,
 };

@@ -20,7 +20,7 @@ fn json(args: &[&str]) -> serde_json::Value {
 fn infer_says_what_the_contract_names() {
     let infer =
         ["infer", "--config", "config.json", "--prompt", "8", "--gen", "3", "--batch", "2", "--reps", "2"];
-    for dtype in ["f32", "bf16"] {
+    for dtype in ["bf16", "q4_k"] {
         let found = json(&[&infer[..], &["--dtype", dtype]].concat());
         for key in ["prefill_tokens_per_s", "decode_tokens_per_s", "load_seconds", "peak_rss_bytes"] {
             assert!(found[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {found}");

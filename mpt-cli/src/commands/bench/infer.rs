@@ -112,7 +112,7 @@ fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
         }
         (None, Some(path)) => {
             let config = MptConfig::from_file(path)?;
-            let drawn = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype.format()?)?;
+            let drawn = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype.format());
             built(&config, &drawn, named(path))
         }
         (None, None) => unreachable!("a model or a config is required"),
