@@ -46,7 +46,7 @@ pub use params::Params;
 pub use source::{ParamBuilder, Parameter, ParameterSource, WithProducts};
 pub use threads::set_threads;
 pub use weights::{
-    ConvertOptions, Converted, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes,
+    ConvertOptions, Converted, Drawn, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes,
     SafetensorsWriter, StoredTensor, TensorInfo, Weights, Written, config_json, write_drawn, write_gguf,
     write_hf, write_safetensors,
 };

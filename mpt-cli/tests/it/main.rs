@@ -1,5 +1,6 @@
 //! Tests of the `mpt` binary: what it prints, where, and the code it ends with. A file per command.
 
+mod bench;
 mod contract;
 mod formats;
 mod job;

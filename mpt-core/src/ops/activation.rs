@@ -1,15 +1,12 @@
 //! The activation of the feed-forward layer.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::host::{contiguous, host_slice};
 use crate::config::Activation;
 use crate::error::Result;
 use crate::kernels::cpu::activation as kernel;
-
-/// Elements of one task.
-const CHUNK: usize = 1 << 13;
+use crate::kernels::cpu::blocks::map_blocks;
 
 /// `activation` of every element. `x` f32 of any shape.
 ///
@@ -30,19 +27,15 @@ impl CustomOp1 for ActivationOp {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = contiguous(x, layout)?;
-        let mut y = vec![0f32; x.len()];
-        let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
-        chunks.for_each(|(y, x)| kernel::forward(self.activation, x, y));
+        let y = map_blocks(x, |_, y| kernel::forward(self.activation, y));
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
-        let mut dx = vec![0f32; x.elem_count()];
         let (x_data, dy) = (host_slice(x)?, host_slice(&dy)?);
-        dx.par_chunks_mut(CHUNK)
-            .zip(x_data.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
-            .for_each(|(dx, (x, dy))| kernel::backward(self.activation, x, dy, dx));
+        let dy: &[f32] = &dy;
+        let dx = map_blocks(&x_data, |range, dx| kernel::backward(self.activation, &dy[range], dx));
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }

@@ -5,6 +5,7 @@
 //! allocated beyond the size of the file and a constant.
 
 mod convert;
+mod drawn;
 mod format;
 mod forms;
 mod gguf;
@@ -21,6 +22,7 @@ mod write;
 pub use convert::{
     ConvertOptions, Converted, OnBytes, Written, config_json, write_drawn, write_gguf, write_hf,
 };
+pub use drawn::Drawn;
 pub use format::Format;
 pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};
 pub(crate) use limits::quoted;

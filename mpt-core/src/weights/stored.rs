@@ -111,16 +111,40 @@ impl StoredTensor {
             let rows = &self.bytes[index * panel_bytes..((index + 1) * panel_bytes).min(self.bytes.len())];
             quant::pack_panel(self.format, rows, row_bytes, panel);
         });
-        let panels = panels
-            .make_read_only()
-            .map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
-        Ok(Self { bytes: Bytes::Mapped(Arc::new(panels), 0..len), order: Order::Panels, ..self })
+        self.holding(panels, Order::Panels)
     }
 
     /// The panels of a matrix that lies in them.
     pub(crate) fn panels(&self) -> Option<Panels<'_>> {
         let (n, k) = (self.num_rows(), self.row_len());
         (self.order == Order::Panels).then(|| Panels { bytes: &self.bytes, format: self.format, n, k })
+    }
+
+    /// The same values in memory of their own.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when there is no room.
+    pub(crate) fn copied(&self) -> Result<Self> {
+        const PART: usize = 1 << 20;
+        let len = self.bytes.len();
+        if len == 0 {
+            return Ok(self.clone());
+        }
+        let mut copy = room(len)?;
+        pool::run_chunks(&mut copy, PART, |index, part| {
+            part.copy_from_slice(&self.bytes[index * PART..index * PART + part.len()]);
+        });
+        self.holding(copy, self.order)
+    }
+
+    /// This tensor with other memory, which is read from now on.
+    fn holding(&self, memory: MmapMut, order: Order) -> Result<Self> {
+        let len = memory.len();
+        let memory = memory
+            .make_read_only()
+            .map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
+        let bytes = Bytes::Mapped(Arc::new(memory), 0..len);
+        Ok(Self { bytes, format: self.format, shape: self.shape.clone(), order })
     }
 
     /// How the values lie.

@@ -1,34 +1,48 @@
-//! Activations of the feed-forward layer, and their derivatives.
+//! Activations of the feed-forward layer, and their derivatives, in place.
+//!
+//! In place, because the arithmetic of an element is long: the processor sees few loads ahead, so that values should lie
+//! in its first cache. The caller copies a block there, which is short work, and hands it over.
+//!
+//! Errors against exact arithmetic, in units in the last place: GELU 5, its derivative 5 of the larger of its two terms;
+//! what is below 1e-37 may be 0. At the infinities the results are the limits; the tanh and sigmoid forms stay within
+//! 1e-34 of theirs at the left end. NaN stays NaN.
 
 use super::dispatch::for_each_level;
-use super::math::{exp, normal_cdf, normal_pdf};
+use super::math::exp;
+use super::normal;
 use crate::config::Activation;
 
-/// `y = act(x)`.
-pub(crate) fn forward(activation: Activation, x: &[f32], y: &mut [f32]) {
+/// Replaces every `x` of `values` by `act(x)`.
+pub(crate) fn forward(activation: Activation, values: &mut [f32]) {
     match activation {
-        Activation::Gelu => gelu(x, y),
-        Activation::GeluTanh => gelu_tanh(x, y),
-        Activation::QuickGelu => silu(1.702, x, y),
-        Activation::Silu => silu(1.0, x, y),
-        Activation::Relu => relu(x, y),
+        Activation::Gelu => gelu(values),
+        Activation::GeluTanh => gelu_tanh(values),
+        Activation::QuickGelu => silu(1.702, values),
+        Activation::Silu => silu(1.0, values),
+        Activation::Relu => relu(values),
     }
 }
 
-/// `dx = dy * act'(x)`.
-pub(crate) fn backward(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+/// Replaces every `x` of `values` by `dy * act'(x)`.
+pub(crate) fn backward(activation: Activation, dy: &[f32], values: &mut [f32]) {
     match activation {
-        Activation::Gelu => gelu_backward(x, dy, dx),
-        Activation::GeluTanh => gelu_tanh_backward(x, dy, dx),
-        Activation::QuickGelu => silu_backward(1.702, x, dy, dx),
-        Activation::Silu => silu_backward(1.0, x, dy, dx),
-        Activation::Relu => relu_backward(x, dy, dx),
+        Activation::Gelu => gelu_slope(values),
+        Activation::GeluTanh => gelu_tanh_slope(values),
+        Activation::QuickGelu => silu_slope(1.702, values),
+        Activation::Silu => silu_slope(1.0, values),
+        Activation::Relu => relu_slope(values),
     }
+    multiply(values, dy);
 }
 
 /// sqrt(2 / pi)
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
+
+/// Where the sigmoid forms are flat to the last bit: products with an infinity would be NaN beyond.
+const FLAT: f32 = 90.0;
+/// The same for the tanh form, which has a cube in its exponent.
+const TANH_FLAT: f32 = 10.0;
 
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
@@ -40,59 +54,155 @@ pub(crate) fn tanh(x: f32) -> f32 {
     2.0 * sigmoid(2.0 * x) - 1.0
 }
 
+#[inline(always)]
+fn no_less_than(least: f32, x: f32) -> f32 {
+    if x < least { least } else { x }
+}
+
 for_each_level! {
     /// `x * Phi(x)`
-    fn gelu(x: &[f32], y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = x * normal_cdf(x);
+    fn gelu(values: &mut [f32]) {
+        for x in values {
+            *x = normal::gelu(*x);
         }
     }
 
     /// `Phi(x) + x * phi(x)`
-    fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-            *dx = dy * (normal_cdf(x) + x * normal_pdf(x));
+    fn gelu_slope(values: &mut [f32]) {
+        for x in values {
+            *x = normal::gelu_slope(*x);
         }
     }
 
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, which is `x * sigmoid` of twice the inner term.
-    fn gelu_tanh(x: &[f32], y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = x * sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+    fn gelu_tanh(values: &mut [f32]) {
+        for value in values {
+            let x = no_less_than(-TANH_FLAT, *value);
+            *value = x * sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
         }
     }
 
-    fn gelu_tanh_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+    fn gelu_tanh_slope(values: &mut [f32]) {
+        for value in values {
+            let x = value.clamp(-TANH_FLAT, TANH_FLAT);
             let s = sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
             let inner = 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
-            *dx = dy * (s + x * s * (1.0 - s) * inner);
+            *value = s + x * s * (1.0 - s) * inner;
         }
     }
 
     /// `x * sigmoid(beta x)`
-    fn silu(beta: f32, x: &[f32], y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = x * sigmoid(beta * x);
+    fn silu(beta: f32, values: &mut [f32]) {
+        for value in values {
+            let x = no_less_than(-FLAT, *value);
+            *value = x * sigmoid(beta * x);
         }
     }
 
-    fn silu_backward(beta: f32, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+    fn silu_slope(beta: f32, values: &mut [f32]) {
+        for value in values {
+            let x = value.clamp(-FLAT, FLAT);
             let s = sigmoid(beta * x);
-            *dx = dy * (s + beta * x * s * (1.0 - s));
+            *value = s + beta * x * s * (1.0 - s);
         }
     }
 
-    fn relu(x: &[f32], y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = x.max(0.0);
+    fn relu(values: &mut [f32]) {
+        for x in values {
+            *x = no_less_than(0.0, *x);
         }
     }
 
-    fn relu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-            *dx = if x > 0.0 { dy } else { 0.0 };
+    /// 1 at NaN, which the forward pass has let through already.
+    fn relu_slope(values: &mut [f32]) {
+        for x in values {
+            *x = if *x <= 0.0 { 0.0 } else { 1.0 };
+        }
+    }
+
+    /// A loop of its own: short enough that the loads of `by` run ahead.
+    fn multiply(values: &mut [f32], by: &[f32]) {
+        for (value, by) in values.iter_mut().zip(by) {
+            *value *= by;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: [Activation; 5] =
+        [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Relu, Activation::Silu];
+
+    /// Value and derivative in f64.
+    fn exact(activation: Activation, x: f64) -> (f64, f64) {
+        let silu = |beta: f64, x: f64| {
+            let s = 1.0 / (1.0 + (-beta * x).exp());
+            (x * s, s + beta * x * s * (1.0 - s))
+        };
+        match activation {
+            Activation::Gelu => {
+                let (tail, density) = (normal::exact::tail(-x), normal::exact::density(x));
+                (x * tail, tail + x * density)
+            }
+            Activation::GeluTanh => {
+                let scale = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+                let s = 1.0 / (1.0 + (-scale * (x + 0.044715 * x.powi(3))).exp());
+                (x * s, s + x * s * (1.0 - s) * scale * (1.0 + 3.0 * 0.044715 * x * x))
+            }
+            Activation::QuickGelu => silu(1.702, x),
+            Activation::Silu => silu(1.0, x),
+            Activation::Relu => (x.max(0.0), f64::from(u8::from(x > 0.0))),
+        }
+    }
+
+    proptest! {
+        /// Any length, with values far into both tails.
+        #[test]
+        fn agree_with_f64(values in proptest::collection::vec(-30f32..30.0, 1..100)) {
+            for activation in ALL {
+                let (mut y, mut dx) = (values.clone(), values.clone());
+                forward(activation, &mut y);
+                backward(activation, &vec![1.0; values.len()], &mut dx);
+                for ((&x, y), dx) in values.iter().zip(y).zip(dx) {
+                    let (value, slope) = exact(activation, x.into());
+                    let close = |found: f32, exact: f64| {
+                        (f64::from(found) - exact).abs() <= 2e-6 * exact.abs().max(0.1)
+                    };
+                    prop_assert!(close(y, value), "{activation:?}({x}) = {y}, expected {value}");
+                    prop_assert!(close(dx, slope), "{activation:?}'({x}) = {dx}, expected {slope}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_values_give_the_limits() {
+        let tiny = f32::from_bits(1);
+        let left = [f32::NEG_INFINITY, f32::MIN, -1e38, -1e4];
+        let right = [1e4, 1e38, f32::MAX, f32::INFINITY];
+        for activation in ALL {
+            let value = |x: f32| {
+                let (mut y, mut dx) = ([x], [x]);
+                forward(activation, &mut y);
+                backward(activation, &[1.0], &mut dx);
+                (y[0], dx[0])
+            };
+            for x in left {
+                let (y, dx) = value(x);
+                assert!(y.abs() < 1e-34 && dx.abs() < 1e-34, "{activation:?} at {x}: {y}, {dx}");
+            }
+            for x in right {
+                assert_eq!(value(x), (x, 1.0), "{activation:?}");
+            }
+            for x in [0.0, -0.0, tiny, -tiny, f32::MIN_POSITIVE / 2.0] {
+                let (y, dx) = value(x);
+                assert!(y.abs() <= x.abs() && dx.is_finite(), "{activation:?} at {x}: {y}, {dx}");
+            }
+            let (y, dx) = value(f32::NAN);
+            assert!(y.is_nan() && (dx.is_nan() || activation == Activation::Relu), "{activation:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Elementary functions and sums that vectorize: `exp`, `erfc`-based normal distribution, lane-wise reductions.
+//! Elementary functions and sums that vectorize: `exp`, lane-wise reductions.
 
 use super::dispatch::for_each_level;
 
@@ -8,57 +8,22 @@ const LANES: usize = 16;
 /// e^x, within 2 units in the last place for x in `[-87, 88]`; below that range e^-87, above it e^88.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
+    exp_of_sum(x.clamp(-87.0, 88.0), -0.0) // adding -0 is free
+}
+
+/// e^(x + rest) for `x` in `[-87.3, 88]` and a `rest` below 1/16 that `x` has no bits left for.
+#[inline(always)]
+pub(crate) fn exp_of_sum(x: f32, rest: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer in the low bits
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 88.0);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
-    let r = x - n * LN2_HIGH - n * LN2_LOW; // |r| <= ln 2 / 2
+    let r = x - n * LN2_HIGH - n * LN2_LOW + rest; // |r| <= ln 2 / 2 + |rest|
     let tail = 1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0));
     let poly = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * tail))));
     let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     poly * f32::from_bits(exponent << 23)
-}
-
-/// The complementary error function of |x|, relative error below 2e-7.
-///
-/// Source: Press et al., Numerical Recipes, section 6.2, the Chebyshev fit of erfc.
-#[inline(always)]
-fn erfc_abs(x: f32) -> f32 {
-    const FIT: [f32; 10] = [
-        -1.265_512_2,
-        1.000_023_7,
-        0.374_091_96,
-        0.096_784_18,
-        -0.186_288_06,
-        0.278_868_08,
-        -1.135_204,
-        1.488_515_9,
-        -0.822_152_23,
-        0.170_872_77,
-    ];
-    let z = x.abs();
-    let t = 1.0 / (1.0 + 0.5 * z);
-    let mut poly = FIT[9];
-    for coefficient in FIT[..9].iter().rev() {
-        poly = *coefficient + t * poly;
-    }
-    t * exp(poly - z * z)
-}
-
-/// The cumulative distribution function of the standard normal distribution.
-#[inline(always)]
-pub(crate) fn normal_cdf(x: f32) -> f32 {
-    let tail = 0.5 * erfc_abs(x * std::f32::consts::FRAC_1_SQRT_2);
-    if x < 0.0 { tail } else { 1.0 - tail }
-}
-
-/// The density of the standard normal distribution.
-#[inline(always)]
-pub(crate) fn normal_pdf(x: f32) -> f32 {
-    const INV_SQRT_TAU: f32 = 0.398_942_3;
-    INV_SQRT_TAU * exp(-0.5 * x * x)
 }
 
 /// The sum of `map` over the pairs of `a` and `b`, in a fixed order.
@@ -142,17 +107,6 @@ mod tests {
             let exact = f64::from(x).exp();
             let error = (f64::from(exp(x)) - exact).abs() / exact;
             assert!(error < 2.4e-7, "exp({x}) is off by {error:e}");
-        }
-    }
-
-    #[test]
-    fn normal_cdf_matches_tables() {
-        for (x, expected) in [(0.0, 0.5), (1.0, 0.841_344_7), (-1.0, 0.158_655_25), (-4.0, 3.167_124e-5)] {
-            let found = normal_cdf(x);
-            assert!(
-                (found - expected).abs() <= 4e-7 * expected.max(1e-2),
-                "Phi({x}) = {found}, expected {expected}"
-            );
         }
     }
 

@@ -4,12 +4,14 @@ pub(crate) mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub(crate) mod attention;
+pub(crate) mod blocks;
 pub(crate) mod cross_entropy;
 pub(crate) mod dispatch;
 pub(crate) mod gemm;
 pub(crate) mod math;
 pub(crate) mod narrow;
 pub(crate) mod norm;
+mod normal;
 pub(crate) mod optim;
 pub(crate) mod pool;
 pub(crate) mod quant;

@@ -1,0 +1,222 @@
+//! `mpt bench infer`: reading a prompt, and generating after it a token at a time.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::{DType, Device};
+use mpt_core::{
+    AttnMask, CausalLm, Drawn, KvCache, Lora, MptConfig, Parameter, ParameterSource, Result as CoreResult,
+};
+use serde_json::json;
+
+use super::rates::{Measured, Subject, median, table};
+use crate::exit::CliError;
+use crate::machine;
+use crate::model::{Dtype, ModelArgs};
+use crate::settings::Context;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Model folder, GGUF file, or run folder of `mpt train`
+    #[arg(long, value_name = "PATH", required_unless_present = "config")]
+    model: Option<PathBuf>,
+    /// A config.json, used with random weights
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    config: Option<PathBuf>,
+    /// Form of the weights
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    dtype: Dtype,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    prompt: u32,
+    /// Tokens generated
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    r#gen: u32,
+    /// Sequences at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1 << 10))]
+    batch: u32,
+    /// Repetitions, after a short one that is not timed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    reps: u32,
+}
+
+/// Tokens of a prompt that go through the model at once, as in generation.
+const PREFILL_TOKENS: usize = 512;
+
+pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
+    let began = Instant::now();
+    let loaded = load(args, ctx)?;
+    let load_seconds = began.elapsed().as_secs_f64();
+    let (prompt, new, batch) = (args.prompt as usize, args.r#gen as usize, args.batch as usize);
+    repetition(&loaded.lm, batch, prompt.min(32), 1)?;
+    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    for _ in 0..args.reps {
+        let [prefill_seconds, decode_seconds] = repetition(&loaded.lm, batch, prompt, new)?;
+        prefill.push((batch * prompt) as f64 / prefill_seconds);
+        decode.push((batch * new) as f64 / decode_seconds);
+    }
+    let peak_rss_bytes = machine::peak_rss_bytes(); // before the machine itself is measured
+    let Loaded { lm, subject, decode_bytes } = loaded;
+    let config = lm.config().clone();
+    drop(lm);
+    let (peak, bandwidth) = (machine::peak_flops()?, machine::read_bytes_per_s());
+    let step_bytes = decode_bytes + KvCache::bytes(&config, batch, prompt + new / 2, DType::F32);
+    let decode_share = median(&decode) / batch as f64 * step_bytes as f64 / bandwidth;
+    let prefill_share = median(&prefill) * prefill_flops(&config, prompt) / peak;
+    let test = |name: &str, tokens: usize| match batch {
+        1 => format!("{name}{tokens}"),
+        _ => format!("{name}{tokens} x {batch}"),
+    };
+    let of = machine::shown_flops(peak);
+    let rows = [
+        Measured { test: test("pp", prompt), rates: prefill.clone(), share: prefill_share, of },
+        Measured {
+            test: test("tg", new),
+            rates: decode.clone(),
+            share: decode_share,
+            of: format!("{:.1} GB/s, reading", bandwidth / 1e9),
+        },
+    ];
+    for line in table(&subject, &rows) {
+        ctx.out.text(line)?;
+    }
+    let reps: Vec<_> = prefill
+        .iter()
+        .zip(&decode)
+        .map(|(p, d)| json!({ "prefill_tokens_per_s": p, "decode_tokens_per_s": d }))
+        .collect();
+    ctx.out.document(&json!({
+        "prefill_tokens_per_s": median(&prefill), "decode_tokens_per_s": median(&decode), "load_seconds": load_seconds,
+        "peak_rss_bytes": peak_rss_bytes, "reps": reps, "weight_bytes": subject.bytes,
+        "prefill_flops_utilisation": prefill_share, "decode_bandwidth_utilisation": decode_share,
+        "machine_flops_per_s": peak, "machine_read_bytes_per_s": bandwidth,
+    }))
+}
+
+/// A model to measure.
+struct Loaded {
+    lm: CausalLm,
+    subject: Subject,
+    /// Bytes of weights that one step of decoding reads.
+    decode_bytes: u64,
+}
+
+fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
+    let dtype = args.dtype;
+    ctx.device()?;
+    match (&args.model, &args.config) {
+        (Some(model), _) => {
+            let weights = ModelArgs { model: model.clone(), dtype }.weights()?;
+            built(weights.config(), &weights, named(model))
+        }
+        (None, Some(path)) => {
+            let config = MptConfig::from_file(path)?;
+            let drawn = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype.format());
+            built(&config, &drawn, named(path))
+        }
+        (None, None) => unreachable!("a model or a config is required"),
+    }
+}
+
+fn built(config: &MptConfig, source: &dyn ParameterSource, name: String) -> Result<Loaded, CliError> {
+    let is_head = config.tie_word_embeddings;
+    let (bytes, tables, form) = Default::default();
+    let counted = Counted { source, is_head, bytes, tables, form };
+    let lm = CausalLm::new(config, &counted)?;
+    let (bytes, tables) = (counted.bytes.get(), counted.tables.get());
+    let form = counted.form.take();
+    let subject = Subject { name: format!("{name} {form}"), bytes, parameters: config.num_parameters() };
+    Ok(Loaded { lm, subject, decode_bytes: bytes - tables })
+}
+
+/// A source that counts what it gives.
+struct Counted<'a> {
+    source: &'a dyn ParameterSource,
+    /// Whether the embedding is the head too.
+    is_head: bool,
+    bytes: Cell<u64>,
+    /// Bytes of tables of which a step reads single rows.
+    tables: Cell<u64>,
+    /// The form of the last matrix.
+    form: Cell<String>,
+}
+
+impl ParameterSource for Counted<'_> {
+    fn get(&self, name: &str, shape: &[usize]) -> CoreResult<Parameter> {
+        let parameter = self.source.get(name, shape)?;
+        let bytes = match &parameter {
+            Parameter::Tensor(tensor) => 4 * tensor.elem_count() as u64,
+            Parameter::Stored(stored) => stored.num_bytes() as u64,
+        };
+        self.bytes.set(self.bytes.get() + bytes);
+        if let (Parameter::Stored(stored), [_, _]) = (&parameter, shape) {
+            self.form.set(stored.format().to_string());
+        }
+        let is_table = match name {
+            "transformer.wte.weight" => !self.is_head, // the head is read whole
+            "transformer.wpe.weight" => true,
+            _ => false,
+        };
+        if is_table {
+            self.tables.set(self.tables.get() + bytes);
+        }
+        Ok(parameter)
+    }
+
+    fn lora(&self, layer: &str) -> Option<Lora> {
+        self.source.lora(layer)
+    }
+}
+
+/// The name of a model's folder or file; of a `config.json`, that of its folder.
+pub(super) fn named(path: &Path) -> String {
+    let folder = path.parent().and_then(Path::file_name);
+    let name = if path.ends_with("config.json") { folder } else { path.file_stem() };
+    name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Seconds of reading a prompt of `prompt` tokens a row, and of `new` steps after it.
+fn repetition(lm: &CausalLm, batch: usize, prompt: usize, new: usize) -> Result<[f64; 2], CliError> {
+    let id = |row: usize, at: usize| ((at + 1000 * row) * 7919 % lm.config().vocab_size) as u32;
+    let rows: Vec<Vec<u32>> = (0..batch).map(|row| (0..prompt).map(|at| id(row, at)).collect()).collect();
+    let mut cache = KvCache::new(lm.config(), batch, prompt + new, DType::F32, &Device::Cpu)?;
+    let began = Instant::now();
+    let mut next = Vec::new();
+    for from in (0..prompt).step_by(PREFILL_TOKENS) {
+        let piece: Vec<&[u32]> =
+            rows.iter().map(|row| &row[from..prompt.min(from + PREFILL_TOKENS)]).collect();
+        next = likeliest(lm, &piece, &mut cache)?;
+    }
+    let prefill_seconds = began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    for _ in 0..new {
+        let step: Vec<&[u32]> = next.chunks(1).collect();
+        next = likeliest(lm, &step, &mut cache)?;
+    }
+    Ok([prefill_seconds, began.elapsed().as_secs_f64()])
+}
+
+/// Runs new tokens of all rows and gives the likeliest next id of each.
+fn likeliest(lm: &CausalLm, rows: &[&[u32]], cache: &mut KvCache) -> Result<Vec<u32>, CliError> {
+    let seq = rows[0].len();
+    let hidden = lm.hidden(rows, &AttnMask::causal(rows.len(), seq), Some(cache))?;
+    let logits = lm.logits(&hidden.narrow(1, seq - 1, 1)?.contiguous()?)?.flatten_all()?.to_vec1::<f32>()?;
+    let best = |row: &[f32]| {
+        let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        best.map_or(0, |(id, _)| id as u32)
+    };
+    Ok(logits.chunks(lm.config().vocab_size).map(best).collect())
+}
+
+/// Operations of reading one token of a prompt of `prompt`: two a weight of the blocks, and scores and values over half
+/// the prompt, which is what a causal mask leaves. The head is computed for the last token only.
+fn prefill_flops(config: &MptConfig, prompt: usize) -> f64 {
+    let embeddings = config
+        .parameter_shapes()
+        .into_iter()
+        .filter(|(name, shape)| shape.len() > 1 && !name.starts_with("transformer.blocks."));
+    let outside: usize = embeddings.map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let attention = 2 * 2 * config.n_layers * config.q_width() * prompt / 2;
+    2.0 * (config.num_parameters() - outside as u64) as f64 + attention as f64
+}
