@@ -9,19 +9,25 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Shape;
 use super::blocks::soft_cap;
 use super::cached::{Cached, Vectors};
 use crate::kernels::cpu::dispatch::for_each_level;
-use crate::kernels::cpu::math::{dot, exp, exp_shifted, max};
+use crate::kernels::cpu::math::{exp, exp_shifted, max};
+use crate::kernels::cpu::pool;
+use crate::kernels::cpu::scratch::Scratch;
 
 /// Keys of a task, at most: the grain of work, a few hundred KiB.
 const SPAN: usize = 512;
 
 /// Keys that are widened at once: 16 KiB of f32 at a `head_dim` of 128, which the first-level cache holds.
 const TILE: usize = 32;
+
+/// Sums of a product of two vectors that run side by side; their order is part of the result.
+const LANES: usize = 16;
+
+/// Queries whose parts are put together in one task.
+const TASK_QUERIES: usize = 64;
 
 /// One span of the keys of one row and key/value head.
 struct Task {
@@ -41,22 +47,20 @@ pub(crate) fn decode(shape: &Shape<'_>, q: &[f32], [k, v]: [Cached<'_>; 2], out:
     let group = h / shape.kv_n_heads;
     let tasks = tasks(shape);
     let task_len = seq * group * part_len(e);
-    let mut parts = vec![0f32; tasks.len() * task_len];
-    parts.par_chunks_exact_mut(task_len).zip(&tasks).for_each_init(
-        || Scratch::new(seq * group, e),
-        |scratch, (parts, task)| {
-            let vectors = [k, v].map(|cached| cached.of_head(task.batch, task.kv_head, task.keys.clone(), e));
-            run(shape, task, q, vectors, scratch, parts);
-        },
-    );
+    let mut parts = Scratch::take(tasks.len() * task_len, 0f32);
+    pool::run_chunks(&mut parts, task_len, |index, parts| {
+        let task = &tasks[index];
+        let vectors = [k, v].map(|cached| cached.of_head(task.batch, task.kv_head, task.keys.clone(), e));
+        run(shape, task, q, vectors, parts);
+    });
     let spans = Spans::new(&tasks, shape);
-    out.par_chunks_exact_mut(e).with_min_len(64).enumerate().for_each(|(query, out)| {
-        let (row, head) = (query / h, query % h);
-        let index = (row % seq) * group + head % group; // among the queries of a task
-        let tasks = spans.of(row / seq, head / group);
-        let parts = &parts[tasks.start * task_len..tasks.end * task_len];
-        let of_query = |task| &parts[task * task_len + index * part_len(e)..][..part_len(e)];
-        combine((0..tasks.len()).map(of_query), out);
+    pool::run_chunks(out, TASK_QUERIES * e, |chunk, out| {
+        for (query, out) in (chunk * TASK_QUERIES..).zip(out.chunks_exact_mut(e)) {
+            let (row, head) = (query / h, query % h);
+            let index = (row % seq) * group + head % group; // among the queries of a task
+            let of_query = |task| &parts[task * task_len + index * part_len(e)..][..part_len(e)];
+            combine(spans.of(row / seq, head / group).map(of_query), out);
+        }
     });
 }
 
@@ -101,53 +105,25 @@ impl Spans {
     }
 }
 
-/// Room for one task at a time.
-struct Scratch {
-    wide: Vec<f32>,
-    /// `[queries, SPAN]`
-    scores: Vec<f32>,
-}
-
-impl Scratch {
-    fn new(queries: usize, e: usize) -> Self {
-        Self { wide: vec![0f32; TILE * e], scores: vec![0f32; queries * SPAN] }
-    }
-}
-
-/// The parts `[s, h / g, part]` of one task.
-fn run(
-    shape: &Shape<'_>,
-    task: &Task,
-    q: &[f32],
-    [k, v]: [Vectors<'_>; 2],
-    scratch: &mut Scratch,
-    parts: &mut [f32],
-) {
-    let (h, e, seq) = (shape.n_heads, shape.head_dim, shape.seq);
-    let group = h / shape.kv_n_heads;
-    let Scratch { wide, scores } = scratch;
-    for tile in tiles(task.keys.len()) {
-        let keys = k.slice(tile.clone(), e).unscaled(wide);
-        for (i, scores) in scores.chunks_exact_mut(group * SPAN).enumerate() {
-            let first = (task.batch * seq + i) * h + task.kv_head * group;
-            products(&mut scores[tile.start..], &q[first * e..(first + group) * e], keys, e);
-        }
-    }
-    for (index, (scores, part)) in
-        scores.chunks_exact_mut(SPAN).zip(parts.chunks_exact_mut(part_len(e))).enumerate()
+/// Writes the parts `[s, h / g, part]` of one task.
+fn run(shape: &Shape<'_>, task: &Task, q: &[f32], [k, v]: [Vectors<'_>; 2], parts: &mut [f32]) {
+    let (e, group) = (shape.head_dim, shape.n_heads / shape.kv_n_heads);
+    let mut wide = Scratch::take(TILE * e, 0f32);
+    let mut scores = Scratch::take(shape.seq * group * SPAN, 0f32);
+    score(shape, task, q, k, &mut wide, &mut scores);
+    let queries = || queries_of(shape, task);
+    for ((query, scores), part) in
+        queries().zip(scores.chunks_exact_mut(SPAN)).zip(parts.chunks_exact_mut(part_len(e)))
     {
-        let (i, head) = (index / group, task.kv_head * group + index % group);
-        let seen = seen(shape, task, i);
-        (part[0], part[1]) =
-            weigh(shape, head, &mut scores[seen.clone()], seen.start, distance(shape, task, i), [k, v]);
+        (part[0], part[1]) = weigh(shape, &query, &mut scores[query.seen.clone()], [k, v]);
+        part[2..].fill(0.0);
     }
     for tile in tiles(task.keys.len()) {
-        let values = v.slice(tile.clone(), e).unscaled(wide);
-        for (index, (scores, part)) in
-            scores.chunks_exact(SPAN).zip(parts.chunks_exact_mut(part_len(e))).enumerate()
+        let values = v.slice(tile.clone(), e).unscaled(&mut wide);
+        for ((query, scores), part) in
+            queries().zip(scores.chunks_exact(SPAN)).zip(parts.chunks_exact_mut(part_len(e)))
         {
-            let seen = seen(shape, task, index / group);
-            let (from, to) = (tile.start.max(seen.start), tile.end.min(seen.end));
+            let (from, to) = (tile.start.max(query.seen.start), tile.end.min(query.seen.end));
             if from < to {
                 let values = &values[(from - tile.start) * e..(to - tile.start) * e];
                 accumulate(&mut part[2..], &scores[from..to], values);
@@ -156,47 +132,68 @@ fn run(
     }
 }
 
+/// Writes the products of all queries of a task with all its keys, `[queries, SPAN]`.
+fn score(shape: &Shape<'_>, task: &Task, q: &[f32], k: Vectors<'_>, wide: &mut [f32], scores: &mut [f32]) {
+    let (h, e, group) = (shape.n_heads, shape.head_dim, shape.n_heads / shape.kv_n_heads);
+    let mut lanes = [[0f32; LANES]; TILE];
+    for tile in tiles(task.keys.len()) {
+        let keys = k.slice(tile.clone(), e).unscaled(wide);
+        for (index, scores) in scores.chunks_exact_mut(SPAN).enumerate() {
+            let (i, head) = (index / group, task.kv_head * group + index % group);
+            let first = ((task.batch * shape.seq + i) * h + head) * e;
+            products(&mut scores[tile.clone()], &q[first..first + e], keys, &mut lanes);
+        }
+    }
+}
+
+/// One query of a task.
+struct Query {
+    head: usize,
+    /// The keys it sees, counted from the task's first; may be none.
+    seen: Range<usize>,
+    /// Tokens from the first key it sees to itself.
+    distance: usize,
+}
+
+/// The queries of a task, `[s, h / g]`.
+fn queries_of<'a>(shape: &'a Shape<'_>, task: &'a Task) -> impl Iterator<Item = Query> + 'a {
+    let group = shape.n_heads / shape.kv_n_heads;
+    (0..shape.seq * group).map(move |index| {
+        let (i, head) = (index / group, task.kv_head * group + index % group);
+        let visible = shape.visible(task.batch, i);
+        let first = visible.start.max(task.keys.start);
+        let end = visible.end.min(task.keys.end).max(first);
+        let from = first.min(end);
+        Query {
+            head,
+            seen: from - task.keys.start..end - task.keys.start,
+            distance: (visible.end - 1).saturating_sub(from),
+        }
+    })
+}
+
 /// Ranges of up to [`TILE`] keys of a task.
 fn tiles(keys: usize) -> impl Iterator<Item = Range<usize>> {
     (0..keys).step_by(TILE).map(move |from| from..(from + TILE).min(keys))
 }
 
-/// The keys of a task that query `i` sees, counted from the task's first; may be empty.
-fn seen(shape: &Shape<'_>, task: &Task, i: usize) -> Range<usize> {
-    let (visible, first) = (shape.visible(task.batch, i), task.keys.start);
-    let end = visible.end.clamp(first, task.keys.end) - first;
-    (visible.start.clamp(first, task.keys.end) - first).min(end)..end
-}
-
-/// Tokens from the first key of a task to query `i`.
-fn distance(shape: &Shape<'_>, task: &Task, i: usize) -> isize {
-    (shape.start[task.batch] + i) as isize - task.keys.start as isize
-}
-
-/// Turns the products of a query with the keys it sees, those from `first` on in the task, into weights of the unscaled
-/// values; returns the largest score and the sum of e^(score - largest).
-fn weigh(
-    shape: &Shape<'_>,
-    head: usize,
-    row: &mut [f32],
-    first: usize,
-    distance: isize,
-    [k, v]: [Vectors<'_>; 2],
-) -> (f32, f32) {
+/// Turns the products of a query with the keys it sees into weights of the unscaled values; returns the largest score and
+/// the sum of e^(score - largest).
+fn weigh(shape: &Shape<'_>, query: &Query, row: &mut [f32], [k, v]: [Vectors<'_>; 2]) -> (f32, f32) {
     if row.is_empty() {
         return (f32::NEG_INFINITY, 0.0);
     }
     if let Some(scales) = k.scales() {
-        times(row, &scales[first..first + row.len()]);
+        times(row, &scales[query.seen.clone()]);
     }
     if let Some(cap) = shape.cap {
         soft_cap(row, shape.scale, cap);
     }
-    let result = weights(row, shape.scale, shape.slopes[head], (distance - first as isize) as i32);
+    let largest_and_sum = weights(row, shape.scale, shape.slopes[query.head], query.distance as i32);
     if let Some(scales) = v.scales() {
-        times(row, &scales[first..first + row.len()]);
+        times(row, &scales[query.seen.clone()]);
     }
-    result
+    largest_and_sum
 }
 
 /// Writes the mean of values over all keys, from the parts of all spans.
@@ -230,12 +227,35 @@ fn columns<const N: usize>(out: &mut [f32], from: usize, weights: &[f32], values
 }
 
 for_each_level! {
-    /// Products of the queries `[n, e]` with `keys` `[t, e]`, to `scores` `[n, t]` whose rows lie [`SPAN`] apart.
-    fn products(scores: &mut [f32], queries: &[f32], keys: &[f32], e: usize) {
-        for (query, scores) in queries.chunks_exact(e).zip(scores.chunks_mut(SPAN)) {
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(e)) {
-                *score = dot(query, key);
+    /// Products of a query `[e]` with `keys` `[scores, e]`. The sums of all keys go through `lanes` together: a sum that
+    /// ends in registers makes the compiler vectorize by pairs alone.
+    fn products(scores: &mut [f32], query: &[f32], keys: &[f32], lanes: &mut [[f32; LANES]; TILE]) {
+        let (query_lanes, query_rest) = query.as_chunks::<LANES>();
+        for (key, lanes) in keys.chunks_exact(query.len()).zip(lanes.iter_mut()) {
+            let (key_lanes, key_rest) = key.as_chunks::<LANES>();
+            let mut sums = [0f32; LANES];
+            for (x, y) in query_lanes.iter().zip(key_lanes) {
+                for lane in 0..LANES {
+                    sums[lane] += x[lane] * y[lane];
+                }
             }
+            *lanes = sums;
+            for (sum, (x, y)) in lanes.iter_mut().zip(query_rest.iter().zip(key_rest)) {
+                *sum += x * y;
+            }
+        }
+        for lanes in lanes[..scores.len()].iter_mut() {
+            for lane in 0..LANES / 2 {
+                lanes[lane] += lanes[lane + LANES / 2];
+            }
+        }
+        for lanes in lanes[..scores.len()].iter_mut() {
+            for lane in 0..LANES / 4 {
+                lanes[lane] += lanes[lane + LANES / 4];
+            }
+        }
+        for (score, lanes) in scores.iter_mut().zip(lanes) {
+            *score = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
         }
     }
 
