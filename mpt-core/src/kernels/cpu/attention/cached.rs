@@ -55,6 +55,16 @@ impl<'a> Vectors<'a> {
         }
     }
 
+    /// The numbers as they lie.
+    #[inline]
+    pub(super) fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::F32(values) => bytemuck::cast_slice(values),
+            Self::Bf16(values) => bytemuck::cast_slice(values),
+            Self::Int8 { values, .. } => bytemuck::cast_slice(values),
+        }
+    }
+
     /// One scale a vector, where they have scales.
     #[inline]
     pub(super) fn scales(self) -> Option<&'a [f32]> {

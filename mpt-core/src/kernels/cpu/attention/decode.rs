@@ -13,7 +13,7 @@ use super::Shape;
 use super::blocks::soft_cap;
 use super::cached::{Cached, Vectors};
 use crate::kernels::cpu::dispatch::for_each_level;
-use crate::kernels::cpu::math::{exp, exp_shifted, max};
+use crate::kernels::cpu::math::{exp, max, sum};
 use crate::kernels::cpu::pool;
 use crate::kernels::cpu::scratch::Scratch;
 
@@ -25,6 +25,11 @@ const TILE: usize = 32;
 
 /// Sums of a product of two vectors that run side by side; their order is part of the result.
 const LANES: usize = 16;
+
+/// Weights below this, of a largest one of 1, count as 0. Even 2^24 of them are less than the last bit of the sum, and
+/// products with them would be subnormal, which takes the processor a hundred times as long: under ALiBi, most keys of a
+/// long text are that far.
+const NEGLIGIBLE: f32 = 1.0 / (1u64 << 63) as f32;
 
 /// Queries whose parts are put together in one task.
 const TASK_QUERIES: usize = 64;
@@ -120,13 +125,14 @@ fn run(shape: &Shape<'_>, task: &Task, q: &[f32], [k, v]: [Vectors<'_>; 2], part
     }
     for tile in tiles(task.keys.len()) {
         let values = v.slice(tile.clone(), e).unscaled(&mut wide);
+        let mut ahead = v.slice(next(&tile, task.keys.len()), e).bytes();
         for ((query, scores), part) in
             queries().zip(scores.chunks_exact(SPAN)).zip(parts.chunks_exact_mut(part_len(e)))
         {
             let (from, to) = (tile.start.max(query.seen.start), tile.end.min(query.seen.end));
             if from < to {
                 let values = &values[(from - tile.start) * e..(to - tile.start) * e];
-                accumulate(&mut part[2..], &scores[from..to], values);
+                accumulate(&mut part[2..], &scores[from..to], values, std::mem::take(&mut ahead));
             }
         }
     }
@@ -138,10 +144,12 @@ fn score(shape: &Shape<'_>, task: &Task, q: &[f32], k: Vectors<'_>, wide: &mut [
     let mut lanes = [[0f32; LANES]; TILE];
     for tile in tiles(task.keys.len()) {
         let keys = k.slice(tile.clone(), e).unscaled(wide);
+        let mut ahead = k.slice(next(&tile, task.keys.len()), e).bytes();
         for (index, scores) in scores.chunks_exact_mut(SPAN).enumerate() {
             let (i, head) = (index / group, task.kv_head * group + index % group);
             let first = ((task.batch * shape.seq + i) * h + head) * e;
-            products(&mut scores[tile.clone()], &q[first..first + e], keys, &mut lanes);
+            let ahead = std::mem::take(&mut ahead);
+            products(&mut scores[tile.clone()], &q[first..first + e], keys, &mut lanes, ahead);
         }
     }
 }
@@ -160,21 +168,45 @@ fn queries_of<'a>(shape: &'a Shape<'_>, task: &'a Task) -> impl Iterator<Item = 
     let group = shape.n_heads / shape.kv_n_heads;
     (0..shape.seq * group).map(move |index| {
         let (i, head) = (index / group, task.kv_head * group + index % group);
-        let visible = shape.visible(task.batch, i);
-        let first = visible.start.max(task.keys.start);
-        let end = visible.end.min(task.keys.end).max(first);
-        let from = first.min(end);
-        Query {
-            head,
-            seen: from - task.keys.start..end - task.keys.start,
-            distance: (visible.end - 1).saturating_sub(from),
-        }
+        let (visible, keys) = (shape.visible(task.batch, i), &task.keys);
+        let from = visible.start.clamp(keys.start, keys.end);
+        let end = visible.end.clamp(from, keys.end);
+        let seen = from - keys.start..end - keys.start;
+        Query { head, seen, distance: (visible.end - 1).saturating_sub(from) }
     })
 }
 
 /// Ranges of up to [`TILE`] keys of a task.
 fn tiles(keys: usize) -> impl Iterator<Item = Range<usize>> {
     (0..keys).step_by(TILE).map(move |from| from..(from + TILE).min(keys))
+}
+
+/// The tile behind `tile`, empty at the end.
+fn next(tile: &Range<usize>, keys: usize) -> Range<usize> {
+    tile.end..(tile.end + TILE).min(keys)
+}
+
+/// Asks for bytes that are read soon. The processor does so by itself only within a page, which a vector soon leaves.
+#[inline(always)]
+fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+        #[expect(unsafe_code, reason = "a prefetch takes a raw pointer")]
+        // SAFETY: a prefetch is a hint without effect on memory, and every x86-64 processor has it.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// `bytes` in `count` parts or fewer.
+#[inline(always)]
+fn shares(bytes: &[u8], count: usize) -> std::slice::Chunks<'_, u8> {
+    bytes.chunks(bytes.len().div_ceil(count.max(1)).max(1))
 }
 
 /// Turns the products of a query with the keys it sees into weights of the unscaled values; returns the largest score and
@@ -202,22 +234,30 @@ fn combine<'p>(parts: impl Iterator<Item = &'p [f32]> + Clone, out: &mut [f32]) 
     let mut total = 0.0;
     out.fill(0.0);
     for part in parts {
-        let weight = exp(part[0] - top);
+        let weight = negligible_to_zero(exp(part[0] - top));
         total += weight * part[1];
-        accumulate(out, &[weight], &part[2..]);
+        accumulate(out, &[weight], &part[2..], &[]);
     }
     let norm = 1.0 / total;
     out.iter_mut().for_each(|out| *out *= norm);
 }
 
-/// Adds the weighted columns `from..from + N` of `values` `[weights, e]` to those of `out`.
+/// A number that is not finite stays what it is.
 #[inline(always)]
-fn columns<const N: usize>(out: &mut [f32], from: usize, weights: &[f32], values: &[f32]) {
+fn negligible_to_zero(weight: f32) -> f32 {
+    if weight < NEGLIGIBLE { 0.0 } else { weight }
+}
+
+/// Adds the weighted columns `from..from + N` of `values` `[weights, e]` to those of `out`; asks for `ahead` meanwhile.
+#[inline(always)]
+fn columns<const N: usize>(out: &mut [f32], from: usize, weights: &[f32], values: &[f32], ahead: &[u8]) {
+    let mut ahead = shares(ahead, weights.len());
     let e = out.len();
     let out = &mut out[from..from + N];
     let mut lanes = [0f32; N];
     lanes.copy_from_slice(out);
     for (weight, row) in weights.iter().zip(values.chunks_exact(e)) {
+        ahead.next().into_iter().for_each(prefetch);
         let row = &row[from..from + N];
         for lane in 0..N {
             lanes[lane] += weight * row[lane];
@@ -228,10 +268,12 @@ fn columns<const N: usize>(out: &mut [f32], from: usize, weights: &[f32], values
 
 for_each_level! {
     /// Products of a query `[e]` with `keys` `[scores, e]`. The sums of all keys go through `lanes` together: a sum that
-    /// ends in registers makes the compiler vectorize by pairs alone.
-    fn products(scores: &mut [f32], query: &[f32], keys: &[f32], lanes: &mut [[f32; LANES]; TILE]) {
+    /// ends in registers makes the compiler vectorize by pairs alone. Asks for `ahead` meanwhile.
+    fn products(scores: &mut [f32], query: &[f32], keys: &[f32], lanes: &mut [[f32; LANES]; TILE], ahead: &[u8]) {
         let (query_lanes, query_rest) = query.as_chunks::<LANES>();
+        let mut ahead = shares(ahead, scores.len());
         for (key, lanes) in keys.chunks_exact(query.len()).zip(lanes.iter_mut()) {
+            ahead.next().into_iter().for_each(prefetch);
             let (key_lanes, key_rest) = key.as_chunks::<LANES>();
             let mut sums = [0f32; LANES];
             for (x, y) in query_lanes.iter().zip(key_lanes) {
@@ -266,7 +308,10 @@ for_each_level! {
             *score = *score * scale - slope * (distance - j as i32) as f32;
         }
         let top = max(row);
-        (top, exp_shifted(row, top))
+        for score in row.iter_mut() {
+            *score = negligible_to_zero(exp(*score - top));
+        }
+        (top, sum(row))
     }
 
     fn times(row: &mut [f32], scales: &[f32]) {
@@ -275,18 +320,20 @@ for_each_level! {
         }
     }
 
-    /// Adds the weighted rows of `values` `[weights, e]` to `out` `[e]`, in order.
-    fn accumulate(out: &mut [f32], weights: &[f32], values: &[f32]) {
+    /// Adds the weighted rows of `values` `[weights, e]` to `out` `[e]`, in order; asks for `ahead` meanwhile.
+    fn accumulate(out: &mut [f32], weights: &[f32], values: &[f32], ahead: &[u8]) {
         let e = out.len();
         let (wide, narrow) = (e / 64 * 64, e / 16 * 16);
+        let mut ahead = shares(ahead, wide / 64);
+        let mut share = || ahead.next().unwrap_or_default();
         for from in (0..wide).step_by(64) {
-            columns::<64>(out, from, weights, values);
+            columns::<64>(out, from, weights, values, share());
         }
         for from in (wide..narrow).step_by(16) {
-            columns::<16>(out, from, weights, values);
+            columns::<16>(out, from, weights, values, share());
         }
         for from in narrow..e {
-            columns::<1>(out, from, weights, values);
+            columns::<1>(out, from, weights, values, &[]);
         }
     }
 }
