@@ -343,3 +343,101 @@ impl LayerCache<'_> {
         Ok(Tensor::from_vec(wide, by_head, &Device::Cpu)?.transpose(1, 2)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::random;
+    use candle_core::IndexOp;
+
+    fn config() -> MptConfig {
+        let mut config = MptConfig::mpt(64, 2, 4, 8, 8).expect("possible sizes");
+        config.attn_config.kv_n_heads = 2;
+        config
+    }
+
+    /// What each layer holds of each row: keys and values of its tokens.
+    fn held(cache: &mut KvCache) -> Vec<Vec<Vec<Vec<f32>>>> {
+        let lens = cache.lens().to_vec();
+        let mut rows = Vec::new();
+        for layer in 0..2 {
+            let (keys, values) = cache.layer(layer).tensors(0).expect("tensors");
+            for (row, &len) in lens.iter().enumerate() {
+                for x in [&keys, &values] {
+                    rows.push(x.i((row, ..len)).and_then(|x| x.contiguous()?.to_vec3()).expect("f32"));
+                }
+            }
+        }
+        rows
+    }
+
+    fn append(cache: &mut KvCache, tokens: usize, seed: u64) {
+        for layer in 0..2 {
+            let new = |seed| random(&[3, tokens, 2, 16], seed);
+            let (keys, values) = (new(seed + layer as u64), new(seed + 10 + layer as u64));
+            cache.layer(layer).append(&keys, &values).expect("room");
+        }
+        cache.advance(tokens);
+    }
+
+    #[test]
+    fn growing_keeps_what_is_held_and_truncating_forgets_it() {
+        for dtype in KvDtype::ALL {
+            let mut cache = KvCache::new(&config(), 3, 9, dtype).expect("room");
+            append(&mut cache, 7, 1);
+            cache.truncate(1, 4);
+            cache.truncate(2, 0);
+            let before = held(&mut cache);
+            cache.grow(40).expect("room");
+            assert_eq!((cache.capacity(), cache.lens()), (40, &[7, 4, 0][..]));
+            assert_eq!(held(&mut cache), before, "{dtype}");
+            append(&mut cache, 20, 30);
+            let grown = held(&mut cache);
+            for (before, grown) in before.iter().zip(&grown) {
+                assert_eq!(before[..], grown[..before.len()], "{dtype}");
+            }
+            cache.truncate(0, 7);
+            cache.truncate(1, 4);
+            cache.truncate(2, 0);
+            assert_eq!(held(&mut cache), before, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut cache = KvCache::new(&config(), 3, 9, KvDtype::Int8).expect("room");
+        append(&mut cache, 7, 1);
+        let new = random(&[3, 3, 2, 16], 1);
+        let error = cache.layer(0).append(&new, &new).unwrap_err().to_string();
+        assert_eq!(error, "cache: `keys` is [3, 3, 2, 16], expected [3, up to 2, 2, 16]");
+        let error = KvCache::new(&config(), 3, usize::MAX / 64, KvDtype::F32).unwrap_err();
+        assert!(matches!(error, Error::NoRoom { .. }), "{error}");
+        assert!(cache.grow(usize::MAX / 64).is_err());
+        assert_eq!(cache.capacity(), 9);
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_form() {
+        let bytes = |dtype| KvCache::bytes(&config(), 3, 9, dtype);
+        let vectors = 2 * 2 * 2 * 3 * 9; // halves, layers, heads, rows, tokens
+        assert_eq!(KvDtype::ALL.map(bytes), [64, 32, 16 + 4].map(|vector| vectors * vector));
+    }
+
+    /// Pages of this process that are in memory.
+    #[cfg(target_os = "linux")]
+    fn resident_bytes() -> u64 {
+        let pages = std::fs::read_to_string("/proc/self/statm").expect("a process has a size");
+        4096 * pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a count")
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn capacity_costs_nothing_until_it_is_used() {
+        let before = resident_bytes();
+        let mut cache = KvCache::new(&config(), 3, 1 << 22, KvDtype::F32).expect("room"); // 6 GiB
+        append(&mut cache, 7, 1);
+        cache.grow((1 << 22) + 1).expect("room");
+        // tests beside this one use memory too, but not as much
+        assert!(resident_bytes().saturating_sub(before) < 1 << 30);
+    }
+}

@@ -470,6 +470,25 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_that_rounds_gives_almost_the_same() {
+        let model = model();
+        let tokens = ids(40, 3);
+        let whole = model.hidden(&[&tokens], &AttnMask::causal(1, 40), None).unwrap();
+        for dtype in [KvDtype::Bf16, KvDtype::Int8] {
+            let mut cache = KvCache::new(model.config(), 1, 40, dtype).unwrap();
+            for piece in tokens.chunks(13) {
+                let at = cache.len(0);
+                let mask = AttnMask::causal(1, piece.len());
+                let found = model.hidden(&[piece], &mask, Some(&mut cache)).unwrap();
+                let off = (found - whole.narrow(1, at, piece.len()).unwrap()).unwrap();
+                let mean_square = off.sqr().and_then(|x| x.mean_all()?.to_scalar::<f32>()).unwrap();
+                // hidden states behind the last norm have a mean square of 1
+                assert!(mean_square.sqrt() < 1e-2, "{dtype}: {}", mean_square.sqrt());
+            }
+        }
+    }
+
+    #[test]
     fn unequal_rows_of_a_cache_do_not_see_each_other() {
         let model = model();
         let (short, long) = (ids(4, 1), ids(9, 2));
