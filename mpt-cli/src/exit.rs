@@ -120,7 +120,7 @@ impl From<mpt_core::Error> for CliError {
         let status = match &error {
             E::Io { source, .. } => io_status(source, ExitStatus::Data),
             E::TooLong { .. } => ExitStatus::Usage,
-            E::Threads { .. } | E::Memory { .. } => ExitStatus::System,
+            E::NoRoom { .. } | E::Threads { .. } | E::Memory { .. } => ExitStatus::System,
             E::Interrupted => ExitStatus::Interrupted,
             _ => ExitStatus::Data,
         };

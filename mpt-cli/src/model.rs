@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mpt_core::{Adapted, Adapter, CausalLm, Format, MetaArray, Metadata, Weights};
+use mpt_core::{Adapted, Adapter, CausalLm, Format, KvDtype, MetaArray, Metadata, Weights};
 use mpt_tokenize::{GgufTokenizer, Tokenizer, token_type};
 
 use crate::exit::CliError;
@@ -37,6 +37,24 @@ pub(crate) enum Dtype {
     #[value(name = "q4_0")]
     Q4_0,
     Nf4,
+}
+
+/// A form of keys and values in a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CacheDtype {
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl From<CacheDtype> for KvDtype {
+    fn from(dtype: CacheDtype) -> Self {
+        match dtype {
+            CacheDtype::F32 => Self::F32,
+            CacheDtype::Bf16 => Self::Bf16,
+            CacheDtype::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// The model to use, with an adapter if there is one.

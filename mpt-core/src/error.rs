@@ -167,6 +167,16 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+    /// The system gives no memory for a cache.
+    #[error(
+        "a cache of {bytes} bytes finds no room: {source}; use fewer or shorter sequences, or a smaller cache dtype"
+    )]
+    NoRoom {
+        /// Bytes of the whole cache.
+        bytes: u64,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// The number of threads cannot be set.
     #[error("the thread pool cannot be set to {threads} threads: {reason}")]
     Threads {

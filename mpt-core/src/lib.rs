@@ -32,7 +32,7 @@ mod threads;
 mod weights;
 
 pub use bias::{AttnMask, alibi_slopes};
-pub use cache::{KvCache, LayerCache};
+pub use cache::{KvCache, KvDtype, LayerCache};
 pub use config::{
     Activation, AttnConfig, Dropout, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
     PRESETS, RopeConfig, RopeScaling,

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use candle_core::{DType, Device};
-use mpt_core::{AttnMask, CausalLm, KvCache};
+use candle_core::DType;
+use mpt_core::{AttnMask, CausalLm, KvCache, KvDtype};
 use mpt_tokenize::TokenId;
 use serde::Serialize;
 
@@ -29,6 +29,8 @@ pub struct GenerateParams {
     pub num_ids: Option<usize>,
     /// Tokens of prompt and text together. By default as many as the model can take: ALiBi has no bound.
     pub max_seq_len: Option<usize>,
+    /// How keys and values of what was seen are held.
+    pub kv_dtype: KvDtype,
 }
 
 /// Why a text ended.
@@ -117,7 +119,7 @@ struct Text<'a> {
 
 impl<'a> Text<'a> {
     fn begin(model: &'a CausalLm, prompt: &[TokenId], params: &'a GenerateParams) -> Result<Self> {
-        let cache = KvCache::new(model.config(), 1, FIRST_CAPACITY, DType::F32, &Device::Cpu)?;
+        let cache = KvCache::new(model.config(), 1, FIRST_CAPACITY, params.kv_dtype)?;
         Ok(Self { model, params, cache, sampler: Sampler::new(&params.sampling)?, ids: prompt.to_vec() })
     }
 

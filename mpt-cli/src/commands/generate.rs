@@ -9,7 +9,7 @@ use mpt_tokenize::{StreamDecoder, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model::{AdaptedArgs, Model};
+use crate::model::{AdaptedArgs, CacheDtype, Model};
 use crate::settings::Context;
 
 /// Generate text
@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Tokens of prompt and text together [default: unbounded with ALiBi, else the model's max_seq_len]
     #[arg(long, value_name = "L")]
     max_seq_len: Option<usize>,
+    /// How the keys and values of what was read are kept; smaller ones read longer texts faster, and round
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    kv_dtype: CacheDtype,
 }
 
 #[derive(Debug, clap::Args)]
@@ -132,6 +135,7 @@ fn params(args: &Args, model: &Model, seed: u64) -> GenerateParams {
         stop_ids: model.stop_ids.clone(),
         num_ids: model.tokenizer.as_ref().map(Tokenizer::num_ids),
         max_seq_len: args.max_seq_len,
+        kv_dtype: args.kv_dtype.into(),
     }
 }
 

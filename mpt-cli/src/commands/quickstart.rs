@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use mpt_core::CausalLm;
+use mpt_core::{CausalLm, KvDtype};
 use mpt_data::{Loader, LoaderConfig, Manifest, PrepareRun, Split, durable, inspect, prepare};
 use mpt_infer::{GenerateParams, SamplingParams, generate};
 use mpt_tokenize::{Tokenizer, TrainConfig, train as train_tokenizer};
@@ -237,6 +237,7 @@ fn samples(
         stop_ids: tokenizer.eos_id().into_iter().collect(),
         num_ids: Some(tokenizer.num_ids()),
         max_seq_len: None,
+        kv_dtype: KvDtype::F32,
     };
     let mut samples = Vec::new();
     let mut met = Vec::new();

@@ -34,6 +34,11 @@ fn text_becomes_a_model_that_writes() {
     assert_eq!(job.done(&args).trim_end_matches('\n'), choice["text"].as_str().expect("text"));
     let by_ids = job.json(&["generate", "--model", "run", "--prompt-ids", "5,6", "--max-new-tokens", "3"]);
     assert!(by_ids["choices"][0]["text"].is_null());
+    for dtype in ["f32", "bf16", "int8"] {
+        let kept = job.json(&[&args[..], &["--kv-dtype", dtype]].concat());
+        assert_eq!(kept["usage"]["completion_tokens"], 5, "{dtype}");
+    }
+    assert!(job.fails(2, &[&args[..], &["--kv-dtype", "int4"]].concat()).contains("int8"));
 }
 
 #[test]

@@ -74,42 +74,57 @@ impl AttentionOp {
         if v.dims() != k.dims() {
             return wrong("v", format!("{:?}", v.dims()), format!("{:?}", k.dims()));
         }
-        if self.scores.slopes.len() != n_heads {
-            return wrong(
-                "slopes",
-                format!("{} values", self.scores.slopes.len()),
-                format!("{n_heads}, one a head"),
-            );
-        }
-        if self.start.len() != batch || self.start.iter().any(|start| start + seq > keys) {
-            return wrong(
-                "start",
-                format!("{:?}", self.start),
-                format!("{batch} values up to {keys} - {seq}"),
-            );
-        }
-        let Some(first_key) = &self.first_key else { return Ok(()) };
-        let sees_itself = |i: usize| first_key[i] as usize <= self.start[i / seq] + i % seq;
-        if first_key.len() != batch * seq || !(0..batch * seq).all(sees_itself) {
-            let expected = format!("{} values, none after its query", batch * seq);
-            return wrong("first_key", format!("{} values", first_key.len()), expected);
-        }
-        Ok(())
+        check_queries([batch, seq, n_heads], keys, &self.scores, &self.start, self.first_key.as_deref())
     }
 
-    fn shape(&self, [seq, n_heads, kv_n_heads, head_dim]: [usize; 4]) -> kernel::Shape<'_> {
-        kernel::Shape {
-            seq,
-            n_heads,
-            kv_n_heads,
-            head_dim,
-            scale: self.scores.scale as f32,
-            cap: self.scores.cap.map(|cap| cap as f32),
-            slopes: &self.scores.slopes,
-            products: self.scores.products,
-            start: &self.start,
-            first_key: self.first_key.as_deref(),
-        }
+    fn shape(&self, dims: [usize; 4]) -> kernel::Shape<'_> {
+        kernel_shape(dims, &self.scores, &self.start, self.first_key.as_deref())
+    }
+}
+
+/// What `[batch, seq, n_heads]` queries over `keys` keys must agree with, whatever holds the keys.
+pub(super) fn check_queries(
+    [batch, seq, n_heads]: [usize; 3],
+    keys: usize,
+    scores: &Scores,
+    start: &[usize],
+    first_key: Option<&[u32]>,
+) -> Result<()> {
+    let wrong = |argument, actual: String, expected: String| {
+        Err(Error::Shape { op: "attention", argument, actual, expected })
+    };
+    if scores.slopes.len() != n_heads {
+        return wrong("slopes", format!("{} values", scores.slopes.len()), format!("{n_heads}, one a head"));
+    }
+    if start.len() != batch || start.iter().any(|start| start + seq > keys) {
+        return wrong("start", format!("{start:?}"), format!("{batch} values up to {keys} - {seq}"));
+    }
+    let Some(first_key) = first_key else { return Ok(()) };
+    let sees_itself = |i: usize| first_key[i] as usize <= start[i / seq] + i % seq;
+    if first_key.len() != batch * seq || !(0..batch * seq).all(sees_itself) {
+        let expected = format!("{} values, none after its query", batch * seq);
+        return wrong("first_key", format!("{} values", first_key.len()), expected);
+    }
+    Ok(())
+}
+
+pub(super) fn kernel_shape<'a>(
+    [seq, n_heads, kv_n_heads, head_dim]: [usize; 4],
+    scores: &'a Scores,
+    start: &'a [usize],
+    first_key: Option<&'a [u32]>,
+) -> kernel::Shape<'a> {
+    kernel::Shape {
+        seq,
+        n_heads,
+        kv_n_heads,
+        head_dim,
+        scale: scores.scale as f32,
+        cap: scores.cap.map(|cap| cap as f32),
+        slopes: &scores.slopes,
+        products: scores.products,
+        start,
+        first_key,
     }
 }
 
@@ -145,7 +160,7 @@ impl CustomOp3 for AttentionOp {
         let mut lse = vec![0f32; batch * seq * n_heads];
         let shape = self.shape([seq, n_heads, kv_n_heads, head_dim]);
         let (q, k, v) = (heads(f32s(q)?, q_layout), heads(f32s(k)?, k_layout), heads(f32s(v)?, v_layout));
-        kernel::forward(&shape, q, k, v, &mut out, &mut lse);
+        kernel::forward(&shape, q, [k, v], &mut out, &mut lse);
         self.lse.set(lse).expect("an op runs forward once");
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
     }

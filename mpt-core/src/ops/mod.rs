@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod cached_attention;
 mod clip;
 mod cross_entropy;
 mod embedding;
@@ -21,6 +22,7 @@ mod stored;
 pub use crate::kernels::cpu::gemm::Products;
 pub use activation::activation;
 pub use attention::{Scores, attention};
+pub use cached_attention::cached_attention;
 pub use clip::clip;
 pub use cross_entropy::{IGNORE_LABEL, LogitForm, linear_cross_entropy};
 pub use embedding::embedding;

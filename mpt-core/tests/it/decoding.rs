@@ -8,8 +8,8 @@
 //!
 //! Tolerance: sums over keys run in another order where a cache holds some of them; 2e-5 of the range of the logits.
 
-use candle_core::{DType, Device, Tensor};
-use mpt_core::{AttnMask, CausalLm, KvCache, RopeScaling};
+use candle_core::Tensor;
+use mpt_core::{AttnMask, CausalLm, KvCache, KvDtype, RopeScaling};
 
 use crate::compare::{flat, relative_error};
 use crate::options::{Case, cases, ids};
@@ -67,8 +67,7 @@ impl<'a> Decoding<'a> {
 
     /// A cache of the prompts, padded on the right, run together and cut back.
     fn prompted(&self) -> KvCache {
-        let mut cache =
-            KvCache::new(&self.case.config, PROMPTS.len(), 32, DType::F32, &Device::Cpu).expect("room");
+        let mut cache = KvCache::new(&self.case.config, PROMPTS.len(), 32, KvDtype::F32).expect("room");
         let padded: Vec<Vec<u32>> =
             self.rows.iter().zip(PROMPTS).map(|(row, n)| cut(&row[..n], 0, PROMPTS[0])).collect();
         let padded: Vec<&[u32]> = padded.iter().map(Vec::as_slice).collect();
@@ -134,7 +133,7 @@ fn expect_one_result(case: &Case, longest: usize) {
     decoding.padded();
     decoding.continue_by(1, decoding.prompted());
     decoding.continue_by(3, decoding.prompted());
-    let empty = KvCache::new(&case.config, 3, 32, DType::F32, &Device::Cpu).expect("room");
+    let empty = KvCache::new(&case.config, 3, 32, KvDtype::F32).expect("room");
     decoding.continue_by(3, empty);
 }
 
@@ -156,7 +155,7 @@ fn logits_do_not_depend_on_the_pieces_in_which_tokens_come() {
 fn a_cache_refuses_padding_on_the_left() {
     let cases = cases();
     let model = cases[0].model();
-    let mut cache = KvCache::new(model.config(), 1, 8, DType::F32, &Device::Cpu).expect("room");
+    let mut cache = KvCache::new(model.config(), 1, 8, KvDtype::F32).expect("room");
     let mask = AttnMask::padded(&[0, 1], 1, 2).expect("padding on the left");
     let message = model.hidden(&[[1, 2]], &mask, Some(&mut cache)).unwrap_err().to_string();
     assert!(message.contains("`mask`") && message.contains("on the right"), "{message}");

@@ -1,7 +1,6 @@
 //! What a model must hold on its own: finite numbers, and the same numbers whichever way they are computed.
 
-use candle_core::{DType, Device};
-use mpt_core::{AttnMask, CausalLm, KvCache, Weights};
+use mpt_core::{AttnMask, CausalLm, KvCache, KvDtype, Weights};
 use serde::Serialize;
 
 use super::tally::{LogProbs, Place, Tally};
@@ -132,7 +131,7 @@ impl Numbers {
 fn compare_decoding(model: &CausalLm, row: usize, ids: &[u32], tally: &mut Tally) -> Result<()> {
     let n = ids.len();
     let whole = hidden_alone(model, ids)?;
-    let mut cache = KvCache::new(model.config(), 1, n, DType::F32, &Device::Cpu)?;
+    let mut cache = KvCache::new(model.config(), 1, n, KvDtype::F32)?;
     let first = n.saturating_sub(DECODED);
     if first > 0 {
         model.hidden(&[&ids[..first]], &AttnMask::causal(1, first), Some(&mut cache))?;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use mpt_core::{AttnMask, CausalLm, KvCache};
+use mpt_core::{AttnMask, CausalLm, KvCache, KvDtype};
 use serde::Serialize;
 
 use super::models::expect_vocabulary;
@@ -159,7 +159,7 @@ impl Continuation {
     /// New tokens whose logit is within `margin` of the best, decoded with a cache as generation does.
     fn matched(&self, model: &CausalLm, margin: f64) -> Result<usize> {
         let capacity = self.prompt.len() + self.new.len();
-        let mut cache = KvCache::new(model.config(), 1, capacity, DType::F32, &Device::Cpu)?;
+        let mut cache = KvCache::new(model.config(), 1, capacity, KvDtype::F32)?;
         let mut input = self.prompt.as_slice();
         let mut matched = 0;
         for (index, &token) in self.new.iter().enumerate() {

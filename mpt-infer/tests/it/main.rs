@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use candle_core::Device;
 use mpt_core::testing::tiny_model;
-use mpt_core::{AttnMask, CausalLm, Weights};
+use mpt_core::{AttnMask, CausalLm, KvDtype, Weights};
 use mpt_infer::{FinishReason, GenerateParams, Generation, SamplingParams, generate};
 
 fn model() -> CausalLm {
@@ -47,6 +47,17 @@ fn the_cache_changes_no_token() {
     let model = model();
     let prompt: Vec<u32> = (0..30).map(|i| i * 7 % 50).collect();
     assert_eq!(run(&model, &prompt, &greedy(40)).ids, plain(&model, &prompt, 40));
+}
+
+#[test]
+fn a_cache_that_rounds_gives_a_text_too() {
+    let model = model();
+    for kv_dtype in [KvDtype::Bf16, KvDtype::Int8] {
+        let params = GenerateParams { kv_dtype, ..greedy(300) }; // beyond the first capacity of a cache
+        let generation = run(&model, &[1, 2, 3], &params);
+        assert_eq!(generation.ids.len(), 300, "{kv_dtype}");
+        assert_eq!(generation.ids, run(&model, &[1, 2, 3], &params).ids, "{kv_dtype}");
+    }
 }
 
 #[test]

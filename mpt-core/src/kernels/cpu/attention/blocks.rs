@@ -1,105 +1,50 @@
-//! Causal attention with ALiBi over strided heads, forward and backward.
+//! Attention forward and backward by blocks of queries.
 //!
 //! Queries are taken in blocks of [`BLOCK`] rows; a block sees one contiguous range of keys, so blocks of keys that
 //! no row may see are never touched, and memory is [`BLOCK`] x keys per thread, not seq x keys per head.
-//! Legend: b batch, s queries, t keys, h heads, g key/value heads, e head_dim.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::activation::tanh;
-use super::dispatch::for_each_level;
-use super::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
-use super::math::{dot, exp, exp_shifted, max};
+use super::{Heads, KeyRows, Shape};
+use crate::kernels::cpu::activation::tanh;
+use crate::kernels::cpu::dispatch::for_each_level;
+use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
+use crate::kernels::cpu::math::{dot, exp, exp_shifted, max};
 
 /// Query rows of a block.
 const BLOCK: usize = 64;
 
-/// Heads side by side: element (b, position, head, i) is `data[b * batch_stride + position * row_stride + head * e + i]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Heads<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) batch_stride: usize,
-    pub(crate) row_stride: usize,
-}
-
-impl<'a> Heads<'a> {
-    /// The rows `rows` of one head as a matrix `[rows, e]`.
-    fn matrix(self, batch: usize, rows: Range<usize>, head: usize, e: usize) -> Mat<'a> {
-        let from = batch * self.batch_stride + rows.start * self.row_stride + head * e;
-        Mat::new(&self.data[from..], rows.len(), e, self.row_stride)
-    }
-
-    fn row(self, batch: usize, row: usize, head: usize, e: usize) -> &'a [f32] {
-        let from = batch * self.batch_stride + row * self.row_stride + head * e;
-        &self.data[from..from + e]
-    }
-}
-
-/// Sizes and constants of one call.
-#[derive(Clone, Copy)]
-pub(crate) struct Shape<'a> {
-    pub(crate) seq: usize,
-    pub(crate) n_heads: usize,
-    pub(crate) kv_n_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) scale: f32,
-    /// Soft bound on the scaled scores, before the bias.
-    pub(crate) cap: Option<f32>,
-    /// One slope per head; all zero without ALiBi.
-    pub(crate) slopes: &'a [f32],
-    /// How factors of matrix products are rounded.
-    pub(crate) products: Products,
-    /// Position of the first query of each batch row among its keys.
-    pub(crate) start: &'a [usize],
-    /// First key each query sees, `[b, s]`; without it every query sees from key 0.
-    pub(crate) first_key: Option<&'a [u32]>,
-}
-
-impl Shape<'_> {
-    /// The keys that query `row` sees: it is never empty, since a token sees itself.
-    fn visible(&self, batch: usize, row: usize) -> Range<usize> {
-        let first = self.first_key.map_or(0, |first| first[batch * self.seq + row] as usize);
-        first..self.start[batch] + row + 1
-    }
-
-    /// The keys that any query of a block sees.
-    fn block_keys(&self, batch: usize, rows: &Range<usize>) -> Range<usize> {
-        let first = rows.clone().map(|row| self.visible(batch, row).start).min().unwrap_or(0);
-        first..self.visible(batch, rows.end - 1).end
-    }
-
-    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let seq = self.seq;
-        (0..seq).step_by(BLOCK).map(move |from| from..(from + BLOCK).min(seq))
-    }
+/// The blocks of `seq` queries.
+fn blocks(seq: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..seq).step_by(BLOCK).map(move |from| from..(from + BLOCK).min(seq))
 }
 
 /// Writes the attention output `[b, s, h, e]` and, per query, the logarithm of its softmax denominator `[b, s, h]`.
-pub(crate) fn forward(
+pub(crate) fn forward<K: KeyRows>(
     shape: &Shape<'_>,
     q: Heads<'_>,
-    k: Heads<'_>,
-    v: Heads<'_>,
+    [k, v]: [K; 2],
     out: &mut [f32],
     lse: &mut [f32],
 ) {
     let (h, e, seq) = (shape.n_heads, shape.head_dim, shape.seq);
     let rows_of_out = out.chunks_mut(seq * h * e).flat_map(|of_batch| of_batch.chunks_mut(BLOCK * h * e));
     let rows_of_lse = lse.chunks_mut(seq * h).flat_map(|of_batch| of_batch.chunks_mut(BLOCK * h));
-    let blocks = (0..shape.start.len()).flat_map(|batch| shape.blocks().map(move |rows| (batch, rows)));
+    let blocks = (0..shape.start.len()).flat_map(|batch| blocks(seq).map(move |rows| (batch, rows)));
     let tasks: Vec<_> = blocks.zip(rows_of_out.zip(rows_of_lse)).collect();
     tasks.into_par_iter().for_each(|((batch, rows), (out, lse))| {
-        forward_block(shape, batch, rows, [q, k, v], out, lse);
+        forward_block(shape, batch, rows, q, [k, v], out, lse);
     });
 }
 
-fn forward_block(
+fn forward_block<K: KeyRows>(
     shape: &Shape<'_>,
     batch: usize,
     rows: Range<usize>,
-    [q, k, v]: [Heads<'_>; 3],
+    q: Heads<'_>,
+    [k, v]: [K; 2],
     out: &mut [f32],
     lse: &mut [f32],
 ) {
@@ -109,16 +54,11 @@ fn forward_block(
     let mut scores = vec![0f32; m * t];
     for head in 0..h {
         let kv_head = head / (h / shape.kv_n_heads);
-        let keys_of_head = k.matrix(batch, keys.clone(), kv_head, e);
         let queries = q.matrix(batch, rows.clone(), head, e);
-        matmul(
-            MatMut::new(&mut scores, m, t, t),
-            queries,
-            keys_of_head.t(),
-            shape.products,
-            Write::Overwrite,
-            Threads::Caller,
-        );
+        k.each_piece(batch, keys.clone(), kv_head, e, |at, piece| {
+            let scores = MatMut::new(&mut scores[at.start..], m, at.len(), t);
+            matmul(scores, queries, piece.t(), shape.products, Write::Overwrite, Threads::Caller);
+        });
         if let Some(cap) = shape.cap {
             soft_cap(&mut scores, shape.scale, cap);
         }
@@ -127,9 +67,12 @@ fn forward_block(
             let seen = visible.start - keys.start..visible.end - keys.start;
             lse[i * h + head] = softmax(row, &seen, shape.scale, shape.slopes[head]);
         }
-        let values = v.matrix(batch, keys.clone(), kv_head, e);
-        let out = MatMut::new(&mut out[head * e..], m, e, h * e);
-        matmul(out, Mat::new(&scores, m, t, t), values, shape.products, Write::Overwrite, Threads::Caller);
+        v.each_piece(batch, keys.clone(), kv_head, e, |at, piece| {
+            let write = if at.start == 0 { Write::Overwrite } else { Write::Add };
+            let out = MatMut::new(&mut out[head * e..], m, e, h * e);
+            let probs = Mat::new(&scores[at.start..], m, at.len(), t);
+            matmul(out, probs, piece, shape.products, write, Threads::Caller);
+        });
     }
 }
 
@@ -176,7 +119,7 @@ fn backward_head(
     let (out, d_out) = (contiguous(saved.out), contiguous(saved.d_out));
     let mut probs = vec![0f32; BLOCK.min(seq) * seq];
     let mut d_scores = probs.clone();
-    for rows in shape.blocks() {
+    for rows in blocks(seq) {
         let keys = shape.block_keys(batch, &rows);
         let (m, t) = (rows.len(), keys.len());
         let (probs, d_scores) = (&mut probs[..m * t], &mut d_scores[..m * t]);
@@ -248,7 +191,7 @@ fn biased(score: f32, j: usize, seen: usize, scale: f32, slope: f32) -> f32 {
 
 for_each_level! {
     /// Bounds raw scores so that, scaled, they are `cap * tanh(score / cap)`.
-    fn soft_cap(scores: &mut [f32], scale: f32, cap: f32) {
+    pub(super) fn soft_cap(scores: &mut [f32], scale: f32, cap: f32) {
         let (inner, outer) = (scale / cap, cap / scale);
         for score in scores {
             *score = outer * tanh(*score * inner);
