@@ -39,7 +39,12 @@ fn decode(bencher: Bencher<'_, '_>, dtype: KvDtype) {
     let mut cache = filled(&config, dtype);
     let q = random(&[1, 1, config.n_heads, config.head_dim], 3);
     let slopes: Arc<[f32]> = alibi_slopes(config.n_heads, 8.0).into();
-    let scores = Scores { scale: config.attn_config.softmax_scale, cap: None, slopes };
+    let scores = Scores {
+        scale: config.attn_config.softmax_scale,
+        cap: None,
+        slopes,
+        products: mpt_core::Products::F32,
+    };
     bencher.counter(BytesCount::new(KvCache::bytes(&config, 1, TOKENS, dtype))).bench_local(|| {
         for layer in 0..config.n_layers {
             black_box(cached_attention(&q, &cache.layer(layer), &scores, None).expect("attention"));

@@ -4,16 +4,16 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use candle_core::{DType, Device};
 use mpt_core::{
-    AttnMask, CausalLm, Drawn, KvCache, Lora, MptConfig, Parameter, ParameterSource, Result as CoreResult,
+    AttnMask, CausalLm, Drawn, KvCache, KvDtype, Lora, MptConfig, Parameter, ParameterSource,
+    Result as CoreResult,
 };
 use serde_json::json;
 
 use super::rates::{Measured, Subject, median, table};
 use crate::exit::CliError;
 use crate::machine;
-use crate::model::{Dtype, ModelArgs};
+use crate::model::{CacheDtype, Dtype, ModelArgs};
 use crate::settings::Context;
 
 #[derive(Debug, clap::Args)]
@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// Sequences at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1 << 10))]
     batch: u32,
+    /// Form of the cached keys and values
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    kv_dtype: CacheDtype,
     /// Repetitions, after a short one that is not timed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     reps: u32,
@@ -48,11 +51,12 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let began = Instant::now();
     let loaded = load(args, ctx)?;
     let load_seconds = began.elapsed().as_secs_f64();
+    let kv_dtype = args.kv_dtype.into();
     let (prompt, new, batch) = (args.prompt as usize, args.r#gen as usize, args.batch as usize);
-    repetition(&loaded.lm, batch, prompt.min(32), 1)?;
+    repetition(&loaded.lm, kv_dtype, batch, prompt.min(32), 1)?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for _ in 0..args.reps {
-        let [prefill_seconds, decode_seconds] = repetition(&loaded.lm, batch, prompt, new)?;
+        let [prefill_seconds, decode_seconds] = repetition(&loaded.lm, kv_dtype, batch, prompt, new)?;
         prefill.push((batch * prompt) as f64 / prefill_seconds);
         decode.push((batch * new) as f64 / decode_seconds);
     }
@@ -61,7 +65,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let config = lm.config().clone();
     drop(lm);
     let (peak, bandwidth) = (machine::peak_flops()?, machine::read_bytes_per_s());
-    let step_bytes = decode_bytes + KvCache::bytes(&config, batch, prompt + new / 2, DType::F32);
+    let step_bytes = decode_bytes + KvCache::bytes(&config, batch, prompt + new / 2, kv_dtype);
     let decode_share = median(&decode) / batch as f64 * step_bytes as f64 / bandwidth;
     let prefill_share = median(&prefill) * prefill_flops(&config, prompt) / peak;
     let test = |name: &str, tokens: usize| match batch {
@@ -177,10 +181,16 @@ pub(super) fn named(path: &Path) -> String {
 }
 
 /// Seconds of reading a prompt of `prompt` tokens a row, and of `new` steps after it.
-fn repetition(lm: &CausalLm, batch: usize, prompt: usize, new: usize) -> Result<[f64; 2], CliError> {
+fn repetition(
+    lm: &CausalLm,
+    kv_dtype: KvDtype,
+    batch: usize,
+    prompt: usize,
+    new: usize,
+) -> Result<[f64; 2], CliError> {
     let id = |row: usize, at: usize| ((at + 1000 * row) * 7919 % lm.config().vocab_size) as u32;
     let rows: Vec<Vec<u32>> = (0..batch).map(|row| (0..prompt).map(|at| id(row, at)).collect()).collect();
-    let mut cache = KvCache::new(lm.config(), batch, prompt + new, DType::F32, &Device::Cpu)?;
+    let mut cache = KvCache::new(lm.config(), batch, prompt + new, kv_dtype)?;
     let began = Instant::now();
     let mut next = Vec::new();
     for from in (0..prompt).step_by(PREFILL_TOKENS) {
