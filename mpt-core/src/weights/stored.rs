@@ -96,7 +96,7 @@ impl StoredTensor {
     ///
     /// # Errors
     /// [`Error::Memory`] when the system gives no room for the copy.
-    pub(crate) fn in_panels(self) -> Result<Self> {
+    pub fn in_panels(self) -> Result<Self> {
         if self.shape.len() != 2 || self.order == Order::Panels || !quant::in_integers(self.format) {
             return Ok(self);
         }

@@ -64,13 +64,19 @@ fn line(bytes: &[u8], index: usize) -> &[u8; LINE] {
     bytes[index * LINE..(index + 1) * LINE].as_array().expect("64 bytes")
 }
 
-/// The 8 quads of 32 columns from 4 lines of nibbles.
+/// Writes the 8 quads of each group of 32 columns from its 4 lines of nibbles.
 #[inline(always)]
-fn nibbles(bytes: &[u8], group: usize) -> [[u8; LINE]; 8] {
-    std::array::from_fn(|quad| {
-        let line = line(bytes, group * 4 + quad % 4);
-        if quad < 4 { line.map(|byte| byte & 0xf) } else { line.map(|byte| byte >> 4) }
-    })
+fn nibbles(bytes: &[u8], codes: &mut [[i8; LINE]]) {
+    for (group, quads) in codes.chunks_exact_mut(8).enumerate() {
+        let (low, high) = quads.split_at_mut(4);
+        for (index, (low, high)) in low.iter_mut().zip(high).enumerate() {
+            let line = line(bytes, group * 4 + index);
+            for i in 0..LINE {
+                low[i] = (line[i] & 0xf) as i8;
+                high[i] = (line[i] >> 4) as i8;
+            }
+        }
+    }
 }
 
 /// Four groups' 6-bit numbers from three lines of 16 bytes.
@@ -105,8 +111,8 @@ for_each_level! {
         for group in 0..span.groups {
             span.scales[group] = halves(&heads[group * 32..]);
         }
-        for (index, to) in span.codes.iter_mut().enumerate().take(span.groups * 8) {
-            *to = line(codes, index).map(|byte| byte as i8);
+        for (to, from) in span.codes.as_flattened_mut().iter_mut().zip(codes) {
+            *to = *from as i8;
         }
     }
 
@@ -114,27 +120,31 @@ for_each_level! {
         let (heads, codes) = bytes.split_at(span.groups * 32);
         for group in 0..span.groups {
             span.scales[group] = halves(&heads[group * 32..]);
-            for (to, quad) in span.codes[group * 8..].iter_mut().zip(nibbles(codes, group)) {
-                *to = quad.map(|code| code as i8 - 8);
+        }
+        let quads = &mut span.codes[..span.groups * 8];
+        nibbles(codes, quads);
+        for quad in quads {
+            for code in quad {
+                *code -= 8;
             }
         }
     }
 
     fn q4_k(bytes: &[u8], span: &mut Span) {
         let codes = &bytes[k_scales(bytes, span)..];
-        for group in 0..8 {
-            for (to, quad) in span.codes[group * 8..].iter_mut().zip(nibbles(codes, group)) {
-                *to = quad.map(|code| code as i8);
-            }
-        }
+        nibbles(codes, &mut span.codes);
     }
 
     fn q5_k(bytes: &[u8], span: &mut Span) {
         let codes = &bytes[k_scales(bytes, span)..];
-        for group in 0..8 {
-            let fifth = line(codes, 32 + group);
-            for (index, (to, quad)) in span.codes[group * 8..].iter_mut().zip(nibbles(codes, group)).enumerate() {
-                *to = std::array::from_fn(|i| (quad[i] | ((fifth[i] >> index) & 1) << 4) as i8);
+        nibbles(codes, &mut span.codes);
+        for (group, quads) in span.codes.chunks_exact_mut(8).enumerate() {
+            let mut fifth = *line(codes, 32 + group);
+            for quad in quads {
+                for i in 0..LINE {
+                    quad[i] |= ((fifth[i] & 1) << 4) as i8;
+                    fifth[i] >>= 1;
+                }
             }
         }
     }
@@ -147,11 +157,14 @@ for_each_level! {
             }
         }
         let codes = &bytes[288..];
-        for group in 0..8 {
-            for (index, (to, quad)) in span.codes[group * 8..].iter_mut().zip(nibbles(codes, group)).enumerate() {
-                let high = line(codes, 32 + group * 2 + index / 4);
-                let shift = 2 * (index % 4);
-                *to = std::array::from_fn(|i| (quad[i] | ((high[i] >> shift) & 3) << 4) as i8 - 32);
+        nibbles(codes, &mut span.codes);
+        for (index, quads) in span.codes.chunks_exact_mut(4).enumerate() {
+            let mut high = *line(codes, 32 + index);
+            for quad in quads {
+                for i in 0..LINE {
+                    quad[i] = (quad[i] | ((high[i] & 3) << 4) as i8) - 32;
+                    high[i] >>= 2;
+                }
             }
         }
     }
