@@ -1,4 +1,7 @@
-//! `cargo xtask bench`: every bench target, or those whose name contains a filter.
+//! `cargo xtask bench`: every bench target, or those whose name contains a filter; with `--peers`, ours against others.
+
+mod cases;
+mod peers;
 
 use anyhow::{Result, ensure};
 use xshell::{Shell, cmd};
@@ -8,13 +11,21 @@ use crate::workspace::Workspace;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only bench targets whose name contains this
+    /// Only bench targets, or with `--peers` only comparisons, whose name contains this
     filter: Option<String>,
+    /// Compare `mpt` with what people run today, in turn on this machine, instead
+    #[arg(long)]
+    peers: bool,
+    #[command(flatten)]
+    with: peers::PeerArgs,
 }
 
 pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     let workspace = Workspace::read(sh)?;
-    let wanted = |bench: &str| args.filter.as_ref().is_none_or(|filter| bench.contains(filter.as_str()));
+    let wanted = |name: &str| args.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+    if args.peers {
+        return peers::run(sh, &workspace, &args.with, &wanted);
+    }
     let mut ran = 0;
     for package in &workspace.packages {
         for bench in package.benches.iter().filter(|bench| wanted(bench)) {

@@ -1,0 +1,150 @@
+//! The comparisons: what of ours is run against which script, and which figures of both are compared.
+
+use std::path::Path;
+
+/// A part of the comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Training steps
+    Train,
+    /// Reading a prompt and generating
+    Infer,
+    /// A large matrix product, and reading memory
+    Gemm,
+    /// Encoding text
+    Tokenize,
+}
+
+/// One comparison.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// What it is about.
+    pub(crate) name: String,
+    /// Which part it belongs to.
+    pub(crate) part: Part,
+    /// The files it needs, in the working folder.
+    pub(crate) files: Vec<String>,
+    /// Arguments of `mpt`, without `--json` and `--threads`.
+    pub(crate) ours: Vec<String>,
+    /// The script in `xtask/peers` with its arguments, without `--threads`.
+    pub(crate) peer: Vec<String>,
+    /// Python packages that the script imports.
+    pub(crate) packages: &'static [&'static str],
+    /// What is shown, and the key of it in both documents.
+    pub(crate) figures: &'static [(&'static str, &'static str)],
+}
+
+const SPEEDS: &[(&str, &str)] =
+    &[("prompt, tokens/s", "prefill_tokens_per_s"), ("generation, tokens/s", "decode_tokens_per_s")];
+
+/// The models, by the name of their preset.
+pub(crate) const MODELS: [&str; 2] = ["mpt-125m", "mpt-1b"];
+
+/// The quantized forms that are compared.
+pub(crate) const FORMS: [&str; 2] = ["q8_0", "q4_k"];
+
+/// The name of a model's file in a quantized form.
+pub(crate) fn quantized(model: &str, form: &str) -> String {
+    format!("{model}-{form}.gguf")
+}
+
+/// All comparisons, with their files in `dir`.
+pub(crate) fn all(dir: &Path) -> Vec<Case> {
+    let at = |file: &str| dir.join(file).display().to_string();
+    let mut cases = vec![gemm(&at)];
+    for precision in ["f32", "bf16"] {
+        cases.extend([(512, 4), (2048, 1)].map(|(seq, batch)| train(&at, precision, seq, batch)));
+    }
+    for model in MODELS {
+        cases.push(against_torch(&at, model));
+        cases.extend(FORMS.map(|form| against_llama_cpp(&at, model, form)));
+    }
+    cases.push(encode(&at));
+    cases
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(ToOwned::to_owned).collect()
+}
+
+fn gemm(at: &dyn Fn(&str) -> String) -> Case {
+    let config = at("mpt-125m/config.json");
+    Case {
+        name: "machine: f32 product of 2048, reading 1 GiB".to_owned(),
+        part: Part::Gemm,
+        files: vec!["mpt-125m/config.json".to_owned()],
+        ours: [words("bench infer --prompt 8 --gen 1 --reps 1 --config"), vec![config]].concat(),
+        peer: words("machine.py"),
+        packages: &["torch"],
+        figures: &[("operations/s", "machine_flops_per_s"), ("bytes/s", "machine_read_bytes_per_s")],
+    }
+}
+
+fn train(at: &dyn Fn(&str) -> String, precision: &str, seq: u32, batch: u32) -> Case {
+    let config = at("mpt-125m/config.json");
+    let shape = format!("--precision {precision} --seq-len {seq} --batch {batch} --steps 3 --config");
+    Case {
+        name: format!("train mpt-125m {precision} {seq}x{batch} adamw"),
+        part: Part::Train,
+        files: vec!["mpt-125m/config.json".to_owned()],
+        ours: [words("bench train --optimizer adamw"), words(&shape), vec![config.clone()]].concat(),
+        peer: [words("train.py"), words(&shape), vec![config]].concat(),
+        packages: &["torch", "transformers"],
+        figures: &[("tokens/s", "tokens_per_s")],
+    }
+}
+
+fn against_torch(at: &dyn Fn(&str) -> String, model: &str) -> Case {
+    let ours = words("bench infer --dtype bf16 --prompt 512 --gen 64 --reps 3 --model");
+    Case {
+        name: format!("infer {model} bf16, torch"),
+        part: Part::Infer,
+        files: vec![model.to_owned()],
+        ours: [ours, vec![at(model)]].concat(),
+        peer: [words("infer.py --prompt 512 --gen 64 --reps 3 --model"), vec![at(model)]].concat(),
+        packages: &["torch", "transformers"],
+        figures: SPEEDS,
+    }
+}
+
+fn against_llama_cpp(at: &dyn Fn(&str) -> String, model: &str, form: &str) -> Case {
+    let file = quantized(model, form);
+    let shape = words("--prompt 512 --gen 64 --reps 3 --model");
+    Case {
+        name: format!("infer {model} {form}, llama.cpp"),
+        part: Part::Infer,
+        files: vec![file.clone()],
+        ours: [words("bench infer"), shape.clone(), vec![at(&file)]].concat(),
+        peer: [words("llamacpp.py"), shape, vec![at(&file)]].concat(),
+        packages: &["llama_cpp", "numpy"],
+        figures: SPEEDS,
+    }
+}
+
+fn encode(at: &dyn Fn(&str) -> String) -> Case {
+    let files = vec![at("tokenizer.json"), at("text.txt")];
+    Case {
+        name: "encode text.txt".to_owned(),
+        part: Part::Tokenize,
+        files: vec!["tokenizer.json".to_owned(), "text.txt".to_owned()],
+        ours: [words("bench tokenizer --tokenizer"), files.clone()].concat(),
+        peer: [words("encode.py --tokenizer"), files].concat(),
+        packages: &["tokenizers"],
+        figures: &[("encode, MB/s", "mb_per_s"), ("decode on one thread, MB/s", "decode_mb_per_s")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_is_there_and_every_name_its_own() {
+        let scripts = crate::workspace::root().join("xtask/peers");
+        let mut cases = all(Path::new("dir"));
+        assert!(cases.iter().all(|case| scripts.join(&case.peer[0]).is_file()), "{cases:?}");
+        let count = cases.len();
+        cases.dedup_by(|a, b| a.name == b.name);
+        assert_eq!(cases.len(), count);
+    }
+}
