@@ -141,7 +141,7 @@ fn run(shape: &Shape<'_>, task: &Task, q: &[f32], [k, v]: [Vectors<'_>; 2], part
 /// Writes the products of all queries of a task with all its keys, `[queries, SPAN]`.
 fn score(shape: &Shape<'_>, task: &Task, q: &[f32], k: Vectors<'_>, wide: &mut [f32], scores: &mut [f32]) {
     let (h, e, group) = (shape.n_heads, shape.head_dim, shape.n_heads / shape.kv_n_heads);
-    let mut lanes = [[0f32; LANES]; TILE];
+    let mut sums: Sums = [[0f32; LANES]; TILE];
     for tile in tiles(task.keys.len()) {
         let keys = k.slice(tile.clone(), e).unscaled(wide);
         let mut ahead = k.slice(next(&tile, task.keys.len()), e).bytes();
@@ -149,8 +149,21 @@ fn score(shape: &Shape<'_>, task: &Task, q: &[f32], k: Vectors<'_>, wide: &mut [
             let (i, head) = (index / group, task.kv_head * group + index % group);
             let first = ((task.batch * shape.seq + i) * h + head) * e;
             let ahead = std::mem::take(&mut ahead);
-            products(&mut scores[tile.clone()], &q[first..first + e], keys, &mut lanes, ahead);
+            products(&mut scores[tile.clone()], &q[first..first + e], keys, &mut sums, ahead);
         }
+    }
+}
+
+/// The sums of a tile's products by lanes.
+type Sums = [[f32; LANES]; TILE];
+
+/// Adds to each lane the one `BY` further; of the results, the first `BY` lanes have a meaning. That the others are
+/// computed too leaves the compiler one loop over neighbors.
+#[inline(always)]
+fn fold<const BY: usize>(sums: &mut Sums) {
+    let flat: &mut [f32] = sums.as_flattened_mut();
+    for at in 0..TILE * LANES - BY {
+        flat[at] += flat[at + BY];
     }
 }
 
@@ -248,6 +261,29 @@ fn negligible_to_zero(weight: f32) -> f32 {
     if weight < NEGLIGIBLE { 0.0 } else { weight }
 }
 
+/// Products of a query `[e]` with `keys` `[N, e]`, summed by lanes in the order of numbers.
+#[inline(always)]
+fn lane_sums<const N: usize>(query: &[f32], keys: &[f32], lanes: &mut [[f32; LANES]; N]) {
+    let (e, (query, query_rest)) = (query.len(), query.as_chunks::<LANES>());
+    let split = |n: usize| keys[n * e..(n + 1) * e].as_chunks::<LANES>();
+    let keys: [&[[f32; LANES]]; N] = std::array::from_fn(|n| &split(n).0[..query.len()]);
+    let rests: [&[f32]; N] = std::array::from_fn(|n| split(n).1);
+    let mut sums = [[0f32; LANES]; N];
+    for (at, x) in query.iter().enumerate() {
+        for (sums, key) in sums.iter_mut().zip(&keys) {
+            for lane in 0..LANES {
+                sums[lane] += x[lane] * key[at][lane];
+            }
+        }
+    }
+    *lanes = sums;
+    for (lanes, rest) in lanes.iter_mut().zip(&rests) {
+        for (sum, (x, y)) in lanes.iter_mut().zip(query_rest.iter().zip(*rest)) {
+            *sum += x * y;
+        }
+    }
+}
+
 /// Adds the weighted columns `from..from + N` of `values` `[weights, e]` to those of `out`; asks for `ahead` meanwhile.
 #[inline(always)]
 fn columns<const N: usize>(out: &mut [f32], from: usize, weights: &[f32], values: &[f32], ahead: &[u8]) {
@@ -267,37 +303,25 @@ fn columns<const N: usize>(out: &mut [f32], from: usize, weights: &[f32], values
 }
 
 for_each_level! {
-    /// Products of a query `[e]` with `keys` `[scores, e]`. The sums of all keys go through `lanes` together: a sum that
+    /// Products of a query `[e]` with `keys` `[scores, e]`. The sums of all keys go through memory together: a sum that
     /// ends in registers makes the compiler vectorize by pairs alone. Asks for `ahead` meanwhile.
-    fn products(scores: &mut [f32], query: &[f32], keys: &[f32], lanes: &mut [[f32; LANES]; TILE], ahead: &[u8]) {
-        let (query_lanes, query_rest) = query.as_chunks::<LANES>();
-        let mut ahead = shares(ahead, scores.len());
-        for (key, lanes) in keys.chunks_exact(query.len()).zip(lanes.iter_mut()) {
+    fn products(scores: &mut [f32], query: &[f32], keys: &[f32], sums: &mut Sums, ahead: &[u8]) {
+        let e = query.len();
+        let fours = keys.chunks_exact(4 * e);
+        let rest = scores.len() / 4 * 4;
+        let mut ahead = shares(ahead, fours.len());
+        for (keys, lanes) in fours.zip(sums.as_chunks_mut().0) {
             ahead.next().into_iter().for_each(prefetch);
-            let (key_lanes, key_rest) = key.as_chunks::<LANES>();
-            let mut sums = [0f32; LANES];
-            for (x, y) in query_lanes.iter().zip(key_lanes) {
-                for lane in 0..LANES {
-                    sums[lane] += x[lane] * y[lane];
-                }
-            }
-            *lanes = sums;
-            for (sum, (x, y)) in lanes.iter_mut().zip(query_rest.iter().zip(key_rest)) {
-                *sum += x * y;
-            }
+            lane_sums::<4>(query, keys, lanes);
         }
-        for lanes in lanes[..scores.len()].iter_mut() {
-            for lane in 0..LANES / 2 {
-                lanes[lane] += lanes[lane + LANES / 2];
-            }
+        for (key, lanes) in keys[rest * e..].chunks_exact(e).zip(sums[rest..].as_chunks_mut().0) {
+            lane_sums::<1>(query, key, lanes);
         }
-        for lanes in lanes[..scores.len()].iter_mut() {
-            for lane in 0..LANES / 4 {
-                lanes[lane] += lanes[lane + LANES / 4];
-            }
-        }
-        for (score, lanes) in scores.iter_mut().zip(lanes) {
-            *score = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+        fold::<8>(sums);
+        fold::<4>(sums);
+        fold::<2>(sums);
+        for (score, lanes) in scores.iter_mut().zip(sums) {
+            *score = lanes[0] + lanes[1];
         }
     }
 
