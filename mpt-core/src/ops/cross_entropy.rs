@@ -84,7 +84,7 @@ pub fn linear_cross_entropy(
 /// The output projection: products with it, and with its transpose.
 enum Head<'a> {
     /// The transpose, and where a gradient is wanted the weight itself, packed once for all chunks.
-    Plain(Packed, Option<Packed>),
+    Plain(Packed<'a>, Option<Packed<'a>>),
     Stored(&'a StoredTensor),
 }
 

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, random, stored};
     use crate::weights::Format;
-    use candle_core::Var;
+    use candle_core::{DType, Var};
     use proptest::prelude::*;
 
     proptest! {
@@ -96,8 +96,28 @@ mod tests {
             let found = stored_linear(&x, &weight).unwrap();
             assert_close(&found, &x.matmul(&wide.t().unwrap()).unwrap(), 1e-4);
             let gradients = found.backward().unwrap();
-            let ones = Tensor::ones((rows, d_out), candle_core::DType::F32, &Device::Cpu).unwrap();
+            let ones = Tensor::ones((rows, d_out), DType::F32, &Device::Cpu).unwrap();
             assert_close(gradients.get(&x).unwrap(), &ones.matmul(&wide).unwrap(), 1e-4);
+        }
+    }
+
+    /// In tiles and in panels a weight holds the same values, and rows of `x` are rounded before they are multiplied.
+    #[test]
+    fn a_weight_in_another_order_is_the_same_weight() {
+        let x = Var::from_tensor(&random(&[19, 256], 2)).unwrap();
+        for (format, tolerance) in [(Format::BF16, 1e-4), (Format::Q8_0, 0.3), (Format::Q6K, 0.3)] {
+            let rows = stored(&random(&[37, 256], 1), format);
+            let other = rows.clone().in_panels().unwrap().in_tiles().unwrap();
+            let wide = rows.to_tensor(&Device::Cpu).unwrap();
+            assert_close(&other.to_tensor(&Device::Cpu).unwrap(), &wide, 0.0);
+            let rounded =
+                if format == Format::BF16 { x.to_dtype(DType::BF16) } else { Ok(x.as_tensor().clone()) };
+            let rounded = rounded.unwrap().to_dtype(DType::F32).unwrap();
+            let found = stored_linear(&x, &other).unwrap();
+            assert_close(&found, &rounded.matmul(&wide.t().unwrap()).unwrap(), tolerance);
+            let ones = Tensor::ones((19, 37), DType::F32, &Device::Cpu).unwrap();
+            let gradient = found.backward().unwrap();
+            assert_close(gradient.get(&x).unwrap(), &ones.matmul(&wide).unwrap(), 1e-4);
         }
     }
 

@@ -11,6 +11,7 @@ use super::stored::StoredTensor;
 use crate::config::MptConfig;
 use crate::error::Result;
 use crate::init::initial_values;
+use crate::ops::Products;
 use crate::source::{Parameter, ParameterSource};
 
 /// Weights drawn by a configuration's scheme, rounded a tensor at a time: no more than one is f32 at any moment.
@@ -35,11 +36,15 @@ impl<'a> Drawn<'a> {
         let values = initial_values(self.config, self.seed, name, shape)?;
         let form = forms::loaded(name, shape, Format::F32, self.form);
         let refused = |refusal| refused(Path::new("random weights"), name, form, refusal);
-        StoredTensor::from_f32(&values, shape, form).map_err(refused)?.in_panels()
+        StoredTensor::from_f32(&values, shape, form).map_err(refused)?.in_panels()?.in_tiles()
     }
 }
 
 impl ParameterSource for Drawn<'_> {
+    fn products(&self) -> Products {
+        if self.form == Format::BF16 { Products::Bf16 } else { Products::F32 }
+    }
+
     fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
         let Some(place) = place_in_block(name) else { return self.draw(name, shape).map(Parameter::Stored) };
         if let Some(first) = self.first_block.borrow().get(place) {

@@ -13,6 +13,7 @@ use super::stored::StoredTensor;
 use super::{forms, index, nf4, pickle, safetensors};
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
+use crate::kernels::cpu::gemm::Products;
 use crate::kernels::cpu::quantize::Refusal;
 use crate::source::{Parameter, ParameterSource};
 
@@ -256,7 +257,14 @@ fn is_bystander(name: &str, config: &MptConfig) -> bool {
 
 impl ParameterSource for Weights {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
-        self.stored(name, Some(shape))?.in_panels().map(Parameter::Stored)
+        let stored = self.stored(name, Some(shape))?.in_panels()?;
+        let stored = if self.products() == Products::Bf16 { stored.in_tiles()? } else { stored };
+        Ok(Parameter::Stored(stored))
+    }
+
+    /// Factors are rounded to bf16 where the weights are asked for in it.
+    fn products(&self) -> Products {
+        if self.round_to == Format::BF16 { Products::Bf16 } else { Products::F32 }
     }
 }
 

@@ -10,10 +10,12 @@ use rayon::prelude::*;
 
 use super::format::Format;
 use crate::error::{Error, Result};
+use crate::kernels::cpu::gemm::{Mat, Packed, Products, SIDE, Tile, column_of_pairs, fill_right, tiles_of};
 use crate::kernels::cpu::pool;
 use crate::kernels::cpu::quant::{self, LANES, Panels};
 use crate::kernels::cpu::quantize::nf4::Nf4;
 use crate::kernels::cpu::quantize::{self, Refusal};
+use crate::kernels::cpu::scratch::Scratch;
 use crate::kernels::cpu::{narrow, widen};
 
 /// Bytes of a tensor: a part of a mapped file, or memory of its own.
@@ -41,6 +43,8 @@ enum Order {
     Rows,
     /// Panels of 16 rows, as the kernels for quantized weights read them; rows that do not exist are zero.
     Panels,
+    /// Tiles of 16 rows of bf16 pairs, as the kernels for products of bf16 read them.
+    Tiles,
 }
 
 /// A tensor in the form it was stored in. Cloning shares its bytes.
@@ -97,7 +101,7 @@ impl StoredTensor {
     /// # Errors
     /// [`Error::Memory`] when the system gives no room for the copy.
     pub fn in_panels(self) -> Result<Self> {
-        if self.shape.len() != 2 || self.order == Order::Panels || !quant::in_integers(self.format) {
+        if self.shape.len() != 2 || self.order != Order::Rows || !quant::in_integers(self.format) {
             return Ok(self);
         }
         let row_bytes = self.bytes.len() / self.num_rows().max(1);
@@ -112,6 +116,35 @@ impl StoredTensor {
             quant::pack_panel(self.format, rows, row_bytes, panel);
         });
         self.holding(panels, Order::Panels)
+    }
+
+    /// A matrix of bf16 in the order in which its rounded factors are multiplied; other tensors stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when the system gives no room for the copy.
+    pub fn in_tiles(self) -> Result<Self> {
+        let (n, k) = (self.num_rows(), self.row_len());
+        if self.shape.len() != 2 || self.order != Order::Rows || self.format != Format::BF16 || n * k == 0 {
+            return Ok(self);
+        }
+        let len = tiles_of(n, k, Products::Bf16) * size_of::<Tile>();
+        let mut room = room(len)?;
+        let panel = tiles_of(1, k, Products::Bf16);
+        pool::run_chunks(bytemuck::cast_slice_mut::<u8, Tile>(&mut room), panel, |index, tiles| {
+            let rows = index * SIDE..((index + 1) * SIDE).min(n);
+            let mut wide = Scratch::take(rows.len() * k, 0f32);
+            self.widen_rows(rows.clone(), &mut wide);
+            fill_right(tiles, Mat::new(&wide, rows.len(), k, k), Products::Bf16);
+        });
+        let room =
+            room.make_read_only().map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
+        Ok(Self { bytes: Bytes::Mapped(Arc::new(room), 0..len), order: Order::Tiles, ..self })
+    }
+
+    /// The transpose of a matrix that lies in tiles, as a right operand.
+    pub(crate) fn tiles(&self) -> Option<Packed<'_>> {
+        let tiles = (self.order == Order::Tiles).then(|| bytemuck::cast_slice::<u8, Tile>(&self.bytes))?;
+        Some(Packed::kept(tiles, self.num_rows(), self.row_len(), Products::Bf16))
     }
 
     /// The panels of a matrix that lies in them.
@@ -181,6 +214,13 @@ impl StoredTensor {
 
     /// Writes the rows `rows` to `out` as f32.
     pub(crate) fn widen_rows(&self, rows: Range<usize>, out: &mut [f32]) {
+        if let Some(packed) = self.tiles() {
+            for (row, out) in rows.zip(out.chunks_exact_mut(self.row_len())) {
+                let panel = row / SIDE * packed.panel_tiles();
+                column_of_pairs(&packed.tiles()[panel..panel + packed.panel_tiles()], row % SIDE, out);
+            }
+            return;
+        }
         let Some(panels) = self.panels() else { return widen::widen(self.format, self.row_range(rows), out) };
         for (row, out) in rows.zip(out.chunks_exact_mut(panels.k)) {
             widen::widen(self.format, &panels.row(row), out);

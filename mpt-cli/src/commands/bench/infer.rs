@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mpt_core::{
-    AttnMask, CausalLm, Drawn, KvCache, KvDtype, Lora, MptConfig, Parameter, ParameterSource,
+    AttnMask, CausalLm, Drawn, KvCache, KvDtype, Lora, MptConfig, Parameter, ParameterSource, Products,
     Result as CoreResult,
 };
 use serde_json::json;
@@ -166,6 +166,10 @@ impl ParameterSource for Counted<'_> {
             self.tables.set(self.tables.get() + bytes);
         }
         Ok(parameter)
+    }
+
+    fn products(&self) -> Products {
+        self.source.products()
     }
 
     fn lora(&self, layer: &str) -> Option<Lora> {

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::dispatch::for_each_level;
-use super::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
+use super::gemm::{Mat, MatMut, Products, Threads, Write, matmul, matmul_packed};
 use super::math::{dot, sum};
 use super::quant;
 use super::widen::widen;
@@ -33,6 +33,10 @@ pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &StoredTensor) 
     let m = x.len() / k;
     if let Some(panels) = weight.panels() {
         return quant::times_transposed(y, x, &panels);
+    }
+    if let Some(tiles) = weight.tiles() {
+        let y = MatMut::new(y, m, n, n);
+        return matmul_packed(y, Mat::new(x, m, k, k), &tiles, Write::Overwrite, Threads::Pool);
     }
     if m <= FEW {
         return few_rows(y, x, weight);

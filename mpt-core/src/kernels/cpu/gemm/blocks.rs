@@ -18,8 +18,8 @@ const TASK_COLS: usize = 1536;
 
 /// One product and how it is cut.
 struct Plan<'a> {
-    left: &'a Packed,
-    right: &'a Packed,
+    left: &'a Packed<'a>,
+    right: &'a Packed<'a>,
     kernel: Kernel,
     out: Shared<f32>,
     out_step: usize,
@@ -31,8 +31,8 @@ struct Plan<'a> {
 /// `out = left right` or `out += left right`, on all threads where `pooled`.
 pub(super) fn product(
     out: MatMut<'_>,
-    left: &Packed,
-    right: &Packed,
+    left: &Packed<'_>,
+    right: &Packed<'_>,
     kernel: Kernel,
     write: Write,
     pooled: bool,
@@ -86,7 +86,7 @@ impl Plan<'_> {
     fn patch(&self, rows: Range<usize>, cols: Range<usize>, pass: Range<usize>) {
         let kernel = &self.kernel;
         let [m, n] = [rows.len().min(kernel.row_panels * SIDE), cols.len().min(kernel.col_panels * SIDE)];
-        let panel = |packed: &Packed, first: usize| -> *const Tile {
+        let panel = |packed: &Packed<'_>, first: usize| -> *const Tile {
             &raw const packed.tiles()[first / SIDE * packed.panel_tiles() + pass.start]
         };
         let mut patch = Patch {

@@ -9,8 +9,8 @@ mod pack;
 mod tiles;
 
 pub(crate) use mat::{Mat, MatMut};
-pub(crate) use pack::Packed;
 pub use pack::Products;
+pub(crate) use pack::{Packed, SIDE, Tile, column_of_pairs, fill_right, tiles_of};
 
 use super::dispatch::{Level, level};
 
@@ -56,11 +56,11 @@ pub(crate) fn matmul(
 ///
 /// # Panics
 /// When the shapes disagree.
-pub(crate) fn matmul_packed(c: MatMut<'_>, a: Mat<'_>, b: &Packed, write: Write, threads: Threads) {
+pub(crate) fn matmul_packed(c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Write, threads: Threads) {
     matmul_at(level(), c, a, b, write, threads);
 }
 
-fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed, write: Write, threads: Threads) {
+fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Write, threads: Threads) {
     assert_eq!(
         (c.rows, c.cols, a.cols),
         (a.rows, b.rows(), b.inner()),

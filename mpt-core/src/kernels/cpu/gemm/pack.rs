@@ -49,19 +49,35 @@ pub(super) enum Side {
     Right,
 }
 
+#[expect(unsafe_code, reason = "bytes of mapped memory are seen as tiles")]
+// SAFETY: a tile is 256 words without padding; every pattern of bits is one.
+unsafe impl bytemuck::Zeroable for Tile {}
+#[expect(unsafe_code, reason = "bytes of mapped memory are seen as tiles")]
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Tile {}
+
+/// Where the tiles of an operand lie.
+enum Tiles<'a> {
+    Own(Scratch<Tile>),
+    Kept(&'a [Tile]),
+}
+
 /// An operand in tiles, panel after panel.
-pub(crate) struct Packed {
-    tiles: Scratch<Tile>,
+pub(crate) struct Packed<'a> {
+    tiles: Tiles<'a>,
     products: Products,
     rows: usize,
     inner: usize,
 }
 
-impl Packed {
-    /// Room for `rows` rows of `a`, or columns of `b`, of `inner` values each.
-    fn room(rows: usize, inner: usize, products: Products) -> Self {
-        let tiles = rows.div_ceil(SIDE) * inner.div_ceil(products.tile_len());
-        Self { tiles: Scratch::take(tiles, Tile::ZERO), products, rows, inner }
+impl<'a> Packed<'a> {
+    /// A right operand of `rows` columns of `inner` values each, packed before by [`fill_right`].
+    ///
+    /// # Panics
+    /// When there are too few tiles.
+    pub(crate) fn kept(tiles: &'a [Tile], rows: usize, inner: usize, products: Products) -> Self {
+        assert_eq!(tiles.len(), tiles_of(rows, inner, products), "tiles of an operand are missing");
+        Self { tiles: Tiles::Kept(tiles), products, rows, inner }
     }
 
     /// The left operand `a` `[rows, inner]`.
@@ -76,21 +92,18 @@ impl Packed {
 
     /// `source` has one row for every row, or column, of panels.
     fn pack(source: Mat<'_>, side: Side, products: Products, pooled: bool) -> Self {
-        let mut packed = Self::room(source.rows, source.cols, products);
-        let tiles = packed.panel_tiles();
+        let (rows, inner) = (source.rows, source.cols);
+        let mut all = Scratch::take(tiles_of(rows, inner, products), Tile::ZERO);
+        let tiles = inner.div_ceil(products.tile_len());
         let fill = |panel: usize, tiles: &mut [Tile]| fill_panel(tiles, source, panel * SIDE, side, products);
         if tiles > 0 {
             if pooled {
-                crate::kernels::cpu::pool::run_chunks(&mut packed.tiles, tiles, fill);
+                crate::kernels::cpu::pool::run_chunks(&mut all, tiles, fill);
             } else {
-                packed
-                    .tiles
-                    .chunks_exact_mut(tiles)
-                    .enumerate()
-                    .for_each(|(panel, tiles)| fill(panel, tiles));
+                all.chunks_exact_mut(tiles).enumerate().for_each(|(panel, tiles)| fill(panel, tiles));
             }
         }
-        packed
+        Self { tiles: Tiles::Own(all), products, rows, inner }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -112,7 +125,31 @@ impl Packed {
 
     /// All tiles.
     pub(crate) fn tiles(&self) -> &[Tile] {
-        &self.tiles
+        match &self.tiles {
+            Tiles::Own(tiles) => tiles,
+            Tiles::Kept(tiles) => tiles,
+        }
+    }
+}
+
+/// Tiles of an operand of `rows` rows, or columns, of `inner` values each.
+pub(crate) fn tiles_of(rows: usize, inner: usize, products: Products) -> usize {
+    rows.div_ceil(SIDE) * inner.div_ceil(products.tile_len())
+}
+
+/// Fills the tiles of the right operand's panel whose columns are the rows of `columns`, at most 16.
+pub(crate) fn fill_right(tiles: &mut [Tile], columns: Mat<'_>, products: Products) {
+    fill_panel(tiles, columns, 0, Side::Right, products);
+}
+
+/// Writes column `column` of a panel of pairs of bf16 as f32.
+pub(crate) fn column_of_pairs(panel: &[Tile], column: usize, out: &mut [f32]) {
+    for (tile, out) in panel.iter().zip(out.chunks_mut(2 * SIDE)) {
+        for (word, out) in tile.0.iter().zip(out.chunks_mut(2)) {
+            let word = word[column];
+            let pair = [word << 16, word & 0xffff_0000];
+            out.iter_mut().zip(pair).for_each(|(out, bits)| *out = f32::from_bits(bits));
+        }
     }
 }
 

@@ -8,11 +8,14 @@ use crate::kernels::cpu::scratch::Scratch;
 /// Rows that start on a boundary that matrix tiles of 16 rows like.
 const ROW_TILE: usize = 16;
 
+/// Codes between rows: rows that lie a multiple of 4 KiB apart would push each other out of the first-level cache.
+const APART: usize = 64;
+
 /// Activations `[m, k]` as `scale * code`.
 pub(super) struct Activations {
-    /// `[m, padded k]`, where `m` is rounded up to 16 and `k` to 256; what does not exist is zero.
+    /// `[m, stride]`, where `m` is rounded up to 16 and `stride` is more than `k`; what does not exist is zero.
     codes: Scratch<i8>,
-    /// `[m, padded k / 32]`.
+    /// `[m, stride / 32]`.
     groups: Scratch<Group>,
     stride: usize,
 }
@@ -31,7 +34,7 @@ pub(super) struct Group {
 impl Activations {
     /// Rounds the rows of `x`, `k` values each. A row with a value that is not finite has scales that are not.
     pub(super) fn new(x: &[f32], k: usize) -> Self {
-        let (m, stride) = (x.len() / k, k.next_multiple_of(SPAN));
+        let (m, stride) = (x.len() / k, k.next_multiple_of(SPAN) + APART);
         let empty = Group { scale: 0.0, total: 0.0, sums: [0; 2] };
         let mut codes = Scratch::take(m.next_multiple_of(ROW_TILE) * stride, 0i8);
         let mut groups = Scratch::take(m * stride / GROUP, empty);
