@@ -153,7 +153,11 @@ impl Bench<'_> {
         for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"] {
             python.env(variable, &threads);
         }
-        document(python.env("PYTHONDONTWRITEBYTECODE", "1"))
+        let found = document(python.env("PYTHONDONTWRITEBYTECODE", "1"))?;
+        if let Some(note) = found["note"].as_str() {
+            say(note);
+        }
+        Ok(found)
     }
 }
 
@@ -167,7 +171,7 @@ fn finished(command: &mut Command) -> Result<Vec<u8>> {
         // ours begins with what is wrong, Python ends with it
         let line =
             lines.clone().find(|line| line.starts_with("error")).or(lines.next_back()).unwrap_or_default();
-        bail!("{}: {line}", program.display());
+        bail!("{} ends with {}: {line}", program.display(), output.status);
     }
     Ok(output.stdout)
 }
