@@ -17,7 +17,7 @@ const FEW: usize = 8;
 /// [`attention`](super::attention()) of the queries `q` `[batch, seq, n_heads, head_dim]`, f32, over the keys and values of a
 /// cache to which those of the same tokens have been appended. Returns `[batch, seq, n_heads, head_dim]`.
 ///
-/// Up to 8 queries a row read the cache once, at the speed of memory, and each gives the same bits whatever is beside it.
+/// Up to 8 queries a row read the cache once, and each gives the same bits whatever is beside it.
 /// There is no gradient: a backward pass through the result fails.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Attention of few queries over a long cache, as fast as memory gives the cache.
+//! Attention of few queries over a long cache, whose cost is that of reading the cache.
 //!
 //! Keys and values are read once, for all heads that share them and all queries. The keys of a row are cut into spans of
 //! [`SPAN`], counted from key 0; a task is one span of one row and key/value head, and leaves for each of its queries the
@@ -204,12 +204,12 @@ fn next(tile: &Range<usize>, keys: usize) -> Range<usize> {
 fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in bytes.chunks(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
         #[expect(unsafe_code, reason = "a prefetch takes a raw pointer")]
         // SAFETY: a prefetch is a hint without effect on memory, and every x86-64 processor has it.
         unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
