@@ -194,11 +194,14 @@ fn edge_words(source: Mat<'_>, first: usize, from: usize, products: Products) ->
 /// `[row][word]` where values along a row lie side by side.
 #[inline(always)]
 fn row_words(source: Mat<'_>, first: usize, from: usize) -> Words {
-    std::array::from_fn(|i| {
-        let at = (first + i) * source.row_stride + from;
-        let row: &[f32; SIDE] = source.data[at..at + SIDE].as_array().expect("a slice of 16");
-        row.map(f32::to_bits)
-    })
+    let mut words = Tile::ZERO.0;
+    for (i, words) in words.iter_mut().enumerate() {
+        let row = &source.data[(first + i) * source.row_stride + from..][..SIDE];
+        for (word, x) in words.iter_mut().zip(row) {
+            *word = x.to_bits();
+        }
+    }
+    words
 }
 
 /// `[word][row]` where values of one column lie side by side.
@@ -210,24 +213,28 @@ fn column_words(source: Mat<'_>, first: usize, from: usize) -> Words {
 /// `[row][word]` of bf16 pairs where values along a row lie side by side.
 #[inline(always)]
 fn row_pairs(source: Mat<'_>, first: usize, from: usize) -> Words {
-    std::array::from_fn(|i| {
-        let at = (first + i) * source.row_stride + from;
-        let row: &[f32; 2 * SIDE] = source.data[at..at + 2 * SIDE].as_array().expect("a slice of 32");
-        std::array::from_fn(|j| pair(row[2 * j], row[2 * j + 1]))
-    })
+    let mut words = Tile::ZERO.0;
+    for (i, words) in words.iter_mut().enumerate() {
+        let row = &source.data[(first + i) * source.row_stride + from..][..2 * SIDE];
+        for (word, x) in words.iter_mut().zip(row.as_chunks::<2>().0) {
+            *word = pair(x[0], x[1]);
+        }
+    }
+    words
 }
 
 /// `[word][row]` of bf16 pairs where values of one column lie side by side.
 #[inline(always)]
 fn column_pairs(source: Mat<'_>, first: usize, from: usize) -> Words {
-    std::array::from_fn(|word| {
-        let column = |j: usize| -> &[f32; SIDE] {
-            let at = (from + 2 * word + j) * source.col_stride + first;
-            source.data[at..at + SIDE].as_array().expect("a slice of 16")
-        };
-        let (low, high) = (column(0), column(1));
-        std::array::from_fn(|i| pair(low[i], high[i]))
-    })
+    let mut words = Tile::ZERO.0;
+    for (j, words) in words.iter_mut().enumerate() {
+        let low = &source.data[(from + 2 * j) * source.col_stride + first..][..SIDE];
+        let high = &source.data[(from + 2 * j + 1) * source.col_stride + first..][..SIDE];
+        for (word, (&low, &high)) in words.iter_mut().zip(low.iter().zip(high)) {
+            *word = pair(low, high);
+        }
+    }
+    words
 }
 
 /// Two values rounded to bf16 in one word, the first in its lower half.

@@ -55,8 +55,11 @@ pub(super) fn unpack(format: Format, bytes: &[u8], span: &mut Span) {
 /// 16 halves.
 #[inline(always)]
 fn halves(bytes: &[u8]) -> [f32; LANES] {
-    let pairs: &[[u8; 2]; LANES] = bytes[..2 * LANES].as_chunks().0.as_array().expect("32 bytes");
-    pairs.map(|bytes| f16(u16::from_le_bytes(bytes)))
+    let mut values = [0f32; LANES];
+    for (value, bytes) in values.iter_mut().zip(bytes[..2 * LANES].as_chunks().0) {
+        *value = f16(u16::from_le_bytes(*bytes));
+    }
+    values
 }
 
 #[inline(always)]
@@ -82,10 +85,13 @@ fn nibbles(bytes: &[u8], codes: &mut [[i8; LINE]]) {
 /// Four groups' 6-bit numbers from three lines of 16 bytes.
 #[inline(always)]
 fn six_bits(lines: &[u8]) -> [[u8; LANES]; 4] {
-    let line = |i: usize| -> &[u8; LANES] { lines[i * LANES..(i + 1) * LANES].as_array().expect("16 bytes") };
-    let (a, b, c) = (line(0), line(1), line(2));
-    let last = std::array::from_fn(|i| (a[i] >> 6) | (b[i] >> 6) << 2 | (c[i] >> 6) << 4);
-    [a.map(|x| x & 63), b.map(|x| x & 63), c.map(|x| x & 63), last]
+    let (a, b, c) = (&lines[..LANES], &lines[LANES..2 * LANES], &lines[2 * LANES..3 * LANES]);
+    let mut numbers = [[0; LANES]; 4];
+    for i in 0..LANES {
+        (numbers[0][i], numbers[1][i], numbers[2][i]) = (a[i] & 63, b[i] & 63, c[i] & 63);
+        numbers[3][i] = (a[i] >> 6) | (b[i] >> 6) << 2 | (c[i] >> 6) << 4;
+    }
+    numbers
 }
 
 /// Scales, minima and nibbles of `Q4_K` and `Q5_K`; returns where codes begin.
