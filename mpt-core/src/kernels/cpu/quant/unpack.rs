@@ -3,6 +3,8 @@
 use super::panel::LINE;
 use super::{LANES, SPAN};
 use crate::kernels::cpu::dispatch::for_each_level;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::dispatch::{Level, level};
 use crate::kernels::cpu::widen::f16;
 use crate::weights::Format;
 
@@ -56,10 +58,33 @@ pub(super) fn unpack(format: Format, bytes: &[u8], span: &mut Span) {
 #[inline(always)]
 fn halves(bytes: &[u8]) -> [f32; LANES] {
     let mut values = [0f32; LANES];
-    for (value, bytes) in values.iter_mut().zip(bytes[..2 * LANES].as_chunks().0) {
+    let bytes: &[[u8; 2]; LANES] = bytes[..2 * LANES].as_chunks().0.as_array().expect("32 bytes");
+    // the compiler would turn the plain loop into branches for each value
+    #[cfg(target_arch = "x86_64")]
+    if level() >= Level::Avx512 {
+        #[expect(unsafe_code, reason = "the call needs the features that `level` has found")]
+        // SAFETY: `level` returns `Avx512` or more only where AVX-512 F was detected.
+        unsafe {
+            halves_avx512(bytes, &mut values);
+        }
+        return values;
+    }
+    for (value, bytes) in values.iter_mut().zip(bytes) {
         *value = f16(u16::from_le_bytes(*bytes));
     }
     values
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn halves_avx512(bytes: &[[u8; 2]; LANES], values: &mut [f32; LANES]) {
+    use std::arch::x86_64::*;
+    #[expect(unsafe_code, reason = "vector loads and stores")]
+    // SAFETY: 32 bytes are read and 64 written, at any alignment.
+    unsafe {
+        let halves = _mm256_loadu_si256(bytes.as_ptr().cast());
+        _mm512_storeu_ps(values.as_mut_ptr(), _mm512_cvtph_ps(halves));
+    }
 }
 
 #[inline(always)]
@@ -144,13 +169,10 @@ for_each_level! {
     fn q5_k(bytes: &[u8], span: &mut Span) {
         let codes = &bytes[k_scales(bytes, span)..];
         nibbles(codes, &mut span.codes);
-        for (group, quads) in span.codes.chunks_exact_mut(8).enumerate() {
-            let mut fifth = *line(codes, 32 + group);
-            for quad in quads {
-                for i in 0..LINE {
-                    quad[i] |= ((fifth[i] & 1) << 4) as i8;
-                    fifth[i] >>= 1;
-                }
+        for (index, quad) in span.codes.iter_mut().enumerate() {
+            let (fifth, mask) = (line(codes, 32 + index / 8), 1u8 << (index % 8));
+            for i in 0..LINE {
+                quad[i] += if fifth[i] & mask == 0 { 0 } else { 16 };
             }
         }
     }
@@ -164,13 +186,11 @@ for_each_level! {
         }
         let codes = &bytes[288..];
         nibbles(codes, &mut span.codes);
-        for (index, quads) in span.codes.chunks_exact_mut(4).enumerate() {
-            let mut high = *line(codes, 32 + index);
-            for quad in quads {
-                for i in 0..LINE {
-                    quad[i] = (quad[i] | ((high[i] & 3) << 4) as i8) - 32;
-                    high[i] >>= 2;
-                }
+        for (index, quad) in span.codes.iter_mut().enumerate() {
+            let (high, mask) = (line(codes, 32 + index / 4), 1u8 << (2 * (index % 4)));
+            for i in 0..LINE {
+                quad[i] += if high[i] & mask == 0 { -32 } else { -16 };
+                quad[i] += if high[i] & (mask << 1) == 0 { 0 } else { 32 };
             }
         }
     }
