@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Heads, KeyRows, Shape};
+use super::{Heads, KeyRows, Shape, negligible_to_zero};
 use crate::kernels::cpu::activation::tanh;
 use crate::kernels::cpu::dispatch::for_each_level;
 use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
@@ -211,7 +211,7 @@ for_each_level! {
         let total = exp_shifted(row, top);
         let norm = 1.0 / total;
         for value in row.iter_mut() {
-            *value *= norm;
+            *value = negligible_to_zero(*value * norm);
         }
         top + total.ln()
     }
@@ -227,7 +227,7 @@ for_each_level! {
         let n = seen.len();
         let pairs = probs[seen.clone()].iter_mut().zip(&mut d_scores[seen.clone()]);
         for (j, (prob, d_score)) in pairs.enumerate() {
-            *prob = exp(biased(*prob, j, n, scale, slope) - lse);
+            *prob = negligible_to_zero(exp(biased(*prob, j, n, scale, slope) - lse));
             *d_score = *prob * (*d_score - delta) * scale;
         }
     }

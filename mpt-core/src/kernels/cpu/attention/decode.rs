@@ -9,9 +9,9 @@
 
 use std::ops::Range;
 
-use super::Shape;
 use super::blocks::soft_cap;
 use super::cached::{Cached, Vectors};
+use super::{Shape, negligible_to_zero};
 use crate::kernels::cpu::dispatch::for_each_level;
 use crate::kernels::cpu::math::{exp, max, sum};
 use crate::kernels::cpu::pool;
@@ -25,11 +25,6 @@ const TILE: usize = 32;
 
 /// Sums of a product of two vectors that run side by side; their order is part of the result.
 const LANES: usize = 16;
-
-/// Weights below this, of a largest one of 1, count as 0. Even 2^24 of them are less than the last bit of the sum, and
-/// products with them would be subnormal, which takes the processor a hundred times as long: under ALiBi, most keys of a
-/// long text are that far.
-const NEGLIGIBLE: f32 = 1.0 / (1u64 << 63) as f32;
 
 /// Queries whose parts are put together in one task.
 const TASK_QUERIES: usize = 64;
@@ -253,12 +248,6 @@ fn combine<'p>(parts: impl Iterator<Item = &'p [f32]> + Clone, out: &mut [f32]) 
     }
     let norm = 1.0 / total;
     out.iter_mut().for_each(|out| *out *= norm);
-}
-
-/// A number that is not finite stays what it is.
-#[inline(always)]
-fn negligible_to_zero(weight: f32) -> f32 {
-    if weight < NEGLIGIBLE { 0.0 } else { weight }
 }
 
 /// Products of a query `[e]` with `keys` `[N, e]`, summed by lanes in the order of numbers.

@@ -93,3 +93,14 @@ impl Shape<'_> {
         first..self.visible(batch, rows.end - 1).end
     }
 }
+
+/// Weights below this, of a largest one of 1, count as 0. Even 2^24 of them are less than the last bit of the sum, and
+/// products with them would be subnormal, which takes the processor a hundred times as long: under ALiBi, most keys of a
+/// long text are that far.
+const NEGLIGIBLE: f32 = 1.0 / (1u64 << 63) as f32;
+
+/// A number that is not finite stays what it is.
+#[inline(always)]
+fn negligible_to_zero(weight: f32) -> f32 {
+    if weight < NEGLIGIBLE { 0.0 } else { weight }
+}
