@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mpt_core::{Adapted, Adapter, CausalLm, Format, KvDtype, MetaArray, Metadata, Weights};
+use mpt_core::{Adapted, Adapter, CausalLm, Format, KvDtype, MetaArray, Metadata, Products, Weights};
 use mpt_tokenize::{GgufTokenizer, Tokenizer, token_type};
 
 use crate::exit::CliError;
@@ -75,6 +75,11 @@ impl ModelArgs {
 }
 
 impl Dtype {
+    /// How a model in this form multiplies: bf16 computes in bf16, all others keep the factors of plain forms as they are.
+    pub(crate) fn products(self) -> Products {
+        if matches!(self, Self::Bf16) { Products::Bf16 } else { Products::F32 }
+    }
+
     /// The stored form.
     pub(crate) fn format(self) -> Format {
         match self {
@@ -94,8 +99,13 @@ impl Dtype {
 impl AdaptedArgs {
     /// The model, its tokenizer if it has one, and where it lies.
     pub(crate) fn load(&self) -> Result<Model, CliError> {
+        self.load_with(self.base.dtype.products())
+    }
+
+    /// [`AdaptedArgs::load`], with the rounding of factors that `products` says.
+    pub(crate) fn load_with(&self, products: Products) -> Result<Model, CliError> {
         let began = Instant::now();
-        let weights = self.base.weights()?;
+        let weights = self.base.weights()?.multiplied_as(products);
         let lm = match &self.adapter {
             Some(dir) => {
                 let adapter = Adapter::open(dir, weights.config())?;

@@ -29,6 +29,7 @@ pub struct Weights {
     nf4: Arc<BTreeMap<String, nf4::Parts>>,
     metadata: Option<Arc<Metadata>>,
     round_to: Format,
+    products: Products,
 }
 
 /// What a weights file says of one tensor.
@@ -118,6 +119,7 @@ impl Weights {
             nf4: nf4.into(),
             metadata,
             round_to,
+            products: Products::F32,
         })
     }
 
@@ -146,6 +148,13 @@ impl Weights {
     #[must_use]
     pub fn rounded_to(mut self, format: Format) -> Self {
         self.round_to = format;
+        self
+    }
+
+    /// The same weights for a model whose matrix products round their factors so; f32 unless said.
+    #[must_use]
+    pub fn multiplied_as(mut self, products: Products) -> Self {
+        self.products = products;
         self
     }
 
@@ -262,9 +271,8 @@ impl ParameterSource for Weights {
         Ok(Parameter::Stored(stored))
     }
 
-    /// Factors are rounded to bf16 where the weights are asked for in it.
     fn products(&self) -> Products {
-        if self.round_to == Format::BF16 { Products::Bf16 } else { Products::F32 }
+        self.products
     }
 }
 

@@ -111,7 +111,8 @@ fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
     ctx.device()?;
     match (&args.model, &args.config) {
         (Some(model), _) => {
-            let weights = ModelArgs { model: model.clone(), dtype }.weights()?;
+            let weights =
+                ModelArgs { model: model.clone(), dtype }.weights()?.multiplied_as(dtype.products());
             built(weights.config(), &weights, named(model))
         }
         (None, Some(path)) => {
