@@ -1,4 +1,4 @@
-//! The one pool of threads that all kernels share.
+//! How many threads compute: those of rayon's pool, and as many of the kernels' own.
 
 use crate::error::{Error, Result};
 

@@ -102,7 +102,7 @@ fn not_empty(path: &Path, rows: Rows, expected: &str) -> Result<Rows, CliError> 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     expect_limits(&args)?;
     let base = ModelArgs { model: args.model.clone(), dtype: args.dtype };
-    // the weights are what is checked: what they are multiplied with is not rounded
+    // the weights are what is checked: what plain ones are multiplied with is not rounded
     let loaded = AdaptedArgs { base, adapter: args.adapter.clone() }.load_with(Products::F32)?;
     let report = match &args.against {
         Some(path) if Fixture::is_in(path) => against_fixture(&args, &loaded, path, ctx)?,

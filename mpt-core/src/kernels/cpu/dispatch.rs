@@ -1,7 +1,9 @@
 //! Which instruction set the CPU kernels use: found once, at run time.
 //!
-//! A kernel is written once, as plain Rust that the compiler can vectorize, and [`for_each_level`] compiles it for
-//! every level. Kernels use no fused multiply-add and fix the order of their sums, so all levels give the same bits.
+//! Most kernels are written once, as plain Rust that the compiler can vectorize, and [`for_each_level`] compiles them for
+//! every level: they use no fused multiply-add and fix the order of their sums, so all levels give the same bits. Matrix
+//! products have innermost loops of their own for each level; those of quantized weights agree to the bit, those of floats
+//! (`gemm`) round as each level's instructions do.
 
 use std::sync::OnceLock;
 

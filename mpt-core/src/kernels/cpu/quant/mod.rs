@@ -101,11 +101,11 @@ fn times_transposed_at(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'
     });
 }
 
-/// Panels of a task: at least 64 KiB of weights, which outweighs its start, and several tasks a thread.
+/// Panels of a task: about 64 KiB of weights, which outweighs its start, and fewer where threads would lack tasks.
 fn panels_per_task(panels: usize, panel_bytes: usize) -> usize {
-    let least = (64 << 10) / panel_bytes.max(1);
+    let enough = (64 << 10) / panel_bytes.max(1);
     let even = panels.div_ceil(8 * rayon::current_num_threads());
-    even.min(least.max(1)).max(1)
+    even.min(enough).max(1)
 }
 
 /// Adds the products of one panel with the rows `from..from + sums.len()` of `x`.

@@ -1,4 +1,4 @@
-//! Patches with AVX2 and FMA: 4 rows x 16 columns of sums.
+//! Patches with AVX2 and FMA: 6 rows x 16 columns of sums.
 
 #![expect(unsafe_code, reason = "vector instructions over the pointers of a patch")]
 
