@@ -96,7 +96,7 @@ impl Head<'_> {
             Self::Plain(transpose, _) => {
                 let (logits, hidden) =
                     (MatMut::new(logits, rows, vocab, vocab), Mat::new(hidden, rows, d, d));
-                matmul_packed(logits, hidden, transpose, Write::Overwrite, Threads::Pool);
+                matmul_packed(logits, hidden, transpose, Write::Overwrite);
             }
         }
     }
@@ -109,7 +109,7 @@ impl Head<'_> {
                 let weight = weight.as_ref().expect("packed where the gradient is wanted");
                 let d_logits = Mat::new(d_logits, rows, vocab, vocab);
                 let d_hidden = MatMut::new(d_hidden, rows, d, d);
-                matmul_packed(d_hidden, d_logits, weight, Write::Overwrite, Threads::Pool);
+                matmul_packed(d_hidden, d_logits, weight, Write::Overwrite);
             }
         }
     }
@@ -153,7 +153,7 @@ impl CustomOp2 for TrainedOp {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (vocab, d) = weight_layout.shape().dims2()?;
         let weight = Mat::new(contiguous(weight, weight_layout)?, vocab, d, d);
-        let packed = |weight| Packed::right(weight, self.loss.products, true);
+        let packed = |weight| Packed::right(weight, self.loss.products);
         let head = Head::Plain(packed(weight.t()), self.loss.wants[0].then(|| packed(weight)));
         let (loss, gradients) = self.loss.run(contiguous(hidden, hidden_layout)?, &head, vocab, d);
         self.gradients.leave(gradients);

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::format::Format;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gemm::{Mat, Packed, Products, SIDE, Tile, column_of_pairs, fill_right, tiles_of};
+use crate::kernels::cpu::gemm::{Mat, Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
 use crate::kernels::cpu::pool;
 use crate::kernels::cpu::quant::{self, LANES, Panels};
 use crate::kernels::cpu::quantize::nf4::Nf4;
@@ -127,14 +127,14 @@ impl StoredTensor {
         if self.shape.len() != 2 || self.order != Order::Rows || self.format != Format::BF16 || n * k == 0 {
             return Ok(self);
         }
-        let len = tiles_of(n, k, Products::Bf16) * size_of::<Tile>();
+        let len = tiles_of_pairs(n, k) * size_of::<Tile>();
         let mut room = room(len)?;
-        let panel = tiles_of(1, k, Products::Bf16);
+        let panel = tiles_of_pairs(1, k);
         pool::run_chunks(bytemuck::cast_slice_mut::<u8, Tile>(&mut room), panel, |index, tiles| {
             let rows = index * SIDE..((index + 1) * SIDE).min(n);
             let mut wide = Scratch::take(rows.len() * k, 0f32);
             self.widen_rows(rows.clone(), &mut wide);
-            fill_right(tiles, Mat::new(&wide, rows.len(), k, k), Products::Bf16);
+            fill_right_pairs(tiles, Mat::new(&wide, rows.len(), k, k));
         });
         let room =
             room.make_read_only().map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
@@ -144,7 +144,7 @@ impl StoredTensor {
     /// The transpose of a matrix that lies in tiles, as a right operand.
     pub(crate) fn tiles(&self) -> Option<Packed<'_>> {
         let tiles = (self.order == Order::Tiles).then(|| bytemuck::cast_slice::<u8, Tile>(&self.bytes))?;
-        Some(Packed::kept(tiles, self.num_rows(), self.row_len(), Products::Bf16))
+        Some(Packed::kept_pairs(tiles, self.num_rows(), self.row_len()))
     }
 
     /// The panels of a matrix that lies in them.

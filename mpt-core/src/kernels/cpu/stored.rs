@@ -36,7 +36,7 @@ pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &StoredTensor) 
     }
     if let Some(tiles) = weight.tiles() {
         let y = MatMut::new(y, m, n, n);
-        return matmul_packed(y, Mat::new(x, m, k, k), &tiles, Write::Overwrite, Threads::Pool);
+        return matmul_packed(y, Mat::new(x, m, k, k), &tiles, Write::Overwrite);
     }
     if m <= FEW {
         return few_rows(y, x, weight);

@@ -32,6 +32,7 @@ impl<'a> Mat<'a> {
     }
 
     /// The element in row `i` and column `j`.
+    #[cfg(test)]
     pub(super) fn at(&self, i: usize, j: usize) -> f32 {
         self.data[i * self.row_stride + j * self.col_stride]
     }

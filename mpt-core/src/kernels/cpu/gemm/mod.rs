@@ -6,11 +6,14 @@
 mod blocks;
 mod mat;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod squares;
 mod tiles;
 
 pub(crate) use mat::{Mat, MatMut};
+use pack::Form;
 pub use pack::Products;
-pub(crate) use pack::{Packed, SIDE, Tile, column_of_pairs, fill_right, tiles_of};
+pub(crate) use pack::{Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
 
 use super::dispatch::{Level, level};
 
@@ -47,17 +50,16 @@ pub(crate) fn matmul(
     threads: Threads,
 ) {
     assert_eq!((c.rows, c.cols, a.cols), (a.rows, b.cols, b.rows), "shapes of a matrix product disagree");
-    let pooled = threads == Threads::Pool;
-    let right = Packed::right(b, products, pooled);
-    matmul_packed(c, a, &right, write, threads);
+    let right = Packed::right_in(b, Form::of(level(), products, threads), threads);
+    matmul_at(level(), c, a, &right, write, threads);
 }
 
-/// [`matmul`] with the right operand packed already; factors are rounded as it was.
+/// [`matmul`] of all threads with the right operand packed already; factors are rounded as it was.
 ///
 /// # Panics
 /// When the shapes disagree.
-pub(crate) fn matmul_packed(c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Write, threads: Threads) {
-    matmul_at(level(), c, a, b, write, threads);
+pub(crate) fn matmul_packed(c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Write) {
+    matmul_at(level(), c, a, b, write, Threads::Pool);
 }
 
 fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Write, threads: Threads) {
@@ -75,9 +77,8 @@ fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Wri
         }
         return;
     }
-    let pooled = threads == Threads::Pool;
-    let left = Packed::left(a, b.products(), pooled);
-    blocks::product(c, &left, b, tiles::kernel(level, b.products()), write, pooled);
+    let left = Packed::left_in(a, b.form(), threads);
+    blocks::product(c, &left, b, tiles::kernel(level, b.form()), write, threads);
 }
 
 #[cfg(test)]
@@ -122,7 +123,7 @@ mod tests {
             let threads = if pooled { Threads::Pool } else { Threads::Caller };
             for level in levels() {
                 let mut c = before.clone();
-                let packed = Packed::right(b, products, pooled);
+                let packed = Packed::right_in(b, Form::of(level, products, threads), threads);
                 matmul_at(level, MatMut::new(&mut c, m, n, n + pad), a, &packed, write, threads);
                 for i in 0..m {
                     for j in 0..n + pad {
@@ -133,8 +134,9 @@ mod tests {
                         }
                         let (sum, size) = plain(a, b, (i, j), products);
                         let (sum, size) = if add { (sum + old, size + old.abs()) } else { (sum, size) };
-                        // each addition errs by at most 2^-24 of the sum so far; matrix units also drop what lies below 2^-126
-                        let bound = size * (k + 1) as f64 * 2f64.powi(-24) + 1e-34;
+                        // each addition errs by at most 2^-24 of the sum so far, a split product by four times that; matrix
+                        // units also drop what lies below 2^-126
+                        let bound = size * (k + 5) as f64 * 2f64.powi(-24) + 1e-34;
                         prop_assert!((found - sum).abs() <= bound, "{:?} {:?}: {} {}", level, products, found, sum);
                     }
                 }
@@ -150,7 +152,7 @@ mod tests {
             let b = Mat::new(&b, n, k, k).t();
             for level in levels() {
                 let (mut all, mut alone) = (vec![0f32; m * n], vec![0f32; n]);
-                let packed = Packed::right(b, products, false);
+                let packed = Packed::right_in(b, Form::of(level, products, Threads::Pool), Threads::Caller);
                 let a_row = Mat::new(&a[row * k..(row + 1) * k], 1, k, k);
                 let a = Mat::new(&a, m, k, k);
                 matmul_at(level, MatMut::new(&mut all, m, n, n), a, &packed, Write::Overwrite, Threads::Pool);
