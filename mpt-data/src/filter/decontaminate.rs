@@ -56,22 +56,22 @@ impl Contamination {
         let mut found = Self { n: config.n, runs: HashSet::new() };
         let mut scratch = Runs::default();
         for path in config.paths.iter().map(|path| folder.join(path)) {
-            let before = found.runs.len();
-            for text in texts(&path, &config.fields)? {
-                found.add(&text, &mut scratch);
-            }
-            if found.runs.len() == before && before == 0 {
-                let problem =
-                    format!("no text has {} words, so there is nothing to look for; lower `n`", config.n);
+            let texts = texts(&path, &config.fields)?;
+            let longest = texts.iter().map(|text| found.add(text, &mut scratch)).max().unwrap_or(0);
+            if longest < config.n {
+                let n = config.n;
+                let problem = format!("no text has {n} words, so there is nothing to look for; lower `n`");
                 return Err(Error::input(&path, problem));
             }
         }
         Ok(found)
     }
 
-    fn add(&mut self, text: &str, scratch: &mut Runs) {
+    /// Takes in the runs of a text, and says how many words it has.
+    fn add(&mut self, text: &str, scratch: &mut Runs) -> usize {
         scratch.reset(words(text).map(|word| (hash(word), 0)));
         self.runs.extend(scratch.hashes(self.n));
+        scratch.len()
     }
 }
 

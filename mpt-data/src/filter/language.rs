@@ -12,7 +12,7 @@ use whatlang::Lang;
 use super::{Drop, LANGUAGE, Page, Rule, Wrong, check_share};
 
 /// Longer texts are judged by pieces of their beginning, middle and end, of this many bytes each.
-const PIECE_BYTES: usize = 2048;
+const PIECE_BYTES: usize = 1024;
 
 /// The languages that stay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
