@@ -1,8 +1,8 @@
 //! `gopher_quality`: the document-wise quality rules of Rae et al. 2021 (Gopher), appendix A1.1.
 //!
 //! Differences from datatrove's version, which the paper's words do not ask for: words are divided by white space alone
-//! (so the counts do not depend on a sentence model); the required words are counted once each, whatever their case and
-//! the punctuation around them; blank lines are no lines, so a text with spaced paragraphs is judged as one without.
+//! (so no model of a language decides); stop words are found whatever their case and the punctuation around them; blank
+//! lines are no lines, so a text with spaced paragraphs is judged as one without.
 
 use serde::{Deserialize, Serialize};
 
