@@ -58,8 +58,21 @@ pub struct SourceConfig {
     pub text_field: String,
     /// The field or column with the document's id. `None`: `id` where there is one, else file and line.
     pub id_field: Option<String>,
-    /// What is kept; a document must pass all.
+    /// What is kept, and what of it; a document must pass all, in this order.
     pub filters: Vec<Filter>,
+    /// What happens where there should be a document and is none.
+    pub on_bad_line: OnBadLine,
+}
+
+/// What happens to a line, row or text file that is no document: broken JSON or UTF-8, no text, too long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadLine {
+    /// The build fails and names it.
+    #[default]
+    Fail,
+    /// It is left out, and listed in the ledger of drops.
+    Skip,
 }
 
 /// What a source's files hold; compression is seen from the file name.
@@ -140,6 +153,8 @@ struct RawSource {
     id_field: Option<String>,
     #[serde(default)]
     filters: Vec<Filter>,
+    #[serde(default)]
+    on_bad_line: OnBadLine,
 }
 
 fn default_seed() -> u64 {
@@ -239,9 +254,7 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
         return Err(at.config("paths", "empty", "at least one file or glob pattern"));
     }
     for (index, filter) in raw.filters.iter().enumerate() {
-        filter
-            .check()
-            .map_err(|(actual, expected)| at.config(&format!("filters[{index}]"), actual, expected))?;
+        check_filter(filter, index, &at)?;
     }
     if raw.filters.len() > MAX_FILTERS {
         return Err(at.config("filters", raw.filters.len(), format!("{MAX_FILTERS} at most")));
@@ -255,6 +268,14 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
         text_field: raw.text_field.unwrap_or_else(|| "text".to_owned()),
         id_field: raw.id_field,
         filters: raw.filters,
+        on_bad_line: raw.on_bad_line,
+    })
+}
+
+fn check_filter(filter: &Filter, index: usize, at: &Check<'_>) -> Result<()> {
+    filter.check().map_err(|wrong| {
+        let dot = if wrong.key.is_empty() { "" } else { "." };
+        at.config(&format!("filters[{index}]{dot}{}", wrong.key), wrong.actual, wrong.expected)
     })
 }
 
@@ -452,5 +473,31 @@ mod tests {
         let filter = "filters = [{ kind = \"column\", field = \"lang\", any_of = [\"en\"] }]\n";
         let found = message(&format!("{HEAD}{text}{filter}"));
         assert!(found.contains("a filter on the field `lang`"), "{found}");
+        let filter = "filters = [{ kind = \"url_list\", path = \"list.txt\" }]\n";
+        let found = message(&format!("{HEAD}{text}{filter}"));
+        assert!(found.contains("a filter on the field `url`"), "{found}");
+    }
+
+    #[test]
+    fn filters_have_defaults_and_refuse_what_makes_no_sense() {
+        let with = |filter: &str| format!("{HEAD}{}filters = [{filter}]\n", source("web", 1.0));
+        let run =
+            parse(&with("{ kind = \"gopher_quality\" }, { kind = \"gopher_quality\", min_words = 30 }"));
+        let filters = &run.expect("sound").sources[0].filters;
+        let words = |filter: &Filter| match filter {
+            Filter::GopherQuality(rules) => rules.min_words,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(filters.iter().map(words).collect::<Vec<_>>(), [50, 30]);
+        let text = message(&with("{ kind = \"gopher_quality\", min_word = 30 }"));
+        assert!(text.contains(":8: unknown key `min_word`, did you mean `min_words`?"), "{text}");
+        let text =
+            message(&with("{ kind = \"c4\" }, { kind = \"gopher_repetition\", max_top_2_gram = nan }"));
+        assert!(
+            text.contains("`sources.web.filters[1].max_top_2_gram` is NaN, expected a share from 0 to 1"),
+            "{text}"
+        );
+        let text = message(&with("{ kind = \"language\", any_of = [\"english\"] }"));
+        assert!(text.contains("`sources.web.filters[0].any_of` is \"english\", expected one of "), "{text}");
     }
 }

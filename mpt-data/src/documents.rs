@@ -168,21 +168,24 @@ impl DocumentWriter {
 pub(crate) struct DropWriter {
     table: Table,
     columns: [Vec<String>; 4],
+    tokens: Vec<u64>,
 }
 
 impl DropWriter {
     /// Starts the ledger in `dir`.
     pub(crate) fn create(dir: &Path, name: &str) -> Result<Self> {
-        let fields =
+        let mut fields =
             ["id", "source", "rule", "value"].map(|name| Field::new(name, DataType::Utf8, false)).to_vec();
-        Ok(Self { table: Table::create(dir, name, fields)?, columns: Default::default() })
+        fields.push(Field::new("tokens", DataType::UInt64, false));
+        Ok(Self { table: Table::create(dir, name, fields)?, columns: Default::default(), tokens: Vec::new() })
     }
 
-    /// Appends a document.
-    pub(crate) fn push(&mut self, id: &str, source: &str, drop: &Drop) -> Result<()> {
+    /// Appends a document; `tokens` as it was read, with those before and after it.
+    pub(crate) fn push(&mut self, id: &str, source: &str, drop: &Drop, tokens: u64) -> Result<()> {
         for (column, value) in self.columns.iter_mut().zip([id, source, drop.rule, &drop.value]) {
             column.push(value.to_owned());
         }
+        self.tokens.push(tokens);
         if self.columns[0].len() == GROUP_ROWS { self.flush() } else { Ok(()) }
     }
 
@@ -193,8 +196,9 @@ impl DropWriter {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let columns = std::mem::take(&mut self.columns).map(texts);
-        self.table.write(columns.to_vec())
+        let mut columns = std::mem::take(&mut self.columns).map(texts).to_vec();
+        columns.push(numbers(std::mem::take(&mut self.tokens)));
+        self.table.write(columns)
     }
 }
 

@@ -21,13 +21,17 @@ pub mod runfile;
 mod shard;
 mod source;
 
-pub use config::{Dedup, Format, MAX_ROW_TOKENS, PrepareRun, SourceConfig};
+pub use config::{Dedup, Format, MAX_ROW_TOKENS, OnBadLine, PrepareRun, SourceConfig};
 pub use documents::DocumentIndex;
 pub use error::{Damage, Error, Result};
-pub use filter::{Drop, Filter};
+pub use filter::{
+    C4, Column, Decontaminate, Drop, Filter, FinewebQuality, GopherQuality, GopherRepetition, Language,
+    Listed, Pii, UrlList, WordList,
+};
 pub use loader::{Cursor, Loader, LoaderConfig, Sample, SampleId, TokenBatch};
 pub use manifest::{
     Contents, FileRecord, Manifest, PlainFile, Plan, SourcePlan, SourceRecord, Split, SplitRecord,
+    TokenAccount,
 };
 pub use pack::{Packer, Row, is_start};
 pub use prepare::prepare;

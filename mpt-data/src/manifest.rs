@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Dedup, Format};
+use crate::config::{Dedup, Format, OnBadLine};
 use crate::documents::DocumentIndex;
 use crate::durable;
 use crate::error::{Damage, Error, Result};
@@ -26,7 +26,7 @@ pub(crate) const DOCUMENTS: &str = "documents.parquet";
 /// The ledger of the documents that did not.
 pub(crate) const DROPS: &str = "drops.parquet";
 /// The version of everything that is written: shards, tables, units, rules.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Prepared data: a folder of shards and what is known of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,8 +95,13 @@ pub struct SourcePlan {
     /// The field with the id, where one was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_field: Option<String>,
-    /// The filters.
+    /// The filters, in order; files that they name are named without their folders.
     pub filters: Vec<Filter>,
+    /// The files that the filters name, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<PlainFile>,
+    /// What happened where there should be a document and was none.
+    pub on_bad_line: OnBadLine,
     /// The input files, in order.
     pub inputs: Vec<PlainFile>,
 }
@@ -121,14 +126,49 @@ pub struct SourceRecord {
     pub name: String,
     /// Its share of the training samples.
     pub proportion: f64,
-    /// Documents read.
+    /// Documents read, and lines that are none.
     pub documents: u64,
     /// Documents dropped, by rule.
     pub drops: BTreeMap<String, u64>,
+    /// What became of its tokens.
+    pub tokens: TokenAccount,
     /// What is for training.
     pub train: SplitRecord,
     /// What is held out.
     pub eval: SplitRecord,
+}
+
+/// What became of the tokens of a source, with those before and after each document: always
+/// `tokens_read = tokens_kept + tokens_dropped + tokens_edited_away`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenAccount {
+    /// Tokens of all documents as they were read.
+    pub tokens_read: u64,
+    /// Tokens of the documents that stayed, as they stayed: those of both splits.
+    pub tokens_kept: u64,
+    /// Tokens of the documents dropped, as they were read.
+    pub tokens_dropped: u64,
+    /// Of the documents that stayed, tokens as read less tokens as they stayed; below zero where filters put in longer texts.
+    pub tokens_edited_away: i64,
+    /// Documents that stayed with another text than was read.
+    pub documents_edited: u64,
+}
+
+impl TokenAccount {
+    /// Enters a document that was dropped.
+    pub(crate) fn drop(&mut self, read: u64) {
+        self.tokens_read += read;
+        self.tokens_dropped += read;
+    }
+
+    /// Enters a document that stayed.
+    pub(crate) fn keep(&mut self, read: u64, kept: u64, is_edited: bool) {
+        self.tokens_read += read;
+        self.tokens_kept += kept;
+        self.tokens_edited_away += read as i64 - kept as i64;
+        self.documents_edited += u64::from(is_edited);
+    }
 }
 
 /// One split of a source.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::config::{PrepareRun, SourceConfig};
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, SourceRecord, Split};
+use crate::manifest::{Manifest, SourceRecord, Split, TokenAccount};
 use crate::order::Mix;
 use crate::prepare::{Counts, PlannedRun, Tally, tokenize};
 use crate::progress::Progress;
@@ -48,6 +48,9 @@ pub struct MixRow {
     pub epochs: f64,
     /// Documents dropped, by rule.
     pub drops: BTreeMap<String, u64>,
+    /// What became of the tokens read.
+    #[serde(flatten)]
+    pub account: TokenAccount,
 }
 
 /// The table of prepared data, for `token_budget` training tokens; by default as many as there are.
@@ -88,6 +91,7 @@ fn built(source: &SourceRecord) -> MixRow {
         eval_tokens: eval.tokens,
         proportion: source.proportion,
         drops: source.drops.clone(),
+        account: source.tokens,
         ..MixRow::default()
     }
 }
@@ -102,6 +106,7 @@ fn counted(source: &SourceConfig, counts: &Counts) -> MixRow {
         eval_tokens: counts.eval.tokens,
         proportion: source.proportion,
         drops: counts.drops.clone(),
+        account: counts.tokens,
         ..MixRow::default()
     }
 }

@@ -128,7 +128,7 @@ fn build(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<Manifest, CliErr
     let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
     let manifest = prepare(&run, &tokenizer, &mut Bars::new(ctx))?;
     let table = inspect(&manifest, None)?;
-    rows(&table).iter().try_for_each(|line| ctx.out.text(line))?;
+    print(&table, ctx)?;
     ctx.out.text(format_args!("\n{}: manifest {}", run.out.display(), &manifest.root()[..16]))?;
     ctx.out.document(&json!({
         "dir": run.out, "manifest": manifest.root(), "train_tokens": manifest.tokens(Split::Train),
@@ -138,12 +138,35 @@ fn build(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<Manifest, CliErr
 }
 
 fn show(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
-    rows(table).iter().try_for_each(|line| ctx.out.text(line))?;
+    print(table, ctx)?;
     ctx.out.document(table)
 }
 
-fn rows(table: &MixTable) -> Vec<String> {
-    table::lines(&MIX_HEADER, &mix_cells(table))
+/// The mix, and below it what became of the tokens read.
+fn print(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
+    table::lines(&MIX_HEADER, &mix_cells(table)).iter().try_for_each(|line| ctx.out.text(line))?;
+    ctx.out.text("")?;
+    table::lines(&ACCOUNT_HEADER, &account_cells(table)).iter().try_for_each(|line| ctx.out.text(line))
+}
+
+/// What the columns of the account of tokens are called: the first of them is the sum of the next three.
+const ACCOUNT_HEADER: [&str; 6] =
+    ["source", "tokens read", "= kept", "+ dropped", "+ edited away", "documents edited"];
+
+fn account_cells(table: &MixTable) -> Vec<Vec<String>> {
+    let cells = |row: &MixRow| {
+        let account = &row.account;
+        let away = account.tokens_edited_away;
+        vec![
+            row.source.clone(),
+            table::count(account.tokens_read),
+            table::count(account.tokens_kept),
+            table::count(account.tokens_dropped),
+            format!("{}{}", if away < 0 { "-" } else { "" }, table::count(away.unsigned_abs())),
+            table::count(account.documents_edited),
+        ]
+    };
+    table.sources.iter().map(cells).collect()
 }
 
 /// What the columns of a mix are called.

@@ -9,6 +9,16 @@ fn text_becomes_a_model_that_writes() {
     assert!(built["train_tokens"].as_u64().is_some_and(|tokens| tokens > 5000), "{built}");
     let table = job.json(&["data", "inspect", "data"]);
     assert_eq!(table["sources"].as_array().map(Vec::len), Some(2));
+    for row in [&built, &table].into_iter().flat_map(|table| table["sources"].as_array().expect("a list")) {
+        let number = |key: &str| row[key].as_i64().expect("a number");
+        let sum = number("tokens_kept") + number("tokens_dropped") + number("tokens_edited_away");
+        assert_eq!(
+            (number("tokens_read"), number("tokens_kept")),
+            (sum, number("tokens") + number("eval_tokens"))
+        );
+    }
+    let shown = job.done(&["data", "inspect", "data"]);
+    assert!(shown.contains("tokens read") && shown.contains("+ edited away"), "{shown}");
     assert_eq!(job.json(&["data", "verify", "data"])["ok"], true);
     assert_eq!(job.json(&["data", "plan", "mix.toml"]), table);
 

@@ -98,6 +98,7 @@ impl Pass<'_> {
                 proportion,
                 documents: counts.documents,
                 drops: counts.drops.clone(),
+                tokens: counts.tokens,
                 train,
                 eval,
             }

@@ -8,12 +8,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::plan::{PlannedRun, Unit};
 use super::unit_file::{Entry, UnitReader};
-use super::units::{TokenizedDocument, UnitSink};
+use super::units::{DroppedDocument, TokenizedDocument, UnitSink};
 use crate::config::Dedup;
 use crate::documents::DropWriter;
 use crate::error::{Error, Result};
-use crate::filter::{self, Drop, EXACT_DUPLICATE};
-use crate::manifest::{DROPS, PlainFile, Split};
+use crate::filter::{self, BAD_LINE, Drop, EXACT_DUPLICATE};
+use crate::manifest::{DROPS, PlainFile, Split, TokenAccount};
 use crate::progress::Progress;
 
 /// What is decided about every document.
@@ -31,6 +31,7 @@ pub(super) struct Decided {
 pub(crate) struct Counts {
     pub(crate) documents: u64,
     pub(crate) drops: BTreeMap<String, u64>,
+    pub(crate) tokens: TokenAccount,
     pub(crate) train: SplitCounts,
     pub(crate) eval: SplitCounts,
     fields_seen: u64,
@@ -53,19 +54,38 @@ impl Counts {
         }
     }
 
-    fn drop(&mut self, rule: &str) {
+    /// Counts a document that goes, with its tokens as read and those around it.
+    fn drop(&mut self, rule: &str, tokens_read: u64) {
+        self.documents += 1;
         *self.drops.entry(rule.to_owned()).or_default() += 1;
+        self.tokens.drop(tokens_read);
     }
 
-    fn keep(&mut self, split: Split, text_bytes: u64, tokens: u64) {
+    /// Counts a document that stays, its tokens with those around it.
+    fn keep(&mut self, split: Split, document: &Stays) {
+        self.documents += 1;
+        self.tokens.keep(document.tokens_read, document.tokens, document.is_edited);
         let counts = match split {
             Split::Train => &mut self.train,
             Split::Eval => &mut self.eval,
         };
         counts.documents += 1;
-        counts.text_bytes += text_bytes;
-        counts.tokens += tokens;
+        counts.text_bytes += document.text_bytes;
+        counts.tokens += document.tokens;
     }
+}
+
+/// A document that stays, its tokens with those around it.
+struct Stays {
+    text_bytes: u64,
+    tokens_read: u64,
+    tokens: u64,
+    is_edited: bool,
+}
+
+/// The tokens that a document as read would have had, those around it included; what is no document has none.
+fn tokens_dropped(drop: &Drop, tokens_read: u64, planned: &PlannedRun<'_>) -> u64 {
+    if drop.rule == BAD_LINE { 0 } else { tokens_read + planned.special.count() }
 }
 
 /// Decides about every document and writes the ledger into `out`.
@@ -120,17 +140,17 @@ impl Pass<'_> {
         let mut reader = UnitReader::open(&self.paths[unit])?;
         let mut fates = Vec::new();
         while let Some(entry) = reader.next()? {
-            self.sources[source].documents += 1;
             match entry {
-                Entry::Dropped { id, drop } => self.drop(source, &id, &drop)?,
-                Entry::Kept { id, text_hash, text_bytes, tokens, place } => {
+                Entry::Dropped { id, drop, tokens_read } => self.drop(source, &id, &drop, tokens_read)?,
+                Entry::Kept { id, text_hash, text_bytes, tokens_read, is_edited, tokens, place } => {
                     if let Some(drop) = self.copy_of(text_hash, unit, place)? {
-                        self.drop(source, &id, &drop)?;
+                        self.drop(source, &id, &drop, tokens_read)?;
                         fates.push(None);
                         continue;
                     }
-                    let split = split_of(text_hash, self.planned);
-                    self.sources[source].keep(split, text_bytes, tokens + self.planned.special.count());
+                    let (split, special) = (split_of(text_hash, self.planned), self.planned.special.count());
+                    let (tokens_read, tokens) = (tokens_read + special, tokens + special);
+                    self.sources[source].keep(split, &Stays { text_bytes, tokens_read, tokens, is_edited });
                     fates.push(Some(split));
                 }
             }
@@ -153,9 +173,10 @@ impl Pass<'_> {
         Ok(Some(Drop { rule: EXACT_DUPLICATE, value }))
     }
 
-    fn drop(&mut self, source: usize, id: &str, drop: &Drop) -> Result<()> {
-        self.sources[source].drop(drop.rule);
-        self.ledger.push(id, &self.planned.run.sources[source].name, drop)
+    fn drop(&mut self, source: usize, id: &str, drop: &Drop, tokens_read: u64) -> Result<()> {
+        let tokens = tokens_dropped(drop, tokens_read, self.planned);
+        self.sources[source].drop(drop.rule, tokens);
+        self.ledger.push(id, &self.planned.run.sources[source].name, drop, tokens)
     }
 }
 
@@ -212,20 +233,21 @@ impl UnitSink for Tally<'_> {
     }
 
     fn keep(&mut self, document: &TokenizedDocument<'_>) -> Result<()> {
-        let counts = &mut self.sources[self.source];
-        counts.documents += 1;
+        let (counts, special) = (&mut self.sources[self.source], self.planned.special.count());
+        let tokens_read = document.tokens_read + special;
         if self.planned.run.dedup == Dedup::Exact && !self.seen.insert(document.text_hash) {
-            counts.drop(EXACT_DUPLICATE);
+            counts.drop(EXACT_DUPLICATE, tokens_read);
             return Ok(());
         }
-        let tokens = document.tokens.len() as u64 + self.planned.special.count();
-        counts.keep(split_of(document.text_hash, self.planned), document.text_bytes, tokens);
+        let (tokens, text_bytes) = (document.tokens.len() as u64 + special, document.text_bytes);
+        let stays = Stays { text_bytes, tokens_read, tokens, is_edited: document.is_edited };
+        counts.keep(split_of(document.text_hash, self.planned), &stays);
         Ok(())
     }
 
-    fn drop(&mut self, _: &str, drop: &Drop) -> Result<()> {
-        self.sources[self.source].documents += 1;
-        self.sources[self.source].drop(drop.rule);
+    fn drop(&mut self, document: &DroppedDocument<'_>) -> Result<()> {
+        let tokens = tokens_dropped(document.drop, document.tokens_read, self.planned);
+        self.sources[self.source].drop(document.drop.rule, tokens);
         Ok(())
     }
 

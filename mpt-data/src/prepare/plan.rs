@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::unit_file;
 use crate::config::{PrepareRun, SourceConfig};
 use crate::error::{Error, Result};
+use crate::filter::{self, Judge};
 use crate::hash;
 use crate::manifest::{FORMAT, PlainFile, Plan, SourcePlan};
 use crate::progress::{Note, Progress, Shared, Stage, step};
@@ -33,6 +34,8 @@ pub(crate) struct PlannedRun<'a> {
     pub(crate) layout: RowLayout,
     /// What stands between documents.
     pub(crate) special: SpecialTokens,
+    /// The filters of each source, ready.
+    pub(crate) judges: Vec<Judge>,
     /// All units, in the order of sources and files.
     pub(crate) units: Vec<Unit>,
 }
@@ -95,7 +98,11 @@ impl<'a> PlannedRun<'a> {
             run.sources.iter().map(|source| find(source, run.folder())).collect::<Result<Vec<_>>>()?;
         let inputs = hash_all(found, progress)?;
         let layout = RowLayout::new(run.row_tokens, tokenizer.num_ids());
-        let plan = describe(run, tokenizer, &inputs);
+        let lists =
+            run.sources.iter().map(|source| lists(source, run.folder())).collect::<Result<Vec<_>>>()?;
+        let judges = run.sources.iter().map(|source| Judge::load(&source.filters, run.folder()));
+        let judges = judges.collect::<Result<Vec<_>>>()?;
+        let plan = describe(run, tokenizer, &inputs, lists);
         let units = inputs
             .into_iter()
             .enumerate()
@@ -103,7 +110,7 @@ impl<'a> PlannedRun<'a> {
             .collect();
         let hash =
             hash::sha256(&serde_json::to_vec(&plan).expect("plans have string keys and finite numbers"));
-        Ok(Self { run, plan, hash, layout, special, units })
+        Ok(Self { run, plan, hash, layout, special, judges, units })
     }
 
     /// The units whose files are not there whole, each name once; damaged files are removed.
@@ -207,14 +214,30 @@ fn hash_all(found: Vec<Vec<(PathBuf, String)>>, progress: &mut dyn Progress) -> 
     inputs
 }
 
-fn describe(run: &PrepareRun, tokenizer: &Tokenizer, inputs: &[Vec<Input>]) -> Plan {
-    let sources = run.sources.iter().zip(inputs).map(|(source, files)| SourcePlan {
+/// The files that the filters of a source name.
+fn lists(source: &SourceConfig, folder: &Path) -> Result<Vec<PlainFile>> {
+    let list = |file: String| {
+        let (sha256, bytes) = hash::sha256_file(&folder.join(&file), |_| Ok(()))?;
+        Ok(PlainFile { name: filter::file_name(&file), bytes, sha256 })
+    };
+    source.filters.iter().flat_map(filter::Filter::files).map(list).collect()
+}
+
+fn describe(
+    run: &PrepareRun,
+    tokenizer: &Tokenizer,
+    inputs: &[Vec<Input>],
+    lists: Vec<Vec<PlainFile>>,
+) -> Plan {
+    let sources = run.sources.iter().zip(inputs).zip(lists).map(|((source, files), lists)| SourcePlan {
         name: source.name.clone(),
         proportion: source.proportion,
         format: source.format,
         text_field: source.text_field.clone(),
         id_field: source.id_field.clone(),
-        filters: source.filters.clone(),
+        filters: source.filters.iter().map(filter::Filter::without_folders).collect(),
+        lists,
+        on_bad_line: source.on_bad_line,
         inputs: files.iter().map(|input| input.file.clone()).collect(),
     });
     Plan {
@@ -260,7 +283,8 @@ fn unit_name(source: &SourcePlan, inputs: &[Input], plan: &Plan, layout: RowLayo
         "tokenizer": plan.tokenizer,
         "token_bytes": layout.token_bytes,
         "source": {
-            "format": source.format, "text_field": source.text_field, "id_field": source.id_field, "filters": source.filters,
+            "format": source.format, "text_field": source.text_field, "id_field": source.id_field,
+            "filters": source.filters, "lists": source.lists, "on_bad_line": source.on_bad_line,
         },
         "inputs": inputs.iter().map(|input| &input.file).collect::<Vec<_>>(),
     });
@@ -348,6 +372,8 @@ mod tests {
                 text_field: "text".into(),
                 id_field: None,
                 filters: vec![],
+                lists: vec![],
+                on_bad_line: crate::config::OnBadLine::Fail,
                 inputs: vec![],
             }],
         };

@@ -1,8 +1,9 @@
 //! The file of a work unit: what became of each document, with its tokens; whole only if its checksum says so.
 //!
-//! `"mptunit1"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
-//! 0 a document that passed the filters (id, u128 hash of its text, u64 bytes of text, u64 tokens, the tokens),
-//! 1 one that did not (id, rule, value), 255 the end (u64 fields seen). Numbers are little-endian, texts have a u32 length.
+//! `"mptunit2"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
+//! 0 a document that passed the filters (id, u128 hash of its text, u64 bytes of text, u64 tokens as read, u8 whether it was
+//! edited, u64 tokens, the tokens), 1 one that did not (id, rule, value, u64 tokens as read), 255 the end (u64 fields seen).
+//! Numbers are little-endian, texts have a u32 length.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -11,13 +12,13 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::plan::{PlannedRun, Unit};
-use super::units::{TokenizedDocument, UnitSink};
+use super::units::{DroppedDocument, TokenizedDocument, UnitSink};
 use crate::durable::AtomicFile;
 use crate::error::{Error, Result};
 use crate::filter::{self, Drop};
 use crate::shard::{get_tokens, put_tokens};
 
-const MAGIC: &[u8; 8] = b"mptunit1";
+const MAGIC: &[u8; 8] = b"mptunit2";
 const KEPT: u8 = 0;
 const DROPPED: u8 = 1;
 const END: u8 = 255;
@@ -95,17 +96,20 @@ impl UnitSink for UnitFiles<'_> {
         open.text(document.id);
         open.record.extend(document.text_hash.to_le_bytes());
         open.record.extend(document.text_bytes.to_le_bytes());
+        open.record.extend(document.tokens_read.to_le_bytes());
+        open.record.push(u8::from(document.is_edited));
         open.record.extend((document.tokens.len() as u64).to_le_bytes());
         put_tokens(document.tokens, token_bytes, &mut open.record);
         open.write()
     }
 
-    fn drop(&mut self, id: &str, drop: &Drop) -> Result<()> {
+    fn drop(&mut self, document: &DroppedDocument<'_>) -> Result<()> {
         let open = self.open();
         open.record.push(DROPPED);
-        open.text(id);
-        open.text(drop.rule);
-        open.text(&drop.value);
+        open.text(document.id);
+        open.text(document.drop.rule);
+        open.text(&document.drop.value);
+        open.record.extend(document.tokens_read.to_le_bytes());
         open.write()
     }
 
@@ -146,6 +150,10 @@ pub(super) enum Entry {
         text_hash: u128,
         /// Bytes of its text.
         text_bytes: u64,
+        /// The tokens of its text as read, none added.
+        tokens_read: u64,
+        /// Whether filters edited it.
+        is_edited: bool,
         /// Its tokens, none added.
         tokens: u64,
         /// Where its record begins in the file.
@@ -157,6 +165,8 @@ pub(super) enum Entry {
         id: String,
         /// Why.
         drop: Drop,
+        /// The tokens of its text as read, none added.
+        tokens_read: u64,
     },
 }
 
@@ -232,15 +242,17 @@ impl UnitReader {
     fn kept(&mut self, place: u64) -> Result<Entry> {
         let id = self.text()?;
         let text_hash = u128::from_le_bytes(self.take()?);
-        let (text_bytes, tokens) = (self.number()?, self.number()?);
+        let (text_bytes, tokens_read) = (self.number()?, self.number()?);
+        let [is_edited] = self.take()?;
+        let tokens = self.number()?;
         self.unread_tokens = tokens;
-        Ok(Entry::Kept { id, text_hash, text_bytes, tokens, place })
+        Ok(Entry::Kept { id, text_hash, text_bytes, tokens_read, is_edited: is_edited == 1, tokens, place })
     }
 
     fn dropped(&mut self) -> Result<Entry> {
         let (id, rule, value) = (self.text()?, self.text()?, self.text()?);
         let rule = filter::rule(&rule).ok_or_else(|| self.damaged("an unknown rule"))?;
-        Ok(Entry::Dropped { id, drop: Drop { rule, value } })
+        Ok(Entry::Dropped { id, drop: Drop { rule, value }, tokens_read: self.number()? })
     }
 
     fn skip_tokens(&mut self) -> Result<()> {
@@ -288,8 +300,12 @@ mod tests {
         files.begin(&Unit { name: "u".into(), source: 0, inputs: Vec::new() }).expect("begun");
         let tokens: Vec<_> = (0..70_000u32).map(|at| at % 50_000).collect();
         for (id, tokens) in [("a", &tokens[..]), ("b", &[]), ("é", &tokens[3..5])] {
-            files.keep(&TokenizedDocument { id, text_hash: 1 << 100, text_bytes: 7, tokens }).expect("kept");
-            files.drop("x", &Drop { rule: "empty", value: "0 bytes".into() }).expect("dropped");
+            let (text_hash, tokens_read) = (1 << 100, tokens.len() as u64 + 3);
+            let kept =
+                TokenizedDocument { id, text_hash, text_bytes: 7, tokens, tokens_read, is_edited: id == "b" };
+            files.keep(&kept).expect("kept");
+            let drop = &Drop { rule: "empty", value: "0 bytes".into() };
+            files.drop(&DroppedDocument { id: "x", drop, tokens_read: 9 }).expect("dropped");
         }
         files.end(5).expect("ended");
         dir.join("u")
@@ -304,7 +320,8 @@ mod tests {
         let (mut ids, mut places, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(entry) = reader.next().expect("sound") {
             match entry {
-                Entry::Kept { id, place, .. } => {
+                Entry::Kept { id, place, tokens_read, is_edited, tokens: count, .. } => {
+                    assert_eq!((tokens_read, is_edited), (count + 3, id == "b"));
                     // The tokens of the first document are skipped.
                     if id != "a" {
                         reader.tokens(&mut tokens).expect("sound");
@@ -312,8 +329,9 @@ mod tests {
                     ids.push(id);
                     places.push(place);
                 }
-                Entry::Dropped { id, drop } => {
-                    assert_eq!((id.as_str(), drop.rule, drop.value.as_str()), ("x", "empty", "0 bytes"))
+                Entry::Dropped { id, drop, tokens_read } => {
+                    assert_eq!((id.as_str(), drop.rule, drop.value.as_str()), ("x", "empty", "0 bytes"));
+                    assert_eq!(tokens_read, 9);
                 }
             }
         }

@@ -10,9 +10,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::plan::{PlannedRun, Unit};
 use crate::config::SourceConfig;
 use crate::error::{Error, Result};
-use crate::filter::{self, Drop};
+use crate::filter::{BAD_LINE, Drop, Scratch, Verdict};
 use crate::progress::{Progress, Stage};
-use crate::source::{self, Document, InputFile};
+use crate::source::{self, InputFile, Record};
 
 /// Text tokenized at once: enough to keep all cores busy, little enough to stay in bounds.
 const BATCH_BYTES: usize = 8 << 20;
@@ -26,8 +26,8 @@ pub(crate) trait UnitSink {
     fn begin(&mut self, unit: &Unit) -> Result<()>;
     /// A document passed the filters.
     fn keep(&mut self, document: &TokenizedDocument<'_>) -> Result<()>;
-    /// A document did not.
-    fn drop(&mut self, id: &str, drop: &Drop) -> Result<()>;
+    /// A document did not, or is none.
+    fn drop(&mut self, document: &DroppedDocument<'_>) -> Result<()>;
     /// The unit is complete. Bit `i` of `fields_seen`: some document had the filters' field `i`.
     fn end(&mut self, fields_seen: u64) -> Result<()>;
 }
@@ -42,6 +42,20 @@ pub(crate) struct TokenizedDocument<'a> {
     pub(crate) text_bytes: u64,
     /// Its tokens.
     pub(crate) tokens: &'a [u32],
+    /// How many tokens the text had before filters edited it.
+    pub(crate) tokens_read: u64,
+    /// Whether they did.
+    pub(crate) is_edited: bool,
+}
+
+/// A document that did not pass the filters, or a line that is none.
+pub(crate) struct DroppedDocument<'a> {
+    /// Its id.
+    pub(crate) id: &'a str,
+    /// Why.
+    pub(crate) drop: &'a Drop,
+    /// How many tokens its text as read had, none added.
+    pub(crate) tokens_read: u64,
 }
 
 /// Reads and tokenizes units of a plan, in the order given.
@@ -80,7 +94,7 @@ pub(crate) fn tokenize(
 /// What the reading thread tells.
 enum Message {
     Begin(usize),
-    Documents(Vec<Document>),
+    Records(Vec<Record>),
     End,
 }
 
@@ -108,17 +122,20 @@ fn read_unit(
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for input in &unit.inputs {
         let file = InputFile { path: &input.path, name: &input.file.name, progress: bytes_read };
-        source::read(config, &file, &mut |document| {
-            bytes += document.text.len();
-            batch.push(document);
+        source::read(config, &file, &mut |record| {
+            bytes += match &record {
+                Record::Document(document) => document.text.len(),
+                Record::BadLine { problem, .. } => problem.len(),
+            };
+            batch.push(record);
             if bytes < BATCH_BYTES && batch.len() < BATCH_DOCUMENTS {
                 return Ok(());
             }
             bytes = 0;
-            send(to, Message::Documents(std::mem::take(&mut batch)))
+            send(to, Message::Records(std::mem::take(&mut batch)))
         })?;
     }
-    send(to, Message::Documents(batch))
+    send(to, Message::Records(batch))
 }
 
 /// Nobody listens when the other side failed; its error is the one to tell.
@@ -157,9 +174,8 @@ fn consume(
                 sink.begin(unit)?;
                 *slot = Some((unit, 0));
             }
-            (Message::Documents(documents), Some((unit, seen))) => {
-                let config = &planned.run.sources[unit.source];
-                *seen |= batch(config, unit, &documents, tokenizer, sink)?;
+            (Message::Records(records), Some((unit, seen))) => {
+                *seen |= batch(planned, unit, &records, tokenizer, sink)?;
                 follow.step()?;
             }
             (Message::End, Some((_, seen))) => sink.end(*seen)?,
@@ -170,46 +186,93 @@ fn consume(
 }
 
 /// Judges, hashes and tokenizes documents in parallel, and hands them on in order; returns which fields were seen.
+///
+/// Every text is tokenized as it was read, so that its tokens can be accounted for; an edited one that stays also as it
+/// stays.
 fn batch(
-    config: &SourceConfig,
+    planned: &PlannedRun<'_>,
     unit: &Unit,
-    documents: &[Document],
+    records: &[Record],
     tokenizer: &Tokenizer,
     sink: &mut dyn UnitSink,
 ) -> Result<u64> {
-    let judge = |document: &Document| match filter::judge(document, &config.filters) {
-        Some(drop) => Err(drop),
-        None => Ok(xxh3_128(document.text.as_bytes())),
-    };
-    let verdicts: Vec<Result<u128, Drop>> = documents.par_iter().map(judge).collect();
-    let kept = documents.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok());
-    let texts: Vec<&str> = kept.map(|(document, _)| document.text.as_str()).collect();
+    let judge = |scratch: &mut Scratch, record| judged(planned, unit, record, scratch);
+    let judged: Vec<Judged<'_>> = records.par_iter().map_init(Scratch::default, judge).collect();
+    let texts: Vec<&str> =
+        judged.iter().flat_map(|judged| judged.read.into_iter().chain(judged.edited())).collect();
     let path = &unit.inputs[0].path;
     let encoded =
         tokenizer.encode_batch(&texts).map_err(|source| Error::Tokenizer { path: path.clone(), source })?;
     let mut encoded = encoded.iter();
-    for (document, verdict) in documents.iter().zip(&verdicts) {
-        match verdict {
-            Err(drop) => sink.drop(&document.id, drop)?,
-            Ok(text_hash) => sink.keep(&TokenizedDocument {
-                id: &document.id,
+    let mut next = || encoded.next().expect("a list of tokens per text");
+    for judged in &judged {
+        let read = judged.read.map(|_| next());
+        let tokens_read = read.map_or(0, |tokens| tokens.len() as u64);
+        let id = judged.id;
+        match (&judged.fate, read) {
+            (Fate::Kept { text_hash, edited }, Some(read)) => sink.keep(&TokenizedDocument {
+                id,
                 text_hash: *text_hash,
-                text_bytes: document.text.len() as u64,
-                tokens: encoded.next().expect("a list of tokens per text"),
+                text_bytes: judged.edited().or(judged.read).map_or(0, str::len) as u64,
+                tokens: if edited.is_some() { next() } else { read },
+                tokens_read,
+                is_edited: edited.is_some(),
             })?,
+            (Fate::Dropped(drop), _) => sink.drop(&DroppedDocument { id, drop, tokens_read })?,
+            (Fate::Kept { .. }, None) => unreachable!("only a document is kept"),
         }
     }
-    Ok(fields_seen(documents))
+    Ok(records.iter().fold(0, |all, record| all | fields_seen(record)))
 }
 
-fn fields_seen(documents: &[Document]) -> u64 {
-    let bits = |document: &Document| {
-        document
-            .fields
-            .iter()
-            .enumerate()
-            .filter(|(_, value)| value.is_some())
-            .fold(0, |bits, (field, _)| bits | 1 << field)
+/// A record with what becomes of it.
+struct Judged<'a> {
+    id: &'a str,
+    /// The text as read, if there is one.
+    read: Option<&'a str>,
+    fate: Fate,
+}
+
+enum Fate {
+    Kept { text_hash: u128, edited: Option<String> },
+    Dropped(Drop),
+}
+
+impl Judged<'_> {
+    /// The text that stays, where it is not the one read.
+    fn edited(&self) -> Option<&str> {
+        match &self.fate {
+            Fate::Kept { edited, .. } => edited.as_deref(),
+            Fate::Dropped(_) => None,
+        }
+    }
+}
+
+fn judged<'a>(
+    planned: &PlannedRun<'_>,
+    unit: &Unit,
+    record: &'a Record,
+    scratch: &mut Scratch,
+) -> Judged<'a> {
+    let document = match record {
+        Record::Document(document) => document,
+        Record::BadLine { id, problem } => {
+            let fate = Fate::Dropped(Drop { rule: BAD_LINE, value: problem.clone() });
+            return Judged { id, read: None, fate };
+        }
     };
-    documents.iter().map(bits).fold(0, |all, bits| all | bits)
+    let fate = match planned.judges[unit.source].judge(document, scratch) {
+        Verdict::Dropped(drop) => Fate::Dropped(drop),
+        Verdict::Kept(edited) => {
+            let text = edited.as_deref().unwrap_or(&document.text);
+            Fate::Kept { text_hash: xxh3_128(text.as_bytes()), edited }
+        }
+    };
+    Judged { id: &document.id, read: Some(&document.text), fate }
+}
+
+fn fields_seen(record: &Record) -> u64 {
+    let Record::Document(document) = record else { return 0 };
+    let seen = document.fields.iter().enumerate().filter(|(_, value)| value.is_some());
+    seen.fold(0, |bits, (field, _)| bits | 1 << field)
 }

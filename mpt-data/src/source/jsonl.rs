@@ -5,7 +5,7 @@ use std::io::{BufRead, Read};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::{DEFAULT_ID, Document, InputFile, Sink, Wanted, broken_line, check_size, compressed};
+use super::{DEFAULT_ID, Document, InputFile, Record, Sink, Wanted, broken_line, check_size, compressed};
 use crate::error::Result;
 
 /// The longest line: a document whose characters are all escaped, and its other fields.
@@ -22,16 +22,23 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
         if count == 0 {
             return Ok(());
         }
-        let broken = |problem: String| broken_line(file.path, number, problem);
-        if count > MAX_LINE_BYTES {
-            return Err(broken(format!(
-                "the line is longer than {MAX_LINE_BYTES} bytes; split the document"
-            )));
-        }
-        if let Some(document) =
-            parse(strip(&line, number), wanted, || format!("{}:{number}", file.name)).map_err(broken)?
-        {
-            sink(document)?;
+        let id = || format!("{}:{number}", file.name);
+        let parsed = if count > MAX_LINE_BYTES {
+            Err(format!("the line is longer than {MAX_LINE_BYTES} bytes; split the document"))
+        } else {
+            parse(strip(&line, number), wanted, id)
+        };
+        match parsed {
+            Ok(Some(document)) => sink(Record::Document(document))?,
+            Ok(None) => {}
+            Err(problem) => {
+                let error = |problem: String| broken_line(file.path, number, problem);
+                wanted.bad_line(id(), problem, sink, error)?;
+                // What is left of a line that was too long.
+                if line.last() != Some(&b'\n') {
+                    lines.skip_until(b'\n').map_err(|error| compressed::explain(file.path, error))?;
+                }
+            }
         }
     }
     unreachable!("lines are counted until the file ends")
@@ -79,7 +86,7 @@ fn describe(error: &serde_json::Error) -> String {
 }
 
 #[derive(Default)]
-struct Record {
+struct Found {
     text: Option<String>,
     id: Option<String>,
     fields: Vec<Option<String>>,
@@ -88,23 +95,23 @@ struct Record {
 struct Fields<'a>(&'a Wanted<'a>);
 
 impl<'de> DeserializeSeed<'de> for Fields<'_> {
-    type Value = Record;
+    type Value = Found;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Record, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = Record;
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
         let wanted = self.0;
-        let mut record = Record { fields: vec![None; wanted.fields.len()], ..Record::default() };
+        let mut record = Found { fields: vec![None; wanted.fields.len()], ..Found::default() };
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             let is_text = key == wanted.text;
             let is_id = key == wanted.id.unwrap_or(DEFAULT_ID);
@@ -184,9 +191,14 @@ impl<'de> Visitor<'de> for Scalar<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OnBadLine;
+
+    fn wanted<'a>(id: Option<&'a str>, fields: Vec<&'a str>) -> Wanted<'a> {
+        Wanted { text: "text", id, fields, on_bad_line: OnBadLine::Fail }
+    }
 
     fn parsed(line: &str, id: Option<&str>) -> Result<Option<Document>, String> {
-        parse(line.as_bytes(), &Wanted { text: "text", id, fields: vec!["lang", "id"] }, || "f:7".into())
+        parse(line.as_bytes(), &wanted(id, vec!["lang", "id"]), || "f:7".into())
     }
 
     #[test]
@@ -222,10 +234,7 @@ mod tests {
         assert!(problem(r#"{"body": "a"}"#).contains("no field `text`"));
         assert!(problem("[1]").contains("expected an object"));
         assert!(problem("{\"text\": \"a\"} x").contains("trailing characters"));
-        assert!(
-            parse(b"{\"text\": \"\xff\"}", &Wanted { text: "text", id: None, fields: vec![] }, String::new)
-                .is_err()
-        );
+        assert!(parse(b"{\"text\": \"\xff\"}", &wanted(None, vec![]), String::new).is_err());
         assert!(problem(&format!("{{\"x\": {}", "[".repeat(1 << 20))).contains("EOF while parsing"));
     }
 

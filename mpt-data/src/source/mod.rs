@@ -5,10 +5,11 @@ mod jsonl;
 mod parquet;
 mod text;
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-use crate::config::{Format, SourceConfig};
+use crate::config::{Format, OnBadLine, SourceConfig};
 use crate::error::{Error, Result};
 use crate::filter;
 
@@ -26,12 +27,43 @@ pub struct Document {
     pub fields: Vec<Option<String>>,
 }
 
+/// What a reader finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// A document.
+    Document(Document),
+    /// A line, row or file that is none, where the source says to skip those.
+    BadLine {
+        /// The file's name, and the line or row where there are several.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
 /// What a reader takes out of each record.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     text: &'a str,
     id: Option<&'a str>,
     fields: Vec<&'a str>,
+    on_bad_line: OnBadLine,
+}
+
+impl Wanted<'_> {
+    /// What to do with a line that is no document: hand it on, or fail with the error.
+    fn bad_line(
+        &self,
+        id: String,
+        problem: String,
+        sink: Sink<'_>,
+        error: impl FnOnce(String) -> Error,
+    ) -> Result<()> {
+        match self.on_bad_line {
+            OnBadLine::Fail => Err(error(problem)),
+            OnBadLine::Skip => sink(Record::BadLine { id, problem }),
+        }
+    }
 }
 
 /// One file to read.
@@ -45,8 +77,8 @@ pub(crate) struct InputFile<'a> {
     pub(crate) progress: &'a AtomicU64,
 }
 
-/// Takes the documents one by one; an error stops the reader and is passed through.
-pub(crate) type Sink<'a> = &'a mut dyn FnMut(Document) -> Result<()>;
+/// Takes what is found one by one; an error stops the reader and is passed through.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Record) -> Result<()>;
 
 /// Reads every document of a file, in order.
 ///
@@ -54,12 +86,25 @@ pub(crate) type Sink<'a> = &'a mut dyn FnMut(Document) -> Result<()>;
 /// [`Error::BrokenLine`] and [`Error::BrokenInput`] name the file, and the line where there are lines.
 pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
     let fields = filter::fields(&source.filters);
-    let wanted = Wanted { text: &source.text_field, id: source.id_field.as_deref(), fields };
+    let wanted = Wanted {
+        text: &source.text_field,
+        id: source.id_field.as_deref(),
+        fields,
+        on_bad_line: source.on_bad_line,
+    };
     match source.format {
         Format::Jsonl => jsonl::read(&wanted, file, sink),
         Format::Parquet => parquet::read(&wanted, file, sink),
-        Format::Text => text::read(file, sink),
+        Format::Text => text::read(&wanted, file, sink),
     }
+}
+
+/// The content of a file that is no source, decompressed as its name asks for.
+pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let (progress, mut bytes) = (AtomicU64::new(0), Vec::new());
+    let mut file = compressed::open(&InputFile { path, name: "", progress: &progress })?;
+    file.read_to_end(&mut bytes).map_err(|error| compressed::explain(path, error))?;
+    Ok(bytes)
 }
 
 /// The id field where the run file names none.

@@ -14,7 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 
-use super::{DEFAULT_ID, Document, InputFile, Sink, Wanted, check_size};
+use super::{DEFAULT_ID, Document, InputFile, Record, Sink, Wanted, check_size};
 use crate::error::{Error, Result};
 
 /// Rows decoded at once: few, since a row may be a book.
@@ -36,8 +36,14 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
     for batch in batches {
         let batch = batch.map_err(|error| damaged(error.into()))?;
         for index in 0..batch.num_rows() {
-            let broken = |problem: String| Error::input(file.path, format!("row {row}: {problem}"));
-            sink(columns.document(&batch, index, || format!("{}:{row}", file.name)).map_err(broken)?)?;
+            let id = || format!("{}:{row}", file.name);
+            match columns.document(&batch, index, id) {
+                Ok(document) => sink(Record::Document(document))?,
+                Err(problem) => {
+                    let error = |problem| Error::input(file.path, format!("row {row}: {problem}"));
+                    wanted.bad_line(id(), problem, sink, error)?;
+                }
+            }
             row += 1;
         }
         let reached = (u128::from(bytes) * row as u128 / u128::from(total)) as u64;

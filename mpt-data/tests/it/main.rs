@@ -2,6 +2,7 @@
 
 mod corpus;
 mod damage;
+mod dirty;
 mod errors;
 mod interrupted;
 mod loading;

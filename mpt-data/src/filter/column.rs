@@ -1,0 +1,41 @@
+//! `column`: a field's value is one of some, or none of some.
+
+use serde::{Deserialize, Serialize};
+
+use super::{COLUMN, Drop, Page, Rule, Wrong};
+
+/// What a field may hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// The field or column.
+    pub field: String,
+    /// The values that stay; empty: all. A document without the field does not stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub any_of: Vec<String>,
+    /// The values that do not stay. A document without the field stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub none_of: Vec<String>,
+}
+
+impl Column {
+    pub(super) fn check(&self) -> Result<(), Wrong> {
+        if self.any_of.is_empty() && self.none_of.is_empty() {
+            return Err(Wrong::new("", "a column filter without values", "a list `any_of` or `none_of`"));
+        }
+        Ok(())
+    }
+}
+
+impl Rule for Column {
+    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+        let field = &self.field;
+        let Some(value) = page.field(field) else {
+            return (!self.any_of.is_empty())
+                .then(|| Drop { rule: COLUMN, value: format!("{field} absent") });
+        };
+        let listed = |list: &[String]| list.iter().any(|item| item == value);
+        let stays = (self.any_of.is_empty() || listed(&self.any_of)) && !listed(&self.none_of);
+        (!stays).then(|| Drop { rule: COLUMN, value: format!("{field}={value}") })
+    }
+}

@@ -1,0 +1,27 @@
+//! Files that filters name: lists with an entry a line. They may be compressed, as inputs may.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::source;
+
+/// The text of a file.
+pub(super) fn text(path: &Path) -> Result<String> {
+    let bytes = source::read_whole(path)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::input(path, format!("byte {at} is not UTF-8; convert the file"))
+    })
+}
+
+/// The entries of a list: its lines without the white space around them; blank lines are none.
+pub(super) fn entries(path: &Path) -> Result<Vec<String>> {
+    let text = text(path)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let entries: Vec<_> =
+        text.split('\n').map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    if entries.is_empty() {
+        return Err(Error::input(path, "the list is empty; expected an entry a line"));
+    }
+    Ok(entries)
+}

@@ -1,0 +1,121 @@
+//! `word_list`: how often words and phrases of a list may occur.
+
+use std::path::Path;
+
+use aho_corasick::{AhoCorasick, BuildError};
+use serde::{Deserialize, Serialize};
+
+use super::{Drop, Page, Rule, WORD_LIST, list_file};
+use crate::error::{Error, Result};
+
+/// A list of words, and how often they may occur.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WordList {
+    /// A file with a word or phrase a line, relative to the run file.
+    pub path: String,
+    /// How many occurrences a document may have, all entries together.
+    #[serde(default)]
+    pub max_matches: u64,
+    /// Whether an occurrence must have no letter, digit or `_` right before or after it. Set it to false for languages
+    /// that put no space between words.
+    #[serde(default = "yes")]
+    pub whole_words: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The entries of a list, all searched for at once, in any case.
+#[derive(Debug)]
+pub(super) struct Words {
+    entries: Vec<String>,
+    search: AhoCorasick,
+    whole_words: bool,
+}
+
+impl Words {
+    /// Reads a list.
+    pub(super) fn load(path: &Path, whole_words: bool) -> Result<Self> {
+        Self::new(list_file::entries(path)?, whole_words).map_err(|error| Error::input(path, error))
+    }
+
+    pub(super) fn new(
+        entries: impl IntoIterator<Item = String>,
+        whole_words: bool,
+    ) -> std::result::Result<Self, BuildError> {
+        let entries: Vec<_> = entries.into_iter().map(|entry| entry.to_lowercase()).collect();
+        Ok(Self { search: AhoCorasick::new(&entries)?, entries, whole_words })
+    }
+
+    /// The entry whose occurrence is one too many, and how many there are then.
+    pub(super) fn more_than(&self, text: &str, matches: u64) -> Option<(&str, u64)> {
+        let text = text.to_lowercase();
+        let mut count = 0;
+        // Overlapping ones too: a longer entry that is no whole word may cover a shorter one that is.
+        for found in self.search.find_overlapping_iter(&text) {
+            if self.whole_words && !is_whole(&text, found.start(), found.end()) {
+                continue;
+            }
+            count += 1;
+            if count > matches {
+                return Some((&self.entries[found.pattern().as_usize()], count));
+            }
+        }
+        None
+    }
+}
+
+fn is_whole(text: &str, start: usize, end: usize) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    !text[..start].ends_with(is_word) && !text[end..].starts_with(is_word)
+}
+
+/// A list with its limit.
+#[derive(Debug)]
+pub(super) struct Limit {
+    pub(super) words: Words,
+    pub(super) max_matches: u64,
+}
+
+impl Rule for Limit {
+    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+        let (word, count) = self.words.more_than(&page.text, self.max_matches)?;
+        Some(Drop { rule: WORD_LIST, value: format!("max_matches={count}: {word}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::drop_of;
+    use super::*;
+
+    fn limit(entries: &[&str], max_matches: u64, whole_words: bool) -> Limit {
+        let words = Words::new(entries.iter().map(|&entry| entry.to_owned()), whole_words).expect("few");
+        Limit { words, max_matches }
+    }
+
+    #[test]
+    fn occurrences_stay_at_the_limit() {
+        let two = limit(&["ship"], 2, true);
+        assert_eq!(drop_of(&two, "a ship, and a Ship"), None);
+        assert_eq!(drop_of(&two, "SHIP ship (ship)"), Some("max_matches=3: ship".into()));
+    }
+
+    #[test]
+    fn words_are_whole_or_parts() {
+        let whole = limit(&["ass", "Über uns"], 0, true);
+        for text in ["assess", "class", "my_ass", "über unser"] {
+            assert_eq!(drop_of(&whole, text), None, "{text}");
+        }
+        assert_eq!(drop_of(&whole, "ÜBER UNS!"), Some("max_matches=1: über uns".into()));
+        assert_eq!(drop_of(&limit(&["性"], 0, false), "理性的"), Some("max_matches=1: 性".into()));
+    }
+
+    #[test]
+    fn entries_within_others_are_found() {
+        let list = limit(&["one two thr", "two"], 0, true);
+        assert_eq!(drop_of(&list, "one two three"), Some("max_matches=1: two".into()));
+    }
+}
