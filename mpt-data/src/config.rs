@@ -10,9 +10,9 @@ use crate::runfile;
 
 /// The longest row a shard can have, in tokens: a row group of 2048 rows is buffered in memory.
 pub const MAX_ROW_TOKENS: usize = 16_384;
-const DEFAULT_ROW_TOKENS: usize = 2048;
+pub(crate) const DEFAULT_ROW_TOKENS: usize = 2048;
 const DEFAULT_EVAL_FRACTION: f64 = 0.005;
-const DEFAULT_SEED: u64 = 17;
+pub(crate) const DEFAULT_SEED: u64 = 17;
 /// Filters are told apart by the bits of one word.
 const MAX_FILTERS: usize = 64;
 
@@ -85,6 +85,10 @@ pub enum Format {
     Parquet,
     /// UTF-8 text, a document per file.
     Text,
+    /// Tokens as MosaicML Streaming keeps them; for conversion alone.
+    Mds,
+    /// Tokens as Megatron keeps them; for conversion alone.
+    Megatron,
 }
 
 /// Which copies of a document are dropped.
@@ -216,12 +220,16 @@ fn check(raw: RawRun, path: &Path) -> Result<PrepareRun> {
     })
 }
 
+/// Tokens in a row for samples of so many.
+pub(crate) fn default_row_tokens(seq_len: usize) -> usize {
+    if seq_len.is_multiple_of(DEFAULT_ROW_TOKENS) { DEFAULT_ROW_TOKENS } else { seq_len }
+}
+
 fn row_tokens(raw: &RawRun, at: &Check<'_>) -> Result<usize> {
     if raw.seq_len == 0 {
         return Err(at.config("seq_len", 0, "1 or more"));
     }
-    let whole = raw.seq_len.is_multiple_of(DEFAULT_ROW_TOKENS);
-    let row = raw.row_tokens.unwrap_or(if whole { DEFAULT_ROW_TOKENS } else { raw.seq_len });
+    let row = raw.row_tokens.unwrap_or_else(|| default_row_tokens(raw.seq_len));
     if row == 0 || row > MAX_ROW_TOKENS {
         let expected =
             format!("from 1 to {MAX_ROW_TOKENS}; a longer `seq_len` is several rows, so set a divisor of it");
@@ -250,6 +258,11 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
     check_name(&raw.name, &at)?;
     let proportion = check_proportion(&raw, &at)?;
     check_fields(&raw, &at)?;
+    if matches!(raw.format, Format::Mds | Format::Megatron) {
+        let format = if raw.format == Format::Mds { "\"mds\"" } else { "\"megatron\"" };
+        let instead = "its tokens need no building: `mpt data convert` makes a data folder of them";
+        return Err(at.unsupported("format", format, instead));
+    }
     if raw.paths.is_empty() {
         return Err(at.config("paths", "empty", "at least one file or glob pattern"));
     }
@@ -279,14 +292,20 @@ fn check_filter(filter: &Filter, index: usize, at: &Check<'_>) -> Result<()> {
     })
 }
 
-/// Source names are folder names, on every file system.
-fn check_name(name: &str, at: &Check<'_>) -> Result<()> {
+/// What names of sources must be: they are folder names, on every file system.
+pub(crate) const SOURCE_NAME: &str = "1 to 100 letters, digits, `-`, `_` and `.`, not starting with `.`";
+
+/// Whether a source can have this name.
+pub(crate) fn is_source_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {
-        let expected = "1 to 100 letters, digits, `-`, `_` and `.`, not starting with `.`";
-        return Err(at.config("name", format!("{name:?}"), expected));
+    !name.is_empty() && name.len() <= 100 && !name.starts_with('.') && name.chars().all(plain)
+}
+
+fn check_name(name: &str, at: &Check<'_>) -> Result<()> {
+    if is_source_name(name) {
+        return Ok(());
     }
-    Ok(())
+    Err(at.config("name", format!("{name:?}"), SOURCE_NAME))
 }
 
 fn check_proportion(raw: &RawSource, at: &Check<'_>) -> Result<f64> {

@@ -159,13 +159,13 @@ pub enum Error {
         token: String,
     },
     /// The output folder holds something else.
-    #[error("{}: the folder is not empty and was not made by a data build; choose another --out, or empty it", .path.display())]
+    #[error("{}: the folder is not empty and was not made by a data build; choose another folder, or empty it", .path.display())]
     NotOurs {
         /// The output folder.
         path: PathBuf,
     },
     /// The output folder holds data prepared from other inputs or settings.
-    #[error("{}: this data was built differently ({}); choose another --out, or delete the folder", .path.display(), .changes.join("; "))]
+    #[error("{}: this data was built differently ({}); choose another folder, or delete this one", .path.display(), .changes.join("; "))]
     Changed {
         /// The output folder.
         path: PathBuf,
@@ -173,7 +173,7 @@ pub enum Error {
         changes: Vec<String>,
     },
     /// Another process is building in the output folder.
-    #[error("{}: another process is building here; wait for it, or choose another --out", .path.display())]
+    #[error("{}: another process is building here; wait for it, or choose another folder", .path.display())]
     Busy {
         /// The output folder.
         path: PathBuf,
@@ -227,6 +227,14 @@ pub enum Error {
         expected: String,
         /// What it is used with.
         actual: String,
+    },
+    /// A conversion between formats is asked for something it cannot do.
+    #[error("`{option}`: {problem}")]
+    Conversion {
+        /// The option.
+        option: &'static str,
+        /// What is wrong, and what to do.
+        problem: String,
     },
     /// The caller asked to stop; running the same again continues.
     #[error("interrupted; the same command continues where this one stopped")]

@@ -10,6 +10,7 @@ pub mod durable;
 mod error;
 mod filter;
 mod hash;
+pub mod interop;
 mod loader;
 mod manifest;
 pub mod order;

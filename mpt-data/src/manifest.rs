@@ -95,6 +95,9 @@ pub struct SourcePlan {
     /// The field with the id, where one was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_field: Option<String>,
+    /// The type of the tokens, where the files hold tokens and do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_dtype: Option<String>,
     /// The filters, in order; files that they name are named without their folders.
     pub filters: Vec<Filter>,
     /// The files that the filters name, in their order.

@@ -38,15 +38,28 @@ impl Packer {
         &mut self,
         document: u64,
         tokens: &[u32],
+        row: impl FnMut(Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if !tokens.is_empty() {
+            self.mark_start();
+        }
+        self.extend(document, tokens, row)
+    }
+
+    /// Goes on with the document that was appended last.
+    ///
+    /// # Errors
+    /// Those of `row`.
+    pub fn extend(
+        &mut self,
+        document: u64,
+        tokens: &[u32],
         mut row: impl FnMut(Row<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut rest = tokens;
         while !rest.is_empty() {
             if self.tokens.is_empty() {
                 self.document = document;
-            }
-            if rest.len() == tokens.len() {
-                self.mark_start();
             }
             let (now, later) = rest.split_at(rest.len().min(self.row_tokens - self.tokens.len()));
             self.tokens.extend_from_slice(now);

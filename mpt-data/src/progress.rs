@@ -38,6 +38,8 @@ pub enum Stage {
     Pack,
     /// Files are checked; steps are bytes.
     Verify,
+    /// Tokens are brought into another format; steps are bytes of the input.
+    Convert,
 }
 
 impl Stage {
@@ -48,13 +50,14 @@ impl Stage {
             Self::Tokenize => "tokenize",
             Self::Pack => "pack",
             Self::Verify => "verify",
+            Self::Convert => "convert",
         }
     }
 
     /// What its steps are; `bytes` where a bar can show sizes.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Hash | Self::Tokenize | Self::Verify => "bytes",
+            Self::Hash | Self::Tokenize | Self::Verify | Self::Convert => "bytes",
             Self::Pack => "documents",
         }
     }

@@ -1,4 +1,6 @@
-//! `mpt data`: build, inspect, verify, cat, plan.
+//! `mpt data`: build, inspect, verify, cat, convert, plan.
+
+mod convert;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +56,8 @@ enum Command {
         after_help = "Examples:\n  mpt data cat data --split train --start 1000 --count 2\n  mpt data cat data --split eval --start 0 --count 4 --seq-len 512"
     )]
     Cat(Cat),
+    /// Turn shards into MosaicML Streaming MDS or Megatron files, and those into shards
+    Convert(convert::Args),
     /// Show the mix of a MIX.toml as a table, without building it
     #[command(after_help = "Examples:\n  mpt data plan mix.toml --tokens 1e9")]
     Plan {
@@ -107,6 +111,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         Command::Inspect { dir, tokens } => show(&inspect(&Manifest::open(&dir)?, tokens)?, ctx)?,
         Command::Verify { dir } => verify(&dir, ctx)?,
         Command::Cat(args) => cat(&args, ctx)?,
+        Command::Convert(args) => convert::run(&args, ctx)?,
         Command::Plan { mix, tokens } => {
             let run = mix_of(&mix, ctx)?;
             let tokenizer = Tokenizer::from_file(&run.tokenizer)?;

@@ -14,11 +14,11 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::manifest::{
-    Contents, DOCUMENTS, FileRecord, Manifest, PlainFile, SourceRecord, Split, SplitRecord, TOKENIZER,
+    Contents, DOCUMENTS, Manifest, PlainFile, SourceRecord, Split, SplitRecord, TOKENIZER,
 };
 use crate::pack::Packer;
 use crate::progress::{Progress, Shared, Stage, step};
-use crate::shard::ShardWriter;
+use crate::shard::{Part, ShardFiles};
 
 /// Completes the folder `out`.
 pub(super) fn commit(
@@ -121,7 +121,16 @@ impl Pass<'_> {
         progress: &Shared<'_, '_>,
     ) -> Result<SplitRecord> {
         let counts = self.decided.sources[source].split(split);
-        let mut shards = Shards { pass: self, split, source, open: None, files: Vec::new() };
+        let mut shards = ShardFiles::new(
+            self.out,
+            Part {
+                plan: &self.planned.plan,
+                plan_hash: &self.planned.hash,
+                layout: self.planned.layout,
+                source: &self.planned.run.sources[source].name,
+                split,
+            },
+        );
         let mut packer = Packer::new(self.planned.run.row_tokens);
         let (mut ordinal, mut tokens) = (first, Vec::new());
         self.each_kept(split, source, |kept| {
@@ -129,8 +138,7 @@ impl Pass<'_> {
             tokens.extend(self.planned.special.bos);
             kept.reader.tokens(&mut tokens)?;
             tokens.extend(self.planned.special.eos);
-            packer
-                .push(ordinal, &tokens, |row| shards.open()?.push(&row).and_then(|()| shards.close_full()))?;
+            packer.push(ordinal, &tokens, |row| shards.push(&row))?;
             ordinal += 1;
             step(progress, 1)
         })?;
@@ -193,49 +201,5 @@ impl Pass<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The files of a part, one open at a time.
-struct Shards<'a> {
-    pass: &'a Pass<'a>,
-    split: Split,
-    source: usize,
-    open: Option<ShardWriter>,
-    files: Vec<FileRecord>,
-}
-
-impl Shards<'_> {
-    fn open(&mut self) -> Result<&mut ShardWriter> {
-        if self.open.is_none() {
-            let name = &self.pass.planned.run.sources[self.source].name;
-            let relative = format!("{}/{name}/{:05}.parquet", self.split.name(), self.files.len());
-            self.open = Some(ShardWriter::create(self.pass.out, relative, self.pass.planned.layout)?);
-        }
-        Ok(self.open.as_mut().expect("a shard is open"))
-    }
-
-    fn close_full(&mut self) -> Result<()> {
-        if self.open.as_ref().is_some_and(ShardWriter::is_full) { self.close() } else { Ok(()) }
-    }
-
-    fn close(&mut self) -> Result<()> {
-        let Some(shard) = self.open.take() else { return Ok(()) };
-        let plan = self.pass.planned;
-        self.files.push(shard.finish(&[
-            ("mpt.format", plan.plan.format.to_string()),
-            ("mpt.plan", plan.hash.clone()),
-            ("mpt.source", plan.run.sources[self.source].name.clone()),
-            ("mpt.split", self.split.name().to_owned()),
-            ("mpt.row_tokens", plan.run.row_tokens.to_string()),
-            ("mpt.token_bytes", plan.layout.token_bytes.to_string()),
-            ("mpt.tokenizer", plan.plan.tokenizer.clone()),
-        ])?);
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Vec<FileRecord>> {
-        self.close()?;
-        Ok(self.files)
     }
 }

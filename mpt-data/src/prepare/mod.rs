@@ -17,7 +17,7 @@ use std::path::Path;
 use mpt_tokenize::Tokenizer;
 
 pub(crate) use decide::{Counts, Tally};
-pub(crate) use plan::PlannedRun;
+pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
 pub(crate) use units::tokenize;
 
 use crate::config::PrepareRun;
@@ -58,7 +58,7 @@ pub fn prepare(run: &PrepareRun, tokenizer: &Tokenizer, progress: &mut dyn Progr
 /// The folder has a manifest: it is what was asked for, or it is refused.
 fn finished(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<Manifest> {
     let manifest = Manifest::open(out)?;
-    let changes = planned.changes(manifest.plan());
+    let changes = changes(manifest.plan(), &planned.plan);
     if !changes.is_empty() {
         return Err(Error::Changed { path: out.to_owned(), changes });
     }

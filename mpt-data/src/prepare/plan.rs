@@ -108,8 +108,7 @@ impl<'a> PlannedRun<'a> {
             .enumerate()
             .flat_map(|(source, files)| cut(source, files, &plan, layout))
             .collect();
-        let hash =
-            hash::sha256(&serde_json::to_vec(&plan).expect("plans have string keys and finite numbers"));
+        let hash = hash_of(&plan);
         Ok(Self { run, plan, hash, layout, special, judges, units })
     }
 
@@ -127,20 +126,19 @@ impl<'a> PlannedRun<'a> {
         }
         Ok(missing)
     }
+}
 
-    /// What is different from an earlier plan, in words; empty if nothing is.
-    pub(crate) fn changes(&self, earlier: &Plan) -> Vec<String> {
-        let value =
-            |plan: &Plan| serde_json::to_value(plan).expect("plans have string keys and finite numbers");
-        let mut changes = Vec::new();
-        compare("", &value(earlier), &value(&self.plan), &mut changes);
-        if changes.len() > 5 {
-            let more = changes.len() - 4;
-            changes.truncate(4);
-            changes.push(format!("and {more} more"));
-        }
-        changes
+/// What is different from an earlier plan, in words; empty if nothing is.
+pub(crate) fn changes(earlier: &Plan, now: &Plan) -> Vec<String> {
+    let value = |plan: &Plan| serde_json::to_value(plan).expect("plans have string keys and finite numbers");
+    let mut changes = Vec::new();
+    compare("", &value(earlier), &value(now), &mut changes);
+    if changes.len() > 5 {
+        let more = changes.len() - 4;
+        changes.truncate(4);
+        changes.push(format!("and {more} more"));
     }
+    changes
 }
 
 fn token(run: &PrepareRun, tokenizer: &Tokenizer, field: &'static str, token: &str) -> Result<Option<u32>> {
@@ -200,7 +198,16 @@ fn name(path: &Path, fixed: &Path) -> String {
     parts.join("/")
 }
 
-fn hash_all(found: Vec<Vec<(PathBuf, String)>>, progress: &mut dyn Progress) -> Result<Vec<Vec<Input>>> {
+/// The hash of a plan.
+pub(crate) fn hash_of(plan: &Plan) -> String {
+    hash::sha256(&serde_json::to_vec(plan).expect("plans have string keys and finite numbers"))
+}
+
+/// Hashes the input files of each source.
+pub(crate) fn hash_all(
+    found: Vec<Vec<(PathBuf, String)>>,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Vec<Input>>> {
     let total =
         found.iter().flatten().filter_map(|(path, _)| path.metadata().ok()).map(|data| data.len()).sum();
     progress.start(Stage::Hash, total);
@@ -235,6 +242,7 @@ fn describe(
         format: source.format,
         text_field: source.text_field.clone(),
         id_field: source.id_field.clone(),
+        token_dtype: None,
         filters: source.filters.iter().map(filter::Filter::without_folders).collect(),
         lists,
         on_bad_line: source.on_bad_line,
@@ -371,6 +379,7 @@ mod tests {
                 format: crate::config::Format::Text,
                 text_field: "text".into(),
                 id_field: None,
+                token_dtype: None,
                 filters: vec![],
                 lists: vec![],
                 on_bad_line: crate::config::OnBadLine::Fail,

@@ -10,13 +10,15 @@
 //! The checksum is XXH3-64 over `tokens` and then `meta` without its first 8 bytes. Pages have 256 rows, row groups 2048 rows,
 //! files 16 groups at most. Any Parquet reader reads the files; ours goes to a row without reading a footer.
 
+mod files;
 mod geometry;
 mod reader;
 mod writer;
 
+pub(crate) use files::{Part, ShardFiles};
 pub use geometry::{Group, Pages};
 pub(crate) use reader::{Scratch, ShardReader, length_problem};
-pub(crate) use writer::{CREATED_BY, HashedFile, ShardWriter};
+pub(crate) use writer::{CREATED_BY, HashedFile};
 
 use xxhash_rust::xxh3::Xxh3;
 

@@ -96,6 +96,9 @@ pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) 
         Format::Jsonl => jsonl::read(&wanted, file, sink),
         Format::Parquet => parquet::read(&wanted, file, sink),
         Format::Text => text::read(&wanted, file, sink),
+        Format::Mds | Format::Megatron => {
+            Err(Error::input(file.path, "holds tokens, not text; convert it instead of building from it"))
+        }
     }
 }
 

@@ -1,0 +1,255 @@
+//! `mpt data convert`: our data folders to MDS or Megatron files, and those to ours.
+
+use std::path::PathBuf;
+
+use mpt_data::interop::mds::{Codec, Hash, MdsOptions};
+use mpt_data::interop::{
+    Boundaries, Dtype, ExportOptions, ImportOptions, Imported, Target, export, import, rewrite,
+};
+use mpt_data::{Format, Manifest, Split, inspect};
+use mpt_tokenize::Tokenizer;
+use serde_json::json;
+
+use super::{Bars, rows};
+use crate::exit::CliError;
+use crate::export::Size;
+use crate::settings::Context;
+use crate::table;
+
+/// Arguments of `mpt data convert`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  mpt data convert data data-mds --to mds --compression zstd:7 --hash sha1
+  mpt data convert mds data --to parquet --tokenizer tokenizer.json --eos '<|endoftext|>'
+  mpt data convert c4_text_document.idx data --to parquet --tokenizer tokenizer.json
+  mpt data convert data data-megatron --to megatron")]
+pub(super) struct Args {
+    /// A folder made by `mpt data build`, an MDS dataset, a Megatron `.idx`, or a folder of such
+    input: PathBuf,
+    /// The folder to make
+    output: PathBuf,
+    /// What to write; `parquet` is what `mpt data build` makes
+    #[arg(long, value_name = "FORMAT")]
+    to: To,
+    /// The tokenizer that the tokens are of [to parquet]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// The MDS column with the tokens [to parquet; default: tokens]
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
+    /// Type of the tokens: of an MDS column of `bytes`, or to write [default: the narrowest that holds the vocabulary]
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    token_dtype: Option<Dtype>,
+    /// The token that ends each document, as text or id, or `none` [from MDS; default: <|endoftext|>]
+    #[arg(long, value_name = "TOKEN")]
+    eos: Option<String>,
+    /// The token that begins each document, as text or id, or `none`
+    #[arg(long, value_name = "TOKEN")]
+    bos: Option<String>,
+    /// Tokens in a sample [default: that of the input, else 2048]
+    #[arg(long, value_name = "L")]
+    seq_len: Option<usize>,
+    /// Compression of MDS shards: br, bz2, gz, snappy or zstd, a level after a colon [to mds]
+    #[arg(long, value_name = "CODEC")]
+    compression: Option<Codec>,
+    /// A hash to keep in the MDS index; may be given several times [to mds]
+    #[arg(long, value_name = "NAME", value_parser = hash)]
+    hash: Vec<Hash>,
+    /// Begin another MDS shard beyond this size [to mds; default: 64 MiB]
+    #[arg(long, value_name = "SIZE")]
+    size_limit: Option<Size>,
+    /// Do not check the hashes that an MDS index gives [from MDS]
+    #[arg(long)]
+    no_verify: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum To {
+    Parquet,
+    Mds,
+    Megatron,
+}
+
+fn dtype(name: &str) -> Result<Dtype, String> {
+    let found = Dtype::from_name(name).filter(|dtype| dtype.is_integer());
+    let known = || Dtype::ALL.into_iter().filter(|dtype| dtype.is_integer()).map(Dtype::name);
+    found.ok_or_else(|| format!("expected one of {}", known().collect::<Vec<_>>().join(", ")))
+}
+
+fn hash(name: &str) -> Result<Hash, String> {
+    let known = || Hash::all().map(Hash::name).collect::<Vec<_>>().join(", ");
+    Hash::from_name(name).ok_or_else(|| format!("expected one of {}", known()))
+}
+
+/// What a conversion is, by what the input holds and what is asked for.
+pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
+    let ours = args.input.join("manifest.json").is_file();
+    match (ours, args.to) {
+        (true, To::Parquet) => {
+            let input = args.input.display();
+            Err(CliError::usage(format!("{input}: is a data folder of Parquet shards already"))
+                .help("name another format with --to"))
+        }
+        (true, _) => to_theirs(args, ctx),
+        (false, To::Parquet) => to_ours(args, ctx),
+        (false, To::Mds) if args.input.join("index.json").is_file() => again(args, ctx),
+        (false, _) => {
+            let input = args.input.display();
+            Err(CliError::usage(format!(
+                "{input}: is no folder made by `mpt data build`, and no MDS dataset to write again"
+            ))
+            .help("convert it --to parquet first, then from there"))
+        }
+    }
+}
+
+impl Args {
+    /// Refuses options that mean nothing for a conversion.
+    fn only(&self, what: &str, allowed: &[&str]) -> Result<(), CliError> {
+        let given = [
+            ("--tokenizer", self.tokenizer.is_some()),
+            ("--column", self.column.is_some()),
+            ("--token-dtype", self.token_dtype.is_some()),
+            ("--eos", self.eos.is_some()),
+            ("--bos", self.bos.is_some()),
+            ("--seq-len", self.seq_len.is_some()),
+            ("--compression", self.compression.is_some()),
+            ("--hash", !self.hash.is_empty()),
+            ("--size-limit", self.size_limit.is_some()),
+            ("--no-verify", self.no_verify),
+        ];
+        match given.iter().find(|(name, given)| *given && !allowed.contains(name)) {
+            Some((name, _)) => {
+                Err(CliError::usage(format!("{name} has no meaning {what}")).help("leave it out"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn mds_options(&self) -> MdsOptions {
+        let default = MdsOptions::default();
+        let size_limit = self.size_limit.map_or(default.size_limit, |size| Some(size.0));
+        MdsOptions { codec: self.compression, hashes: self.hash.clone(), size_limit }
+    }
+}
+
+fn to_theirs(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
+    let is_mds = args.to == To::Mds;
+    if is_mds {
+        args.only(
+            "from our data to MDS",
+            &["--token-dtype", "--seq-len", "--compression", "--hash", "--size-limit"],
+        )?;
+    } else {
+        args.only("from our data to Megatron", &["--token-dtype"])?;
+    }
+    let data = Manifest::open(&args.input)?;
+    let target = match args.to {
+        To::Mds => Target::Mds { options: args.mds_options(), seq_len: args.seq_len },
+        _ => Target::Megatron,
+    };
+    let options = ExportOptions { target, token_dtype: args.token_dtype };
+    let done = export(&data, &args.output, &options, &mut Bars::new(ctx))?;
+    let cells: Vec<_> = done
+        .sources
+        .iter()
+        .map(|source| {
+            let numbers = [source.samples, source.tokens, source.left_out].map(table::count);
+            [vec![source.name.clone()], numbers.to_vec()].concat()
+        })
+        .collect();
+    let header = ["source", if is_mds { "samples" } else { "documents" }, "tokens", "left out"];
+    table::lines(&header, &cells).iter().try_for_each(|line| ctx.out.text(line))?;
+    let lost = "the held-out documents are not in it";
+    let (form, lost) = match (is_mds, args.output.display()) {
+        (true, out) => (
+            format!("{out}: column `tokens`, ndarray:{}", done.token_dtype.name()),
+            format!("{lost}, nor is where documents begin: MDS does not keep it"),
+        ),
+        (false, out) => {
+            (format!("{out}: a sequence per document, {}", done.token_dtype.name()), lost.to_owned())
+        }
+    };
+    ctx.out.text(format_args!("\n{form}; {lost}"))?;
+    ctx.out.document(&json!({
+        "dir": args.output, "token_dtype": done.token_dtype.name(), "sources": done.sources,
+    }))
+}
+
+fn again(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
+    args.only("from MDS to MDS", &["--compression", "--hash", "--size-limit", "--no-verify"])?;
+    let samples =
+        rewrite(&args.input, &args.output, &args.mds_options(), !args.no_verify, &mut Bars::new(ctx))?;
+    ctx.out.text(format_args!("{}: {} samples", args.output.display(), table::count(samples)))?;
+    ctx.out.document(&json!({ "dir": args.output, "samples": samples }))
+}
+
+fn to_ours(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
+    let allowed = ["--tokenizer", "--column", "--token-dtype", "--eos", "--bos", "--seq-len", "--no-verify"];
+    args.only("to Parquet", &allowed)?;
+    let Some(tokenizer) = &args.tokenizer else {
+        return Err(CliError::usage("--tokenizer is missing: the input does not say what its tokens mean")
+            .help("name the tokenizer.json that made them"));
+    };
+    let tokenizer = Tokenizer::from_file(tokenizer)?;
+    let default = ImportOptions::default();
+    let options = ImportOptions {
+        column: args.column.clone().unwrap_or(default.column),
+        token_dtype: args.token_dtype,
+        boundaries: boundaries(args, &tokenizer)?,
+        seq_len: args.seq_len,
+        seed: ctx.seed,
+        verify: !args.no_verify,
+    };
+    let done = import(&args.input, &args.output, &tokenizer, &options, &mut Bars::new(ctx))?;
+    let table = inspect(&done.manifest, None)?;
+    rows(&table).iter().try_for_each(|line| ctx.out.text(line))?;
+    let (starts, said) = starts(&done);
+    let (out, root) = (args.output.display(), done.manifest.root());
+    ctx.out.text(format_args!("\n{out}: manifest {}; {said}; nothing is held out", &root[..16]))?;
+    ctx.out.document(&json!({
+        "dir": args.output, "manifest": root, "train_tokens": done.manifest.tokens(Split::Train),
+        "document_starts": starts, "sources": table.sources,
+    }))
+}
+
+/// The tokens around documents, where any was named.
+fn boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<Boundaries>, CliError> {
+    if args.eos.is_none() && args.bos.is_none() {
+        return Ok(None);
+    }
+    let bos = token("--bos", args.bos.as_deref(), tokenizer)?;
+    Ok(Some(Boundaries { bos, eos: token("--eos", args.eos.as_deref(), tokenizer)? }))
+}
+
+/// A token by its text or id.
+fn token(flag: &str, text: Option<&str>, tokenizer: &Tokenizer) -> Result<Option<(u32, String)>, CliError> {
+    let Some(text) = text.filter(|text| *text != "none") else { return Ok(None) };
+    let as_id = || text.parse().ok().filter(|&id| (id as usize) < tokenizer.num_ids());
+    let id = tokenizer.id_of(text).or_else(as_id).ok_or_else(|| {
+        let ids = tokenizer.num_ids();
+        CliError::usage(format!("{flag} {text}: the tokenizer has no such token, and {ids} ids"))
+            .help("name one of its special tokens, an id, or `none`")
+    })?;
+    let bytes = tokenizer.token_bytes(id)?;
+    Ok(Some((id, String::from_utf8_lossy(bytes).into_owned())))
+}
+
+/// Where document starts come from, for programs and in words.
+fn starts(done: &Imported) -> (&'static str, String) {
+    if done.format == Format::Megatron {
+        return ("index", "documents begin where the index says".into());
+    }
+    let named = |what: &str, token: &Option<(u32, String)>| {
+        token.as_ref().map(|(id, text)| format!("{what} {text} (id {id})"))
+    };
+    let tokens = [named("at each", &done.boundaries.bos), named("after each", &done.boundaries.eos)];
+    let tokens: Vec<_> = tokens.into_iter().flatten().collect();
+    match tokens.is_empty() {
+        true => ("sample", "MDS does not keep where documents begin: each sample is taken as one".into()),
+        false => {
+            let said = tokens.join(" and ");
+            ("token", format!("MDS does not keep where documents begin: they are taken to begin {said}"))
+        }
+    }
+}

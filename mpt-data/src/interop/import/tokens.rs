@@ -1,0 +1,178 @@
+//! The tokens of a source, document by document: where an index says they begin, or where a token does.
+
+use std::path::Path;
+
+use super::intake::SourceIntake;
+use super::{Boundaries, ImportOptions, conversion};
+use crate::error::{Error, Result};
+use crate::interop::mds::{Dataset, Encoding, Sample, Shard};
+use crate::interop::megatron::{self, Indexed};
+use crate::interop::sources::{Data, Source};
+use crate::progress::Progress;
+
+/// Bytes after which progress is told.
+const STEP: u64 = 1 << 20;
+
+/// Tells of bytes done, now and then, and stops the work if that is wanted.
+pub(in crate::interop) struct Follow<'a> {
+    progress: &'a mut dyn Progress,
+    untold: u64,
+}
+
+impl<'a> Follow<'a> {
+    /// Nothing done yet.
+    pub(in crate::interop) fn new(progress: &'a mut dyn Progress) -> Self {
+        Self { progress, untold: 0 }
+    }
+
+    /// So many more bytes are done.
+    pub(in crate::interop) fn step(&mut self, bytes: u64) -> Result<()> {
+        self.untold += bytes;
+        if self.untold < STEP {
+            return Ok(());
+        }
+        self.progress.advance(std::mem::take(&mut self.untold));
+        if self.progress.keep_going() { Ok(()) } else { Err(Error::Interrupted) }
+    }
+}
+
+/// Reads a source into its intake.
+pub(super) fn read(
+    source: &Source,
+    into: &mut SourceIntake<'_, '_>,
+    vocab_size: usize,
+    boundaries: &Boundaries,
+    options: &ImportOptions,
+    follow: &mut Follow<'_>,
+) -> Result<()> {
+    match &source.data {
+        Data::Mds(dataset) => {
+            let mut reader =
+                MdsTokens { vocab_size, boundaries, options, into, ids: Vec::new(), starts: true };
+            reader.read(dataset, follow)
+        }
+        Data::Megatron(parts) => {
+            parts.iter().try_for_each(|(prefix, part)| read_indexed(prefix, part, into, vocab_size, follow))
+        }
+    }
+}
+
+fn read_indexed(
+    prefix: &Path,
+    part: &Indexed,
+    into: &mut SourceIntake<'_, '_>,
+    vocab_size: usize,
+    follow: &mut Follow<'_>,
+) -> Result<()> {
+    let name = prefix.file_name().unwrap_or_default().to_string_lossy();
+    let (mut documents, mut ids) = (part.read()?, Vec::new());
+    for number in 0..part.documents() {
+        into.begin(format!("{name}:{number}"))?;
+        documents.next_document(|bytes| {
+            ids.clear();
+            part.dtype().ids(bytes, vocab_size, &mut ids).map_err(|problem| {
+                Error::input(&megatron::file(prefix, ".bin"), format!("document {number}: {problem}"))
+            })?;
+            into.extend(&ids)?;
+            follow.step(bytes.len() as u64)
+        })?;
+    }
+    // What comes after the last document is checked, and is none.
+    documents.next_document(|_| Ok(())).map(|_| ())
+}
+
+/// Reads the tokens of MDS samples, cut where a boundary token says.
+struct MdsTokens<'a, 'b, 'c> {
+    vocab_size: usize,
+    boundaries: &'a Boundaries,
+    options: &'a ImportOptions,
+    into: &'a mut SourceIntake<'b, 'c>,
+    ids: Vec<u32>,
+    /// Whether the next token begins a document.
+    starts: bool,
+}
+
+impl MdsTokens<'_, '_, '_> {
+    fn read(&mut self, dataset: &Dataset, follow: &mut Follow<'_>) -> Result<()> {
+        let mut folder = None;
+        for shard in dataset.shards() {
+            // Each folder was written by a process of its own, which began with a document.
+            self.starts |= folder.replace(shard.folder()).is_some_and(|before| before != shard.folder());
+            let column = self.column(dataset, shard)?;
+            let mut samples = dataset.samples(shard, self.options.verify)?;
+            while let Some(sample) = samples.next_sample()? {
+                self.sample(shard, &sample, column)?;
+                follow.step(sample.bytes(column).len() as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, shard: &Shard, sample: &Sample<'_>, column: usize) -> Result<()> {
+        let bytes = sample.bytes(column);
+        let typed = match (&sample.columns[column].encoding, self.options.token_dtype) {
+            (Encoding::Bytes, Some(dtype)) => Ok((dtype, bytes)),
+            (encoding, _) => encoding.numbers(bytes).map(|(dtype, _, data)| (dtype, data)),
+        };
+        self.ids.clear();
+        typed
+            .and_then(|(dtype, data)| dtype.ids(data, self.vocab_size, &mut self.ids))
+            .map_err(|problem| sample.broken(column, &problem))?;
+        self.starts |= self.boundaries.is_none();
+        let place = |at: usize| format!("{}:{}:{at}", shard.raw.path.display(), sample.index());
+        self.cut(place)
+    }
+
+    /// Gives the tokens of a sample on, a run up to the next start of a document at a time.
+    fn cut(&mut self, place: impl Fn(usize) -> String) -> Result<()> {
+        let is =
+            |token: &Option<(u32, String)>, id: u32| token.as_ref().is_some_and(|(known, _)| *known == id);
+        let mut from = 0;
+        for at in 0..self.ids.len() {
+            let id = self.ids[at];
+            if self.starts || is(&self.boundaries.bos, id) {
+                if from < at {
+                    self.into.extend(&self.ids[from..at])?;
+                }
+                self.into.begin(place(at))?;
+                from = at;
+            }
+            self.starts = is(&self.boundaries.eos, id);
+        }
+        if from < self.ids.len() { self.into.extend(&self.ids[from..]) } else { Ok(()) }
+    }
+
+    /// Where the tokens are, and whether they can be read.
+    fn column(&self, dataset: &Dataset, shard: &Shard) -> Result<usize> {
+        let name = &self.options.column;
+        let path = dataset.dir().join(&shard.raw.path);
+        let Some(column) = shard.column(name) else {
+            let known: Vec<_> = shard.columns.iter().map(|column| format!("`{}`", column.name)).collect();
+            let problem = format!("{} has no column `{name}`; it has {}", path.display(), known.join(", "));
+            return Err(conversion("column", problem));
+        };
+        match (&shard.columns[column].encoding, self.options.token_dtype) {
+            (Encoding::Bytes, None) => Err(conversion(
+                "token-dtype",
+                format!(
+                    "column `{name}` of {} is `bytes`, which does not say what its tokens are; name their type, with llm-foundry int64 unless it was told otherwise",
+                    path.display()
+                ),
+            )),
+            (Encoding::Bytes, Some(_)) | (Encoding::Array(..), None) => Ok(column),
+            (encoding @ Encoding::Array(..), Some(_)) => Err(conversion(
+                "token-dtype",
+                format!(
+                    "column `{name}` of {} is `{encoding}` and says its type itself; leave this out",
+                    path.display()
+                ),
+            )),
+            (encoding, _) => {
+                let problem = format!(
+                    "column `{name}` is `{encoding}`, expected tokens: an `ndarray` of integers, or `bytes`; name another column"
+                );
+                Err(Error::input(&path, problem))
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The index of a dataset, `index.json`: which shards there are and what their columns are, raw in, checked out.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::codec::Codec;
+use super::encoding::Encoding;
+use crate::error::{Error, Result};
+
+/// The name of an index in its folder.
+pub(crate) const INDEX: &str = "index.json";
+
+/// A dataset: its folder and its shards, in order.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    dir: PathBuf,
+    shards: Vec<Shard>,
+}
+
+/// One shard, as the index describes it.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    /// The columns, in order.
+    pub columns: Vec<Column>,
+    /// How it is compressed, if it is.
+    pub codec: Option<Codec>,
+    /// Samples in it.
+    pub samples: u64,
+    /// The file as it is read.
+    pub raw: FileInfo,
+    /// The compressed file.
+    pub zip: Option<FileInfo>,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// How its values become bytes.
+    pub encoding: Encoding,
+    /// Bytes of each value, where the sample does not say.
+    pub size: Option<u64>,
+}
+
+/// A file, as the index describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its path in the dataset's folder: names of folders and of the file, never out of it.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Names and hex digits of its hashes.
+    pub hashes: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+struct RawIndex {
+    version: u64,
+    shards: Vec<RawShard>,
+}
+
+#[derive(Deserialize)]
+struct RawShard {
+    version: u64,
+    format: String,
+    #[serde(default)]
+    column_names: Vec<String>,
+    #[serde(default)]
+    column_encodings: Vec<String>,
+    #[serde(default)]
+    column_sizes: Vec<Option<u64>>,
+    compression: Option<String>,
+    samples: u64,
+    raw_data: RawFile,
+    zip_data: Option<RawFile>,
+}
+
+#[derive(Deserialize)]
+struct RawFile {
+    basename: String,
+    bytes: u64,
+    #[serde(default)]
+    hashes: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Dataset {
+    /// Reads the index of a folder.
+    ///
+    /// # Errors
+    /// [`Error::BrokenInput`] naming the shard and the field; [`Error::Io`] where there is no index.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(INDEX);
+        let text = std::fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                Error::input(dir, "there is no index.json here; expected the folder of an MDS dataset")
+            }
+            _ => Error::io(&path, "opening")(error),
+        })?;
+        Self::parse(dir, &text)
+    }
+
+    /// Reads the text of the index of a folder.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn parse(dir: &Path, text: &[u8]) -> Result<Self> {
+        let path = dir.join(INDEX);
+        let raw: RawIndex = serde_json::from_slice(text)
+            .map_err(|error| Error::input(&path, format!("is no index of an MDS dataset ({error})")))?;
+        if raw.version != 2 {
+            return Err(Error::input(&path, format!("`version` is {}, expected 2", raw.version)));
+        }
+        let check = |(at, shard)| {
+            Shard::check(shard).map_err(|problem| Error::input(&path, format!("shard {at}: {problem}")))
+        };
+        let shards = raw.shards.into_iter().enumerate().map(check).collect::<Result<_>>()?;
+        Ok(Self { dir: dir.to_owned(), shards })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The datasets of the folders that shards lie in, first folder of the path alone, in the order in which they come;
+    /// `None` for shards that lie in the dataset's own.
+    pub(crate) fn by_folder(self) -> Vec<(Option<String>, Self)> {
+        let mut parts: Vec<(Option<String>, Self)> = Vec::new();
+        for shard in self.shards {
+            let folder = shard.folder().components().next();
+            let folder = folder.map(|part| part.as_os_str().to_string_lossy().into_owned());
+            match parts.iter_mut().find(|(known, _)| *known == folder) {
+                Some((_, part)) => part.shards.push(shard),
+                None => parts.push((folder, Self { dir: self.dir.clone(), shards: vec![shard] })),
+            }
+        }
+        parts
+    }
+
+    /// The shards, in order.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+}
+
+impl Shard {
+    /// The folder it lies in, below the dataset's.
+    pub fn folder(&self) -> &Path {
+        self.raw.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// Where a column of this name is.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    fn check(raw: RawShard) -> Result<Self, String> {
+        if (raw.version, raw.format.as_str()) != (2, "mds") {
+            return Err(format!("is `{}` version {}, expected `mds` version 2", raw.format, raw.version));
+        }
+        let codec = raw.compression.filter(|name| !name.is_empty()).map(|name| name.parse()).transpose();
+        let codec: Option<Codec> = codec.map_err(|problem: String| format!("`compression`: {problem}"))?;
+        if codec.is_none() && raw.zip_data.is_some() {
+            return Err("has `zip_data`, but no `compression`".into());
+        }
+        Ok(Self {
+            columns: columns(&raw.column_names, &raw.column_encodings, &raw.column_sizes)?,
+            codec,
+            samples: raw.samples,
+            raw: file("raw_data", raw.raw_data)?,
+            zip: raw.zip_data.map(|zip| file("zip_data", zip)).transpose()?,
+        })
+    }
+}
+
+fn columns(names: &[String], encodings: &[String], sizes: &[Option<u64>]) -> Result<Vec<Column>, String> {
+    if names.is_empty() || names.len() != encodings.len() || names.len() != sizes.len() {
+        let counts = (names.len(), encodings.len(), sizes.len());
+        return Err(format!(
+            "has {} `column_names`, {} `column_encodings` and {} `column_sizes`; expected as many of each, and one at least",
+            counts.0, counts.1, counts.2
+        ));
+    }
+    let column = |((name, encoding), size): ((&String, &String), &Option<u64>)| {
+        let encoding: Encoding = encoding.parse().map_err(|problem| format!("column `{name}`: {problem}"))?;
+        // A size of 0 is none.
+        let size = size.filter(|&size| size > 0);
+        match (size, encoding.size()) {
+            (Some(found), Some(expected)) if found != expected => Err(format!(
+                "column `{name}`: its size is {found}, but values of `{encoding}` have {expected} bytes"
+            )),
+            _ => Ok(Column { name: name.clone(), encoding, size }),
+        }
+    };
+    names.iter().zip(encodings).zip(sizes).map(column).collect()
+}
+
+fn file(field: &str, raw: RawFile) -> Result<FileInfo, String> {
+    let path = PathBuf::from(&raw.basename);
+    let is_name = |part| matches!(part, Component::Normal(_));
+    if raw.basename.is_empty() || !path.components().all(is_name) {
+        return Err(format!("`{field}.basename` is {:?}, which leads out of the folder", raw.basename));
+    }
+    let hash = |(name, digits): (String, serde_json::Value)| match digits {
+        serde_json::Value::String(digits) => Ok((name, digits)),
+        other => Err(format!("`{field}.hashes.{name}` is {other}, expected hex digits")),
+    };
+    let hashes = raw.hashes.into_iter().map(hash).collect::<Result<_, _>>()?;
+    Ok(FileInfo { path, bytes: raw.bytes, hashes })
+}

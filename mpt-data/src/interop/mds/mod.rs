@@ -1,0 +1,30 @@
+//! MDS, the format of MosaicML Streaming, version 2.
+//!
+//! ```text
+//! dataset folder  index.json, shard.00000.mds or shard.00000.mds.zstd, …; a merged index names files in subfolders
+//! shard           u32 N | u32 offset[N + 1] from the file's beginning | configuration as JSON | N samples
+//! sample          u32 size of each column whose size is not fixed | the columns' bytes; columns in the order of their names
+//! ```
+//!
+//! All numbers are little-endian. Reading is one pass over a shard, compressed or not, in memory for its offsets and one
+//! sample; nothing is taken at its word before the bytes are there. Writing gives the bytes that the Python package gives.
+
+mod codec;
+mod encoding;
+mod hashes;
+mod index;
+mod json;
+mod numbers;
+mod reader;
+mod value;
+mod writer;
+
+pub use codec::{Codec, Family};
+pub use encoding::{Encoding, Part};
+pub use hashes::Hash;
+pub(crate) use index::INDEX;
+pub use index::{Column, Dataset, FileInfo, Shard};
+pub use numbers::Numbers;
+pub use reader::{Sample, Samples};
+pub use value::{Image, Value};
+pub use writer::{MdsOptions, MdsWriter, merge_index};

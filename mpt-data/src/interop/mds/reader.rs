@@ -1,0 +1,255 @@
+//! Reads the samples of a shard in one pass. What the file says of itself is checked against the index as it comes.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::hashes::Expected;
+use super::index::{Column, Dataset, FileInfo, Shard};
+use super::value::Value;
+use crate::error::{Error, Result};
+
+/// The samples of a shard, one after the other.
+pub struct Samples<'a> {
+    path: PathBuf,
+    shard: &'a Shard,
+    input: Checked,
+    offsets: Vec<u32>,
+    next: usize,
+    data: Vec<u8>,
+    cells: Vec<Range<usize>>,
+}
+
+/// One sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample<'a> {
+    /// The columns.
+    pub columns: &'a [Column],
+    path: &'a Path,
+    index: usize,
+    data: &'a [u8],
+    cells: &'a [Range<usize>],
+}
+
+impl Dataset {
+    /// The file of a shard that is there, and whether it is the compressed one.
+    ///
+    /// # Errors
+    /// [`Error::BrokenInput`] when neither is there.
+    pub fn stored<'a>(&self, shard: &'a Shard) -> Result<(PathBuf, &'a FileInfo, bool)> {
+        let raw = self.dir().join(&shard.raw.path);
+        if raw.is_file() {
+            return Ok((raw, &shard.raw, false));
+        }
+        match &shard.zip {
+            Some(zip) if self.dir().join(&zip.path).is_file() => Ok((self.dir().join(&zip.path), zip, true)),
+            _ => Err(Error::input(&raw, "the index names this shard, but it is not there; fetch it again")),
+        }
+    }
+
+    /// Opens a shard; with `verify`, every hash the index gives of it is checked, at the latest after the last sample.
+    ///
+    /// # Errors
+    /// [`Error::BrokenInput`] naming the shard and what is wrong.
+    pub fn samples<'a>(&self, shard: &'a Shard, verify: bool) -> Result<Samples<'a>> {
+        let (path, info, zipped) = self.stored(shard)?;
+        let file = File::open(&path).map_err(Error::io(&path, "opening"))?;
+        let bytes = file.metadata().map_err(Error::io(&path, "looking at"))?.len();
+        if bytes != info.bytes {
+            let what = if bytes < info.bytes { "truncated" } else { "changed" };
+            let expected = info.bytes;
+            return Err(Error::input(
+                &path,
+                format!("has {bytes} bytes, but the index says {expected}: it was {what}; fetch it again"),
+            ));
+        }
+        let hashes = |info: &FileInfo| {
+            if verify { Expected::new(&path, &info.hashes) } else { Ok(Expected::nothing()) }
+        };
+        hashes(info)?.check_file(&path)?;
+        let (input, going_by): (Box<dyn Read>, _) = match shard.codec.filter(|_| zipped) {
+            Some(codec) => {
+                let reader =
+                    codec.reader(file, shard.raw.bytes).map_err(|error| unreadable(&path, &error))?;
+                (Box::new(BufReader::with_capacity(1 << 16, reader)), hashes(&shard.raw)?)
+            }
+            None => (Box::new(BufReader::with_capacity(1 << 18, file)), Expected::nothing()),
+        };
+        Samples::new(path, shard, Checked { input, going_by })
+    }
+}
+
+/// A stream whose bytes are hashed as they go by.
+struct Checked {
+    input: Box<dyn Read>,
+    going_by: Expected,
+}
+
+impl Checked {
+    /// Replaces `buffer` by the next `count` bytes. The buffer grows as they come, not as they are promised.
+    fn fill(&mut self, count: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.clear();
+        (&mut self.input).take(count).read_to_end(buffer)?;
+        self.going_by.update(buffer);
+        if buffer.len() as u64 == count { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl<'a> Samples<'a> {
+    fn new(path: PathBuf, shard: &'a Shard, input: Checked) -> Result<Self> {
+        let mut samples =
+            Self { path, shard, input, offsets: Vec::new(), next: 0, data: Vec::new(), cells: Vec::new() };
+        samples.head()?;
+        Ok(samples)
+    }
+
+    /// The number of samples, their offsets, and the configuration, which the index has told already.
+    fn head(&mut self) -> Result<()> {
+        let count = self.number()?;
+        if u64::from(count) != self.shard.samples {
+            let expected = self.shard.samples;
+            return Err(self.broken(format!("holds {count} samples, but the index says {expected}")));
+        }
+        let table = 4 * (u64::from(count) + 2);
+        if table > self.shard.raw.bytes {
+            return Err(self.broken(format!("is too short for the offsets of {count} samples")));
+        }
+        let mut least = table;
+        for at in 0..=count {
+            let offset = self.number()?;
+            if u64::from(offset) < least {
+                return Err(self.broken(format!("offset {at} is {offset}, expected {least} or more")));
+            }
+            self.offsets.push(offset);
+            // Every sample has a byte at least: a size or a value.
+            least = u64::from(offset) + 1;
+        }
+        let (first, end) = (u64::from(self.offsets[0]), least - 1);
+        if end != self.shard.raw.bytes {
+            let expected = self.shard.raw.bytes;
+            return Err(self.broken(format!("the last sample ends at {end}, but the index says {expected}")));
+        }
+        let mut config = std::mem::take(&mut self.data);
+        let read = self.input.fill(first - table, &mut config);
+        self.data = config;
+        read.map_err(|error| unreadable(&self.path, &error))
+    }
+
+    /// The next sample; `None` after the last, when the hashes of what was decompressed have been checked.
+    ///
+    /// # Errors
+    /// [`Error::BrokenInput`] naming the shard and the sample.
+    pub fn next_sample(&mut self) -> Result<Option<Sample<'_>>> {
+        let Some(&[from, to]) = self.offsets.get(self.next..self.next + 2) else {
+            return self.end().map(|()| None);
+        };
+        let read = self.input.fill(u64::from(to - from), &mut self.data);
+        read.map_err(|error| self.in_sample(&explain(&error)))?;
+        cut(&self.shard.columns, &self.data, &mut self.cells).map_err(|problem| self.in_sample(&problem))?;
+        let index = self.next;
+        self.next += 1;
+        Ok(Some(Sample {
+            columns: &self.shard.columns,
+            path: &self.path,
+            index,
+            data: &self.data,
+            cells: &self.cells,
+        }))
+    }
+
+    /// The file being read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let more = self.input.fill(1, &mut self.data);
+        match more {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(unreadable(&self.path, &error)),
+            Ok(()) => {
+                let expected = self.shard.raw.bytes;
+                return Err(self.broken(format!("holds more than the {expected} bytes that the index says")));
+            }
+        }
+        std::mem::replace(&mut self.input.going_by, Expected::nothing())
+            .check(&self.path, "decompressed, its ")
+    }
+
+    fn number(&mut self) -> Result<u32> {
+        let read = self.input.fill(4, &mut self.data);
+        read.map_err(|error| unreadable(&self.path, &error))?;
+        Ok(u32::from_le_bytes(*self.data.first_chunk().expect("four were read")))
+    }
+
+    fn broken(&self, problem: String) -> Error {
+        Error::input(&self.path, format!("{problem}; the shard is damaged, fetch it again"))
+    }
+
+    fn in_sample(&self, problem: &str) -> Error {
+        self.broken(format!("sample {}: {problem}", self.next))
+    }
+}
+
+/// Where the cells of a sample lie in it.
+fn cut(columns: &[Column], data: &[u8], cells: &mut Vec<Range<usize>>) -> Result<(), String> {
+    let variable = columns.iter().filter(|column| column.size.is_none()).count();
+    let (sizes, _) = data.split_at_checked(4 * variable).ok_or("ends in the sizes of its columns")?;
+    let mut sizes = sizes.as_chunks::<4>().0.iter().map(|&size| u64::from(u32::from_le_bytes(size)));
+    let mut at = 4 * variable as u64;
+    cells.clear();
+    for column in columns {
+        let size = column.size.or_else(|| sizes.next()).expect("a size for each column that has none");
+        let end = at.checked_add(size).filter(|&end| end <= data.len() as u64).ok_or_else(|| {
+            let left = data.len() as u64 - at;
+            format!("column `{}` is said to have {size} bytes, but {left} are left", column.name)
+        })?;
+        cells.push(at as usize..end as usize);
+        at = end;
+    }
+    match data.len() as u64 - at {
+        0 => Ok(()),
+        more => Err(format!("has {more} bytes after its last column")),
+    }
+}
+
+impl<'a> Sample<'a> {
+    /// The bytes of a column.
+    pub fn bytes(&self, column: usize) -> &'a [u8] {
+        &self.data[self.cells[column].clone()]
+    }
+
+    /// The value of a column.
+    ///
+    /// # Errors
+    /// [`Error::BrokenInput`] naming shard, sample and column.
+    pub fn value(&self, column: usize) -> Result<Value> {
+        self.columns[column]
+            .encoding
+            .decode(self.bytes(column))
+            .map_err(|problem| self.broken(column, &problem))
+    }
+
+    /// Its number in the shard.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(crate) fn broken(&self, column: usize, problem: &str) -> Error {
+        let name = &self.columns[column].name;
+        Error::input(self.path, format!("sample {}: column `{name}`: {problem}", self.index))
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::input(path, format!("{}; fetch the file again", explain(error)))
+}
+
+/// A reader's error, which for a damaged file says more than "reading failed".
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the data ends too early; the file is truncated".into(),
+        _ => format!("the data cannot be read ({error})"),
+    }
+}

@@ -1,0 +1,50 @@
+//! Megatron's indexed datasets: `NAME.bin`, the tokens of all sequences, and `NAME.idx`, where they lie.
+//!
+//! ```text
+//! index  "MMIDIDX\0\0" | u64 version = 1 | u8 type | u64 S | u64 D | i32 length[S] | i64 place in .bin[S] | i64 document[D]
+//!        and, in multimodal data, i8 mode[S]
+//! ```
+//!
+//! Document `d` is the sequences from `document[d]` up to `document[d + 1]`; there are `D - 1`. All numbers are
+//! little-endian. Reading is one pass in little memory, however long the index.
+
+mod reader;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use super::dtype::Dtype;
+
+pub use reader::{Documents, Indexed};
+pub use writer::MegatronWriter;
+
+const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
+const VERSION: u64 = 1;
+/// Bytes before the lengths.
+const HEAD: u64 = 34;
+/// The smallest vocabulary that Megatron keeps in four bytes.
+const WIDE_VOCAB: usize = 65_500;
+
+/// The types that have a code in an index.
+const CODES: [(u8, Dtype); 8] = [
+    (1, Dtype::U8),
+    (2, Dtype::I8),
+    (3, Dtype::I16),
+    (4, Dtype::I32),
+    (5, Dtype::I64),
+    (6, Dtype::F64),
+    (7, Dtype::F32),
+    (8, Dtype::U16),
+];
+
+/// The type that Megatron keeps the tokens of a vocabulary in.
+pub fn dtype_for(vocab_size: usize) -> Dtype {
+    if vocab_size < WIDE_VOCAB { Dtype::U16 } else { Dtype::I32 }
+}
+
+/// The file with this suffix; names of datasets may have dots of their own.
+pub(crate) fn file(prefix: &Path, suffix: &str) -> PathBuf {
+    let mut name = prefix.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

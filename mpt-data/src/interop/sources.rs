@@ -1,0 +1,169 @@
+//! Which sources a folder of another program's data has: one per subfolder, or one named after the folder.
+
+use std::path::{Path, PathBuf};
+
+use super::mds::Dataset;
+use super::megatron::{self, Indexed};
+use crate::config::{SOURCE_NAME, is_source_name};
+use crate::error::{Error, Result};
+
+/// One source to be.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Its name.
+    pub(super) name: String,
+    /// What it holds.
+    pub(super) data: Data,
+}
+
+/// What a source holds.
+#[derive(Debug)]
+pub(super) enum Data {
+    /// A part of an MDS dataset.
+    Mds(Dataset),
+    /// Indexed datasets, with the prefixes of their files' names, in order.
+    Megatron(Vec<(PathBuf, Indexed)>),
+}
+
+impl Source {
+    /// Bytes of its tokens.
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.data {
+            Data::Mds(dataset) => dataset.shards().iter().map(|shard| shard.raw.bytes).sum(),
+            Data::Megatron(parts) => parts.iter().map(|(_, part)| part.bin_bytes()).sum(),
+        }
+    }
+
+    /// Its files, with what they are called relative to `root`.
+    pub(super) fn files(&self, root: &Path) -> Result<Vec<(PathBuf, String)>> {
+        let mut files = Vec::new();
+        match &self.data {
+            Data::Mds(dataset) => {
+                files.push(dataset.dir().join(super::mds::INDEX));
+                for shard in dataset.shards() {
+                    files.push(dataset.stored(shard)?.0);
+                }
+            }
+            Data::Megatron(parts) => {
+                files.extend(
+                    parts
+                        .iter()
+                        .flat_map(|(prefix, _)| [".idx", ".bin"].map(|end| megatron::file(prefix, end))),
+                );
+            }
+        }
+        Ok(files
+            .into_iter()
+            .map(|path| {
+                let name = name_in(root, &path);
+                (path, name)
+            })
+            .collect())
+    }
+}
+
+/// What a file is called below a folder, with `/`.
+pub(super) fn name_in(root: &Path, path: &Path) -> String {
+    let relative = path.strip_prefix(root).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(path);
+    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// Finds the sources of `input`: a folder, or the prefix or a file of an indexed dataset.
+pub(super) fn find(input: &Path) -> Result<Vec<Source>> {
+    let sources = if input.is_dir() { in_folder(input)? } else { in_file(input)? };
+    let nothing = || {
+        Error::input(
+            input,
+            "holds no data that can be converted; expected manifest.json, index.json of MDS or *.idx of Megatron, there or in its subfolders",
+        )
+    };
+    if sources.is_empty() {
+        return Err(nothing());
+    }
+    match sources.iter().find(|source| !is_source_name(&source.name)) {
+        Some(source) => {
+            let name = &source.name;
+            Err(Error::input(
+                input,
+                format!("a source would be named {name:?}; rename the folder: expected {SOURCE_NAME}"),
+            ))
+        }
+        None => Ok(sources),
+    }
+}
+
+fn in_folder(dir: &Path) -> Result<Vec<Source>> {
+    let own_name = name_of(dir)?;
+    if dir.join(super::mds::INDEX).is_file() {
+        let parts = Dataset::open(dir)?.by_folder();
+        let named = |(folder, dataset): (Option<String>, Dataset)| Source {
+            name: folder.unwrap_or_else(|| own_name.clone()),
+            data: Data::Mds(dataset),
+        };
+        return Ok(parts.into_iter().map(named).collect());
+    }
+    let own = indexed(dir)?;
+    if !own.is_empty() {
+        return Ok(vec![Source { name: own_name, data: Data::Megatron(own) }]);
+    }
+    let mut sources = Vec::new();
+    for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if folder.join(super::mds::INDEX).is_file() {
+            sources.push(Source { name, data: Data::Mds(Dataset::open(&folder)?) });
+            continue;
+        }
+        let parts = indexed(&folder)?;
+        if !parts.is_empty() {
+            sources.push(Source { name, data: Data::Megatron(parts) });
+        }
+    }
+    one_kind(dir, sources)
+}
+
+/// Formats do not mix: what they say of documents differs.
+fn one_kind(dir: &Path, sources: Vec<Source>) -> Result<Vec<Source>> {
+    let mds = sources.iter().filter(|source| matches!(source.data, Data::Mds(_))).count();
+    if mds == 0 || mds == sources.len() {
+        return Ok(sources);
+    }
+    Err(Error::input(dir, "has subfolders of MDS and of Megatron data; convert them one by one"))
+}
+
+/// The dataset whose prefix or file is named.
+fn in_file(input: &Path) -> Result<Vec<Source>> {
+    let is_part = input.extension().is_some_and(|end| end == "idx" || end == "bin");
+    let prefix = if is_part { input.with_extension("") } else { input.to_owned() };
+    if !megatron::file(&prefix, ".idx").is_file() {
+        return Err(Error::input(
+            input,
+            "is neither a folder nor the name of an indexed dataset; check the path",
+        ));
+    }
+    let name = prefix.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let data = Data::Megatron(vec![(prefix.clone(), Indexed::open(&prefix)?)]);
+    Ok(vec![Source { name, data }])
+}
+
+fn indexed(dir: &Path) -> Result<Vec<(PathBuf, Indexed)>> {
+    let is_index = |path: &PathBuf| path.extension().is_some_and(|end| end == "idx") && path.is_file();
+    let open = |path: PathBuf| {
+        let prefix = path.with_extension("");
+        Indexed::open(&prefix).map(|indexed| (prefix, indexed))
+    };
+    entries(dir)?.into_iter().filter(is_index).map(open).collect()
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let listing = std::fs::read_dir(dir).map_err(Error::io(dir, "listing"))?;
+    let paths = listing.map(|entry| entry.map(|entry| entry.path()).map_err(Error::io(dir, "listing")));
+    let mut paths = paths.collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn name_of(dir: &Path) -> Result<String> {
+    let full = dir.canonicalize().map_err(Error::io(dir, "opening"))?;
+    Ok(full.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
