@@ -1,10 +1,13 @@
 //! Preparation and loading end to end, on small corpora made here.
 
+mod converting;
 mod corpus;
 mod damage;
 mod dirty;
 mod errors;
 mod interrupted;
 mod loading;
+mod mds;
+mod megatron;
 mod mixes;
 mod preparing;

@@ -1,0 +1,276 @@
+//! Conversion: our data to other formats and back, and what becomes of document starts.
+
+use std::fs;
+use std::path::Path;
+
+use mpt_data::interop::mds::{Dataset, Encoding, MdsOptions, MdsWriter, Value};
+use mpt_data::interop::{
+    Boundaries, Dtype, ExportOptions, ImportOptions, Imported, Target, export, import, rewrite,
+};
+use mpt_data::{Error, Loader, LoaderConfig, Manifest, Note, Progress, Silent, Split, Stage};
+
+use crate::corpus::{Corpus, tree};
+
+fn to_mds(seq_len: Option<usize>) -> ExportOptions {
+    ExportOptions { target: Target::Mds { options: MdsOptions::default(), seq_len }, token_dtype: None }
+}
+
+fn to_megatron() -> ExportOptions {
+    ExportOptions { target: Target::Megatron, token_dtype: None }
+}
+
+fn import_from(
+    corpus: &Corpus,
+    input: &str,
+    out: &str,
+    options: &ImportOptions,
+) -> mpt_data::Result<Imported> {
+    import(&corpus.path(input), &corpus.path(out), &corpus.tokenizer(), options, &mut Silent)
+}
+
+/// The rows of a source in order: tokens, and whether a document begins at each token but the first of a row.
+fn rows(manifest: &Manifest, source: usize) -> (Vec<u32>, Vec<bool>) {
+    let seq_len = manifest.plan().row_tokens;
+    let config =
+        LoaderConfig { split: Split::Train, seq_len, seed: 1, batch_size: 1, world_size: 1, rank: 0 };
+    let mut loader = Loader::new(manifest, config, None).expect("lazy");
+    let count: u64 = manifest.sources().iter().map(|source| source.train.rows).sum();
+    // Every row of the source comes up before four epochs are over; its document says where it lies.
+    let mut found = std::collections::BTreeMap::new();
+    for index in 0..4 * count {
+        let sample = loader.sample(index).expect("sound");
+        if sample.id.source == source {
+            found.insert((sample.documents[0], sample.documents[seq_len - 1], sample.tokens.clone()), sample);
+        }
+    }
+    let starts = found.values().flat_map(|sample| {
+        let pairs = sample.documents.windows(2).map(|pair| pair[0] != pair[1]);
+        [false].into_iter().chain(pairs).collect::<Vec<_>>()
+    });
+    (found.values().flat_map(|sample| sample.tokens.clone()).collect(), starts.collect())
+}
+
+/// The tokens of a source of an MDS dataset, sample by sample.
+fn mds_samples(dir: &Path, folder: &str) -> Vec<Vec<u32>> {
+    let (dataset, mut all) = (Dataset::open(dir).expect("an index"), Vec::new());
+    for shard in dataset.shards().iter().filter(|shard| shard.folder() == Path::new(folder)) {
+        let mut samples = dataset.samples(shard, true).expect("sound");
+        while let Some(sample) = samples.next_sample().expect("sound") {
+            let Value::Numbers(numbers) = sample.value(0).expect("sound") else { panic!("an array") };
+            assert_eq!(numbers.dtype, Dtype::U16);
+            all.push(
+                numbers.data.chunks(2).map(|id| u32::from(u16::from_le_bytes([id[0], id[1]]))).collect(),
+            );
+        }
+    }
+    all
+}
+
+#[test]
+fn mds_and_back_is_the_same_rows() {
+    let corpus = Corpus::new();
+    let ours = corpus.build(&[]);
+    let done = export(&ours, &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    assert_eq!(done.token_dtype, Dtype::U16);
+    let back = import_from(&corpus, "mds", "back", &ImportOptions::default()).expect("imported").manifest;
+    back.verify().expect("sound");
+    assert_eq!(back.plan().seq_len, 32, "the length of the samples");
+    let all: u64 = ours.sources().iter().map(|source| source.train.rows).sum();
+    for (at, (source, exported)) in ours.sources().iter().zip(&done.sources).enumerate() {
+        assert_eq!((exported.samples, exported.left_out), (source.train.rows, 0));
+        let (before, after) = (rows(&ours, at), rows(&back, at));
+        assert_eq!(before.0.len(), 32 * source.train.rows as usize);
+        let mut sorted = [before.0.chunks(32).collect::<Vec<_>>(), after.0.chunks(32).collect()];
+        sorted.iter_mut().for_each(|rows| rows.sort());
+        assert_eq!(sorted[0], sorted[1], "{}", source.name);
+        assert_eq!(back.sources()[at].name, source.name);
+        let share = source.train.rows as f64 / all as f64;
+        assert!((back.sources()[at].proportion - share).abs() < 1e-12);
+        // EOS stands after every document and nowhere else in this corpus, so starts are found again.
+        assert_eq!(back.sources()[at].train.documents, starts_in(&source.name, &corpus, &ours));
+    }
+}
+
+/// Documents that begin in the full rows of a source, by the tokens that end them.
+fn starts_in(source: &str, corpus: &Corpus, ours: &Manifest) -> u64 {
+    let eos = ours.contents().eos_id.expect("the mix has one");
+    let stream: Vec<_> = mds_samples(&corpus.path("mds"), source).concat();
+    1 + stream[..stream.len() - 1].iter().filter(|id| **id == eos).count() as u64
+}
+
+#[test]
+fn samples_can_have_another_length() {
+    let corpus = Corpus::new();
+    let ours = corpus.build(&[]);
+    export(&ours, &corpus.path("a"), &to_mds(None), &mut Silent).expect("exported");
+    let done = export(&ours, &corpus.path("b"), &to_mds(Some(50)), &mut Silent).expect("exported");
+    for source in &done.sources {
+        let (whole, cut) =
+            (mds_samples(&corpus.path("a"), &source.name), mds_samples(&corpus.path("b"), &source.name));
+        assert!(cut.iter().all(|sample| sample.len() == 50) && cut.len() as u64 == source.samples);
+        assert_eq!(whole.concat()[..cut.len() * 50], cut.concat());
+        assert_eq!(whole.concat().len() as u64, source.tokens + source.left_out);
+    }
+}
+
+#[test]
+fn megatron_and_back_keeps_every_document() {
+    let corpus = Corpus::new();
+    let ours = corpus.build(&[]);
+    let done = export(&ours, &corpus.path("megatron"), &to_megatron(), &mut Silent).expect("exported");
+    let options = ImportOptions { seq_len: Some(32), ..ImportOptions::default() };
+    let back = import_from(&corpus, "megatron", "back", &options).expect("imported").manifest;
+    back.verify().expect("sound");
+    for (at, source) in ours.sources().iter().enumerate() {
+        let mut pairs = [rows(&ours, at), rows(&back, at)].map(|(tokens, starts)| {
+            let pairs: Vec<Vec<_>> =
+                tokens.into_iter().zip(starts).collect::<Vec<_>>().chunks(32).map(<[_]>::to_vec).collect();
+            pairs
+        });
+        pairs.iter_mut().for_each(|rows| rows.sort());
+        assert_eq!(pairs[0], pairs[1], "{}", source.name);
+        assert_eq!(back.sources()[at].documents, done.sources[at].samples);
+    }
+    assert!(back.contents().eos_id.is_none());
+    let one = import_from(&corpus, "megatron/web/tokens.idx", "one", &options).expect("imported").manifest;
+    assert_eq!(one.sources()[0].name, "tokens");
+    assert_eq!(one.tokens(Split::Train), 32 * ours.sources()[0].train.rows);
+}
+
+#[test]
+fn document_starts_come_from_tokens_or_samples() {
+    let corpus = Corpus::new();
+    let sample = |ids: &[i64]| vec![Value::Bytes(ids.iter().flat_map(|id| id.to_le_bytes()).collect())];
+    let mut writer =
+        MdsWriter::create(&corpus.path("in"), &[("ids".into(), Encoding::Bytes)], MdsOptions::default())
+            .expect("creatable");
+    for ids in [[5, 6, 0, 7], [8, 9, 10, 0], [1, 11, 12, 1]] {
+        writer.push(&sample(&ids)).expect("written");
+    }
+    writer.finish().expect("finished");
+    let token = |id| Some((id, format!("<{id}>")));
+    for (out, bos, eos, documents) in [
+        ("a", None, token(0), 3),
+        ("b", token(1), token(0), 4),
+        ("c", token(1), None, 3),
+        ("d", None, None, 3),
+    ] {
+        let options = ImportOptions {
+            column: "ids".into(),
+            token_dtype: Some(Dtype::I64),
+            boundaries: Some(Boundaries { bos, eos }),
+            ..ImportOptions::default()
+        };
+        let manifest = import_from(&corpus, "in", out, &options).expect("imported").manifest;
+        assert_eq!(manifest.sources()[0].train.documents, documents, "{out}");
+        assert_eq!((manifest.sources()[0].name.as_str(), manifest.plan().seq_len), ("in", 4));
+        manifest.verify().expect("sound");
+    }
+    let error =
+        |options: &ImportOptions| import_from(&corpus, "in", "e", options).expect_err("refused").to_string();
+    let said = error(&ImportOptions::default());
+    assert!(said.contains("`column`: ") && said.contains("has no column `tokens`; it has `ids`"), "{said}");
+    let said = error(&ImportOptions { column: "ids".into(), ..ImportOptions::default() });
+    assert!(said.contains("`token-dtype`: column `ids` of ") && said.contains("int64"), "{said}");
+    assert!(!corpus.path("e").exists());
+}
+
+#[test]
+fn ids_outside_of_the_vocabulary_name_the_sample() {
+    let corpus = Corpus::new();
+    let ids: Vec<u8> = [3u16, 60_000].iter().flat_map(|id| id.to_le_bytes()).collect();
+    let mut writer =
+        MdsWriter::create(&corpus.path("in"), &[("tokens".into(), Encoding::Bytes)], MdsOptions::default())
+            .expect("creatable");
+    writer.push(&[Value::Bytes(ids[..2].to_vec())]).expect("written");
+    writer.push(&[Value::Bytes(ids)]).expect("written");
+    writer.finish().expect("finished");
+    let options = ImportOptions { token_dtype: Some(Dtype::U16), ..ImportOptions::default() };
+    let error = import_from(&corpus, "in", "out", &options).expect_err("refused").to_string();
+    assert!(
+        error.contains("shard.00000.mds: sample 1: column `tokens`: id 60000 is not in the vocabulary"),
+        "{error}"
+    );
+    assert!(!corpus.path("out").exists() && !corpus.path(".out.partial").exists());
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_and_is_done_once() {
+    let corpus = Corpus::new();
+    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    let options = ImportOptions::default();
+    import_from(&corpus, "mds", "x", &options).expect("imported");
+    import_from(&corpus, "mds", "y", &options).expect("imported");
+    assert_eq!(tree(&corpus.path("x")), tree(&corpus.path("y")));
+    let mut heard = Heard::default();
+    import(&corpus.path("mds"), &corpus.path("x"), &corpus.tokenizer(), &options, &mut heard).expect("there");
+    assert_eq!(heard.notes, [Note::AlreadyBuilt]);
+    let other = ImportOptions { seq_len: Some(16), ..options };
+    let error = import_from(&corpus, "mds", "x", &other).expect_err("other").to_string();
+    assert!(error.contains("seq_len was 32, is now 16"), "{error}");
+    let error = export(
+        &Manifest::open(&corpus.path("x")).expect("data"),
+        &corpus.path("y"),
+        &to_mds(None),
+        &mut Silent,
+    );
+    assert!(matches!(error, Err(Error::NotOurs { .. })));
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing() {
+    let corpus = Corpus::new();
+    let ours = corpus.build(&[]);
+    export(&ours, &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    let mut stopped = Heard { stop: true, ..Heard::default() };
+    let options = ImportOptions::default();
+    let result = import(&corpus.path("mds"), &corpus.path("x"), &corpus.tokenizer(), &options, &mut stopped);
+    assert!(matches!(result, Err(Error::Interrupted)), "{result:?}");
+    assert!(!corpus.path("x").exists() && !corpus.path(".x.partial").exists());
+}
+
+#[test]
+fn a_dataset_is_written_again_with_other_compression() {
+    let corpus = Corpus::new();
+    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    let plain = MdsOptions::default();
+    let zstd = MdsOptions { codec: "zstd".parse().ok(), ..plain.clone() };
+    let samples =
+        rewrite(&corpus.path("mds"), &corpus.path("zstd"), &zstd, true, &mut Silent).expect("written");
+    assert!(samples > 100 && corpus.path("zstd/web/shard.00000.mds.zstd").is_file());
+    rewrite(&corpus.path("zstd"), &corpus.path("again"), &plain, true, &mut Silent).expect("written");
+    assert_eq!(tree(&corpus.path("mds")), tree(&corpus.path("again")));
+}
+
+#[test]
+fn folders_without_data_are_refused() {
+    let corpus = Corpus::new();
+    fs::create_dir_all(corpus.path("empty/sub")).expect("creatable");
+    let error =
+        import_from(&corpus, "empty", "out", &ImportOptions::default()).expect_err("empty").to_string();
+    assert!(error.contains("empty: holds no data that can be converted"), "{error}");
+    let error =
+        import_from(&corpus, "absent", "out", &ImportOptions::default()).expect_err("absent").to_string();
+    assert!(error.contains("absent: is neither a folder nor"), "{error}");
+}
+
+/// Listens, and stops the work where it is told to.
+#[derive(Default)]
+struct Heard {
+    notes: Vec<Note>,
+    stop: bool,
+}
+
+impl Progress for Heard {
+    fn start(&mut self, _: Stage, _: u64) {}
+    fn advance(&mut self, _: u64) {}
+    fn finish(&mut self) {}
+
+    fn note(&mut self, note: &Note) {
+        self.notes.push(note.clone());
+    }
+
+    fn keep_going(&mut self) -> bool {
+        !self.stop
+    }
+}
