@@ -2,6 +2,7 @@
 
 mod bench;
 mod contract;
+mod data_convert;
 mod formats;
 mod job;
 mod killed;
