@@ -226,7 +226,8 @@ fn boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<Boundaries>, 
 fn token(flag: &str, text: Option<&str>, tokenizer: &Tokenizer) -> Result<Option<(u32, String)>, CliError> {
     let Some(text) = text.filter(|text| *text != "none") else { return Ok(None) };
     let as_id = || text.parse().ok().filter(|&id| (id as usize) < tokenizer.num_ids());
-    let id = tokenizer.id_of(text).or_else(as_id).ok_or_else(|| {
+    // A number is an id, also where it is a word of the vocabulary.
+    let id = as_id().or_else(|| tokenizer.id_of(text)).ok_or_else(|| {
         let ids = tokenizer.num_ids();
         CliError::usage(format!("{flag} {text}: the tokenizer has no such token, and {ids} ids"))
             .help("name one of its special tokens, an id, or `none`")
