@@ -10,7 +10,7 @@ use mpt_data::{Format, Manifest, Split, inspect};
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
-use super::{Bars, rows};
+use super::{Bars, MIX_HEADER, mix_cells};
 use crate::exit::CliError;
 use crate::export::Size;
 use crate::settings::Context;
@@ -202,14 +202,14 @@ fn to_ours(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         verify: !args.no_verify,
     };
     let done = import(&args.input, &args.output, &tokenizer, &options, &mut Bars::new(ctx))?;
-    let table = inspect(&done.manifest, None)?;
-    rows(&table).iter().try_for_each(|line| ctx.out.text(line))?;
+    let mix = inspect(&done.manifest, None)?;
+    table::lines(&MIX_HEADER, &mix_cells(&mix)).iter().try_for_each(|line| ctx.out.text(line))?;
     let (starts, said) = starts(&done);
     let (out, root) = (args.output.display(), done.manifest.root());
     ctx.out.text(format_args!("\n{out}: manifest {}; {said}; nothing is held out", &root[..16]))?;
     ctx.out.document(&json!({
         "dir": args.output, "manifest": root, "train_tokens": done.manifest.tokens(Split::Train),
-        "document_starts": starts, "sources": table.sources,
+        "document_starts": starts, "sources": mix.sources,
     }))
 }
 

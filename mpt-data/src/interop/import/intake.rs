@@ -117,7 +117,7 @@ impl SourceIntake<'_, '_> {
         if tokens == 0 {
             self.empty += 1;
             let drop = Drop { rule: EMPTY, value: "0 tokens".into() };
-            return self.intake.drops.push(&id, self.name, &drop);
+            return self.intake.drops.push(&id, self.name, &drop, 0);
         }
         let (ordinal, source) = (self.intake.ordinal, self.name);
         self.intake.ordinal += 1;

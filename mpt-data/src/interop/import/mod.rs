@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::hash;
 use crate::manifest::{
     Contents, FORMAT, MANIFEST, Manifest, PlainFile, Plan, SourcePlan, SourceRecord, Split, SplitRecord,
-    TOKENIZER,
+    TOKENIZER, TokenAccount,
 };
 use crate::prepare::{changes, hash_all};
 use crate::progress::{Note, Progress, Stage};
@@ -259,11 +259,13 @@ fn contents(mut plan: Plan, counts: Vec<Counts>, files: Vec<PlainFile>, boundari
     let mut sources = Vec::new();
     for (source, counts) in plan.sources.iter_mut().zip(counts) {
         source.proportion = (counts.train.tokens as f64 / all as f64).max(LEAST_SHARE);
+        let tokens = counts.train.tokens;
         sources.push(SourceRecord {
             name: source.name.clone(),
             proportion: source.proportion,
             documents: counts.documents,
             drops: counts.drops,
+            tokens: TokenAccount { tokens_read: tokens, tokens_kept: tokens, ..TokenAccount::default() },
             train: counts.train,
             eval: SplitRecord { first_document: documents, ..SplitRecord::default() },
         });
