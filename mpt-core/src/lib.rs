@@ -39,7 +39,7 @@ pub use config::{
 };
 pub use error::{Error, Result};
 pub use lora::{Adapted, Adapter, Lora, LoraConfig};
-pub use model::{Attention, Block, CausalLm, Ffn};
+pub use model::{Attention, Block, BlockGradients, BlockPass, CausalLm, Ffn, PlainBlock};
 pub use nn::{Linear, Norm};
 pub use ops::{IGNORE_LABEL, Products};
 pub use params::Params;

@@ -6,7 +6,10 @@
 //!
 //! Legend of shapes: b batch, s seq, d d_model, h n_heads, g kv_n_heads, e head_dim, v vocab_size.
 
+mod plain_block;
+
 use candle_core::Tensor;
+pub use plain_block::{BlockGradients, BlockPass, PlainBlock};
 
 use crate::bias::{AttnMask, alibi_slopes};
 use crate::cache::{KvCache, LayerCache};

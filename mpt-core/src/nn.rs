@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::config::{MptConfig, NormType};
 use crate::error::Result;
+use crate::kernels::cpu::norm::NormKind;
 use crate::lora::Lora;
 use crate::ops::{self, Products};
 use crate::source::{ParamBuilder, Parameter};
@@ -26,6 +27,14 @@ impl Linear {
         let weight = pb.matrix("weight", d_out, d_in)?;
         let bias = with_bias.then(|| pb.vector("bias", d_out)).transpose()?;
         Ok(Self { weight, bias, lora: pb.lora(), products: pb.products() })
+    }
+
+    /// The weight, where it is a tensor and all there is.
+    pub(crate) fn plain(&self) -> Option<&Tensor> {
+        match (&self.weight, &self.bias, &self.lora) {
+            (Parameter::Tensor(weight), None, None) => Some(weight),
+            _ => None,
+        }
     }
 
     /// `x` `[.., d_in]` to `[.., d_out]`.
@@ -79,6 +88,15 @@ impl Norm {
         let with_bias = !config.no_bias && config.norm_type == NormType::LayerNorm;
         let bias = with_bias.then(|| pb.vector("bias", width)).transpose()?;
         Ok(Self { weight: pb.vector("weight", width)?, bias, kind: config.norm_type, eps: config.norm_eps })
+    }
+
+    /// Kind, weight and epsilon, where that is all there is.
+    pub(crate) fn plain(&self) -> Option<(NormKind, &Tensor, f32)> {
+        let kind = match self.kind {
+            NormType::LayerNorm => NormKind::Layer,
+            NormType::RmsNorm => NormKind::Rms,
+        };
+        self.bias.is_none().then_some((kind, &self.weight, self.eps as f32))
     }
 
     /// `x` `[.., width]` to the same shape.

@@ -1,14 +1,15 @@
 //! The model as a chain of segments: embedding, each block, head with loss.
 //!
-//! Each segment is recorded on its own autograd graph from a detached input. Backward walks the chain from the loss and
-//! pulls the incoming gradient through one segment at a time, so that a segment's graph is freed as soon as it is done.
-//! With activation checkpointing a block keeps its input alone and is recomputed: memory holds one block's graph.
+//! Each segment is recorded from a detached input: a plain block by its own pass, others on an autograd graph each. Backward
+//! walks the chain from the loss and pulls the incoming gradient through one segment at a time, so that what a segment keeps
+//! is freed as soon as it is done. With activation checkpointing a block keeps its input alone and is recomputed: memory
+//! holds one block's intermediates.
 
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, Var};
-use mpt_core::{AttnMask, CausalLm, Params};
+use mpt_core::{AttnMask, Block, BlockPass, CausalLm, Params};
 
 use crate::error::Result;
 
@@ -50,13 +51,19 @@ impl Gradients {
         wanted: impl Iterator<Item = (&'a str, &'a Var)>,
     ) -> Result<()> {
         for (name, var) in wanted {
-            let Some(new) = store.remove(var.as_tensor()) else { continue };
-            let sum = match self.sums.remove(name) {
-                Some(sum) => (sum + new)?,
-                None => new,
-            };
-            self.sums.insert(name.to_owned(), sum);
+            if let Some(new) = store.remove(var.as_tensor()) {
+                self.add(name, new)?;
+            }
         }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, new: Tensor) -> Result<()> {
+        let sum = match self.sums.remove(name) {
+            Some(sum) => (sum + new)?,
+            None => new,
+        };
+        self.sums.insert(name.to_owned(), sum);
         Ok(())
     }
 }
@@ -83,10 +90,9 @@ pub fn loss_and_gradients<R: AsRef<[u32]>>(
     let mut segments = Vec::with_capacity(model.blocks().len());
     let mut x = embedded.detach();
     for block in model.blocks() {
-        let input = Var::from_tensor(&x)?;
-        let output = block.forward(&input, mask, None)?;
-        x = output.detach();
-        segments.push((input, (!recompute).then_some(output)));
+        let (output, recorded) = Recorded::forward(block, &x, mask)?;
+        segments.push((x, (!recompute).then_some(recorded)));
+        x = output;
     }
 
     let input = Var::from_tensor(&x)?;
@@ -96,22 +102,70 @@ pub fn loss_and_gradients<R: AsRef<[u32]>>(
     let mut incoming = taken(&mut store, &input);
     drop((store, x));
 
-    for (layer, (block, (input, output))) in model.blocks().iter().zip(segments).enumerate().rev() {
-        let output = match output {
-            Some(output) => output,
-            None => block.forward(&input, mask, None)?,
+    for (layer, (block, (input, recorded))) in model.blocks().iter().zip(segments).enumerate().rev() {
+        let recorded = match recorded {
+            Some(recorded) => recorded,
+            None => Recorded::forward(block, &input, mask)?.1,
         };
-        let mut store = pull(&output, incoming)?;
-        gradients.take(&mut store, groups.block(layer))?;
-        incoming = taken(&mut store, &input);
+        incoming = recorded.backward(block, incoming, &groups, layer, gradients)?;
     }
     gradients.take(&mut pull(&embedded, incoming)?, groups.embedding())?;
     Ok(f64::from(loss.to_scalar::<f32>()?))
 }
 
+/// What a block's forward pass left for its backward pass.
+enum Recorded {
+    /// Of a plain block.
+    Pass(BlockPass),
+    /// The input and the output of any other one, with the graph between them.
+    Graph(Var, Tensor),
+}
+
+impl Recorded {
+    /// The output of `block` for `x`, detached, and what it leaves.
+    fn forward(block: &Block, x: &Tensor, mask: &AttnMask) -> Result<(Tensor, Self)> {
+        if let Some(plain) = block.plain() {
+            let (output, pass) = plain.forward(x, mask)?;
+            return Ok((output, Self::Pass(pass)));
+        }
+        let input = Var::from_tensor(x)?;
+        let output = block.forward(&input, mask, None)?;
+        Ok((output.detach(), Self::Graph(input, output)))
+    }
+
+    /// The gradient of the input, given that of the output; those of the parameters go to `gradients`.
+    fn backward(
+        self,
+        block: &Block,
+        incoming: Tensor,
+        groups: &Groups<'_>,
+        layer: usize,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        match (self, block.plain()) {
+            (Self::Pass(pass), Some(plain)) => {
+                let found = plain.backward(pass, &incoming)?;
+                for (name, gradient) in found.parameters {
+                    gradients.add(&Groups::name(layer, name), gradient)?;
+                }
+                Ok(found.input)
+            }
+            (Self::Graph(input, output), _) => {
+                let mut store = pull(&output, incoming)?;
+                gradients.take(&mut store, groups.block(layer))?;
+                Ok(taken(&mut store, &input))
+            }
+            (Self::Pass(_), None) => unreachable!("a block stays what it is"),
+        }
+    }
+}
+
 fn taken(store: &mut GradStore, input: &Var) -> Tensor {
     store.remove(input.as_tensor()).expect("every segment passes a gradient to its input")
 }
+
+/// What names of blocks' parameters begin with; the layer's number follows.
+const BLOCKS: &str = "transformer.blocks.";
 
 /// The parameters of each segment. A tied embedding is in two of them.
 struct Groups<'a> {
@@ -123,9 +177,7 @@ impl<'a> Groups<'a> {
     fn new(model: &CausalLm, params: &'a Params) -> Self {
         let mut blocks = vec![Vec::new(); model.blocks().len()];
         for (name, var) in params.iter() {
-            let layer = name
-                .strip_prefix("transformer.blocks.")
-                .and_then(|rest| rest.split('.').next()?.parse().ok());
+            let layer = name.strip_prefix(BLOCKS).and_then(|rest| rest.split('.').next()?.parse().ok());
             if let Some(layer) = layer {
                 let block: &mut Vec<_> = &mut blocks[usize::min(layer, model.blocks().len() - 1)];
                 block.push((name, var));
@@ -141,6 +193,11 @@ impl<'a> Groups<'a> {
                 || name == "transformer.wte.weight"
         };
         self.params.iter().filter(move |(name, _)| of_head(name))
+    }
+
+    /// The full name of a parameter below a block.
+    fn name(layer: usize, below: &str) -> String {
+        format!("{BLOCKS}{layer}.{below}")
     }
 
     fn block(&self, layer: usize) -> impl Iterator<Item = (&'a str, &'a Var)> {

@@ -108,7 +108,7 @@ pub(super) fn check_queries(
     Ok(())
 }
 
-pub(super) fn kernel_shape<'a>(
+pub(crate) fn kernel_shape<'a>(
     [seq, n_heads, kv_n_heads, head_dim]: [usize; 4],
     scores: &'a Scores,
     start: &'a [usize],
@@ -180,9 +180,7 @@ impl CustomOp3 for AttentionOp {
         }
         let lse = self.lse.get().expect("the forward pass ran");
         let d_out = d_out.contiguous()?;
-        let mut dq = vec![0f32; q.elem_count()];
-        let mut dk = vec![0f32; k.elem_count()];
-        let mut dv = vec![0f32; v.elem_count()];
+        let mut d_qkv = vec![0f32; q.elem_count() + k.elem_count() + v.elem_count()];
         {
             let storages = [q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout()];
             let mut qkv = Vec::with_capacity(3);
@@ -195,11 +193,12 @@ impl CustomOp3 for AttentionOp {
             let (out, d_out) = (host_slice(out)?, host_slice(&d_out)?);
             let saved = Saved { out: &out, lse, d_out: &d_out };
             let shape = self.shape([seq, n_heads, kv_n_heads, head_dim]);
-            kernel::backward(&shape, [qkv[0], qkv[1], qkv[2]], &saved, [&mut dq, &mut dk, &mut dv]);
+            kernel::backward(&shape, [qkv[0], qkv[1], qkv[2]], &saved, &mut d_qkv);
         }
-        let by_head =
-            |data, heads| Tensor::from_vec(data, (batch, heads, seq, head_dim), q.device())?.transpose(1, 2);
-        Ok((Some(by_head(dq, n_heads)?), Some(by_head(dk, kv_n_heads)?), Some(by_head(dv, kv_n_heads)?)))
+        let heads = n_heads + 2 * kv_n_heads;
+        let d_qkv = Tensor::from_vec(d_qkv, (batch, seq, heads, head_dim), q.device())?;
+        let part = |from, heads| d_qkv.narrow(2, from, heads).map(Some);
+        Ok((part(0, n_heads)?, part(n_heads, kv_n_heads)?, part(n_heads + kv_n_heads, kv_n_heads)?))
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use super::host::{contiguous, host_slice};
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
+use crate::kernels::cpu::gemm::{Mat, Products, matmul_new};
 
 /// `x W^T`, plus `bias` where given.
 ///
@@ -45,16 +45,11 @@ impl CustomOp2 for LinearOp {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (d_out, d_in) = weight_layout.shape().dims2()?;
         let rows = x_layout.shape().elem_count() / d_in;
-        let mut y = vec![0f32; rows * d_out];
-        let weight = Mat::new(contiguous(weight, weight_layout)?, d_out, d_in, d_in);
-        let x = Mat::new(contiguous(x, x_layout)?, rows, d_in, d_in);
-        matmul(
-            MatMut::new(&mut y, rows, d_out, d_out),
-            x,
-            weight.t(),
+        let y = forward(
+            contiguous(x, x_layout)?,
+            contiguous(weight, weight_layout)?,
+            [rows, d_in, d_out],
             self.products,
-            Write::Overwrite,
-            Threads::Pool,
         );
         let mut dims = x_layout.dims().to_vec();
         *dims.last_mut().expect("x has at least one dimension") = d_out;
@@ -69,42 +64,46 @@ impl CustomOp2 for LinearOp {
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
-        let dx = x.track_op().then(|| input_gradient(x, weight, &dy, self.products)).transpose()?;
-        let dw = weight.track_op().then(|| weight_gradient(x, weight, &dy, self.products)).transpose()?;
-        Ok((dx, dw))
+        let (d_out, d_in) = weight.dims2()?;
+        let dims = [x.elem_count() / d_in, d_in, d_out];
+        let (x_data, w_data, dy) = (host_slice(x)?, host_slice(weight)?, host_slice(&dy)?);
+        let dx =
+            || Tensor::from_vec(input_gradient(&dy, &w_data, dims, self.products), x.shape(), x.device());
+        let dw = || {
+            Tensor::from_vec(weight_gradient(&dy, &x_data, dims, self.products), weight.shape(), x.device())
+        };
+        Ok((x.track_op().then(dx).transpose()?, weight.track_op().then(dw).transpose()?))
     }
 }
 
-/// dX = dY W
-fn input_gradient(
-    x: &Tensor,
-    weight: &Tensor,
-    dy: &Tensor,
+/// `Y = X W^T` for `x` `[rows, d_in]` and `weight` `[d_out, d_in]`.
+pub(crate) fn forward(
+    x: &[f32],
+    weight: &[f32],
+    [rows, d_in, d_out]: [usize; 3],
     products: Products,
-) -> candle_core::Result<Tensor> {
-    let (d_out, d_in) = weight.dims2()?;
-    let rows = x.elem_count() / d_in;
-    let mut dx = vec![0f32; rows * d_in];
-    let (weight, dy) = (host_slice(weight)?, host_slice(dy)?);
-    let (weight, dy) = (Mat::new(&weight, d_out, d_in, d_in), Mat::new(&dy, rows, d_out, d_out));
-    matmul(MatMut::new(&mut dx, rows, d_in, d_in), dy, weight, products, Write::Overwrite, Threads::Pool);
-    Tensor::from_vec(dx, x.shape(), x.device())
+) -> Vec<f32> {
+    matmul_new(Mat::new(x, rows, d_in, d_in), Mat::new(weight, d_out, d_in, d_in).t(), products)
 }
 
-/// dW = dY^T X
-fn weight_gradient(
-    x: &Tensor,
-    weight: &Tensor,
-    dy: &Tensor,
+/// `dX = dY W`
+pub(crate) fn input_gradient(
+    dy: &[f32],
+    weight: &[f32],
+    [rows, d_in, d_out]: [usize; 3],
     products: Products,
-) -> candle_core::Result<Tensor> {
-    let (d_out, d_in) = weight.dims2()?;
-    let rows = x.elem_count() / d_in;
-    let mut dw = vec![0f32; d_out * d_in];
-    let (x, dy) = (host_slice(x)?, host_slice(dy)?);
-    let (x, dy) = (Mat::new(&x, rows, d_in, d_in), Mat::new(&dy, rows, d_out, d_out));
-    matmul(MatMut::new(&mut dw, d_out, d_in, d_in), dy.t(), x, products, Write::Overwrite, Threads::Pool);
-    Tensor::from_vec(dw, weight.shape(), weight.device())
+) -> Vec<f32> {
+    matmul_new(Mat::new(dy, rows, d_out, d_out), Mat::new(weight, d_out, d_in, d_in), products)
+}
+
+/// `dW = dY^T X`
+pub(crate) fn weight_gradient(
+    dy: &[f32],
+    x: &[f32],
+    [rows, d_in, d_out]: [usize; 3],
+    products: Products,
+) -> Vec<f32> {
+    matmul_new(Mat::new(dy, rows, d_out, d_out).t(), Mat::new(x, rows, d_in, d_in), products)
 }
 
 #[cfg(test)]

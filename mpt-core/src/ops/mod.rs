@@ -4,15 +4,15 @@
 //! lead to no variable are not computed.
 
 mod activation;
-mod attention;
+pub(crate) mod attention;
 mod cached_attention;
 mod clip;
 mod cross_entropy;
 mod embedding;
 mod host;
 pub(crate) use host::host_slice;
-mod linear;
-mod norm;
+pub(crate) mod linear;
+pub(crate) mod norm;
 pub mod optim;
 mod rotate;
 mod scale_gradient;

@@ -60,12 +60,7 @@ impl CustomOp2 for NormOp {
         weight: &CpuStorage,
         weight_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (x, weight) = (contiguous(x, x_layout)?, contiguous(weight, weight_layout)?);
-        let mut y = vec![0f32; x.len()];
-        let chunk = ROWS * weight.len();
-        y.par_chunks_mut(chunk)
-            .zip(x.par_chunks(chunk))
-            .for_each(|(y, x)| norm::forward(self.kind, x, weight, self.eps, y));
+        let y = forward(self.kind, contiguous(x, x_layout)?, contiguous(weight, weight_layout)?, self.eps);
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
@@ -78,24 +73,46 @@ impl CustomOp2 for NormOp {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let (x_data, w_data, dy) = (host_slice(x)?, host_slice(weight)?, host_slice(&dy)?);
-        let (w_data, d): (&[f32], usize) = (&w_data, w_data.len());
-        let mut dx = vec![0f32; x_data.len()];
-        let partial: Vec<Vec<f32>> = dx
-            .par_chunks_mut(ROWS * d)
-            .zip(x_data.par_chunks(ROWS * d).zip(dy.par_chunks(ROWS * d)))
-            .map(|(dx, (x, dy))| {
-                let mut dw = vec![0f32; d];
-                norm::backward(self.kind, x, w_data, self.eps, dy, dx, &mut dw);
-                dw
-            })
-            .collect();
-        let mut dw = vec![0f32; d];
-        for partial in &partial {
-            dw.iter_mut().zip(partial).for_each(|(sum, value)| *sum += value);
-        }
-        let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
-        Ok((Some(dx), Some(Tensor::from_vec(dw, d, weight.device())?)))
+        let (dx, dw) = backward(self.kind, &x_data, &w_data, self.eps, &dy);
+        let dw = Tensor::from_vec(dw, weight.shape(), weight.device())?;
+        Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), Some(dw)))
     }
+}
+
+/// The norm of each row of `x` `[rows, d]` by `weight` `[d]`.
+pub(crate) fn forward(kind: NormKind, x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    let chunk = ROWS * weight.len();
+    y.par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .for_each(|(y, x)| norm::forward(kind, x, weight, eps, y));
+    y
+}
+
+/// The gradients of `x` `[rows, d]` and `weight` `[d]`.
+pub(crate) fn backward(
+    kind: NormKind,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
+    let d = weight.len();
+    let mut dx = vec![0f32; x.len()];
+    let partial: Vec<Vec<f32>> = dx
+        .par_chunks_mut(ROWS * d)
+        .zip(x.par_chunks(ROWS * d).zip(dy.par_chunks(ROWS * d)))
+        .map(|(dx, (x, dy))| {
+            let mut dw = vec![0f32; d];
+            norm::backward(kind, x, weight, eps, dy, dx, &mut dw);
+            dw
+        })
+        .collect();
+    let mut dw = vec![0f32; d];
+    for partial in &partial {
+        dw.iter_mut().zip(partial).for_each(|(sum, value)| *sum += value);
+    }
+    (dx, dw)
 }
 
 #[cfg(test)]

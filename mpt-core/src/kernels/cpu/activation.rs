@@ -10,6 +10,7 @@
 use super::dispatch::for_each_level;
 use super::math::exp;
 use super::normal;
+use super::pool;
 use crate::config::Activation;
 
 /// Replaces every `x` of `values` by `act(x)`.
@@ -34,6 +35,17 @@ pub(crate) fn backward(activation: Activation, dy: &[f32], values: &mut [f32]) {
     }
     multiply(values, dy);
 }
+
+/// [`backward`] of all threads.
+pub(crate) fn backward_pooled(activation: Activation, dy: &[f32], values: &mut [f32]) {
+    assert_eq!(dy.len(), values.len(), "a gradient for every value");
+    pool::run_chunks(values, CHUNK, |task, values| {
+        backward(activation, &dy[task * CHUNK..][..values.len()], values);
+    });
+}
+
+/// Values of a task: what the first-level cache holds.
+const CHUNK: usize = 4096;
 
 /// sqrt(2 / pi)
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;

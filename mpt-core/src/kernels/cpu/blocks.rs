@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::dispatch::for_each_level;
 use super::pool;
 
 /// Elements of a block: these and a few times as many fit the first cache.
@@ -30,6 +31,22 @@ pub(crate) fn map_blocks(source: &[f32], work: impl Fn(Range<usize>, &mut [f32])
         values.set_len(len);
     }
     values
+}
+
+/// `sum += values` on all threads.
+///
+/// # Panics
+/// When the lengths differ.
+pub(crate) fn add_into(sum: &mut [f32], values: &[f32]) {
+    assert_eq!(sum.len(), values.len(), "as many values as sums");
+    let len = BLOCKS * BLOCK;
+    pool::run_chunks(sum, len, |task, sum| add(sum, &values[task * len..][..sum.len()]));
+}
+
+for_each_level! {
+    fn add(sum: &mut [f32], values: &[f32]) {
+        sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    }
 }
 
 #[cfg(test)]

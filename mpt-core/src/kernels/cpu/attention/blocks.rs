@@ -12,6 +12,8 @@ use crate::kernels::cpu::activation::tanh;
 use crate::kernels::cpu::dispatch::for_each_level;
 use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
 use crate::kernels::cpu::math::{dot, exp, exp_shifted, max};
+use crate::kernels::cpu::pool::{self, Shared};
+use crate::kernels::cpu::scratch::Scratch;
 
 /// Query rows of a block.
 const BLOCK: usize = 64;
@@ -51,7 +53,7 @@ fn forward_block<K: KeyRows>(
     let (h, e) = (shape.n_heads, shape.head_dim);
     let keys = shape.block_keys(batch, &rows);
     let (m, t) = (rows.len(), keys.len());
-    let mut scores = vec![0f32; m * t];
+    let mut scores = Scratch::take(m * t, 0.0);
     for head in 0..h {
         let kv_head = head / (h / shape.kv_n_heads);
         let queries = q.matrix(batch, rows.clone(), head, e);
@@ -86,23 +88,36 @@ pub(crate) struct Saved<'a> {
     pub(crate) d_out: &'a [f32],
 }
 
-/// Writes the gradients `dq` `[b, h, s, e]`, `dk` and `dv` `[b, g, s, e]`; queries and keys are the same positions.
-pub(crate) fn backward(shape: &Shape<'_>, qkv: [Heads<'_>; 3], saved: &Saved<'_>, d_qkv: [&mut [f32]; 3]) {
-    let (seq, e) = (shape.seq, shape.head_dim);
-    let group = shape.n_heads / shape.kv_n_heads;
-    let [dq, dk, dv] = d_qkv;
-    dq.par_chunks_mut(group * seq * e)
-        .zip(dk.par_chunks_mut(seq * e))
-        .zip(dv.par_chunks_mut(seq * e))
-        .enumerate()
-        .for_each(|(task, ((dq, dk), dv))| {
-            let (batch, kv_head) = (task / shape.kv_n_heads, task % shape.kv_n_heads);
-            dk.fill(0.0);
-            dv.fill(0.0);
-            for (i, dq) in dq.chunks_exact_mut(seq * e).enumerate() {
-                backward_head(shape, batch, (kv_head * group + i, kv_head), qkv, saved, [dq, dk, dv]);
+/// Writes the gradients of queries, keys and values, `[b, s, (h + 2 g) * e]`: at each position those of all query heads, then
+/// of all keys, then of all values. Queries and keys are the same positions.
+pub(crate) fn backward(shape: &Shape<'_>, qkv: [Heads<'_>; 3], saved: &Saved<'_>, d_qkv: &mut [f32]) {
+    let (seq, e, h, g) = (shape.seq, shape.head_dim, shape.n_heads, shape.kv_n_heads);
+    let (group, width) = (h / g, (h + 2 * g) * e);
+    assert_eq!(d_qkv.len(), shape.start.len() * seq * width, "gradients of all heads");
+    let base = Shared(d_qkv.as_mut_ptr());
+    pool::run(shape.start.len() * g, |task| {
+        let (batch, kv_head) = (task / g, task % g);
+        let place = |head: usize, from: &[f32]| {
+            for (row, from) in from.chunks_exact(e).enumerate() {
+                let at = (batch * seq + row) * width + head * e;
+                #[expect(unsafe_code, reason = "tasks write parts of one slice")]
+                // SAFETY: the position and head lie inside the slice, as checked above, and no other task has this
+                // batch row and head.
+                let to = unsafe { std::slice::from_raw_parts_mut(base.get().add(at), e) };
+                to.copy_from_slice(from);
             }
-        });
+        };
+        let mut sums = [(); 3].map(|()| Scratch::take(seq * e, 0.0));
+        let [dq, dk, dv] = &mut sums;
+        dk.fill(0.0);
+        dv.fill(0.0);
+        for head in kv_head * group..(kv_head + 1) * group {
+            backward_head(shape, batch, (head, kv_head), qkv, saved, [dq, dk, dv]);
+            place(head, dq);
+        }
+        place(h + kv_head, dk);
+        place(h + g + kv_head, dv);
+    });
 }
 
 /// One query head: writes `dq` `[s, e]`, adds to `dk` and `dv` `[s, e]`.
@@ -117,8 +132,8 @@ fn backward_head(
     let (h, e, seq) = (shape.n_heads, shape.head_dim, shape.seq);
     let contiguous = |data| Heads { data, batch_stride: seq * h * e, row_stride: h * e };
     let (out, d_out) = (contiguous(saved.out), contiguous(saved.d_out));
-    let mut probs = vec![0f32; BLOCK.min(seq) * seq];
-    let mut d_scores = probs.clone();
+    let mut probs = Scratch::take(BLOCK.min(seq) * seq, 0.0);
+    let mut d_scores = Scratch::take(BLOCK.min(seq) * seq, 0.0);
     for rows in blocks(seq) {
         let keys = shape.block_keys(batch, &rows);
         let (m, t) = (rows.len(), keys.len());

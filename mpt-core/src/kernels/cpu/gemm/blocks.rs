@@ -43,7 +43,7 @@ pub(super) fn product(
         #[cfg(target_arch = "x86_64")]
         Kernel::Matrix => task_size([m, n], squares::TASK_ROWS, [squares::SQUARE; 2], count),
     };
-    let plan = Plan { left, right, out: Shared(out.data.as_mut_ptr()), out_step: out.row_stride, write };
+    let plan = Plan { left, right, out: Shared(out.data), out_step: out.row_stride, write };
     let [row_tasks, col_tasks] = [m.div_ceil(task_rows), n.div_ceil(task_cols)];
     let part = |index: usize, size: usize, all: usize| index * size..((index + 1) * size).min(all);
     let body = |index: usize| {

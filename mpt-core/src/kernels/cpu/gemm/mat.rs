@@ -1,5 +1,8 @@
 //! Strided views of f32 matrices.
 
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
 /// A read-only matrix: element (i, j) is `data[i * row_stride + j * col_stride]`, where one of the strides is 1.
 #[derive(Clone, Copy)]
 pub(crate) struct Mat<'a> {
@@ -38,12 +41,13 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// A writable row-major matrix.
+/// A writable row-major matrix, which may hold nothing yet.
 pub(crate) struct MatMut<'a> {
-    pub(super) data: &'a mut [f32],
+    pub(super) data: *mut f32,
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) row_stride: usize,
+    borrowed: PhantomData<&'a mut f32>,
 }
 
 impl<'a> MatMut<'a> {
@@ -53,7 +57,24 @@ impl<'a> MatMut<'a> {
     /// When `data` does not hold every element.
     pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(extent(rows, cols, row_stride) <= data.len(), "matrix lies outside its data");
-        Self { data, rows, cols, row_stride }
+        Self { data: data.as_mut_ptr(), rows, cols, row_stride, borrowed: PhantomData }
+    }
+
+    /// A matrix `[rows, cols]` in fresh memory, which may only be overwritten.
+    pub(super) fn fresh(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize) -> Self {
+        assert!(extent(rows, cols, cols) <= data.len(), "matrix lies outside its data");
+        Self { data: data.as_mut_ptr().cast(), rows, cols, row_stride: cols, borrowed: PhantomData }
+    }
+
+    /// Overwrites every element with zero.
+    pub(super) fn clear(self) {
+        for row in 0..self.rows {
+            #[expect(unsafe_code, reason = "memory that holds nothing yet is written")]
+            // SAFETY: the row lies inside the data, as was checked, which is borrowed uniquely.
+            unsafe {
+                std::ptr::write_bytes(self.data.add(row * self.row_stride), 0, self.cols);
+            }
+        }
     }
 }
 

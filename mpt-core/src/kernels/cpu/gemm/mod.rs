@@ -54,6 +54,23 @@ pub(crate) fn matmul(
     matmul_at(level(), c, a, &right, write, threads);
 }
 
+/// `a b` in a new vector, row-major, by all threads.
+///
+/// # Panics
+/// When the shapes of `a` `[m, k]` and `b` `[k, n]` disagree.
+pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, products: Products) -> Vec<f32> {
+    let (rows, cols) = (a.rows, b.cols);
+    let mut out = Vec::with_capacity(rows * cols);
+    let c = MatMut::fresh(&mut out.spare_capacity_mut()[..rows * cols], rows, cols);
+    matmul(c, a, b, products, Write::Overwrite, Threads::Pool);
+    #[expect(unsafe_code, reason = "zeroing a vector that is written whole costs a pass over memory")]
+    // SAFETY: the capacity is at least `rows * cols`, and the product wrote every element.
+    unsafe {
+        out.set_len(rows * cols);
+    }
+    out
+}
+
 /// [`matmul`] of all threads with the right operand packed already; factors are rounded as it was.
 ///
 /// # Panics
@@ -73,7 +90,7 @@ fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Wri
     }
     if a.cols == 0 {
         if write == Write::Overwrite {
-            c.data.chunks_mut(c.row_stride).take(c.rows).for_each(|row| row[..c.cols].fill(0.0));
+            c.clear();
         }
         return;
     }

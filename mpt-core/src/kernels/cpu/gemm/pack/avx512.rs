@@ -40,8 +40,8 @@ pub(super) fn fill_step(
         } else {
             column(source, first, from, line, form)
         };
-        for part in 0..3 {
-            parts[part][line] = words[part];
+        for (part, words) in parts.iter_mut().zip(words) {
+            part[line] = words;
         }
     }
     // what came from rows is `[row][word]`, what came from columns `[word][row]`

@@ -70,12 +70,10 @@ pub(super) fn words(source: Mat<'_>, [first, from]: [usize; 2], form: Form) -> W
         match form {
             Form::Words => (0..SIDE).for_each(|j| words[0][i][j] = row[j].to_bits()),
             Form::Pairs => (0..SIDE).for_each(|j| words[0][i][j] = pair([row[2 * j], row[2 * j + 1]])),
-            Form::Split => {
-                for j in 0..SIDE {
-                    let [low, high] = [parts(row[2 * j]), parts(row[2 * j + 1])];
-                    (0..3).for_each(|part| words[part][i][j] = pair([low[part], high[part]]));
-                }
-            }
+            Form::Split => (0..SIDE).for_each(|j| {
+                let [low, high] = [parts(row[2 * j]), parts(row[2 * j + 1])];
+                (0..3).for_each(|part| words[part][i][j] = pair([low[part], high[part]]));
+            }),
         }
     }
     words
