@@ -141,8 +141,15 @@ impl Pool {
         self.wake(tasks - 1);
         let done = catch_unwind(AssertUnwindSafe(|| self.take_tasks(tasks, body)));
         self.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut spins = 0;
         while self.state.load(Ordering::Acquire) & (OPEN - 1) != 0 {
-            spin_loop();
+            // a worker that the system does not run needs this thread's processor
+            if spins < SPINS {
+                spin_loop()
+            } else {
+                thread::yield_now()
+            }
+            spins += 1;
         }
         let worker_panicked = self.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = done {

@@ -115,10 +115,16 @@ mod tests {
         terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
     }
 
-    /// Random values of which one in eight is zero, tiny or huge, kept so that no product overflows.
-    fn values(rng: &mut CounterRng, len: usize) -> Vec<f32> {
-        let odd = [0.0, -0.0, 1e-18, -1e-12, 3e18, -1e10, 1e-30, 65504.0];
-        let mut value = |i: usize| if rng.bits().is_multiple_of(8) { odd[i % 8] } else { rng.normal() };
+    /// Random values of which one in eight is zero or tiny, or huge where `wide`, so that no product overflows. Sums with a
+    /// huge term say nothing about the others.
+    fn values(rng: &mut CounterRng, len: usize, wide: bool) -> Vec<f32> {
+        let tiny = [0.0, -0.0, 1e-18, -1e-12, 1e-30, -1e-34, 3e-39, 1e-45];
+        let huge = [3e18, -1e10, 65504.0, -7e4];
+        let mut value = |i: usize| match rng.bits() % 8 {
+            0 if wide && i.is_multiple_of(2) => huge[i / 2 % 4],
+            0 => tiny[i % 8],
+            _ => rng.normal(),
+        };
         (0..len).map(&mut value).collect()
     }
 
@@ -126,13 +132,13 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn every_level_agrees_with_the_plain_sum(m in 1usize..70, n in 1usize..110, k in 0usize..1100, pad in 0usize..5,
-                                                 ta: bool, tb: bool, add: bool, pooled: bool, bf16: bool, seed: u64) {
+                                                 ta: bool, tb: bool, add: bool, pooled: bool, bf16: bool, wide: bool, seed: u64) {
             let mut rng = CounterRng::new(seed, 0);
             let (a_rows, a_cols) = if ta { (k, m) } else { (m, k) };
             let (b_rows, b_cols) = if tb { (n, k) } else { (k, n) };
-            let a = values(&mut rng, a_rows * (a_cols + pad));
-            let b = values(&mut rng, b_rows * (b_cols + pad));
-            let before = values(&mut rng, m * (n + pad));
+            let a = values(&mut rng, a_rows * (a_cols + pad), wide);
+            let b = values(&mut rng, b_rows * (b_cols + pad), wide);
+            let before = values(&mut rng, m * (n + pad), wide);
             let (a, b) = (Mat::new(&a, a_rows, a_cols, a_cols + pad), Mat::new(&b, b_rows, b_cols, b_cols + pad));
             let (a, b) = (if ta { a.t() } else { a }, if tb { b.t() } else { b });
             let write = if add { Write::Add } else { Write::Overwrite };
@@ -161,11 +167,22 @@ mod tests {
         }
 
         #[test]
+        fn a_new_matrix_is_written_whole(m in 1usize..70, n in 1usize..70, k in 0usize..70, seed: u64) {
+            let mut rng = CounterRng::new(seed, 0);
+            let (a, b) = (values(&mut rng, m * k, false), values(&mut rng, n * k, false));
+            let (a, b) = (Mat::new(&a, m, k, k), Mat::new(&b, k, n, n));
+            let mut expected = vec![f32::NAN; m * n];
+            let c = MatMut::new(&mut expected, m, n, n);
+            matmul(c, a, b, Products::F32, Write::Overwrite, Threads::Pool);
+            prop_assert_eq!(matmul_new(a, b, Products::F32), expected);
+        }
+
+        #[test]
         fn a_row_has_the_same_bits_alone_and_among_others(m in 2usize..60, n in 1usize..100, k in 1usize..900,
                                                           row: usize, bf16: bool, seed: u64) {
             let mut rng = CounterRng::new(seed, 0);
             let (row, products) = (row % m, if bf16 { Products::Bf16 } else { Products::F32 });
-            let (a, b) = (values(&mut rng, m * k), values(&mut rng, n * k));
+            let (a, b) = (values(&mut rng, m * k, true), values(&mut rng, n * k, true));
             let b = Mat::new(&b, n, k, k).t();
             for level in levels() {
                 let (mut all, mut alone) = (vec![0f32; m * n], vec![0f32; n]);

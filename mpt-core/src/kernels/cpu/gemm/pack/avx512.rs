@@ -112,8 +112,9 @@ fn parts(x: __m512) -> [__m512i; 3] {
     let first = rounded(x);
     let rest = _mm512_sub_ps(x, _mm512_castsi512_ps(first));
     let second = rounded(rest);
-    let third = _mm512_sub_ps(rest, _mm512_castsi512_ps(second));
-    [first, second, _mm512_castps_si512(third)]
+    // below the smallest normal number there are more bits than the 8 that are left
+    let third = rounded(_mm512_sub_ps(rest, _mm512_castsi512_ps(second)));
+    [first, second, third]
 }
 
 /// bf16 in the upper halves of two words as one.
