@@ -67,13 +67,26 @@ pub(super) fn words(source: Mat<'_>, [first, from]: [usize; 2], form: Form) -> W
         for (j, value) in row[..values].iter_mut().enumerate() {
             *value = source.data[at + j * source.col_stride];
         }
+        for (part, words) in words.iter_mut().zip(row_words(&row, form)) {
+            part[i] = words;
+        }
+    }
+    words
+}
+
+/// The words of one row of the tiles of a step.
+#[inline(always)]
+fn row_words(row: &[f32; 2 * SIDE], form: Form) -> [[u32; SIDE]; 3] {
+    let mut words = [[0; SIDE]; 3];
+    for j in 0..SIDE {
+        let [low, high] = [row[2 * j], row[2 * j + 1]];
         match form {
-            Form::Words => (0..SIDE).for_each(|j| words[0][i][j] = row[j].to_bits()),
-            Form::Pairs => (0..SIDE).for_each(|j| words[0][i][j] = pair([row[2 * j], row[2 * j + 1]])),
-            Form::Split => (0..SIDE).for_each(|j| {
-                let [low, high] = [parts(row[2 * j]), parts(row[2 * j + 1])];
-                (0..3).for_each(|part| words[part][i][j] = pair([low[part], high[part]]));
-            }),
+            Form::Words => words[0][j] = row[j].to_bits(),
+            Form::Pairs => words[0][j] = pair([low, high]),
+            Form::Split => {
+                let both = parts(low).into_iter().zip(parts(high));
+                words.iter_mut().zip(both).for_each(|(part, (low, high))| part[j] = pair([low, high]));
+            }
         }
     }
     words
