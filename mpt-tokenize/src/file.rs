@@ -13,6 +13,7 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::normalizers::unicode::{NFC, NFD, NFKC, NFKD};
 
+use crate::bpe::Bpe;
 use crate::bytes;
 use crate::error::{Error, Result, short, shown};
 
@@ -32,6 +33,8 @@ const MAX_STEPS: usize = 8;
 pub(crate) struct TokenizerFile {
     /// Tokens to ids and merges; it encodes every text.
     pub(crate) model: BPE,
+    /// The same in a faster form; none where a word that is a token skips the merges, or merges are ambiguous.
+    pub(crate) bpe: Option<Bpe>,
     /// Steps in order.
     pub(crate) normalizers: Vec<NormalizerWrapper>,
     /// How a text becomes words.
@@ -81,8 +84,8 @@ impl TokenizerFile {
         let token_bytes = token_bytes(&raw.model.vocab.0).map_err(field)?;
         let added = added_tokens(raw.added_tokens.map(|list| list.0).unwrap_or_default(), &raw.model.vocab.0);
         let added = added.map_err(field)?;
-        let model = model(raw.model).map_err(field)?;
-        Ok(Self { model, normalizers, words, added, token_bytes })
+        let (model, bpe) = model(raw.model).map_err(field)?;
+        Ok(Self { model, bpe, normalizers, words, added, token_bytes })
     }
 }
 
@@ -335,22 +338,31 @@ fn added_tokens(raw: Vec<RawAdded>, vocab: &HashMap<String, u32>) -> Result<Vec<
 }
 
 /// The model; the library takes for granted that both halves of a merge and the whole are tokens.
-fn model(raw: RawModel) -> Result<BPE, Problem> {
+fn model(raw: RawModel) -> Result<(BPE, Option<Bpe>), Problem> {
     let vocab = raw.vocab.0;
     let mut whole = String::new();
+    let mut ids = Vec::with_capacity(raw.merges.0.len());
     for (index, Merge(left, right)) in raw.merges.0.iter().enumerate() {
         whole.clear();
         whole.extend([left.as_str(), right.as_str()]);
-        if let Some(token) = [left, right, &whole].into_iter().find(|token| !vocab.contains_key(*token)) {
+        let missing = |token: &str| {
             let actual = format!("{} and {}", shown(left), shown(right));
             let expected = format!("tokens of `model.vocab`, which lacks {}", shown(token));
-            return Err(Problem::new(format!("model.merges[{index}]"), actual, expected));
-        }
+            Problem::new(format!("model.merges[{index}]"), actual, expected)
+        };
+        let id = |token: &str| vocab.get(token).copied().ok_or_else(|| missing(token));
+        ids.push([id(left)?, id(right)?, id(&whole)?]);
     }
+    let byte_ids = std::array::from_fn(|byte| {
+        vocab.get(&bytes::char_of(byte as u8).to_string()).copied().unwrap_or(u32::MAX)
+    });
+    let bpe = if raw.ignore_merges { None } else { Bpe::new(byte_ids, &ids) };
     let merges = raw.merges.0.into_iter().map(|Merge(left, right)| (left, right)).collect();
     let vocab: tokenizers::models::bpe::Vocab = vocab.into_iter().collect();
     let builder = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(raw.ignore_merges);
-    builder.build().map_err(|error| Problem::new("model", error.to_string(), "a model the library accepts"))
+    let refused =
+        |error: tokenizers::Error| Problem::new("model", error.to_string(), "a model the library accepts");
+    Ok((builder.build().map_err(refused)?, bpe))
 }
 
 /// A list of at most `N` elements; reading stops at the one too many.

@@ -5,8 +5,10 @@
 //! into the text that a chat model continues.
 
 mod added;
+mod bpe;
 mod bytes;
 mod chat;
+mod classes;
 mod error;
 mod file;
 mod gguf;

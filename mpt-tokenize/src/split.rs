@@ -1,30 +1,64 @@
 //! Text to words: the pattern of GPT-2, in linear time and constant stack.
 //!
-//! The published pattern ends in `\s+(?!\S)|\s+`: a run of white space leaves its last character to the word after it.
-//! A matcher that can look ahead does so by backtracking, which on runs of millions fails; here a plain automaton finds
-//! the whole run, and the last character is given back by hand. Nothing of this comes from a file.
+//! The published pattern is
+//! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`: a run of white space leaves its last character
+//! to the word after it. A matcher that can look ahead does so by backtracking, which on runs of millions fails; here
+//! characters are told apart by a table, and nothing of it comes from a file.
 //!
 //! Source: Radford et al. 2019, the released `encoder.py`.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
-static WORD: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+")
-        .expect("the pattern is valid")
-});
+use crate::classes::{self, Class};
 
 /// The words of a text, in order; together they are the text.
 pub(crate) struct Words<'a> {
     text: &'a str,
     at: usize,
+    classes: &'static [Class],
 }
 
 impl<'a> Words<'a> {
     /// Words of a text.
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, classes: classes::table() }
+    }
+
+    /// The class of the character at `at` and the place after it; `None` at the end.
+    fn class_at(&self, at: usize) -> Option<(Class, usize)> {
+        let &byte = self.text.as_bytes().get(at)?;
+        if byte.is_ascii() {
+            return Some((self.classes[usize::from(byte)], at + 1));
+        }
+        let c = self.text[at..].chars().next()?;
+        Some((self.classes[c as usize], at + c.len_utf8()))
+    }
+
+    /// The end of the run of `class` from `at` on, and where its last character begins.
+    fn run(&self, class: Class, mut at: usize) -> (usize, usize) {
+        let mut last = at;
+        while let Some((_, next)) = self.class_at(at).filter(|(found, _)| *found == class) {
+            (last, at) = (at, next);
+        }
+        (at, last)
+    }
+
+    /// Where the word that begins at `at` ends.
+    fn end(&self, at: usize) -> Option<usize> {
+        let (class, next) = self.class_at(at)?;
+        if let Some(len) = contraction(&self.text.as_bytes()[at..]) {
+            return Some(at + len);
+        }
+        if class != Class::Space {
+            return Some(self.run(class, next).0);
+        }
+        if self.text.as_bytes()[at] == b' '
+            && let Some((class, _)) = self.class_at(next)
+            && class != Class::Space
+        {
+            return Some(self.run(class, next).0);
+        }
+        let (end, last) = self.run(Class::Space, at);
+        let leaves_last = end < self.text.len() && last > at;
+        Some(if leaves_last { last } else { end })
     }
 }
 
@@ -32,13 +66,18 @@ impl<'a> Iterator for Words<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        let found = WORD.find_at(self.text, self.at)?;
-        let word = found.as_str();
-        let last = word.chars().next_back()?;
-        let ends_early =
-            last.is_whitespace() && found.end() < self.text.len() && word.len() > last.len_utf8();
-        self.at = found.end() - if ends_early { last.len_utf8() } else { 0 };
-        Some(&self.text[found.start()..self.at])
+        let from = self.at;
+        self.at = self.end(from)?;
+        Some(&self.text[from..self.at])
+    }
+}
+
+/// Bytes of the English contraction that a text begins with.
+fn contraction(text: &[u8]) -> Option<usize> {
+    match text {
+        [b'\'', b's' | b't' | b'm' | b'd', ..] => Some(2),
+        [b'\'', b'r' | b'v', b'e', ..] | [b'\'', b'l', b'l', ..] => Some(3),
+        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::{Model, NormalizedString, Normalizer};
 
 use crate::added::{AddedTokens, Part};
+use crate::bpe::{Bpe, MAX_WORD};
 use crate::bytes;
 use crate::error::{Error, Result, shown};
 use crate::file::{AddedToken, MAX_BYTES, TokenizerFile, WordRules};
@@ -30,6 +31,8 @@ pub type TokenId = u32;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     model: BPE,
+    /// The same model in a faster form, where it has one.
+    bpe: Option<Bpe>,
     normalizers: Vec<NormalizerWrapper>,
     words: WordRules,
     /// Looked for in the text as it is.
@@ -62,7 +65,7 @@ impl Tokenizer {
     /// [`Error::BrokenTokenizer`] when they are no such file, [`Error::TokenizerField`] naming what is not a byte-level
     /// BPE tokenizer that encodes every text.
     pub fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
-        let TokenizerFile { model, normalizers, words, added: tokens, mut token_bytes } =
+        let TokenizerFile { model, bpe, normalizers, words, added: tokens, mut token_bytes } =
             TokenizerFile::parse(&bytes, origin)?;
         let added_ids = tokens.iter().map(|token| (token.content.clone(), token.id)).collect();
         let (normalized, plain): (Vec<_>, Vec<_>) = tokens.into_iter().partition(|token| token.normalized);
@@ -76,6 +79,7 @@ impl Tokenizer {
         let fingerprint = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self {
             model,
+            bpe,
             normalizers,
             words,
             added,
@@ -163,24 +167,29 @@ impl Tokenizer {
     }
 
     fn encode_normalized(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<()> {
+        let mut encoder = self.bpe.as_ref().map(Bpe::encoder);
         let mut spelled = String::new();
         self.added_normalized.split(text, |part| {
             match part {
                 Part::Token(id) => ids.push(id),
-                Part::Text(text) => self.each_word(text, |word| {
-                    bytes::spelled(word, &mut spelled);
-                    let tokens = self.model.tokenize(&spelled);
-                    ids.extend(
-                        tokens
-                            .map_err(|error| Error::Encode(error.to_string()))?
-                            .iter()
-                            .map(|token| token.id),
-                    );
-                    Ok(())
+                Part::Text(text) => self.each_word(text, |word| match &mut encoder {
+                    Some(encoder) if word.len() <= MAX_WORD => {
+                        encoder.encode(word.as_bytes(), ids);
+                        Ok(())
+                    }
+                    _ => self.encode_by_library(word, &mut spelled, ids),
                 })?,
             }
             Ok(())
         })
+    }
+
+    /// The library's way, for long words and for models whose ids depend on it.
+    fn encode_by_library(&self, word: &str, spelled: &mut String, ids: &mut Vec<TokenId>) -> Result<()> {
+        bytes::spelled(word, spelled);
+        let tokens = self.model.tokenize(spelled).map_err(|error| Error::Encode(error.to_string()))?;
+        ids.extend(tokens.iter().map(|token| token.id));
+        Ok(())
     }
 
     /// Calls `each` with the words that become tokens independently of each other.
