@@ -34,6 +34,8 @@ pub enum Stage {
     Hash,
     /// Documents are read, filtered and tokenized; steps are bytes of the input files.
     Tokenize,
+    /// Documents are compared with each other; steps are units and bands.
+    Dedup,
     /// Rows are packed and written; steps are documents.
     Pack,
     /// Files are checked; steps are bytes.
@@ -48,6 +50,7 @@ impl Stage {
         match self {
             Self::Hash => "hash",
             Self::Tokenize => "tokenize",
+            Self::Dedup => "dedup",
             Self::Pack => "pack",
             Self::Verify => "verify",
             Self::Convert => "convert",
@@ -58,6 +61,7 @@ impl Stage {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Hash | Self::Tokenize | Self::Verify | Self::Convert => "bytes",
+            Self::Dedup => "steps",
             Self::Pack => "documents",
         }
     }

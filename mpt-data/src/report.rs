@@ -72,7 +72,7 @@ pub fn plan(
     token_budget: Option<u64>,
     progress: &mut dyn Progress,
 ) -> Result<MixTable> {
-    let planned = PlannedRun::new(run, tokenizer, progress)?;
+    let planned = PlannedRun::new(run, tokenizer, None, progress)?;
     let all: Vec<_> = (0..planned.units.len()).collect();
     let mut tally = Tally::new(&planned);
     tokenize(&planned, &all, tokenizer, &mut tally, progress)?;

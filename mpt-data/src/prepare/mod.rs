@@ -8,9 +8,12 @@
 
 mod commit;
 mod decide;
+mod near;
 mod plan;
+mod screen;
 mod unit_file;
 mod units;
+mod walk;
 
 use std::path::Path;
 
@@ -40,7 +43,7 @@ const LOCK: &str = "lock";
 /// errors of reading sources name file and line; [`Error::EmptySource`] and [`Error::SmallSource`] name a source that
 /// cannot be trained on; [`Error::Interrupted`] when `progress` says so.
 pub fn prepare(run: &PrepareRun, tokenizer: &Tokenizer, progress: &mut dyn Progress) -> Result<Manifest> {
-    let planned = PlannedRun::new(run, tokenizer, progress)?;
+    let planned = PlannedRun::new(run, tokenizer, None, progress)?;
     if run.out.join(MANIFEST).exists() {
         return finished(&run.out, &planned, progress);
     }
@@ -49,8 +52,8 @@ pub fn prepare(run: &PrepareRun, tokenizer: &Tokenizer, progress: &mut dyn Progr
     let missing = planned.missing_units(&units, progress)?;
     let mut writer = unit_file::UnitFiles::new(&units, &planned);
     tokenize(&planned, &missing, tokenizer, &mut writer, progress)?;
-    let decided = decide::decide(&planned, &units, &run.out, progress)?;
-    let manifest = commit::commit(&planned, &decided, &units, &run.out, tokenizer, progress)?;
+    let decided = decide::decide(&planned, &units, &run.out, tokenizer, progress)?;
+    let manifest = commit::commit(&planned, &decided, &run.out, tokenizer, progress)?;
     remove_units(&run.out)?;
     Ok(manifest)
 }

@@ -3,6 +3,7 @@
 mod converting;
 mod corpus;
 mod damage;
+mod deduplicating;
 mod dirty;
 mod errors;
 mod interrupted;
