@@ -2,10 +2,20 @@
 
 use mpt_data::{Error, Manifest, Progress, Silent, Stage, StageKind, StageReport, prepare};
 
-use crate::corpus::{Corpus, tree, words};
+use crate::corpus::{Corpus, tree};
 use crate::dirty::ledger;
 
 const STAGES: &str = "seed = 3\ndedup = [\"exact\", { kind = \"paragraph\", min_words = 5 }, \"minhash\"]";
+
+/// `count` words of letters that depend on `seed`: no two texts of different seeds have a run of words in common.
+fn words(seed: usize, count: usize) -> String {
+    let word = |at: usize| {
+        let mut bits = ((seed * 1_000_003 + at) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        bits = (bits ^ (bits >> 31)).wrapping_mul(0x94D0_49BB_1331_11EB) >> 20;
+        (0..4).map(|letter| char::from(b'a' + (bits >> (5 * letter)) as u8 % 26)).collect::<String>()
+    };
+    (0..count).map(word).collect::<Vec<_>>().join(" ")
+}
 
 fn paragraph(seed: usize) -> String {
     words(7000 + seed, 30)
@@ -21,6 +31,9 @@ fn planted() -> Vec<(String, String)> {
         documents.push((format!("cut{i}"), cut.to_owned()));
         documents.push((format!("loud{i}"), text.to_uppercase()));
     }
+    documents.extend((0..40).map(|i| (format!("filler{i}"), words(100 + i, 60))));
+    documents.push(("copy".into(), words(107, 60)));
+    documents.push(("short".into(), words(300, 5)));
     documents.push(("early".into(), format!("{} and so on", words(1000, 400))));
     let [a, b, c] = [1, 2, 3].map(paragraph);
     documents.push(("first".into(), format!("{a}\n\n{b}\n\nThe end")));
@@ -30,8 +43,17 @@ fn planted() -> Vec<(String, String)> {
     documents
 }
 
+/// The web source is planted, the books are of many words, and the code, which is not, is compared with nothing.
 fn corpus() -> Corpus {
     let corpus = Corpus::new();
+    for file in ["web/a.jsonl", "web/b.jsonl.gz", "web/c.jsonl.zst"] {
+        std::fs::remove_file(corpus.path(file)).expect("removable");
+    }
+    for i in 0..12 {
+        corpus.write(&format!("books/{i:02}.txt"), &words(1000 + i, 400));
+    }
+    let mix = std::fs::read_to_string(corpus.path("mix.toml")).expect("readable");
+    corpus.write("mix.toml", &mix.replace("name = \"code\"", "name = \"code\"\ndedup = false"));
     let line = |(id, text): &(String, String)| format!("{}\n", serde_json::json!({ "id": id, "text": text }));
     corpus.write("web/planted.jsonl", &planted().iter().map(line).collect::<String>());
     corpus
@@ -88,7 +110,7 @@ fn every_token_is_accounted_for_by_stage() {
                 _ => "near_duplicate",
             };
             let own = rows.iter().filter(|([_, name, rule, _], _)| *name == source.name && rule == rules);
-            let counts = &report.sources[index];
+            let Some(counts) = report.sources.get(index) else { continue };
             assert_eq!(own.clone().count() as u64, counts.dropped, "{rules}");
             assert_eq!(own.map(|(_, tokens)| tokens).sum::<u64>(), counts.tokens_dropped, "{rules}");
         }
@@ -112,7 +134,7 @@ fn sources_that_take_no_part_lose_nothing_and_are_nothing_to_others() {
     let manifest = corpus.build(&[("seed = 3", STAGES), out]);
     assert_eq!(manifest.sources()[0].drops.keys().collect::<Vec<_>>(), ["min_words"]);
     assert!(manifest.sources()[1].drops.is_empty(), "the book stays");
-    assert_eq!(stage(&manifest, StageKind::MinHash).sources.len(), 2);
+    assert_eq!(stage(&manifest, StageKind::MinHash).sources.len(), 1);
     std::fs::remove_dir_all(corpus.path("out")).expect("removable");
     let exact = ("name = \"web\"", "name = \"web\"\ndedup = [\"exact\"]");
     let manifest = corpus.build(&[("seed = 3", STAGES), exact]);
