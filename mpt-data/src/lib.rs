@@ -25,7 +25,7 @@ mod source;
 
 pub use config::{Format, MAX_ROW_TOKENS, OnBadLine, PrepareRun, SourceConfig};
 pub use dedup::{
-    CopyGroup, Dedup, DedupStage, KeepFirst, MinHash, Paragraphs, SemDedup, StageKind, StageReport,
+    CopyGroup, Dedup, DedupStage, Embedder, KeepFirst, MinHash, Paragraphs, SemDedup, StageKind, StageReport,
     StageSource,
 };
 pub use documents::DocumentIndex;
@@ -40,7 +40,7 @@ pub use manifest::{
     TokenAccount,
 };
 pub use pack::{Packer, Row, is_start};
-pub use prepare::prepare;
+pub use prepare::{prepare, prepare_with};
 pub use progress::{Note, Progress, Silent, Stage};
 pub use report::{MixRow, MixTable, inspect, plan};
 pub use shard::{Group, Pages};

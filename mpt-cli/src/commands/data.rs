@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mpt_data::{
-    Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage, StageReport,
-    StageSource, inspect, plan, prepare,
+    Embedder, Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage,
+    StageReport, StageSource, inspect, plan, prepare_with,
 };
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
+use crate::embed::ModelEmbedder;
 use crate::exit::{CliError, ExitStatus};
 use crate::output::Log;
 use crate::settings::Context;
@@ -134,7 +135,9 @@ fn build(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<Manifest, CliErr
     let mut run = mix_of(mix, ctx)?;
     run.out = out;
     let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
-    let manifest = prepare(&run, &tokenizer, &mut Bars::new(ctx))?;
+    let mut embedder = ModelEmbedder::of(&run, &tokenizer)?;
+    let embedder = embedder.as_mut().map(|embedder| embedder as &mut dyn Embedder);
+    let manifest = prepare_with(&run, &tokenizer, embedder, &mut Bars::new(ctx))?;
     let table = inspect(&manifest, None)?;
     print(&table, ctx)?;
     print_dedup(&manifest.contents().dedup, ctx)?;

@@ -7,16 +7,19 @@ use std::path::Path;
 use mpt_tokenize::Tokenizer;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::meaning::Meaning;
 use super::near::near;
 use super::plan::{PlannedRun, Unit};
 use super::screen::{Fates, screen};
 use super::unit_file::KeptEntry;
 use super::units::{DroppedDocument, TokenizedDocument, UnitSink};
 use super::walk::{Fate, Files, Gone, Passed, Place, Step, Walk};
-use crate::dedup::{DedupStage, StageKind, StageReport, Tallies};
+use crate::dedup::{DedupStage, Embedder, StageKind, StageReport, Tallies};
 use crate::documents::DropWriter;
 use crate::error::{Error, Result};
-use crate::filter::{self, BAD_LINE, DUPLICATE_PARAGRAPHS, Drop, EXACT_DUPLICATE, NEAR_DUPLICATE};
+use crate::filter::{
+    self, BAD_LINE, DUPLICATE_PARAGRAPHS, Drop, EXACT_DUPLICATE, NEAR_DUPLICATE, SEMANTIC_DUPLICATE,
+};
 use crate::manifest::{DROPS, PlainFile, Split, TokenAccount};
 use crate::progress::Progress;
 
@@ -107,12 +110,18 @@ pub(super) fn decide(
     units: &Path,
     out: &Path,
     tokenizer: &Tokenizer,
+    embedder: Option<&mut dyn Embedder>,
     progress: &mut dyn Progress,
 ) -> Result<Decided> {
     let mut files = Files::new(planned.units.iter().map(|unit| units.join(&unit.name)).collect());
     let mut fates = screen(planned, &mut files, units, tokenizer, progress)?;
     if let Some(settings) = planned.run.dedup.minhash() {
         near(planned, settings, &files, &mut fates, progress)?;
+    }
+    let mut threshold = None;
+    if let (Some(settings), Some(embedder)) = (planned.run.dedup.semdedup(), embedder) {
+        let meaning = Meaning { planned, settings, files: &files, dir: units };
+        threshold = meaning.run(&mut fates, embedder, progress)?;
     }
     let mut pass = Pass {
         planned,
@@ -130,7 +139,10 @@ pub(super) fn decide(
     }
     let Pass { ledger, sources, stages, .. } = pass;
     sources.iter().enumerate().try_for_each(|(source, counts)| check(planned, source, counts))?;
-    let reports = stages.into_iter().map(|stage| stage.report(None, |place| files.id(place)));
+    let reports = stages.into_iter().map(|stage| {
+        let chosen = threshold.filter(|_| stage.kind() == StageKind::SemDedup);
+        stage.report(chosen, |place| files.id(place))
+    });
     let dedup = reports.collect::<Result<_>>()?;
     Ok(Decided { files, fates, splits, sources, dedup, drops: ledger.finish()? })
 }
@@ -211,6 +223,7 @@ impl Pass<'_> {
                     stage.copy_of(first);
                     stage.like(f64::from(similarity));
                 }
+                Some(Gone::Semantic(_, similarity)) => stage.like(f64::from(similarity)),
                 Some(Gone::Paragraphs(_)) | None => {}
             }
             if goes_here {
@@ -229,6 +242,10 @@ impl Pass<'_> {
             Gone::Near(first, similarity) => {
                 let value = format!("{} similarity={similarity:.4}", self.files.id(first)?);
                 Drop { rule: NEAR_DUPLICATE, value }
+            }
+            Gone::Semantic(to, similarity) => {
+                let value = format!("{} similarity={similarity:.4}", self.files.id(to)?);
+                Drop { rule: SEMANTIC_DUPLICATE, value }
             }
         })
     }

@@ -43,6 +43,8 @@ pub(super) enum Gone {
     Paragraphs(u32),
     /// It is nearly an earlier one.
     Near(Place, f32),
+    /// It is near another one in meaning, which may be gone too.
+    Semantic(Place, f32),
 }
 
 impl Gone {
@@ -52,6 +54,7 @@ impl Gone {
             Self::Copy(_) => StageKind::Exact,
             Self::Paragraphs(_) => StageKind::Paragraph,
             Self::Near(..) => StageKind::MinHash,
+            Self::Semantic(..) => StageKind::SemDedup,
         }
     }
 }

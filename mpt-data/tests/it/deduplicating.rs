@@ -1,6 +1,8 @@
 //! Stages of deduplication on planted copies: what goes, what stays of it, and the same bytes every time.
 
-use mpt_data::{Error, Manifest, Progress, Silent, Stage, StageKind, StageReport, prepare};
+use mpt_data::{
+    Embedder, Error, Manifest, Progress, Silent, Stage, StageKind, StageReport, prepare, prepare_with,
+};
 
 use crate::corpus::{Corpus, tree};
 use crate::dirty::ledger;
@@ -200,4 +202,75 @@ fn other_settings_are_another_plan() {
     let error = corpus
         .build_error(&[("seed = 3", &STAGES.replace("\"minhash\"", "{ kind = \"minhash\", rows = 4 }"))]);
     assert!(error.contains("built differently") && error.contains("rows"), "{error}");
+}
+
+/// Counts tokens by their id: texts of the same words are near each other, in whatever order.
+struct Bags {
+    asked: usize,
+    limit: usize,
+}
+
+impl Embedder for Bags {
+    fn fingerprint(&self) -> String {
+        "bags of 16".into()
+    }
+
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
+        if self.asked == self.limit {
+            return Err("out of bags".into());
+        }
+        self.asked += 1;
+        let mut vector = vec![1.0; 16];
+        tokens.iter().for_each(|&token| vector[token as usize % 16] += 1.0);
+        Ok(vector)
+    }
+}
+
+fn meaning(keep: f64) -> String {
+    let stage =
+        format!("{{ kind = \"semdedup\", model = \"bags\", keep = {keep}, tokens = 64, clusters = 9 }}");
+    format!("seed = 3\ndedup = [\"minhash\", {stage}]")
+}
+
+#[test]
+fn the_share_asked_for_stays_by_meaning() {
+    let corpus = corpus();
+    let line = |i: usize| {
+        format!("{}\n", serde_json::json!({ "id": format!("m{i}"), "text": words(20_000 + i, 40) }))
+    };
+    corpus.write("web/more.jsonl", &(0..900).map(line).collect::<String>());
+    let tokenizer = corpus.tokenizer();
+    let run = corpus.run(&[("seed = 3", &meaning(0.8))]).expect("sound");
+    assert!(matches!(prepare(&run, &tokenizer, &mut Silent), Err(Error::NoEmbedder { .. })));
+    let build = |limit| {
+        let mut bags = Bags { asked: 0, limit };
+        prepare_with(&run, &tokenizer, Some(&mut bags), &mut Silent).map(|manifest| (manifest, bags.asked))
+    };
+    let (manifest, asked) = build(usize::MAX).expect("built");
+    let report = stage(&manifest, StageKind::SemDedup);
+    let (came, went) =
+        report.sources.iter().fold((0, 0), |sum, own| (sum.0 + own.documents, sum.1 + own.dropped));
+    assert_eq!(asked as u64, came);
+    assert!((1.0 - went as f64 / came as f64 - 0.8).abs() < 0.001, "{went} of {came}");
+    assert_eq!(report.similarities.iter().sum::<u64>(), went);
+    assert!(report.threshold.expect("chosen") > 0.5);
+    let rows = ledger(&manifest);
+    let semantic = rows.iter().filter(|([_, _, rule, _], _)| rule == "semantic_duplicate");
+    assert!(
+        semantic.clone().count() as u64 == went
+            && semantic.clone().all(|(row, _)| row[3].contains(" similarity=0."))
+    );
+    for source in manifest.sources() {
+        let account = source.tokens;
+        let rest = (account.tokens_kept + account.tokens_dropped) as i64 + account.tokens_edited_away;
+        assert_eq!(account.tokens_read as i64, rest);
+    }
+    let expected = tree(&corpus.path("out"));
+    // A model that fails on the way: the vectors of the units before are not made again.
+    std::fs::remove_dir_all(corpus.path("out")).expect("removable");
+    let error = build(asked - 3).expect_err("stopped").to_string();
+    assert!(error.contains("11.txt") || error.contains("out of bags"), "{error}");
+    let (_, again) = build(usize::MAX).expect("continued");
+    assert!(again < asked / 2, "{again} of {asked}");
+    assert!(tree(&corpus.path("out")) == expected);
 }
