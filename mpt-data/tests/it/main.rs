@@ -10,5 +10,6 @@ mod interrupted;
 mod loading;
 mod mds;
 mod megatron;
+mod mix;
 mod mixes;
 mod preparing;
