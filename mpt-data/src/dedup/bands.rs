@@ -1,7 +1,7 @@
 //! Near copies: documents that agree in a band of their signatures are compared, and those alike enough are joined.
 //!
 //! Two documents with a share `s` of runs in common agree in one of `b` bands of `r` hashes with probability
-//! `1 - (1 - s^r)^b`. Memory is `8 · bands + 20` bytes a document, and 16 more while a band is sorted.
+//! `1 - (1 - s^r)^b`. Memory is `8 · bands + 8` bytes a document, and 16 more while a band is sorted.
 
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64_with_seed;

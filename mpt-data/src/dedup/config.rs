@@ -251,8 +251,8 @@ impl Dedup {
                 return Err((index + 1, Wrong::new("kind", actual, expected)));
             }
         }
-        let numbered = self.stages.iter().enumerate();
-        numbered.map(|(index, stage)| stage.check().map_err(|wrong| (index, wrong))).collect()
+        let mut numbered = self.stages.iter().enumerate();
+        numbered.try_for_each(|(index, stage)| stage.check().map_err(|wrong| (index, wrong)))
     }
 
     fn new(mut stages: Vec<DedupStage>) -> Self {

@@ -6,6 +6,7 @@ use mpt_data::{Manifest, PrepareRun, Silent, StageKind, prepare};
 use mpt_tokenize::Tokenizer;
 
 /// Two sources of the mix, or `None` where it is not there.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn build(dedup: &str, out: &Path) -> Option<Manifest> {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let tokenizer: PathBuf = shared.join("tokenizers/gpt-neox-20b/tokenizer.json");
