@@ -137,7 +137,9 @@ impl From<mpt_data::Error> for CliError {
                 ExitStatus::Usage
             }
             E::NoInput { .. } | E::NoField { .. } | E::NoToken { .. } | E::Loader { .. } => ExitStatus::Usage,
-            E::NotOurs { .. } | E::Changed { .. } | E::Conversion { .. } => ExitStatus::Usage,
+            E::NoEmbedder { .. } | E::NotOurs { .. } | E::Changed { .. } | E::Conversion { .. } => {
+                ExitStatus::Usage
+            }
             E::Busy { .. } => ExitStatus::System,
             E::Interrupted => ExitStatus::Interrupted,
             _ => ExitStatus::Data,

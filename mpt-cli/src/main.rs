@@ -21,6 +21,7 @@
 
 mod allocator;
 mod commands;
+mod embed;
 mod exit;
 mod export;
 mod hub;

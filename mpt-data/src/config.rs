@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::dedup::{Dedup, StageKind, StageKinds};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::runfile;
@@ -31,7 +32,7 @@ pub struct PrepareRun {
     pub seq_len: usize,
     /// Tokens in a row of the shards.
     pub row_tokens: usize,
-    /// Which copies are dropped.
+    /// Which copies are dropped, and which parts of documents.
     pub dedup: Dedup,
     /// The share of the documents that is held out for evaluation.
     pub eval_fraction: f64,
@@ -60,6 +61,8 @@ pub struct SourceConfig {
     pub id_field: Option<String>,
     /// What is kept, and what of it; a document must pass all, in this order.
     pub filters: Vec<Filter>,
+    /// The stages of deduplication that it takes part in; `None` for all.
+    pub dedup: Option<Vec<StageKind>>,
     /// What happens where there should be a document and is none.
     pub on_bad_line: OnBadLine,
 }
@@ -91,17 +94,19 @@ pub enum Format {
     Megatron,
 }
 
-/// Which copies of a document are dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dedup {
-    /// None.
-    None,
-    /// Every later document whose text is the same byte for byte; across all sources.
-    Exact,
+impl SourceConfig {
+    /// Whether it takes part in the stages of this kind, where there are any.
+    pub(crate) fn takes_part(&self, kind: StageKind) -> bool {
+        self.dedup.as_ref().is_none_or(|kinds| kinds.contains(&kind))
+    }
 }
 
 impl PrepareRun {
+    /// Whether documents of a source go through a stage.
+    pub(crate) fn goes_through(&self, source: usize, kind: StageKind) -> bool {
+        self.dedup.has(kind) && self.sources[source].takes_part(kind)
+    }
+
     /// The folder that relative paths start from.
     pub fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
@@ -132,8 +137,8 @@ struct RawRun {
     seed: u64,
     seq_len: usize,
     row_tokens: Option<usize>,
-    #[serde(default = "default_dedup")]
-    dedup: String,
+    #[serde(default = "Dedup::exact")]
+    dedup: Dedup,
     #[serde(default = "default_eval_fraction")]
     eval_fraction: f64,
     #[serde(default)]
@@ -157,16 +162,13 @@ struct RawSource {
     id_field: Option<String>,
     #[serde(default)]
     filters: Vec<Filter>,
+    dedup: Option<StageKinds>,
     #[serde(default)]
     on_bad_line: OnBadLine,
 }
 
 fn default_seed() -> u64 {
     DEFAULT_SEED
-}
-
-fn default_dedup() -> String {
-    "exact".to_owned()
 }
 
 fn default_eval_fraction() -> f64 {
@@ -205,6 +207,7 @@ fn check(raw: RawRun, path: &Path) -> Result<PrepareRun> {
     let sources: Vec<_> =
         raw.sources.into_iter().map(|source| check_source(source, path)).collect::<Result<_>>()?;
     check_mix(&sources, &at)?;
+    check_dedup(&raw.dedup, &sources, &at)?;
     Ok(PrepareRun {
         path: path.to_owned(),
         out: path.with_extension(""),
@@ -212,7 +215,7 @@ fn check(raw: RawRun, path: &Path) -> Result<PrepareRun> {
         seed: raw.seed,
         seq_len: raw.seq_len,
         row_tokens,
-        dedup: dedup(&raw.dedup, &at)?,
+        dedup: raw.dedup,
         eval_fraction: raw.eval_fraction,
         bos: raw.bos,
         eos: raw.eos,
@@ -242,15 +245,22 @@ fn row_tokens(raw: &RawRun, at: &Check<'_>) -> Result<usize> {
     Ok(row)
 }
 
-fn dedup(name: &str, at: &Check<'_>) -> Result<Dedup> {
-    match name {
-        "exact" => Ok(Dedup::Exact),
-        "none" => Ok(Dedup::None),
-        "paragraph" | "minhash" | "semdedup" => {
-            Err(at.unsupported("dedup", format!("\"{name}\""), "use \"exact\" or \"none\""))
+fn check_dedup(dedup: &Dedup, sources: &[SourceConfig], at: &Check<'_>) -> Result<()> {
+    dedup.check().map_err(|(index, wrong)| {
+        at.config(&format!("dedup[{index}].{}", wrong.key), wrong.actual, wrong.expected)
+    })?;
+    for source in sources {
+        let unknown = |kind: &&StageKind| !dedup.has(**kind);
+        if let Some(kind) = source.dedup.iter().flatten().find(unknown) {
+            let key = format!("sources.{}.dedup", source.name);
+            return Err(at.config(
+                &key,
+                format!("\"{}\"", kind.name()),
+                "stages that `dedup` of the run has",
+            ));
         }
-        _ => Err(at.config("dedup", format!("\"{name}\""), "\"exact\" or \"none\"")),
     }
+    Ok(())
 }
 
 fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
@@ -281,6 +291,7 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
         text_field: raw.text_field.unwrap_or_else(|| "text".to_owned()),
         id_field: raw.id_field,
         filters: raw.filters,
+        dedup: raw.dedup.and_then(|StageKinds(kinds)| kinds),
         on_bad_line: raw.on_bad_line,
     })
 }
@@ -411,7 +422,7 @@ mod tests {
     fn defaults_are_those_mpt_was_trained_with() {
         let run = parse(&format!("{HEAD}{}", source("web", 1.0))).expect("sound");
         assert_eq!((run.bos.as_str(), run.eos.as_str()), ("", "<|endoftext|>"));
-        assert_eq!((run.dedup, run.row_tokens, run.seed), (Dedup::Exact, 2048, 17));
+        assert_eq!((run.dedup, run.row_tokens, run.seed), (Dedup::exact(), 2048, 17));
         assert_eq!(run.tokenizer, Path::new("in/t.json"));
         assert_eq!(run.sources[0].paths, ["web/*.jsonl"]);
         assert_eq!(run.sources[0].text_field, "text");
@@ -451,16 +462,69 @@ mod tests {
         let with = |line: &str| message(&format!("{HEAD}{}{line}\n", source("web", 1.0)));
         assert!(with("repeat = 2").contains("`sources.web.repeat` = 2 is not supported yet"));
         assert!(with("choose = 100").contains("`sources.web.choose` = 100 is not supported yet"));
-        let text = message(&format!("{HEAD}dedup = \"minhash\"\n{}", source("web", 1.0)));
-        assert!(
-            text.contains("`dedup` = \"minhash\" is not supported yet; use \"exact\" or \"none\""),
-            "{text}"
-        );
         let text = message(&format!("{HEAD}{}", source("web", 1.0).replace("web/*", "s3://bucket/web")));
         assert!(
             text.contains("s3://bucket/web") && text.contains("not supported yet; copy the files"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn deduplication_is_a_name_a_table_or_a_list() {
+        let with = |dedup: &str| format!("{HEAD}dedup = {dedup}\n{}", source("web", 1.0));
+        let kinds = |dedup: &str| -> Vec<&str> {
+            let run = parse(&with(dedup)).unwrap_or_else(|error| panic!("{error}"));
+            run.dedup.stages().iter().map(|stage| stage.kind().name()).collect()
+        };
+        assert_eq!(kinds("\"none\""), [""; 0]);
+        assert_eq!(kinds("\"exact\""), ["exact"]);
+        assert_eq!(kinds("\"minhash\""), ["exact", "minhash"]);
+        assert_eq!(kinds("{ kind = \"paragraph\", min_words = 3 }"), ["exact", "paragraph"]);
+        let all = "[\"paragraph\", { kind = \"minhash\", bands = 20 }, { kind = \"semdedup\", model = \"m\", keep = 0.5 }]";
+        assert_eq!(kinds(all), ["exact", "paragraph", "minhash", "semdedup"]);
+        let run = parse(&with(all)).expect("sound");
+        let again: Dedup =
+            serde_json::from_str(&serde_json::to_string(&run.dedup).expect("written")).expect("read");
+        assert_eq!(again, run.dedup);
+        assert_eq!(serde_json::to_string(&Dedup::exact()).expect("written"), "\"exact\"");
+    }
+
+    #[test]
+    fn wrong_deduplication_is_named() {
+        let with = |dedup: &str| message(&format!("{HEAD}dedup = {dedup}\n{}", source("web", 1.0)));
+        for (dedup, found) in [
+            ("\"minhsh\"", ":3: unknown value `minhsh`, did you mean `minhash`?"),
+            ("[{ kind = \"minhash\", row = 3 }]", ":3: unknown key `row`, did you mean `rows`?"),
+            ("{ kind = \"exact\", seed = 3 }", ":3: unknown key `seed`"),
+            ("\"semdedup\"", "\"semdedup\" needs a model"),
+            ("[\"minhash\", \"paragraph\"]", "`dedup[2].kind` is \"paragraph\" after \"minhash\""),
+            ("[\"none\"]", "\"none\" is no stage of a list"),
+            ("{ kind = \"minhash\", threshold = 1.5 }", "`dedup[1].threshold` is 1.5, expected a share"),
+            (
+                "{ kind = \"minhash\", bands = 100, rows = 11 }",
+                "`dedup[1].rows` is 11, expected from 1 to 10",
+            ),
+            ("3", ":3: invalid type: integer `3`, expected the name of a stage"),
+        ] {
+            let text = with(dedup);
+            assert!(text.contains(found), "{dedup}: {text}");
+        }
+    }
+
+    #[test]
+    fn sources_may_take_no_part_in_deduplication() {
+        let with = |dedup: &str| {
+            parse(&format!("{HEAD}dedup = \"minhash\"\n{}dedup = {dedup}\n", source("web", 1.0)))
+        };
+        let parts = |dedup: &str| {
+            let run = with(dedup).expect("sound");
+            [StageKind::Exact, StageKind::Paragraph, StageKind::MinHash].map(|kind| run.goes_through(0, kind))
+        };
+        assert_eq!(parts("true"), [true, false, true]);
+        assert_eq!(parts("false"), [false; 3]);
+        assert_eq!(parts("[\"exact\"]"), [true, false, false]);
+        let text = with("[\"paragraph\"]").expect_err("refused").to_string();
+        assert!(text.contains("`sources.web.dedup` is \"paragraph\", expected stages that"), "{text}");
     }
 
     #[test]

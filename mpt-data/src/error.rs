@@ -158,6 +158,20 @@ pub enum Error {
         /// The token.
         token: String,
     },
+    /// A stage of deduplication needs a model, and there is none to run.
+    #[error("{}: `dedup` has a stage `semdedup`, which needs a model that this program cannot run", .path.display())]
+    NoEmbedder {
+        /// The run file.
+        path: PathBuf,
+    },
+    /// The model could not make a vector of a document.
+    #[error("document {id}: the model of `semdedup` failed: {problem}")]
+    Embedder {
+        /// The document.
+        id: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The output folder holds something else.
     #[error("{}: the folder is not empty and was not made by a data build; choose another folder, or empty it", .path.display())]
     NotOurs {

@@ -5,6 +5,7 @@
 //! function of seed and sample index, so that a [`Cursor`] of a few bytes resumes anywhere at once.
 
 mod config;
+mod dedup;
 mod documents;
 pub mod durable;
 mod error;
@@ -22,7 +23,11 @@ pub mod runfile;
 mod shard;
 mod source;
 
-pub use config::{Dedup, Format, MAX_ROW_TOKENS, OnBadLine, PrepareRun, SourceConfig};
+pub use config::{Format, MAX_ROW_TOKENS, OnBadLine, PrepareRun, SourceConfig};
+pub use dedup::{
+    CopyGroup, Dedup, DedupStage, Embedder, KeepFirst, MinHash, Paragraphs, SemDedup, StageKind, StageReport,
+    StageSource,
+};
 pub use documents::DocumentIndex;
 pub use error::{Damage, Error, Result};
 pub use filter::{
@@ -35,7 +40,7 @@ pub use manifest::{
     TokenAccount,
 };
 pub use pack::{Packer, Row, is_start};
-pub use prepare::prepare;
+pub use prepare::{prepare, prepare_with};
 pub use progress::{Note, Progress, Silent, Stage};
 pub use report::{MixRow, MixTable, inspect, plan};
 pub use shard::{Group, Pages};

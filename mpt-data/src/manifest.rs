@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Dedup, Format, OnBadLine};
+use crate::config::{Format, OnBadLine};
+use crate::dedup::{Dedup, StageKind, StageReport};
 use crate::documents::DocumentIndex;
 use crate::durable;
 use crate::error::{Damage, Error, Result};
@@ -48,6 +49,9 @@ pub struct Contents {
     pub eos_id: Option<u32>,
     /// What became of each source, in the order of the plan.
     pub sources: Vec<SourceRecord>,
+    /// What each stage of deduplication did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dedup: Vec<StageReport>,
     /// The other files of the folder.
     pub files: Vec<PlainFile>,
 }
@@ -64,8 +68,11 @@ pub struct Plan {
     pub seq_len: usize,
     /// Tokens in a row.
     pub row_tokens: usize,
-    /// Which copies were dropped.
+    /// Which copies were dropped, and which parts of documents.
     pub dedup: Dedup,
+    /// What decides the embeddings, where a stage of deduplication needs them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedder: Option<String>,
     /// The share of documents held out.
     pub eval_fraction: f64,
     /// The token before each document; empty for none.
@@ -103,6 +110,9 @@ pub struct SourcePlan {
     /// The files that the filters name, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lists: Vec<PlainFile>,
+    /// The stages of deduplication that it took part in; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<Vec<StageKind>>,
     /// What happened where there should be a document and was none.
     pub on_bad_line: OnBadLine,
     /// The input files, in order.

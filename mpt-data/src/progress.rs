@@ -34,6 +34,10 @@ pub enum Stage {
     Hash,
     /// Documents are read, filtered and tokenized; steps are bytes of the input files.
     Tokenize,
+    /// A model reads documents for their meaning; steps are units.
+    Embed,
+    /// Documents are compared with each other; steps are units and bands.
+    Dedup,
     /// Rows are packed and written; steps are documents.
     Pack,
     /// Files are checked; steps are bytes.
@@ -48,6 +52,8 @@ impl Stage {
         match self {
             Self::Hash => "hash",
             Self::Tokenize => "tokenize",
+            Self::Embed => "embed",
+            Self::Dedup => "dedup",
             Self::Pack => "pack",
             Self::Verify => "verify",
             Self::Convert => "convert",
@@ -58,6 +64,7 @@ impl Stage {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Hash | Self::Tokenize | Self::Verify | Self::Convert => "bytes",
+            Self::Embed | Self::Dedup => "steps",
             Self::Pack => "documents",
         }
     }
@@ -76,6 +83,11 @@ pub enum Note {
         /// Units in all.
         total: usize,
     },
+    /// A plan counts exact copies; what these stages would drop, only a build can say.
+    NotPlanned {
+        /// The stages.
+        stages: Vec<&'static str>,
+    },
 }
 
 impl std::fmt::Display for Note {
@@ -86,6 +98,10 @@ impl std::fmt::Display for Note {
             }
             Self::Continued { done, total } => {
                 write!(f, "continuing an interrupted build: {done} of {total} parts are tokenized")
+            }
+            Self::NotPlanned { stages } => {
+                let stages = stages.join(", ");
+                write!(f, "a plan counts exact copies only: what {stages} would drop is known after a build")
             }
         }
     }

@@ -6,11 +6,12 @@ use mpt_tokenize::Tokenizer;
 use serde::Serialize;
 
 use crate::config::{PrepareRun, SourceConfig};
+use crate::dedup::{DedupStage, StageKind};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, SourceRecord, Split, TokenAccount};
 use crate::order::Mix;
 use crate::prepare::{Counts, PlannedRun, Tally, tokenize};
-use crate::progress::Progress;
+use crate::progress::{Note, Progress};
 
 /// The mix for a number of training tokens.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -62,7 +63,8 @@ pub fn inspect(manifest: &Manifest, token_budget: Option<u64>) -> Result<MixTabl
     table(rows, manifest.plan().seq_len, token_budget)
 }
 
-/// The table of a mix that need not be built: its sources are read, filtered and tokenized, and nothing is kept.
+/// The table of a mix that need not be built: its sources are read, filtered and tokenized, and nothing is kept. Of the stages
+/// of deduplication it counts the exact one.
 ///
 /// # Errors
 /// As [`prepare`](crate::prepare()), for everything that is wrong with sources.
@@ -72,7 +74,12 @@ pub fn plan(
     token_budget: Option<u64>,
     progress: &mut dyn Progress,
 ) -> Result<MixTable> {
-    let planned = PlannedRun::new(run, tokenizer, progress)?;
+    let planned = PlannedRun::new(run, tokenizer, None, progress)?;
+    let stages = run.dedup.stages().iter().map(DedupStage::kind).filter(|kind| *kind != StageKind::Exact);
+    let stages: Vec<_> = stages.map(StageKind::name).collect();
+    if !stages.is_empty() {
+        progress.note(&Note::NotPlanned { stages });
+    }
     let all: Vec<_> = (0..planned.units.len()).collect();
     let mut tally = Tally::new(&planned);
     tokenize(&planned, &all, tokenizer, &mut tally, progress)?;

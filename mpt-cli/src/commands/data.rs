@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mpt_data::{
-    Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage, inspect,
-    plan, prepare,
+    Embedder, Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage,
+    StageReport, StageSource, inspect, plan, prepare_with,
 };
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
+use crate::embed::ModelEmbedder;
 use crate::exit::{CliError, ExitStatus};
 use crate::output::Log;
 use crate::settings::Context;
@@ -108,14 +109,17 @@ fn split(text: &str) -> Result<Split, String> {
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     match args.command {
         Command::Build { mix, out } => build(&mix, out, ctx).map(|_| ())?,
-        Command::Inspect { dir, tokens } => show(&inspect(&Manifest::open(&dir)?, tokens)?, ctx)?,
+        Command::Inspect { dir, tokens } => {
+            let manifest = Manifest::open(&dir)?;
+            show(&inspect(&manifest, tokens)?, &manifest.contents().dedup, ctx)?;
+        }
         Command::Verify { dir } => verify(&dir, ctx)?,
         Command::Cat(args) => cat(&args, ctx)?,
         Command::Convert(args) => convert::run(&args, ctx)?,
         Command::Plan { mix, tokens } => {
             let run = mix_of(&mix, ctx)?;
             let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
-            show(&plan(&run, &tokenizer, tokens, &mut Bars::new(ctx))?, ctx)?;
+            show(&plan(&run, &tokenizer, tokens, &mut Bars::new(ctx))?, &[], ctx)?;
         }
     }
     Ok(ExitStatus::Done)
@@ -131,20 +135,83 @@ fn build(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<Manifest, CliErr
     let mut run = mix_of(mix, ctx)?;
     run.out = out;
     let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
-    let manifest = prepare(&run, &tokenizer, &mut Bars::new(ctx))?;
+    let mut embedder = ModelEmbedder::of(&run, &tokenizer)?;
+    let embedder = embedder.as_mut().map(|embedder| embedder as &mut dyn Embedder);
+    let manifest = prepare_with(&run, &tokenizer, embedder, &mut Bars::new(ctx))?;
     let table = inspect(&manifest, None)?;
     print(&table, ctx)?;
+    print_dedup(&manifest.contents().dedup, ctx)?;
     ctx.out.text(format_args!("\n{}: manifest {}", run.out.display(), &manifest.root()[..16]))?;
     ctx.out.document(&json!({
         "dir": run.out, "manifest": manifest.root(), "train_tokens": manifest.tokens(Split::Train),
         "eval_tokens": manifest.tokens(Split::Eval), "sources": table.sources,
+        "dedup": manifest.contents().dedup,
     }))?;
     Ok(manifest)
 }
 
-fn show(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
+fn show(table: &MixTable, dedup: &[StageReport], ctx: &mut Context) -> Result<(), CliError> {
     print(table, ctx)?;
-    ctx.out.document(table)
+    print_dedup(dedup, ctx)?;
+    ctx.out.document(&Shown { table, dedup })
+}
+
+/// A mix, and what deduplication did, where that is known.
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    table: &'a MixTable,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    dedup: &'a [StageReport],
+}
+
+/// What each stage of deduplication did: the sources where it found something, and the largest groups of copies.
+fn print_dedup(reports: &[StageReport], ctx: &mut Context) -> Result<(), CliError> {
+    let rows: Vec<_> = reports.iter().flat_map(dedup_cells).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    ctx.out.text("")?;
+    table::lines(&DEDUP_HEADER, &rows).iter().try_for_each(|line| ctx.out.text(line))?;
+    reports.iter().filter_map(groups_line).try_for_each(|line| ctx.out.text(line))
+}
+
+/// What the columns of the table of deduplication are called.
+const DEDUP_HEADER: [&str; 7] =
+    ["stage", "source", "documents", "dropped", "tokens dropped", "edited", "tokens edited away"];
+
+fn dedup_cells(report: &StageReport) -> Vec<Vec<String>> {
+    let found = report.sources.iter().filter(|source| source.dropped + source.edited > 0);
+    let cells = |source: &StageSource| {
+        vec![
+            report.kind.name().to_owned(),
+            source.name.clone(),
+            table::count(source.documents),
+            table::count(source.dropped),
+            table::count(source.tokens_dropped),
+            table::count(source.edited),
+            source.tokens_edited_away.to_string(),
+        ]
+    };
+    found.map(cells).collect()
+}
+
+/// The groups of copies of a stage, and the similarities of what it dropped.
+fn groups_line(report: &StageReport) -> Option<String> {
+    let mut parts = Vec::new();
+    if report.groups > 0 {
+        let largest: Vec<_> =
+            report.largest.iter().map(|group| format!("{} ({})", group.id, group.documents)).collect();
+        let groups = table::count(report.groups);
+        parts.push(format!("{groups} groups, the largest: {}", largest.join(", ")));
+    }
+    let bins = report.similarities.iter().enumerate().filter(|(_, count)| **count > 0);
+    let bins: Vec<_> = bins.map(|(bin, count)| format!("{:.2}+ {count}", bin as f64 / 20.0)).collect();
+    if !bins.is_empty() {
+        parts.push(format!("by similarity: {}", bins.join(", ")));
+    }
+    parts.extend(report.threshold.map(|threshold| format!("threshold {threshold:.4}")));
+    (!parts.is_empty()).then(|| format!("{}: {}", report.kind.name(), parts.join("; ")))
 }
 
 /// The mix, and below it what became of the tokens read.

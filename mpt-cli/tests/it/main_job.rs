@@ -7,7 +7,7 @@ fn text_becomes_a_model_that_writes() {
     let job = Job::new();
     let built = job.json(&["data", "build", "mix.toml", "--out", "data"]);
     assert!(built["train_tokens"].as_u64().is_some_and(|tokens| tokens > 5000), "{built}");
-    let table = job.json(&["data", "inspect", "data"]);
+    let mut table = job.json(&["data", "inspect", "data"]);
     assert_eq!(table["sources"].as_array().map(Vec::len), Some(2));
     for row in [&built, &table].into_iter().flat_map(|table| table["sources"].as_array().expect("a list")) {
         let number = |key: &str| row[key].as_i64().expect("a number");
@@ -17,6 +17,9 @@ fn text_becomes_a_model_that_writes() {
             (sum, number("tokens") + number("eval_tokens"))
         );
     }
+    let dedup =
+        table.as_object_mut().and_then(|table| table.remove("dedup")).expect("a report of each stage");
+    assert_eq!((&dedup, &dedup[0]["kind"]), (&built["dedup"], &"exact".into()));
     let shown = job.done(&["data", "inspect", "data"]);
     assert!(shown.contains("tokens read") && shown.contains("+ edited away"), "{shown}");
     assert_eq!(job.json(&["data", "verify", "data"])["ok"], true);
@@ -25,6 +28,20 @@ fn text_becomes_a_model_that_writes() {
     let trained = job.json(&["train", "run.toml"]);
     let loss = |key: &str| trained[key].as_f64().expect("a number");
     assert!(loss("last_loss") < loss("first_loss") - 1.0, "{trained}");
+
+    let mix = std::fs::read_to_string(job.path("mix.toml")).expect("readable");
+    let dedup = "dedup = { kind = \"semdedup\", model = \"run\", keep = 0.5, tokens = 16 }";
+    job.write("thin.toml", &format!("{dedup}\n{mix}"));
+    let thin = job.json(&["data", "build", "thin.toml", "--out", "thin"]);
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    let counts = thin["dedup"][1]["sources"].as_array().expect("a list").iter();
+    let (came, went) =
+        counts.fold((0, 0), |sum, own| (sum.0 + number(&own["documents"]), sum.1 + number(&own["dropped"])));
+    assert!(went > 0 && (came as i64 - 2 * went as i64).abs() <= 1, "half of {came} went: {went}");
+    let shown = job.done(&["data", "inspect", "thin"]);
+    assert!(shown.contains("\nsemdedup: by similarity: ") && shown.contains("; threshold 0."), "{shown}");
+    job.write("unknown.toml", &format!("{}\n{mix}", dedup.replace("\"run\"", "\"nowhere\"")));
+    assert!(job.fails(3, &["data", "build", "unknown.toml", "--out", "none"]).contains("nowhere"));
 
     let info = job.json(&["info", "run"]);
     assert_eq!(info["parameters"], 2 * 12 * 32 * 32 + 320 * 32 + 5 * 32);

@@ -11,7 +11,7 @@ mod gopher_quality;
 mod gopher_repetition;
 mod language;
 mod list_file;
-mod ngrams;
+pub(crate) mod ngrams;
 mod pii;
 mod text;
 mod url_list;
@@ -77,10 +77,10 @@ pub enum Filter {
 /// Why a document does not stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drop {
-    /// The rule: a filter's kind, `empty`, `bad_line`, or `exact_duplicate`.
+    /// The rule: a filter's kind, `empty`, `bad_line`, or that of a stage of deduplication.
     pub rule: &'static str,
     /// What the rule saw: of rules with several keys the key that decided and what it is about (`min_words=49`), else a
-    /// word count, `field=value`, the entry of a list, what is wrong with a line, or the id of the copy that stays.
+    /// word count, `field=value`, the entry of a list, what is wrong with a line, or the id of the copy that stays, with its similarity.
     pub value: String,
 }
 
@@ -90,6 +90,12 @@ pub(crate) const EMPTY: &str = "empty";
 pub(crate) const BAD_LINE: &str = "bad_line";
 /// The rule for later copies of the same text.
 pub(crate) const EXACT_DUPLICATE: &str = "exact_duplicate";
+/// The rule for documents of whose words none is left without the paragraphs that earlier documents have.
+pub(crate) const DUPLICATE_PARAGRAPHS: &str = "duplicate_paragraphs";
+/// The rule for documents that are nearly an earlier one.
+pub(crate) const NEAR_DUPLICATE: &str = "near_duplicate";
+/// The rule for documents that are near another one in meaning.
+pub(crate) const SEMANTIC_DUPLICATE: &str = "semantic_duplicate";
 const MIN_WORDS: &str = "min_words";
 const MAX_WORDS: &str = "max_words";
 const COLUMN: &str = "column";
@@ -102,10 +108,13 @@ const URL_LIST: &str = "url_list";
 const WORD_LIST: &str = "word_list";
 const DECONTAMINATE: &str = "decontaminate";
 
-const RULES: [&str; 14] = [
+const RULES: [&str; 17] = [
     EMPTY,
     BAD_LINE,
     EXACT_DUPLICATE,
+    DUPLICATE_PARAGRAPHS,
+    NEAR_DUPLICATE,
+    SEMANTIC_DUPLICATE,
     MIN_WORDS,
     MAX_WORDS,
     COLUMN,
@@ -265,7 +274,7 @@ impl Judge {
     }
 }
 
-fn empty(text: &str) -> Option<Drop> {
+pub(crate) fn empty(text: &str) -> Option<Drop> {
     let is_empty = text::words(text).next().is_none();
     is_empty.then(|| Drop { rule: EMPTY, value: format!("{} bytes", text.len()) })
 }
@@ -318,12 +327,12 @@ pub(crate) struct Wrong {
 }
 
 impl Wrong {
-    fn new(key: &'static str, actual: impl Into<String>, expected: impl Into<String>) -> Self {
+    pub(crate) fn new(key: &'static str, actual: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { key, actual: actual.into(), expected: expected.into() }
     }
 }
 
-fn check_share(key: &'static str, value: f64) -> std::result::Result<(), Wrong> {
+pub(crate) fn check_share(key: &'static str, value: f64) -> std::result::Result<(), Wrong> {
     let is_share = (0.0..=1.0).contains(&value);
     if is_share { Ok(()) } else { Err(Wrong::new(key, value.to_string(), "a share from 0 to 1")) }
 }

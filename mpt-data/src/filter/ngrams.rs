@@ -7,7 +7,7 @@ const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The words of a text as hashes, such that the hash of every run of them is at hand.
 #[derive(Debug, Default)]
-pub(super) struct Runs {
+pub(crate) struct Runs {
     /// At `i` the hash of the first `i` words.
     prefixes: Vec<u64>,
     /// At `i` the characters of the first `i` words.
@@ -16,7 +16,7 @@ pub(super) struct Runs {
 
 impl Runs {
     /// Takes the hashes and lengths of the words of another text.
-    pub(super) fn reset(&mut self, words: impl Iterator<Item = (u64, u64)>) {
+    pub(crate) fn reset(&mut self, words: impl Iterator<Item = (u64, u64)>) {
         self.prefixes.clear();
         self.chars.clear();
         let (mut prefix, mut chars) = (0u64, 0u64);
@@ -36,7 +36,7 @@ impl Runs {
     }
 
     /// The hashes of all runs of `n` words, in order.
-    pub(super) fn hashes(&self, n: usize) -> impl Iterator<Item = u64> {
+    pub(crate) fn hashes(&self, n: usize) -> impl Iterator<Item = u64> {
         let factor = BASE.wrapping_pow(n as u32);
         let run = move |(from, to): (&u64, &u64)| to.wrapping_sub(from.wrapping_mul(factor));
         self.prefixes.iter().zip(self.prefixes.iter().skip(n)).map(run)
@@ -105,7 +105,7 @@ impl HashTable {
 }
 
 /// Spreads the bits of a number evenly.
-pub(super) fn mix(mut bits: u64) -> u64 {
+pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     bits = (bits ^ (bits >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
     bits ^ (bits >> 33)

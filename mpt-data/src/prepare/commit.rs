@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::decide::Decided;
 use super::plan::PlannedRun;
-use super::unit_file::{Entry, UnitReader};
+use super::unit_file::{KeptEntry, UnitReader};
+use super::walk::{Step, Walk};
 use crate::documents::{DocumentRow, DocumentWriter};
 use crate::durable;
 use crate::error::{Error, Result};
@@ -24,13 +25,12 @@ use crate::shard::{Part, ShardFiles};
 pub(super) fn commit(
     planned: &PlannedRun<'_>,
     decided: &Decided,
-    units: &Path,
     out: &Path,
     tokenizer: &Tokenizer,
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
     remove_earlier(out)?;
-    let pass = Pass { planned, decided, units, out };
+    let pass = Pass { planned, decided, out };
     let kept = decided.sources.iter().map(|counts| counts.train.documents + counts.eval.documents).sum();
     progress.start(Stage::Pack, kept);
     let sources = pass.pack_all(&Mutex::new(&mut *progress))?;
@@ -44,6 +44,7 @@ pub(super) fn commit(
         bos_id: planned.special.bos,
         eos_id: planned.special.eos,
         sources,
+        dedup: decided.dedup.clone(),
         files: vec![documents, decided.drops.clone(), copy],
     };
     Manifest::commit(out, contents)
@@ -63,7 +64,6 @@ fn remove_earlier(out: &Path) -> Result<()> {
 struct Pass<'a> {
     planned: &'a PlannedRun<'a>,
     decided: &'a Decided,
-    units: &'a Path,
     out: &'a Path,
 }
 
@@ -186,17 +186,17 @@ impl Pass<'_> {
         source: usize,
         mut each: impl FnMut(Kept<'_>) -> Result<()>,
     ) -> Result<()> {
-        for (unit, fates) in self.planned.units.iter().zip(&self.decided.fates) {
-            if unit.source != source || !fates.contains(&Some(split)) {
+        let decided = self.decided;
+        for (index, (unit, splits)) in self.planned.units.iter().zip(&decided.splits).enumerate() {
+            if unit.source != source || !splits.contains(&Some(split)) {
                 continue;
             }
-            let mut reader = UnitReader::open(&self.units.join(&unit.name))?;
-            let mut fates = fates.iter();
-            while let Some(entry) = reader.next()? {
-                let Entry::Kept { id, text_bytes, tokens, .. } = entry else { continue };
-                let fate = fates.next().expect("a fate for each document that passed the filters");
-                if *fate == Some(split) {
-                    each(Kept { id, text_bytes, tokens, reader: &mut reader })?;
+            let mut walk = Walk::new(&decided.files, index, &decided.fates[index])?;
+            while let Some(step) = walk.next()? {
+                let Step::Passed(passed) = step else { continue };
+                if splits[passed.index] == Some(split) {
+                    let KeptEntry { id, text_bytes, tokens, .. } = passed.entry;
+                    each(Kept { id, text_bytes, tokens, reader: passed.reader })?;
                 }
             }
         }

@@ -1,27 +1,40 @@
-//! One pass over all units, in the order of sources and documents: which documents stay, for which split, and the ledger
-//! of those that do not.
+//! Which documents stay, for which split, and the ledger of those that do not: the stages of deduplication, one after the
+//! other, and a last pass in the order of sources and documents.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
+use mpt_tokenize::Tokenizer;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::meaning::Meaning;
+use super::near::near;
 use super::plan::{PlannedRun, Unit};
-use super::unit_file::{Entry, UnitReader};
+use super::screen::{Fates, screen};
+use super::unit_file::KeptEntry;
 use super::units::{DroppedDocument, TokenizedDocument, UnitSink};
-use crate::config::Dedup;
+use super::walk::{Fate, Files, Gone, Passed, Place, Step, Walk};
+use crate::dedup::{DedupStage, Embedder, StageKind, StageReport, Tallies};
 use crate::documents::DropWriter;
 use crate::error::{Error, Result};
-use crate::filter::{self, BAD_LINE, Drop, EXACT_DUPLICATE};
+use crate::filter::{
+    self, BAD_LINE, DUPLICATE_PARAGRAPHS, Drop, EXACT_DUPLICATE, NEAR_DUPLICATE, SEMANTIC_DUPLICATE,
+};
 use crate::manifest::{DROPS, PlainFile, Split, TokenAccount};
 use crate::progress::Progress;
 
 /// What is decided about every document.
 pub(super) struct Decided {
-    /// Per unit, for each document that passed the filters: its split, or `None` for a copy of an earlier one.
-    pub(super) fates: Vec<Vec<Option<Split>>>,
+    /// The files of the units.
+    pub(super) files: Files,
+    /// Per unit, what became of each document that passed the filters.
+    pub(super) fates: Fates,
+    /// And its split, or `None` where it does not stay.
+    pub(super) splits: Vec<Vec<Option<Split>>>,
     /// Per source, what was counted.
     pub(super) sources: Vec<Counts>,
+    /// What each stage of deduplication did.
+    pub(super) dedup: Vec<StageReport>,
     /// The ledger.
     pub(super) drops: PlainFile,
 }
@@ -96,26 +109,51 @@ pub(super) fn decide(
     planned: &PlannedRun<'_>,
     units: &Path,
     out: &Path,
+    tokenizer: &Tokenizer,
+    embedder: Option<&mut dyn Embedder>,
     progress: &mut dyn Progress,
 ) -> Result<Decided> {
-    let paths: Vec<_> = planned.units.iter().map(|unit| units.join(&unit.name)).collect();
+    let mut files = Files::new(planned.units.iter().map(|unit| units.join(&unit.name)).collect());
+    let mut fates = screen(planned, &mut files, units, tokenizer, progress)?;
+    if let Some(settings) = planned.run.dedup.minhash() {
+        near(planned, settings, &files, &mut fates, progress)?;
+    }
+    let mut threshold = None;
+    if let (Some(settings), Some(embedder)) = (planned.run.dedup.semdedup(), embedder) {
+        let meaning = Meaning { planned, settings, files: &files, dir: units };
+        threshold = meaning.run(&mut fates, embedder, progress)?;
+    }
     let mut pass = Pass {
         planned,
-        paths: &paths,
-        first: HashMap::new(),
+        files: &files,
         ledger: DropWriter::create(out, DROPS)?,
         sources: vec![Counts::default(); planned.run.sources.len()],
+        stages: tallies(planned),
     };
-    let mut fates = Vec::with_capacity(paths.len());
-    for unit in 0..paths.len() {
-        fates.push(pass.unit(unit)?);
+    let mut splits = Vec::with_capacity(fates.len());
+    for (unit, fates) in fates.iter().enumerate() {
+        splits.push(pass.unit(unit, fates)?);
         if !progress.keep_going() {
             return Err(Error::Interrupted);
         }
     }
-    let Pass { ledger, sources, .. } = pass;
+    let Pass { ledger, sources, stages, .. } = pass;
     sources.iter().enumerate().try_for_each(|(source, counts)| check(planned, source, counts))?;
-    Ok(Decided { fates, sources, drops: ledger.finish()? })
+    let reports = stages.into_iter().map(|stage| {
+        let chosen = threshold.filter(|_| stage.kind() == StageKind::SemDedup);
+        stage.report(chosen, |place| files.id(place))
+    });
+    let dedup = reports.collect::<Result<_>>()?;
+    Ok(Decided { files, fates, splits, sources, dedup, drops: ledger.finish()? })
+}
+
+/// A tally for each stage of the run.
+fn tallies(planned: &PlannedRun<'_>) -> Vec<Tallies<Place>> {
+    let run = planned.run;
+    let names =
+        |kind| run.sources.iter().map(move |source| source.takes_part(kind).then(|| source.name.clone()));
+    let kinds = run.dedup.stages().iter().map(DedupStage::kind);
+    kinds.map(|kind| Tallies::new(kind, names(kind).collect())).collect()
 }
 
 /// The split of a text: decided by its content alone, so that copies never lie in both, and sources added later change
@@ -127,50 +165,89 @@ fn split_of(text_hash: u128, planned: &PlannedRun<'_>) -> Split {
 
 struct Pass<'a> {
     planned: &'a PlannedRun<'a>,
-    paths: &'a [PathBuf],
-    /// Where the first document with a text is: 32 bytes a document are all that is held of it.
-    first: HashMap<u128, (u32, u64)>,
+    files: &'a Files,
     ledger: DropWriter,
     sources: Vec<Counts>,
+    stages: Vec<Tallies<Place>>,
 }
 
 impl Pass<'_> {
-    fn unit(&mut self, unit: usize) -> Result<Vec<Option<Split>>> {
+    fn unit(&mut self, unit: usize, fates: &[Fate]) -> Result<Vec<Option<Split>>> {
         let source = self.planned.units[unit].source;
-        let mut reader = UnitReader::open(&self.paths[unit])?;
-        let mut fates = Vec::new();
-        while let Some(entry) = reader.next()? {
-            match entry {
-                Entry::Dropped { id, drop, tokens_read } => self.drop(source, &id, &drop, tokens_read)?,
-                Entry::Kept { id, text_hash, text_bytes, tokens_read, is_edited, tokens, place } => {
-                    if let Some(drop) = self.copy_of(text_hash, unit, place)? {
-                        self.drop(source, &id, &drop, tokens_read)?;
-                        fates.push(None);
-                        continue;
-                    }
-                    let (split, special) = (split_of(text_hash, self.planned), self.planned.special.count());
-                    let (tokens_read, tokens) = (tokens_read + special, tokens + special);
-                    self.sources[source].keep(split, &Stays { text_bytes, tokens_read, tokens, is_edited });
-                    fates.push(Some(split));
+        let special = self.planned.special.count();
+        let mut walk = Walk::new(self.files, unit, fates)?;
+        let mut splits = Vec::with_capacity(fates.len());
+        while let Some(step) = walk.next()? {
+            let passed = match step {
+                Step::Dropped { id, drop, tokens_read } => {
+                    self.drop(source, &id, &drop, tokens_read)?;
+                    continue;
                 }
+                Step::Passed(passed) => passed,
+            };
+            let fate = fates[passed.index];
+            self.tally(source, &passed, fate);
+            let KeptEntry { id, text_hash, text_bytes, tokens_read, is_edited, tokens, .. } = passed.entry;
+            if let Some(gone) = fate.gone {
+                self.drop(source, &id, &self.reason(gone)?, tokens_read)?;
+                splits.push(None);
+                continue;
             }
+            let split = split_of(text_hash, self.planned);
+            let (tokens_read, tokens) = (tokens_read + special, tokens + special);
+            self.sources[source].keep(split, &Stays { text_bytes, tokens_read, tokens, is_edited });
+            splits.push(Some(split));
         }
-        self.sources[source].fields_seen |= reader.fields_seen();
-        Ok(fates)
+        self.sources[source].fields_seen |= walk.fields_seen();
+        Ok(splits)
     }
 
-    /// Whether an earlier document has the same text.
-    fn copy_of(&mut self, text_hash: u128, unit: usize, place: u64) -> Result<Option<Drop>> {
-        if self.planned.run.dedup == Dedup::None {
-            return Ok(None);
+    /// Counts a document for every stage that it came to.
+    fn tally(&mut self, source: usize, passed: &Passed<'_>, fate: Fate) {
+        let tokens_read = passed.entry.tokens_read + self.planned.special.count();
+        for stage in &mut self.stages {
+            let goes_here = fate.gone.is_some_and(|gone| gone.stage() == stage.kind());
+            let is_edited_here = fate.is_edited && stage.kind() == StageKind::Paragraph;
+            let Some(counts) = stage.see(source) else { continue };
+            if goes_here {
+                counts.dropped += 1;
+                counts.tokens_dropped += tokens_read;
+            }
+            if is_edited_here {
+                counts.edited += 1;
+                counts.tokens_edited_away += passed.tokens_before as i64 - passed.entry.tokens as i64;
+            }
+            match fate.gone.filter(|_| goes_here) {
+                Some(Gone::Copy(first)) => stage.copy_of(first),
+                Some(Gone::Near(first, similarity)) => {
+                    stage.copy_of(first);
+                    stage.like(f64::from(similarity));
+                }
+                Some(Gone::Semantic(_, similarity)) => stage.like(f64::from(similarity)),
+                Some(Gone::Paragraphs(_)) | None => {}
+            }
+            if goes_here {
+                break;
+            }
         }
-        let here = (u32::try_from(unit).expect("units are fewer than 2^32"), place);
-        let first = *self.first.entry(text_hash).or_insert(here);
-        if first == here {
-            return Ok(None);
-        }
-        let value = UnitReader::id_at(&self.paths[first.0 as usize], first.1)?;
-        Ok(Some(Drop { rule: EXACT_DUPLICATE, value }))
+    }
+
+    /// What the ledger says of a document that a stage drops.
+    fn reason(&self, gone: Gone) -> Result<Drop> {
+        Ok(match gone {
+            Gone::Copy(first) => Drop { rule: EXACT_DUPLICATE, value: self.files.id(first)? },
+            Gone::Paragraphs(count) => {
+                Drop { rule: DUPLICATE_PARAGRAPHS, value: format!("{count} paragraphs") }
+            }
+            Gone::Near(first, similarity) => {
+                let value = format!("{} similarity={similarity:.4}", self.files.id(first)?);
+                Drop { rule: NEAR_DUPLICATE, value }
+            }
+            Gone::Semantic(to, similarity) => {
+                let value = format!("{} similarity={similarity:.4}", self.files.id(to)?);
+                Drop { rule: SEMANTIC_DUPLICATE, value }
+            }
+        })
     }
 
     fn drop(&mut self, source: usize, id: &str, drop: &Drop, tokens_read: u64) -> Result<()> {
@@ -235,7 +312,9 @@ impl UnitSink for Tally<'_> {
     fn keep(&mut self, document: &TokenizedDocument<'_>) -> Result<()> {
         let (counts, special) = (&mut self.sources[self.source], self.planned.special.count());
         let tokens_read = document.tokens_read + special;
-        if self.planned.run.dedup == Dedup::Exact && !self.seen.insert(document.text_hash) {
+        if self.planned.run.goes_through(self.source, StageKind::Exact)
+            && !self.seen.insert(document.text_hash)
+        {
             counts.drop(EXACT_DUPLICATE, tokens_read);
             return Ok(());
         }

@@ -8,9 +8,13 @@
 
 mod commit;
 mod decide;
+mod meaning;
+mod near;
 mod plan;
+mod screen;
 mod unit_file;
 mod units;
+mod walk;
 
 use std::path::Path;
 
@@ -21,6 +25,7 @@ pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
 pub(crate) use units::tokenize;
 
 use crate::config::PrepareRun;
+use crate::dedup::Embedder;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::manifest::{MANIFEST, Manifest};
@@ -40,7 +45,25 @@ const LOCK: &str = "lock";
 /// errors of reading sources name file and line; [`Error::EmptySource`] and [`Error::SmallSource`] name a source that
 /// cannot be trained on; [`Error::Interrupted`] when `progress` says so.
 pub fn prepare(run: &PrepareRun, tokenizer: &Tokenizer, progress: &mut dyn Progress) -> Result<Manifest> {
-    let planned = PlannedRun::new(run, tokenizer, progress)?;
+    prepare_with(run, tokenizer, None, progress)
+}
+
+/// [`prepare`], with the model that a stage `semdedup` needs.
+///
+/// # Errors
+/// As [`prepare`]; [`Error::NoEmbedder`] when it is needed and not there, and [`Error::Embedder`] when it fails.
+pub fn prepare_with(
+    run: &PrepareRun,
+    tokenizer: &Tokenizer,
+    embedder: Option<&mut dyn Embedder>,
+    progress: &mut dyn Progress,
+) -> Result<Manifest> {
+    let embedder = match run.dedup.semdedup() {
+        Some(_) => Some(embedder.ok_or_else(|| Error::NoEmbedder { path: run.path.clone() })?),
+        None => None,
+    };
+    let fingerprint = embedder.as_ref().map(|embedder| embedder.fingerprint());
+    let planned = PlannedRun::new(run, tokenizer, fingerprint, progress)?;
     if run.out.join(MANIFEST).exists() {
         return finished(&run.out, &planned, progress);
     }
@@ -49,8 +72,8 @@ pub fn prepare(run: &PrepareRun, tokenizer: &Tokenizer, progress: &mut dyn Progr
     let missing = planned.missing_units(&units, progress)?;
     let mut writer = unit_file::UnitFiles::new(&units, &planned);
     tokenize(&planned, &missing, tokenizer, &mut writer, progress)?;
-    let decided = decide::decide(&planned, &units, &run.out, progress)?;
-    let manifest = commit::commit(&planned, &decided, &units, &run.out, tokenizer, progress)?;
+    let decided = decide::decide(&planned, &units, &run.out, tokenizer, embedder, progress)?;
+    let manifest = commit::commit(&planned, &decided, &run.out, tokenizer, progress)?;
     remove_units(&run.out)?;
     Ok(manifest)
 }

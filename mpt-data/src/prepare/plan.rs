@@ -8,7 +8,9 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::unit_file;
+use super::units::Sketcher;
 use crate::config::{PrepareRun, SourceConfig};
+use crate::dedup::StageKind;
 use crate::error::{Error, Result};
 use crate::filter::{self, Judge};
 use crate::hash;
@@ -36,6 +38,8 @@ pub(crate) struct PlannedRun<'a> {
     pub(crate) special: SpecialTokens,
     /// The filters of each source, ready.
     pub(crate) judges: Vec<Judge>,
+    /// What is kept of the texts of each source for deduplication.
+    pub(crate) sketchers: Vec<Sketcher>,
     /// All units, in the order of sources and files.
     pub(crate) units: Vec<Unit>,
 }
@@ -88,6 +92,7 @@ impl<'a> PlannedRun<'a> {
     pub(crate) fn new(
         run: &'a PrepareRun,
         tokenizer: &Tokenizer,
+        embedder: Option<String>,
         progress: &mut dyn Progress,
     ) -> Result<Self> {
         let special = SpecialTokens {
@@ -102,14 +107,15 @@ impl<'a> PlannedRun<'a> {
             run.sources.iter().map(|source| lists(source, run.folder())).collect::<Result<Vec<_>>>()?;
         let judges = run.sources.iter().map(|source| Judge::load(&source.filters, run.folder()));
         let judges = judges.collect::<Result<Vec<_>>>()?;
-        let plan = describe(run, tokenizer, &inputs, lists);
+        let plan = describe(run, tokenizer, &inputs, lists, embedder);
         let units = inputs
             .into_iter()
             .enumerate()
             .flat_map(|(source, files)| cut(source, files, &plan, layout))
             .collect();
         let hash = hash_of(&plan);
-        Ok(Self { run, plan, hash, layout, special, judges, units })
+        let sketchers = (0..run.sources.len()).map(|source| Sketcher::new(run, source)).collect();
+        Ok(Self { run, plan, hash, layout, special, judges, sketchers, units })
     }
 
     /// The units whose files are not there whole, each name once; damaged files are removed.
@@ -235,6 +241,7 @@ fn describe(
     tokenizer: &Tokenizer,
     inputs: &[Vec<Input>],
     lists: Vec<Vec<PlainFile>>,
+    embedder: Option<String>,
 ) -> Plan {
     let sources = run.sources.iter().zip(inputs).zip(lists).map(|((source, files), lists)| SourcePlan {
         name: source.name.clone(),
@@ -245,6 +252,7 @@ fn describe(
         token_dtype: None,
         filters: source.filters.iter().map(filter::Filter::without_folders).collect(),
         lists,
+        dedup: source.dedup.clone(),
         on_bad_line: source.on_bad_line,
         inputs: files.iter().map(|input| input.file.clone()).collect(),
     });
@@ -253,7 +261,8 @@ fn describe(
         seed: run.seed,
         seq_len: run.seq_len,
         row_tokens: run.row_tokens,
-        dedup: run.dedup,
+        dedup: run.dedup.without_folders(),
+        embedder,
         eval_fraction: run.eval_fraction,
         bos: run.bos.clone(),
         eos: run.eos.clone(),
@@ -286,14 +295,18 @@ fn cut(source: usize, files: Vec<Input>, plan: &Plan, layout: RowLayout) -> Vec<
 }
 
 fn unit_name(source: &SourcePlan, inputs: &[Input], plan: &Plan, layout: RowLayout) -> String {
+    let takes_part = |kind| source.dedup.as_ref().is_none_or(|kinds| kinds.contains(&kind));
     let decides = json!({
         "format": FORMAT,
+        "unit": unit_file::VERSION,
         "tokenizer": plan.tokenizer,
         "token_bytes": layout.token_bytes,
         "source": {
             "format": source.format, "text_field": source.text_field, "id_field": source.id_field,
             "filters": source.filters, "lists": source.lists, "on_bad_line": source.on_bad_line,
         },
+        "minhash": plan.dedup.minhash().filter(|_| takes_part(StageKind::MinHash)),
+        "paragraph": plan.dedup.paragraphs().filter(|_| takes_part(StageKind::Paragraph)),
         "inputs": inputs.iter().map(|input| &input.file).collect::<Vec<_>>(),
     });
     hash::sha256(decides.to_string().as_bytes())[..32].to_owned()
@@ -367,7 +380,8 @@ mod tests {
             seed: 0,
             seq_len: 8,
             row_tokens: 8,
-            dedup: crate::config::Dedup::None,
+            dedup: crate::dedup::Dedup::none(),
+            embedder: None,
             eval_fraction: 0.0,
             bos: String::new(),
             eos: String::new(),
@@ -382,6 +396,7 @@ mod tests {
                 token_dtype: None,
                 filters: vec![],
                 lists: vec![],
+                dedup: None,
                 on_bad_line: crate::config::OnBadLine::Fail,
                 inputs: vec![],
             }],

@@ -1,9 +1,10 @@
 //! The file of a work unit: what became of each document, with its tokens; whole only if its checksum says so.
 //!
-//! `"mptunit2"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
+//! `"mptunit3"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
 //! 0 a document that passed the filters (id, u128 hash of its text, u64 bytes of text, u64 tokens as read, u8 whether it was
-//! edited, u64 tokens, the tokens), 1 one that did not (id, rule, value, u64 tokens as read), 255 the end (u64 fields seen).
-//! Numbers are little-endian, texts have a u32 length.
+//! edited, u64 bytes of each of the parts that follow: u32 signature, u128 hashes of paragraphs, text, tokens), 1 one that
+//! did not (id, rule, value, u64 tokens as read), 255 the end (u64 fields seen). Numbers are little-endian, texts have a u32
+//! length. Parts that no stage of deduplication asks for are empty.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -18,10 +19,18 @@ use crate::error::{Error, Result};
 use crate::filter::{self, Drop};
 use crate::shard::{get_tokens, put_tokens};
 
-const MAGIC: &[u8; 8] = b"mptunit2";
+/// The version of the form of these files.
+pub(super) const VERSION: u32 = 3;
+const MAGIC: &[u8; 8] = b"mptunit3";
 const KEPT: u8 = 0;
 const DROPPED: u8 = 1;
 const END: u8 = 255;
+/// The parts of a document.
+const PARTS: usize = 4;
+const SIGNATURE: usize = 0;
+const PARAGRAPHS: usize = 1;
+const TEXT: usize = 2;
+const TOKENS: usize = 3;
 /// Ids and values longer than this are nothing we wrote.
 const MAX_TEXT: u32 = 1 << 28;
 
@@ -98,7 +107,15 @@ impl UnitSink for UnitFiles<'_> {
         open.record.extend(document.text_bytes.to_le_bytes());
         open.record.extend(document.tokens_read.to_le_bytes());
         open.record.push(u8::from(document.is_edited));
-        open.record.extend((document.tokens.len() as u64).to_le_bytes());
+        let sketch = document.sketch;
+        let text = sketch.text.as_deref().unwrap_or_default();
+        let tokens = document.tokens.len() * token_bytes;
+        for bytes in [4 * sketch.signature.len(), 16 * sketch.paragraphs.len(), text.len(), tokens] {
+            open.record.extend((bytes as u64).to_le_bytes());
+        }
+        open.record.extend(sketch.signature.iter().flat_map(|hash| hash.to_le_bytes()));
+        open.record.extend(sketch.paragraphs.iter().flat_map(|hash| hash.to_le_bytes()));
+        open.record.extend(text.as_bytes());
         put_tokens(document.tokens, token_bytes, &mut open.record);
         open.write()
     }
@@ -142,23 +159,8 @@ impl Open {
 /// What became of a document in its unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// It passed the filters; its tokens come next.
-    Kept {
-        /// Its id.
-        id: String,
-        /// The hash of its text.
-        text_hash: u128,
-        /// Bytes of its text.
-        text_bytes: u64,
-        /// The tokens of its text as read, none added.
-        tokens_read: u64,
-        /// Whether filters edited it.
-        is_edited: bool,
-        /// Its tokens, none added.
-        tokens: u64,
-        /// Where its record begins in the file.
-        place: u64,
-    },
+    /// It passed the filters; its parts come next.
+    Kept(KeptEntry),
     /// It did not.
     Dropped {
         /// Its id.
@@ -170,22 +172,52 @@ pub(super) enum Entry {
     },
 }
 
-/// Reads the file of a unit; tokens are skipped where they are not asked for.
+/// A document that passed the filters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeptEntry {
+    /// Its id.
+    pub(super) id: String,
+    /// The hash of its text.
+    pub(super) text_hash: u128,
+    /// Bytes of its text.
+    pub(super) text_bytes: u64,
+    /// The tokens of its text as read, none added.
+    pub(super) tokens_read: u64,
+    /// Whether filters edited it.
+    pub(super) is_edited: bool,
+    /// Its tokens, none added.
+    pub(super) tokens: u64,
+    /// Where its record begins in the file.
+    pub(super) at: u64,
+}
+
+/// Reads the file of a unit. The parts of a document are read in their order, and skipped where they are not asked for.
 pub(super) struct UnitReader {
     path: PathBuf,
     input: BufReader<File>,
     token_bytes: usize,
     at: u64,
-    unread_tokens: u64,
+    /// Bytes of the parts not yet read.
+    unread: [u64; PARTS],
     fields_seen: Option<u64>,
 }
 
 impl UnitReader {
     pub(super) fn open(path: &Path) -> Result<Self> {
+        Self::with_capacity(path, 1 << 16)
+    }
+
+    fn with_capacity(path: &Path, capacity: usize) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "opening"))?;
-        let input = BufReader::with_capacity(1 << 16, file);
-        let mut reader =
-            Self { path: path.to_owned(), input, token_bytes: 0, at: 0, unread_tokens: 0, fields_seen: None };
+        let input = BufReader::with_capacity(capacity, file);
+        let mut reader = Self {
+            path: path.to_owned(),
+            input,
+            token_bytes: 0,
+            at: 0,
+            unread: [0; PARTS],
+            fields_seen: None,
+        };
         if reader.take::<8>()? != *MAGIC {
             return Err(reader.damaged("not a unit of this version"));
         }
@@ -196,11 +228,11 @@ impl UnitReader {
 
     /// The next document; `None` after the last.
     pub(super) fn next(&mut self) -> Result<Option<Entry>> {
-        self.skip_tokens()?;
-        let place = self.at;
+        self.skip_to(PARTS)?;
+        let at = self.at;
         let [kind] = self.take()?;
         match kind {
-            KEPT => self.kept(place).map(Some),
+            KEPT => Ok(Some(Entry::Kept(self.kept(at)?))),
             DROPPED => self.dropped().map(Some),
             END => {
                 self.fields_seen = Some(self.number()?);
@@ -212,7 +244,7 @@ impl UnitReader {
 
     /// Appends the tokens of the document that was just given.
     pub(super) fn tokens(&mut self, out: &mut Vec<u32>) -> Result<()> {
-        let bytes = self.unread_tokens * self.token_bytes as u64;
+        let bytes = self.part(TOKENS)?;
         let mut buffer = [0; 1 << 13];
         let mut left = bytes;
         while left > 0 {
@@ -222,8 +254,26 @@ impl UnitReader {
             left -= piece.len() as u64;
         }
         self.at += bytes;
-        self.unread_tokens = 0;
         Ok(())
+    }
+
+    /// The signature of the document that was just given.
+    pub(super) fn signature(&mut self) -> Result<Vec<u32>> {
+        let bytes = self.bytes(SIGNATURE)?;
+        Ok(bytes.chunks_exact(4).map(|hash| u32::from_le_bytes(hash.try_into().expect("4 bytes"))).collect())
+    }
+
+    /// The hashes of its paragraphs.
+    pub(super) fn paragraphs(&mut self) -> Result<Vec<u128>> {
+        let bytes = self.bytes(PARAGRAPHS)?;
+        let hash = |hash: &[u8]| u128::from_le_bytes(hash.try_into().expect("16 bytes"));
+        Ok(bytes.chunks_exact(16).map(hash).collect())
+    }
+
+    /// Its text.
+    pub(super) fn document_text(&mut self) -> Result<String> {
+        let bytes = self.bytes(TEXT)?;
+        String::from_utf8(bytes).map_err(|_| self.damaged("a text that is not UTF-8"))
     }
 
     /// Which of the filters' fields some document had; known after the last document.
@@ -231,22 +281,34 @@ impl UnitReader {
         self.fields_seen.expect("the unit was read to its end")
     }
 
-    /// The id of the document whose record begins at `place`.
-    pub(super) fn id_at(path: &Path, place: u64) -> Result<String> {
-        let mut reader = Self::open(path)?;
-        // Past the byte that says what the record is.
-        reader.input.seek(SeekFrom::Start(place + 1)).map_err(Error::io(path, "reading"))?;
-        reader.text()
+    /// The id of the document whose record begins at `at`.
+    pub(super) fn id_at(path: &Path, at: u64) -> Result<String> {
+        Ok(Self::kept_at(path, at)?.1.id)
     }
 
-    fn kept(&mut self, place: u64) -> Result<Entry> {
+    /// The signature of the document whose record begins at `at`.
+    pub(super) fn signature_at(path: &Path, at: u64) -> Result<Vec<u32>> {
+        Self::kept_at(path, at)?.0.signature()
+    }
+
+    fn kept_at(path: &Path, at: u64) -> Result<(Self, KeptEntry)> {
+        let mut reader = Self::with_capacity(path, 1 << 10)?;
+        // Past the byte that says what the record is.
+        reader.input.seek(SeekFrom::Start(at + 1)).map_err(Error::io(path, "reading"))?;
+        let kept = reader.kept(at)?;
+        Ok((reader, kept))
+    }
+
+    fn kept(&mut self, at: u64) -> Result<KeptEntry> {
         let id = self.text()?;
         let text_hash = u128::from_le_bytes(self.take()?);
         let (text_bytes, tokens_read) = (self.number()?, self.number()?);
         let [is_edited] = self.take()?;
-        let tokens = self.number()?;
-        self.unread_tokens = tokens;
-        Ok(Entry::Kept { id, text_hash, text_bytes, tokens_read, is_edited: is_edited == 1, tokens, place })
+        for part in 0..PARTS {
+            self.unread[part] = self.number()?;
+        }
+        let tokens = self.unread[TOKENS] / self.token_bytes as u64;
+        Ok(KeptEntry { id, text_hash, text_bytes, tokens_read, is_edited: is_edited == 1, tokens, at })
     }
 
     fn dropped(&mut self) -> Result<Entry> {
@@ -255,13 +317,31 @@ impl UnitReader {
         Ok(Entry::Dropped { id, drop: Drop { rule, value }, tokens_read: self.number()? })
     }
 
-    fn skip_tokens(&mut self) -> Result<()> {
-        let bytes = self.unread_tokens * self.token_bytes as u64;
+    /// Goes to the beginning of a part, past those before it.
+    fn skip_to(&mut self, part: usize) -> Result<()> {
+        let bytes = self.unread[..part].iter_mut().map(std::mem::take).fold(0, u64::saturating_add);
         let distance = i64::try_from(bytes).map_err(|_| self.damaged("an impossible length"))?;
         self.input.seek_relative(distance).map_err(Error::io(&self.path, "reading"))?;
         self.at += bytes;
-        self.unread_tokens = 0;
         Ok(())
+    }
+
+    /// Goes to the beginning of a part, which the caller reads now, and says how long it is.
+    fn part(&mut self, part: usize) -> Result<u64> {
+        self.skip_to(part)?;
+        Ok(std::mem::take(&mut self.unread[part]))
+    }
+
+    /// All of a part.
+    fn bytes(&mut self, part: usize) -> Result<Vec<u8>> {
+        let length = self.part(part)?;
+        if length > u64::from(MAX_TEXT) {
+            return Err(self.damaged("an impossible length"));
+        }
+        let mut bytes = vec![0; length as usize];
+        self.input.read_exact(&mut bytes).map_err(Error::io(&self.path, "reading"))?;
+        self.at += length;
+        Ok(bytes)
     }
 
     fn text(&mut self) -> Result<String> {
@@ -293,6 +373,7 @@ impl UnitReader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::units::Sketch;
     use super::*;
 
     fn write(dir: &Path) -> PathBuf {
@@ -301,8 +382,11 @@ mod tests {
         let tokens: Vec<_> = (0..70_000u32).map(|at| at % 50_000).collect();
         for (id, tokens) in [("a", &tokens[..]), ("b", &[]), ("é", &tokens[3..5])] {
             let (text_hash, tokens_read) = (1 << 100, tokens.len() as u64 + 3);
+            let sketch =
+                &Sketch { signature: vec![7, 8], paragraphs: vec![1 << 90], text: Some(id.repeat(3)) };
+            let is_edited = id == "b";
             let kept =
-                TokenizedDocument { id, text_hash, text_bytes: 7, tokens, tokens_read, is_edited: id == "b" };
+                TokenizedDocument { id, text_hash, text_bytes: 7, sketch, tokens, tokens_read, is_edited };
             files.keep(&kept).expect("kept");
             let drop = &Drop { rule: "empty", value: "0 bytes".into() };
             files.drop(&DroppedDocument { id: "x", drop, tokens_read: 9 }).expect("dropped");
@@ -320,14 +404,16 @@ mod tests {
         let (mut ids, mut places, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(entry) = reader.next().expect("sound") {
             match entry {
-                Entry::Kept { id, place, tokens_read, is_edited, tokens: count, .. } => {
-                    assert_eq!((tokens_read, is_edited), (count + 3, id == "b"));
-                    // The tokens of the first document are skipped.
-                    if id != "a" {
+                Entry::Kept(kept) => {
+                    assert_eq!((kept.tokens_read, kept.is_edited), (kept.tokens + 3, kept.id == "b"));
+                    // The parts of the first document are skipped.
+                    if kept.id != "a" {
+                        assert_eq!(reader.paragraphs().expect("sound"), [1 << 90]);
+                        assert_eq!(reader.document_text().expect("sound"), kept.id.repeat(3));
                         reader.tokens(&mut tokens).expect("sound");
                     }
-                    ids.push(id);
-                    places.push(place);
+                    ids.push(kept.id);
+                    places.push(kept.at);
                 }
                 Entry::Dropped { id, drop, tokens_read } => {
                     assert_eq!((id.as_str(), drop.rule, drop.value.as_str()), ("x", "empty", "0 bytes"));
@@ -340,6 +426,7 @@ mod tests {
         assert_eq!(reader.fields_seen(), 5);
         for (id, place) in ids.iter().zip(places) {
             assert_eq!(&UnitReader::id_at(&path, place).expect("sound"), id);
+            assert_eq!(UnitReader::signature_at(&path, place).expect("sound"), [7, 8]);
         }
     }
 

@@ -8,8 +8,10 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::plan::{PlannedRun, Unit};
-use crate::config::SourceConfig;
+use crate::config::{PrepareRun, SourceConfig};
+use crate::dedup::{self, MinHasher, StageKind};
 use crate::error::{Error, Result};
+use crate::filter::ngrams::Runs;
 use crate::filter::{BAD_LINE, Drop, Scratch, Verdict};
 use crate::progress::{Progress, Stage};
 use crate::source::{self, InputFile, Record};
@@ -40,12 +42,59 @@ pub(crate) struct TokenizedDocument<'a> {
     pub(crate) text_hash: u128,
     /// Bytes of its text.
     pub(crate) text_bytes: u64,
+    /// What stages of deduplication look at.
+    pub(crate) sketch: &'a Sketch,
     /// Its tokens.
     pub(crate) tokens: &'a [u32],
     /// How many tokens the text had before filters edited it.
     pub(crate) tokens_read: u64,
     /// Whether they did.
     pub(crate) is_edited: bool,
+}
+
+/// What is kept of a text for the stages of deduplication; empty where none needs it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sketch {
+    /// Its signature.
+    pub(crate) signature: Vec<u32>,
+    /// The hashes of its paragraphs.
+    pub(crate) paragraphs: Vec<u128>,
+    /// The text itself.
+    pub(crate) text: Option<String>,
+}
+
+/// Makes the sketches of a source.
+#[derive(Debug)]
+pub(crate) struct Sketcher {
+    minhash: Option<MinHasher>,
+    min_paragraph_words: Option<u64>,
+}
+
+impl Sketcher {
+    /// What the stages that a source goes through need.
+    pub(crate) fn new(run: &PrepareRun, source: usize) -> Self {
+        let minhash = run.dedup.minhash().filter(|_| run.goes_through(source, StageKind::MinHash));
+        let paragraphs = run.dedup.paragraphs().filter(|_| run.goes_through(source, StageKind::Paragraph));
+        Self {
+            minhash: minhash.map(MinHasher::new),
+            min_paragraph_words: paragraphs.map(|settings| settings.min_words),
+        }
+    }
+
+    /// The sketch of a text.
+    pub(crate) fn sketch(&self, text: &str, runs: &mut Runs) -> Sketch {
+        let paragraphs = self.min_paragraph_words.map(|words| dedup::paragraph_hashes(text, words));
+        Sketch {
+            signature: self.signature(text, runs),
+            text: paragraphs.as_ref().map(|_| text.to_owned()),
+            paragraphs: paragraphs.unwrap_or_default(),
+        }
+    }
+
+    /// The signature of a text, where a stage needs it.
+    pub(crate) fn signature(&self, text: &str, runs: &mut Runs) -> Vec<u32> {
+        self.minhash.as_ref().map_or_else(Vec::new, |hasher| hasher.signature(text, runs))
+    }
 }
 
 /// A document that did not pass the filters, or a line that is none.
@@ -196,8 +245,8 @@ fn batch(
     tokenizer: &Tokenizer,
     sink: &mut dyn UnitSink,
 ) -> Result<u64> {
-    let judge = |scratch: &mut Scratch, record| judged(planned, unit, record, scratch);
-    let judged: Vec<Judged<'_>> = records.par_iter().map_init(Scratch::default, judge).collect();
+    let judge = |(scratch, runs): &mut (Scratch, Runs), record| judged(planned, unit, record, scratch, runs);
+    let judged: Vec<Judged<'_>> = records.par_iter().map_init(Default::default, judge).collect();
     let texts: Vec<&str> =
         judged.iter().flat_map(|judged| judged.read.into_iter().chain(judged.edited())).collect();
     let path = &unit.inputs[0].path;
@@ -210,10 +259,11 @@ fn batch(
         let tokens_read = read.map_or(0, |tokens| tokens.len() as u64);
         let id = judged.id;
         match (&judged.fate, read) {
-            (Fate::Kept { text_hash, edited }, Some(read)) => sink.keep(&TokenizedDocument {
+            (Fate::Kept { text_hash, sketch, edited }, Some(read)) => sink.keep(&TokenizedDocument {
                 id,
                 text_hash: *text_hash,
                 text_bytes: judged.edited().or(judged.read).map_or(0, str::len) as u64,
+                sketch,
                 tokens: if edited.is_some() { next() } else { read },
                 tokens_read,
                 is_edited: edited.is_some(),
@@ -234,7 +284,7 @@ struct Judged<'a> {
 }
 
 enum Fate {
-    Kept { text_hash: u128, edited: Option<String> },
+    Kept { text_hash: u128, sketch: Sketch, edited: Option<String> },
     Dropped(Drop),
 }
 
@@ -253,6 +303,7 @@ fn judged<'a>(
     unit: &Unit,
     record: &'a Record,
     scratch: &mut Scratch,
+    runs: &mut Runs,
 ) -> Judged<'a> {
     let document = match record {
         Record::Document(document) => document,
@@ -265,7 +316,8 @@ fn judged<'a>(
         Verdict::Dropped(drop) => Fate::Dropped(drop),
         Verdict::Kept(edited) => {
             let text = edited.as_deref().unwrap_or(&document.text);
-            Fate::Kept { text_hash: xxh3_128(text.as_bytes()), edited }
+            let sketch = planned.sketchers[unit.source].sketch(text, runs);
+            Fate::Kept { text_hash: xxh3_128(text.as_bytes()), sketch, edited }
         }
     };
     Judged { id: &document.id, read: Some(&document.text), fate }

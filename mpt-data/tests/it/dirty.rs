@@ -105,7 +105,7 @@ fn changes<'a>() -> [(&'a str, &'a str); 2] {
 }
 
 /// The rows of the ledger: id, source, rule, value, and tokens.
-fn ledger(manifest: &Manifest) -> Vec<([String; 4], u64)> {
+pub(crate) fn ledger(manifest: &Manifest) -> Vec<([String; 4], u64)> {
     let file = File::open(manifest.dir().join("drops.parquet")).expect("there");
     let mut rows = Vec::new();
     for batch in ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("readable") {

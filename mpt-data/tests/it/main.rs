@@ -3,11 +3,13 @@
 mod converting;
 mod corpus;
 mod damage;
+mod deduplicating;
 mod dirty;
 mod errors;
 mod interrupted;
 mod loading;
 mod mds;
 mod megatron;
+mod mix;
 mod mixes;
 mod preparing;

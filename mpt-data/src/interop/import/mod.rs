@@ -14,8 +14,9 @@ use super::dtype::Dtype;
 use super::mds::Value;
 use super::sources::{self, Data, Source};
 use crate::config::{
-    DEFAULT_ROW_TOKENS, DEFAULT_SEED, Dedup, Format, MAX_ROW_TOKENS, OnBadLine, default_row_tokens,
+    DEFAULT_ROW_TOKENS, DEFAULT_SEED, Format, MAX_ROW_TOKENS, OnBadLine, default_row_tokens,
 };
+use crate::dedup::Dedup;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -211,6 +212,7 @@ fn plan(
         token_dtype: options.token_dtype.filter(|_| is_mds).map(|dtype| dtype.name().to_owned()),
         filters: Vec::new(),
         lists: Vec::new(),
+        dedup: None,
         on_bad_line: OnBadLine::Fail,
         inputs: inputs.into_iter().map(|input| input.file).collect(),
     });
@@ -220,7 +222,8 @@ fn plan(
         seed: options.seed.unwrap_or(DEFAULT_SEED),
         seq_len,
         row_tokens,
-        dedup: Dedup::None,
+        dedup: Dedup::none(),
+        embedder: None,
         eval_fraction: 0.0,
         bos: text(&boundaries.bos),
         eos: text(&boundaries.eos),
@@ -271,7 +274,14 @@ fn contents(mut plan: Plan, counts: Vec<Counts>, files: Vec<PlainFile>, boundari
         });
     }
     let id = |token: &Option<(u32, String)>| token.as_ref().map(|(id, _)| *id);
-    Contents { plan, bos_id: id(&boundaries.bos), eos_id: id(&boundaries.eos), sources, files }
+    Contents {
+        plan,
+        bos_id: id(&boundaries.bos),
+        eos_id: id(&boundaries.eos),
+        sources,
+        dedup: Vec::new(),
+        files,
+    }
 }
 
 /// What errors call the split that everything goes to.

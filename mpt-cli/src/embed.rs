@@ -1,0 +1,81 @@
+//! A model that says what texts mean: for deduplication, the mean of the last hidden states of a document's tokens.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use mpt_core::{AttnMask, CausalLm};
+use mpt_data::{Embedder, PrepareRun};
+use mpt_tokenize::Tokenizer;
+use sha2::{Digest, Sha256};
+
+use crate::exit::{CliError, ExitStatus};
+use crate::model::{AdaptedArgs, Dtype, ModelArgs};
+
+/// A model and the hash of its files.
+pub(crate) struct ModelEmbedder {
+    lm: CausalLm,
+    fingerprint: String,
+}
+
+impl ModelEmbedder {
+    /// The model that a run's deduplication names, if it names one; it must have the run's tokenizer.
+    pub(crate) fn of(run: &PrepareRun, tokenizer: &Tokenizer) -> Result<Option<Self>, CliError> {
+        let Some(settings) = run.dedup.semdedup() else { return Ok(None) };
+        let path = run.folder().join(&settings.model);
+        let base = ModelArgs { model: path.clone(), dtype: Dtype::F32 };
+        let model = AdaptedArgs { base, adapter: None }.load()?;
+        if model.need_tokenizer()?.fingerprint() != tokenizer.fingerprint() {
+            let message = format!("{}: the model has another tokenizer than the run", path.display());
+            return Err(CliError::usage(message)
+                .help("name the model's tokenizer.json as `tokenizer`, or another model"));
+        }
+        let fingerprint = fingerprint(model.weights.path())?;
+        Ok(Some(Self { lm: model.lm, fingerprint }))
+    }
+}
+
+impl Embedder for ModelEmbedder {
+    fn fingerprint(&self) -> String {
+        format!("mean-hidden {}", self.fingerprint)
+    }
+
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
+        let hidden = self.lm.hidden(&[tokens], &AttnMask::causal(1, tokens.len()), None)?;
+        Ok(hidden.to_dtype(DType::F32)?.mean(1)?.squeeze(0)?.to_vec1()?)
+    }
+}
+
+/// The SHA-256 of what decides a model: of one file, or of the configuration and weights in a folder, in order of name.
+fn fingerprint(path: &Path) -> Result<String, CliError> {
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    for file in files(path).map_err(|error| CliError::read(ExitStatus::Data, path, error))? {
+        let failed = |error| CliError::read(ExitStatus::Data, &file, error);
+        let mut input = File::open(&file).map_err(failed)?;
+        loop {
+            match input.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                count => hash.update(&buffer[..count]),
+            }
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let decides = |path: &Path| {
+        let is_config = path.file_name().is_some_and(|name| name == "config.json");
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        path.is_file() && (is_config || matches!(ending, Some("safetensors" | "bin")))
+    };
+    let entries = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files = entries.collect::<io::Result<Vec<_>>>()?;
+    files.retain(|path| decides(path));
+    files.sort();
+    Ok(files)
+}

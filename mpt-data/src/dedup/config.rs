@@ -1,0 +1,358 @@
+//! `dedup` of a MIX.toml: a name, a stage with settings, or a list of them; and `sources.X.dedup`, who takes part.
+
+use std::fmt;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::filter::{Wrong, check_share, file_name};
+
+/// The names of the stages, in the order in which they run, and of no stage.
+const NAMES: [&str; 5] = ["exact", "paragraph", "minhash", "semdedup", "none"];
+/// Hashes a signature may have.
+const MAX_HASHES: usize = 1024;
+
+/// The stages of deduplication, in the order in which they run. Every stage comes after the exact one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Dedup {
+    stages: Vec<DedupStage>,
+}
+
+/// One stage with its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum DedupStage {
+    /// Every later document whose text is the same byte for byte is dropped.
+    Exact {},
+    /// Paragraphs that an earlier document has are taken out.
+    Paragraph(Paragraphs),
+    /// Documents that are nearly an earlier one are dropped.
+    MinHash(MinHash),
+    /// The documents that are nearest to another one in meaning are dropped.
+    SemDedup(SemDedup),
+}
+
+/// What a stage is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StageKind {
+    /// [`DedupStage::Exact`].
+    Exact,
+    /// [`DedupStage::Paragraph`].
+    Paragraph,
+    /// [`DedupStage::MinHash`].
+    MinHash,
+    /// [`DedupStage::SemDedup`].
+    SemDedup,
+}
+
+/// Settings of the paragraph stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paragraphs {
+    /// Paragraphs of fewer words are left alone: headings and dates are no copies of each other.
+    pub min_words: u64,
+}
+
+/// Settings of the near-copy stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MinHash {
+    /// Words of a run.
+    pub ngram: usize,
+    /// Bands of a signature; two documents that agree in all rows of one are compared.
+    pub bands: usize,
+    /// Hashes in a band.
+    pub rows: usize,
+    /// The share of equal hashes from which two compared documents are near copies.
+    pub threshold: f64,
+    /// Seed of the hashes.
+    pub seed: u64,
+}
+
+/// Settings of the stage by meaning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SemDedup {
+    /// The model whose hidden states say what a text means, relative to the run file.
+    pub model: String,
+    /// The share of the documents that stays.
+    #[serde(default = "default_keep")]
+    pub keep: f64,
+    /// Clusters; by default the square root of the number of documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<usize>,
+    /// Rounds of clustering at most.
+    #[serde(default = "default_iterations")]
+    pub iterations: usize,
+    /// Tokens of a document that are read.
+    #[serde(default = "default_tokens")]
+    pub tokens: usize,
+    /// Of documents near each other in a cluster, which stay.
+    #[serde(default)]
+    pub keep_first: KeepFirst,
+    /// Seed of the clusters.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+}
+
+/// The order in which the documents of a cluster are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepFirst {
+    /// Those far from the middle of their cluster.
+    #[default]
+    Hard,
+    /// Those near the middle of their cluster.
+    Easy,
+    /// Any, by the seed.
+    Random,
+}
+
+fn default_keep() -> f64 {
+    0.8
+}
+
+fn default_iterations() -> usize {
+    20
+}
+
+fn default_tokens() -> usize {
+    512
+}
+
+fn default_seed() -> u64 {
+    1
+}
+
+impl Default for Paragraphs {
+    fn default() -> Self {
+        Self { min_words: 10 }
+    }
+}
+
+impl Default for MinHash {
+    fn default() -> Self {
+        Self { ngram: 5, bands: 14, rows: 8, threshold: 0.7, seed: 1 }
+    }
+}
+
+impl StageKind {
+    /// As the run file writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Paragraph => "paragraph",
+            Self::MinHash => "minhash",
+            Self::SemDedup => "semdedup",
+        }
+    }
+}
+
+impl DedupStage {
+    /// What it is called.
+    pub fn kind(&self) -> StageKind {
+        match self {
+            Self::Exact {} => StageKind::Exact,
+            Self::Paragraph(_) => StageKind::Paragraph,
+            Self::MinHash(_) => StageKind::MinHash,
+            Self::SemDedup(_) => StageKind::SemDedup,
+        }
+    }
+
+    fn check(&self) -> Result<(), Wrong> {
+        let count = |key, value: usize, most: usize| {
+            let wrong = || Wrong::new(key, value.to_string(), format!("from 1 to {most}"));
+            if (1..=most).contains(&value) { Ok(()) } else { Err(wrong()) }
+        };
+        match self {
+            Self::Exact {} | Self::Paragraph(_) => Ok(()),
+            Self::MinHash(settings) => {
+                count("ngram", settings.ngram, 100)?;
+                count("bands", settings.bands, MAX_HASHES)?;
+                count("rows", settings.rows, MAX_HASHES / settings.bands)?;
+                check_share("threshold", settings.threshold)
+            }
+            Self::SemDedup(settings) => {
+                count("iterations", settings.iterations, 1000)?;
+                count("tokens", settings.tokens, 1 << 20)?;
+                count("clusters", settings.clusters.unwrap_or(1), 1 << 20)?;
+                check_share("keep", settings.keep)
+            }
+        }
+    }
+}
+
+impl Dedup {
+    /// No stage.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The exact stage alone.
+    pub fn exact() -> Self {
+        Self { stages: vec![DedupStage::Exact {}] }
+    }
+
+    /// The stages, in the order in which they run.
+    pub fn stages(&self) -> &[DedupStage] {
+        &self.stages
+    }
+
+    /// Whether there is a stage of this kind.
+    pub fn has(&self, kind: StageKind) -> bool {
+        self.stages.iter().any(|stage| stage.kind() == kind)
+    }
+
+    /// The settings of the paragraph stage.
+    pub(crate) fn paragraphs(&self) -> Option<&Paragraphs> {
+        self.stages.iter().find_map(|stage| match stage {
+            DedupStage::Paragraph(settings) => Some(settings),
+            _ => None,
+        })
+    }
+
+    /// The settings of the near-copy stage.
+    pub(crate) fn minhash(&self) -> Option<&MinHash> {
+        self.stages.iter().find_map(|stage| match stage {
+            DedupStage::MinHash(settings) => Some(settings),
+            _ => None,
+        })
+    }
+
+    /// The settings of the stage by meaning.
+    pub fn semdedup(&self) -> Option<&SemDedup> {
+        self.stages.iter().find_map(|stage| match stage {
+            DedupStage::SemDedup(settings) => Some(settings),
+            _ => None,
+        })
+    }
+
+    /// The same with the name of the model alone: where it lies decides nothing.
+    pub(crate) fn without_folders(&self) -> Self {
+        let mut dedup = self.clone();
+        for stage in &mut dedup.stages {
+            if let DedupStage::SemDedup(settings) = stage {
+                settings.model = file_name(&settings.model);
+            }
+        }
+        dedup
+    }
+
+    /// What is there and what is expected, with the number of the stage, where a stage can mean nothing.
+    pub(crate) fn check(&self) -> Result<(), (usize, Wrong)> {
+        for (index, pair) in self.stages.windows(2).enumerate() {
+            let (before, after) = (pair[0].kind(), pair[1].kind());
+            if before >= after {
+                let expected =
+                    "each stage once, in the order in which they run: exact, paragraph, minhash, semdedup";
+                let actual = format!("\"{}\" after \"{}\"", after.name(), before.name());
+                return Err((index + 1, Wrong::new("kind", actual, expected)));
+            }
+        }
+        let mut numbered = self.stages.iter().enumerate();
+        numbered.try_for_each(|(index, stage)| stage.check().map_err(|wrong| (index, wrong)))
+    }
+
+    fn new(mut stages: Vec<DedupStage>) -> Self {
+        let first = stages.first().map(DedupStage::kind);
+        if first.is_some_and(|first| first != StageKind::Exact) {
+            stages.insert(0, DedupStage::Exact {});
+        }
+        Self { stages }
+    }
+}
+
+/// A stage by its name, with the settings it has by default; `None` for "none".
+fn named<E: serde::de::Error>(name: &str) -> Result<Option<DedupStage>, E> {
+    Ok(Some(match name {
+        "none" => return Ok(None),
+        "exact" => DedupStage::Exact {},
+        "paragraph" => DedupStage::Paragraph(Paragraphs::default()),
+        "minhash" => DedupStage::MinHash(MinHash::default()),
+        "semdedup" => {
+            let problem =
+                "\"semdedup\" needs a model: `dedup = { kind = \"semdedup\", model = \"PATH\", keep = 0.8 }`";
+            return Err(E::custom(problem));
+        }
+        other => return Err(E::unknown_variant(other, &NAMES)),
+    }))
+}
+
+impl<'de> Deserialize<'de> for Dedup {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Stages)
+    }
+}
+
+/// The form of data built before there were settings stays: `"none"` and `"exact"`.
+impl Serialize for Dedup {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.stages[..] {
+            [] => serializer.serialize_str("none"),
+            [DedupStage::Exact {}] => serializer.serialize_str("exact"),
+            _ => self.stages.serialize(serializer),
+        }
+    }
+}
+
+struct Stages;
+
+impl<'de> Visitor<'de> for Stages {
+    type Value = Dedup;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a stage, a table with its `kind`, or a list of them")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Dedup, E> {
+        Ok(Dedup::new(named(name)?.into_iter().collect()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Dedup, A::Error> {
+        Ok(Dedup::new(vec![DedupStage::deserialize(MapAccessDeserializer::new(map))?]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Dedup, A::Error> {
+        let stages = Vec::<Listed>::deserialize(SeqAccessDeserializer::new(list))?;
+        Ok(Dedup::new(stages.into_iter().map(|Listed(stage)| stage).collect()))
+    }
+}
+
+/// A stage in a list: a name or a table.
+struct Listed(DedupStage);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let dedup = deserializer.deserialize_any(Stages)?;
+        let stage = dedup.stages.into_iter().last();
+        stage.map(Listed).ok_or_else(|| D::Error::custom("\"none\" is no stage of a list; leave it out"))
+    }
+}
+
+/// The stages that a source takes part in: `true`, `false`, or a list of names.
+#[derive(Debug, Clone)]
+pub(crate) struct StageKinds(pub(crate) Option<Vec<StageKind>>);
+
+impl<'de> Deserialize<'de> for StageKinds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kinds;
+        impl<'de> Visitor<'de> for Kinds {
+            type Value = StageKinds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, or a list of names of stages")
+            }
+
+            fn visit_bool<E>(self, all: bool) -> Result<StageKinds, E> {
+                Ok(StageKinds(if all { None } else { Some(Vec::new()) }))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<StageKinds, A::Error> {
+                Ok(StageKinds(Some(Vec::deserialize(SeqAccessDeserializer::new(list))?)))
+            }
+        }
+        deserializer.deserialize_any(Kinds)
+    }
+}

@@ -1,0 +1,125 @@
+//! Which documents go for their meaning: of each cluster those nearest to one that was kept before them, as many as asked.
+//!
+//! After Abbas et al. 2023: in each cluster documents are put in an order, each has the greatest cosine to one before it,
+//! and those above a threshold go. Here the threshold follows from the share that stays: it is the quantile that leaves
+//! exactly so many documents. The first document of a cluster never goes.
+
+use rayon::prelude::*;
+
+use super::config::{KeepFirst, SemDedup};
+use super::kmeans::{Clusters, Vectors, cluster};
+use crate::filter::ngrams::mix;
+
+/// The most clusters that are made unasked.
+const MAX_CLUSTERS: usize = 50_000;
+
+/// A document with the one before it in its cluster that it is nearest to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Nearest {
+    /// The document.
+    pub(crate) document: u32,
+    /// The other one.
+    pub(crate) to: u32,
+    /// Their cosine.
+    pub(crate) cosine: f64,
+}
+
+/// The documents that go, the nearest first.
+pub(crate) fn semantic_copies(vectors: &Vectors, settings: &SemDedup) -> Vec<Nearest> {
+    let count = settings.clusters.unwrap_or_else(|| (vectors.len() as f64).sqrt().ceil() as usize);
+    let clusters = cluster(vectors, count.min(MAX_CLUSTERS), settings.iterations, settings.seed);
+    let members = clusters.members.par_iter().enumerate();
+    let found = members.flat_map_iter(|(index, members)| {
+        nearest(vectors, &ordered(vectors, &clusters, index, members, settings))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.par_sort_unstable_by(|a, b| b.cosine.total_cmp(&a.cosine).then(b.document.cmp(&a.document)));
+    found.truncate((vectors.len() as f64 * (1.0 - settings.keep)).round() as usize);
+    found
+}
+
+/// The documents of a cluster in the order in which they are kept.
+fn ordered(
+    vectors: &Vectors,
+    clusters: &Clusters,
+    cluster: usize,
+    members: &[u32],
+    settings: &SemDedup,
+) -> Vec<u32> {
+    let key = |document: u32| match settings.keep_first {
+        KeepFirst::Hard => clusters.nearness(cluster, vectors, document),
+        KeepFirst::Easy => -clusters.nearness(cluster, vectors, document),
+        KeepFirst::Random => mix(mix(settings.seed) ^ u64::from(document)) as f64,
+    };
+    let mut order: Vec<_> = members.iter().map(|&document| (key(document), document)).collect();
+    order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    order.into_iter().map(|(_, document)| document).collect()
+}
+
+/// For each document but the first the nearest of those before it.
+fn nearest(vectors: &Vectors, order: &[u32]) -> Vec<Nearest> {
+    let before = |at: usize| {
+        let document = order[at];
+        let cosines =
+            order[..at].iter().map(|&to| Nearest { document, to, cosine: vectors.cosine(document, to) });
+        cosines.reduce(|best, next| if next.cosine > best.cosine { next } else { best })
+    };
+    (1..order.len()).filter_map(before).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kmeans::tests::around;
+    use super::*;
+
+    fn settings(keep: f64, keep_first: KeepFirst) -> SemDedup {
+        SemDedup {
+            model: String::new(),
+            keep,
+            clusters: None,
+            iterations: 20,
+            tokens: 512,
+            keep_first,
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn the_share_asked_for_stays_whatever_the_order() {
+        let vectors = around(1000, 7, 12, 0.5);
+        for keep_first in [KeepFirst::Hard, KeepFirst::Easy, KeepFirst::Random] {
+            for (keep, goes) in [(1.0, 0), (0.8, 200), (0.5, 500)] {
+                assert_eq!(semantic_copies(&vectors, &settings(keep, keep_first)).len(), goes);
+            }
+        }
+        // One of each cluster stays.
+        let gone = semantic_copies(&vectors, &settings(0.0, KeepFirst::Hard)).len();
+        assert!((960..1000).contains(&gone), "{gone}");
+    }
+
+    #[test]
+    fn copies_go_first() {
+        let mut vectors = around(400, 5, 12, 0.5);
+        let copies = around(20, 5, 12, 0.5);
+        for at in 0..20 {
+            let vector: Vec<f32> = copies.get(at).iter().map(|value| value * 3.0).collect();
+            assert!(vectors.push(&vector));
+        }
+        let gone = semantic_copies(&vectors, &settings(400.0 / 420.0, KeepFirst::Hard));
+        assert_eq!(gone.len(), 20);
+        for found in gone {
+            assert_eq!(found.document.abs_diff(found.to), 400, "{found:?}");
+            assert!(found.cosine > 0.999_999);
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let vectors = around(500, 7, 13, 0.5);
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(|| semantic_copies(&vectors, &settings(0.7, KeepFirst::Hard)))
+        };
+        assert_eq!(on(1), on(3));
+    }
+}
