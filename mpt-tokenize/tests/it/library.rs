@@ -32,6 +32,22 @@ fn added(value: &mut Value, content: &str, normalized: bool) {
     list.push(json!({ "id": known.unwrap_or(after), "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": normalized, "special": !normalized }));
 }
 
+fn merges(value: &mut Value) -> &mut Vec<Value> {
+    value["model"]["merges"].as_array_mut().expect("merges")
+}
+
+/// The GPT-NeoX-20B tokenizer; none where it is not there.
+static NEOX: LazyLock<Option<Both>> = LazyLock::new(|| {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared/data/tokenizers/gpt-neox-20b/tokenizer.json");
+    if !file.exists() {
+        eprintln!("skipped: no {}", file.display());
+        return None;
+    }
+    let library = tokenizers::Tokenizer::from_file(&file).expect("loadable");
+    Some(Both { ours: Tokenizer::from_file(&file).expect("loadable"), library })
+});
+
 /// The kinds of files that are accepted.
 static KINDS: LazyLock<Vec<Both>> = LazyLock::new(|| {
     let digits = |value: &mut Value| {
@@ -47,6 +63,24 @@ static KINDS: LazyLock<Vec<Both>> = LazyLock::new(|| {
         value["model"]["ignore_merges"] = true.into();
         value["pre_tokenizer"]["use_regex"] = false.into();
     };
+    // ranks that no training gives: long tokens before what they are made of
+    let backwards = |value: &mut Value| merges(value).reverse();
+    // a token that two merges give, which is left to the library
+    let ambiguous = |value: &mut Value| {
+        let known: Vec<String> =
+            value["model"]["vocab"].as_object().expect("tokens").keys().cloned().collect();
+        let split = |token: &String| {
+            let (left, right) = token.split_at(token.char_indices().nth(2)?.0);
+            [left, right]
+                .iter()
+                .all(|half| known.iter().any(|token| token == half))
+                .then(|| json!([left, right]))
+        };
+        let others: Vec<Value> = known.iter().filter_map(split).collect();
+        assert!(!others.is_empty());
+        let list = merges(value);
+        list.extend(others.into_iter().filter(|other| !list.contains(other)).collect::<Vec<_>>());
+    };
     vec![
         both(|_| ()),
         both(|value| {
@@ -57,6 +91,8 @@ static KINDS: LazyLock<Vec<Both>> = LazyLock::new(|| {
         }),
         both(digits),
         both(compatible),
+        both(backwards),
+        both(ambiguous),
     ]
 });
 
@@ -95,6 +131,19 @@ proptest! {
             let mut streamed: String = known.iter().map(|&id| stream.push(id).expect("decoded")).collect();
             streamed.push_str(&stream.finish());
             prop_assert_eq!(streamed, whole);
+        }
+    }
+}
+
+proptest! {
+    // `PROPTEST_CASES` asks for more
+    #![proptest_config(ProptestConfig::default())]
+
+    #[test]
+    fn neox_ids_are_those_of_the_library(text in text()) {
+        if let Some(neox) = &*NEOX {
+            let expected = neox.library.encode_fast(text.as_str(), false).expect("encoded");
+            prop_assert_eq!(neox.ours.encode(&text).expect("encoded"), expected.get_ids());
         }
     }
 }
