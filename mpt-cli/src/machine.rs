@@ -15,6 +15,13 @@ pub(crate) fn peak_rss_bytes() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
+/// Seconds of processor time that the calling thread has used; `None` where the system does not tell.
+pub(crate) fn thread_cpu_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Some(nanoseconds / 1e9)
+}
+
 /// Floating-point operations a second of a large f32 matrix product on all threads, the best of three: the limit that
 /// utilisation is a share of.
 pub(crate) fn peak_flops() -> Result<f64, CliError> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::dedup::{Dedup, StageKind, StageKinds};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::mixing::{Batching, Mixing, Quota, Sampling, Share, Shuffle, StageConfig};
 use crate::runfile;
 
 /// The longest row a shard can have, in tokens: a row group of 2048 rows is buffered in memory.
@@ -40,6 +41,8 @@ pub struct PrepareRun {
     pub bos: String,
     /// The token after each document; empty for none.
     pub eos: String,
+    /// How samples are drawn and ordered, by default.
+    pub mixing: Mixing,
     /// The sources, in the order that breaks ties between copies.
     pub sources: Vec<SourceConfig>,
 }
@@ -49,8 +52,10 @@ pub struct PrepareRun {
 pub struct SourceConfig {
     /// Its name, also that of its folder.
     pub name: String,
-    /// Its share of the training samples.
-    pub proportion: f64,
+    /// What it gets of the training samples.
+    pub proportion: Share,
+    /// Its tokens, where the mix says them: a plan then needs no data.
+    pub tokens: Option<u64>,
     /// Files or glob patterns, relative to the run file's folder.
     pub paths: Vec<String>,
     /// What the files hold.
@@ -146,6 +151,16 @@ struct RawRun {
     #[serde(default = "default_eos")]
     eos: String,
     #[serde(default)]
+    sampling: Sampling,
+    #[serde(default)]
+    batching: Batching,
+    batch_group: Option<u64>,
+    #[serde(default)]
+    shuffle: Shuffle,
+    shuffle_window: Option<u64>,
+    #[serde(default)]
+    stages: Vec<StageConfig>,
+    #[serde(default)]
     sources: Vec<RawSource>,
 }
 
@@ -154,8 +169,9 @@ struct RawRun {
 struct RawSource {
     name: String,
     proportion: Option<f64>,
-    repeat: Option<toml::Value>,
-    choose: Option<toml::Value>,
+    repeat: Option<f64>,
+    choose: Option<u64>,
+    tokens: Option<f64>,
     paths: Vec<String>,
     format: Format,
     text_field: Option<String>,
@@ -208,6 +224,16 @@ fn check(raw: RawRun, path: &Path) -> Result<PrepareRun> {
         raw.sources.into_iter().map(|source| check_source(source, path)).collect::<Result<_>>()?;
     check_mix(&sources, &at)?;
     check_dedup(&raw.dedup, &sources, &at)?;
+    let mixing = Mixing {
+        sampling: raw.sampling,
+        batching: raw.batching,
+        batch_group: raw.batch_group,
+        shuffle: raw.shuffle,
+        shuffle_window: raw.shuffle_window,
+        stages: raw.stages,
+    };
+    let names = sources.iter().map(|source| source.name.as_str());
+    mixing.check(names).map_err(|wrong| at.config(wrong.key, wrong.actual, wrong.expected))?;
     Ok(PrepareRun {
         path: path.to_owned(),
         out: path.with_extension(""),
@@ -219,6 +245,7 @@ fn check(raw: RawRun, path: &Path) -> Result<PrepareRun> {
         eval_fraction: raw.eval_fraction,
         bos: raw.bos,
         eos: raw.eos,
+        mixing,
         sources,
     })
 }
@@ -266,7 +293,10 @@ fn check_dedup(dedup: &Dedup, sources: &[SourceConfig], at: &Check<'_>) -> Resul
 fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
     let at = Check { path, place: format!("sources.{}.", raw.name) };
     check_name(&raw.name, &at)?;
-    let proportion = check_proportion(&raw, &at)?;
+    let proportion = check_share(&raw, &at)?;
+    if raw.tokens.is_some_and(|tokens| !(1.0..1e18).contains(&tokens)) {
+        return Err(at.config("tokens", raw.tokens.unwrap_or(0.0), "1 or more"));
+    }
     check_fields(&raw, &at)?;
     if matches!(raw.format, Format::Mds | Format::Megatron) {
         let format = if raw.format == Format::Mds { "\"mds\"" } else { "\"megatron\"" };
@@ -286,6 +316,7 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
     Ok(SourceConfig {
         name: raw.name,
         proportion,
+        tokens: raw.tokens.map(|tokens| tokens as u64),
         paths: raw.paths,
         format: raw.format,
         text_field: raw.text_field.unwrap_or_else(|| "text".to_owned()),
@@ -319,22 +350,36 @@ fn check_name(name: &str, at: &Check<'_>) -> Result<()> {
     Err(at.config("name", format!("{name:?}"), SOURCE_NAME))
 }
 
-fn check_proportion(raw: &RawSource, at: &Check<'_>) -> Result<f64> {
-    let instead =
-        "give each source a `proportion` of the samples; a source is then repeated as often as it needs";
-    if let Some(repeat) = &raw.repeat {
-        return Err(at.unsupported("repeat", repeat, instead));
+/// One of `proportion`, `repeat` and `choose`.
+fn check_share(raw: &RawSource, at: &Check<'_>) -> Result<Share> {
+    match (raw.proportion, raw.repeat, raw.choose) {
+        (Some(share), None, None) if (1e-6..=1.0).contains(&share) => Ok(Share::Proportion(share)),
+        (Some(share), None, None) => Err(at.config("proportion", share, "a share from 0.000001 to 1")),
+        (None, Some(times), None) if times > 0.0 && times <= 1e6 => Ok(Share::Quota(Quota::Repeat(times))),
+        (None, Some(times), None) => {
+            Err(at.config("repeat", times, "how often the source is read in a pass, such as 2 or 0.5"))
+        }
+        (None, None, Some(samples)) if samples > 0 => Ok(Share::Quota(Quota::Choose(samples))),
+        (None, None, Some(samples)) => {
+            Err(at.config("choose", samples, "samples of the source in a pass, 1 or more"))
+        }
+        (None, None, None) => {
+            let expected =
+                "a share of the samples, such as 0.335; or `repeat = 1` for all that each source has";
+            Err(at.config("proportion", "missing", expected))
+        }
+        (Some(share), _, _) => {
+            let other = if raw.repeat.is_some() { "repeat" } else { "choose" };
+            let expected =
+                "no such key beside `proportion`: a source has one of `proportion`, `repeat` and `choose`";
+            Err(at.config(other, format!("set beside `proportion` = {share}"), expected))
+        }
+        (None, Some(times), Some(_)) => {
+            let expected =
+                "no such key beside `repeat`: a source has one of `proportion`, `repeat` and `choose`";
+            Err(at.config("choose", format!("set beside `repeat` = {times}"), expected))
+        }
     }
-    if let Some(choose) = &raw.choose {
-        return Err(at.unsupported("choose", choose, instead));
-    }
-    let proportion = raw
-        .proportion
-        .ok_or_else(|| at.config("proportion", "missing", "a share of the samples, such as 0.335"))?;
-    if !(1e-6..=1.0).contains(&proportion) {
-        return Err(at.config("proportion", proportion, "a share from 0.000001 to 1"));
-    }
-    Ok(proportion)
 }
 
 /// A text file has no fields, so keys about fields cannot be honored.
@@ -385,7 +430,8 @@ fn check_mix(sources: &[SourceConfig], at: &Check<'_>) -> Result<()> {
             ));
         }
     }
-    let sum: f64 = sources.iter().map(|source| source.proportion).sum();
+    let Some(proportions) = proportions(sources, at)? else { return Ok(()) };
+    let sum: f64 = proportions.iter().sum();
     if (sum - 1.0).abs() > 1e-6 {
         let sum = format!("{:.6}", sum);
         let sum = sum.trim_end_matches('0').trim_end_matches('.');
@@ -396,6 +442,26 @@ fn check_mix(sources: &[SourceConfig], at: &Check<'_>) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The proportions, where the mix has them; they cannot stand beside quotas.
+fn proportions(sources: &[SourceConfig], at: &Check<'_>) -> Result<Option<Vec<f64>>> {
+    let shares = sources.iter().filter_map(|source| match source.proportion {
+        Share::Proportion(share) => Some(share),
+        Share::Quota(_) => None,
+    });
+    let shares: Vec<_> = shares.collect();
+    if shares.is_empty() || shares.len() == sources.len() {
+        return Ok((!shares.is_empty()).then_some(shares));
+    }
+    let quota = sources.iter().find_map(|source| match source.proportion {
+        Share::Quota(Quota::Repeat(_)) => Some((&source.name, "repeat")),
+        Share::Quota(Quota::Choose(_)) => Some((&source.name, "choose")),
+        Share::Proportion(_) => None,
+    });
+    let (name, key) = quota.expect("a source has a quota");
+    let expected = "`proportion` in all sources or in none: it cannot be mixed with `repeat` and `choose`";
+    Err(at.config(&format!("sources.{name}.{key}"), "set where other sources have a `proportion`", expected))
 }
 
 #[cfg(test)]
@@ -459,9 +525,6 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        let with = |line: &str| message(&format!("{HEAD}{}{line}\n", source("web", 1.0)));
-        assert!(with("repeat = 2").contains("`sources.web.repeat` = 2 is not supported yet"));
-        assert!(with("choose = 100").contains("`sources.web.choose` = 100 is not supported yet"));
         let text = message(&format!("{HEAD}{}", source("web", 1.0).replace("web/*", "s3://bucket/web")));
         assert!(
             text.contains("s3://bucket/web") && text.contains("not supported yet; copy the files"),
@@ -525,6 +588,42 @@ mod tests {
         assert_eq!(parts("[\"exact\"]"), [true, false, false]);
         let text = with("[\"paragraph\"]").expect_err("refused").to_string();
         assert!(text.contains("`sources.web.dedup` is \"paragraph\", expected stages that"), "{text}");
+    }
+
+    #[test]
+    fn a_source_has_one_kind_of_share_and_so_have_all() {
+        let quota = |name: &str, line: &str| source(name, 0.5).replace("proportion = 0.5", line);
+        let run = parse(&format!("{HEAD}{}{}", quota("web", "repeat = 0.5"), quota("code", "choose = 100")));
+        let shares: Vec<_> = run.expect("sound").sources.iter().map(|source| source.proportion).collect();
+        assert_eq!(shares, [Share::Quota(Quota::Repeat(0.5)), Share::Quota(Quota::Choose(100))]);
+        let text = message(&format!("{HEAD}{}{}", source("web", 0.5), quota("code", "repeat = 2")));
+        assert!(
+            text.contains("`sources.code.repeat` is set where other sources have a `proportion`, expected `proportion` in all"),
+            "{text}"
+        );
+        let with = |line: &str| message(&format!("{HEAD}{}{line}\n", source("web", 1.0)));
+        assert!(with("repeat = 2").contains("`sources.web.repeat` is set beside `proportion` = 1"));
+        assert!(with("choose = 2").contains("`sources.web.choose` is set beside `proportion` = 1"));
+        let alone = |line: &str| message(&format!("{HEAD}{}", quota("web", line)));
+        assert!(alone("repeat = 0").contains("`sources.web.repeat` is 0, expected how often"));
+        assert!(alone("choose = 0").contains("`sources.web.choose` is 0, expected samples"));
+        assert!(alone("").contains("`sources.web.proportion` is missing"));
+        assert!(alone("repeat = 1\nchoose = 3").contains("`sources.web.choose` is set beside `repeat` = 1"));
+    }
+
+    #[test]
+    fn how_samples_are_drawn_is_checked() {
+        let with = |lines: &str| format!("{HEAD}{lines}\n{}", source("web", 1.0));
+        let run = parse(&with("batching = \"per_source\"\nbatch_group = 8\nshuffle = \"windowed\""))
+            .expect("sound");
+        assert_eq!(
+            (run.mixing.batching, run.mixing.batch_group, run.mixing.window()),
+            (Batching::PerSource, Some(8), 16)
+        );
+        let text = message(&with("sampling = \"iid\"\nbatching = \"stratified\""));
+        assert!(text.starts_with("in/mix.toml: `sampling` is \"iid\", expected \"exact\" with"), "{text}");
+        let text = message(&with("sampling = \"idd\""));
+        assert!(text.contains(":3: unknown value `idd`, did you mean `iid`?"), "{text}");
     }
 
     #[test]

@@ -9,11 +9,13 @@ mod dedup;
 mod documents;
 pub mod durable;
 mod error;
+mod file_table;
 mod filter;
 mod hash;
 pub mod interop;
 mod loader;
 mod manifest;
+mod mixing;
 pub mod order;
 mod pack;
 mod prepare;
@@ -21,7 +23,9 @@ mod progress;
 mod report;
 pub mod runfile;
 mod shard;
+mod simulate;
 mod source;
+mod trace;
 
 pub use config::{Format, MAX_ROW_TOKENS, OnBadLine, PrepareRun, SourceConfig};
 pub use dedup::{
@@ -34,14 +38,22 @@ pub use filter::{
     C4, Column, Decontaminate, Drop, Filter, FinewebQuality, GopherQuality, GopherRepetition, Language,
     Listed, Pii, UrlList, WordList,
 };
-pub use loader::{Cursor, Loader, LoaderConfig, Sample, SampleId, TokenBatch};
+pub use loader::{Accepted, Cursor, Loader, LoaderConfig, Sample, SampleId, SamplePlace, TokenBatch};
 pub use manifest::{
     Contents, FileRecord, Manifest, PlainFile, Plan, SourcePlan, SourceRecord, Split, SplitRecord,
     TokenAccount,
 };
+pub use mixing::{
+    Batching, DEFAULT_WINDOW, Mixing, MixingChanges, Quota, Sampling, Share, Shuffle, StageConfig, WrongKey,
+};
 pub use pack::{Packer, Row, is_start};
 pub use prepare::{prepare, prepare_with};
 pub use progress::{Note, Progress, Silent, Stage};
-pub use report::{MixRow, MixTable, inspect, plan};
+pub use report::{MixRow, MixTable, inspect, plan, plan_of_known};
 pub use shard::{Group, Pages};
+pub use simulate::{
+    SimulateConfig, Simulation, SourceSimulation, Spread, SpreadMeter, Traffic, simulate,
+    true_shuffle_entropy,
+};
 pub use source::{Document, MAX_DOCUMENT_BYTES};
+pub use trace::{TracedDocument, TracedSample, trace};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,10 @@ use crate::dedup::{Dedup, StageKind, StageReport};
 use crate::documents::DocumentIndex;
 use crate::durable;
 use crate::error::{Damage, Error, Result};
+use crate::file_table;
 use crate::filter::Filter;
 use crate::hash;
+use crate::mixing::{Mixing, Share};
 use crate::progress::{Progress, Shared, Silent, Stage, step};
 use crate::shard::{Group, RowLayout, Scratch, ShardReader};
 
@@ -26,6 +28,8 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const DOCUMENTS: &str = "documents.parquet";
 /// The ledger of the documents that did not.
 pub(crate) const DROPS: &str = "drops.parquet";
+/// Shards that stand in the manifest itself at most; more of them stand in a table beside it.
+const MAX_FILES: usize = 1024;
 /// The version of everything that is written: shards, tables, units, rules.
 pub(crate) const FORMAT: u32 = 2;
 
@@ -34,7 +38,7 @@ pub(crate) const FORMAT: u32 = 2;
 pub struct Manifest {
     dir: PathBuf,
     root: String,
-    contents: Contents,
+    contents: Arc<Contents>,
 }
 
 /// What a manifest holds.
@@ -54,6 +58,9 @@ pub struct Contents {
     pub dedup: Vec<StageReport>,
     /// The other files of the folder.
     pub files: Vec<PlainFile>,
+    /// The table of the shards, where they are so many that they do not stand here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_table: Option<PlainFile>,
 }
 
 /// What data is made from and how.
@@ -83,6 +90,9 @@ pub struct Plan {
     pub tokenizer: String,
     /// Ids the tokenizer can give: the highest and one more.
     pub vocab_size: usize,
+    /// How samples are drawn and ordered, by default.
+    #[serde(default, skip_serializing_if = "Mixing::is_default")]
+    pub mixing: Mixing,
     /// The sources, in order.
     pub sources: Vec<SourcePlan>,
 }
@@ -93,8 +103,8 @@ pub struct Plan {
 pub struct SourcePlan {
     /// Its name.
     pub name: String,
-    /// Its share of the training samples.
-    pub proportion: f64,
+    /// What it gets of the training samples.
+    pub proportion: Share,
     /// What the files hold.
     pub format: Format,
     /// The field with the text.
@@ -137,8 +147,8 @@ pub struct PlainFile {
 pub struct SourceRecord {
     /// Its name.
     pub name: String,
-    /// Its share of the training samples.
-    pub proportion: f64,
+    /// What it gets of the training samples.
+    pub proportion: Share,
     /// Documents read, and lines that are none.
     pub documents: u64,
     /// Documents dropped, by rule.
@@ -216,6 +226,9 @@ pub struct FileRecord {
     pub bytes: u64,
     /// Its SHA-256, in hex.
     pub sha256: String,
+    /// The documents at token 0 of its first and of its last row; files of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<[u64; 2]>,
     /// Where its rows are.
     pub groups: Vec<Group>,
 }
@@ -289,18 +302,34 @@ impl Manifest {
                 wire.contents.plan.format
             )));
         }
-        Ok(Self { dir: dir.to_owned(), root, contents: wire.contents })
+        let mut contents = wire.contents;
+        if let Some(table) = &contents.file_table {
+            file_table::read(dir, table, &mut contents.sources)?;
+        }
+        Ok(Self { dir: dir.to_owned(), root, contents: Arc::new(contents) })
     }
 
     /// Writes the manifest of the folder: from now on the data is complete.
-    pub(crate) fn commit(dir: &Path, contents: Contents) -> Result<Self> {
+    pub(crate) fn commit(dir: &Path, mut contents: Contents) -> Result<Self> {
+        let shards = contents.sources.iter().map(|source| source.train.files.len() + source.eval.files.len());
+        let whole = if shards.sum::<usize>() > MAX_FILES {
+            contents.file_table = Some(file_table::write(dir, &contents.sources)?);
+            let whole = contents.clone();
+            for source in &mut contents.sources {
+                source.train.files.clear();
+                source.eval.files.clear();
+            }
+            Some(whole)
+        } else {
+            None
+        };
         let root = root_of(&contents);
         let wire = Wire { root: root.clone(), contents };
         let mut text =
             serde_json::to_vec_pretty(&wire).expect("manifests have string keys and finite numbers");
         text.push(b'\n');
         durable::write_file(&dir.join(MANIFEST), &text)?;
-        Ok(Self { dir: dir.to_owned(), root, contents: wire.contents })
+        Ok(Self { dir: dir.to_owned(), root, contents: Arc::new(whole.unwrap_or(wire.contents)) })
     }
 
     /// The folder.
@@ -333,6 +362,11 @@ impl Manifest {
         self.dir.join(TOKENIZER)
     }
 
+    /// Bytes of a token in the shards.
+    pub fn token_bytes(&self) -> usize {
+        self.layout().token_bytes
+    }
+
     /// Tokens of a split over all sources, in full rows.
     pub fn tokens(&self, split: Split) -> u64 {
         let rows: u64 = self.sources().iter().map(|source| source.split(split).rows).sum();
@@ -362,27 +396,25 @@ impl Manifest {
     /// [`Error::Io`] when a file cannot be read at all, [`Error::Interrupted`] when `progress` says so.
     pub fn examine(&self, progress: &mut dyn Progress) -> Result<Vec<Damage>> {
         let shards: Vec<_> = self.shards().collect();
-        let total = shards
-            .iter()
-            .map(|file| file.bytes)
-            .chain(self.contents.files.iter().map(|file| file.bytes))
-            .sum();
+        let total =
+            shards.iter().map(|file| file.bytes).chain(self.plain_files().map(|file| file.bytes)).sum();
         progress.start(Stage::Verify, total);
         let shared: Shared<'_, '_> = Mutex::new(&mut *progress);
         let shards =
             shards.par_iter().map(|file| self.examine_shard(file, &shared)).collect::<Result<Vec<_>>>()?;
-        let plain = self
-            .contents
-            .files
-            .par_iter()
-            .map(|file| self.examine_plain(file, &shared))
-            .collect::<Result<Vec<_>>>()?;
+        let plain: Vec<_> = self.plain_files().collect();
+        let plain =
+            plain.par_iter().map(|file| self.examine_plain(file, &shared)).collect::<Result<Vec<_>>>()?;
         progress.finish();
         Ok(shards.into_iter().chain(plain).flatten().collect())
     }
 
     pub(crate) fn layout(&self) -> RowLayout {
         RowLayout::new(self.plan().row_tokens, self.plan().vocab_size)
+    }
+
+    fn plain_files(&self) -> impl Iterator<Item = &PlainFile> {
+        self.contents.files.iter().chain(&self.contents.file_table)
     }
 
     fn shards(&self) -> impl Iterator<Item = &FileRecord> {

@@ -84,6 +84,37 @@ impl Packer {
     }
 }
 
+/// Appends the ordinal of the document that each of `take` tokens of a row belongs to, from token `skip` on, where the row
+/// begins in `document`.
+pub(crate) fn push_documents(document: u64, starts: &[u8], skip: usize, take: usize, out: &mut Vec<u64>) {
+    let (mut document, mut from, end) = (document, skip, skip + take);
+    // A start at token 0 is the start of the document the row names.
+    each_start(starts, 1, end, |at| {
+        if at > from {
+            out.resize(out.len() + at - from, document);
+            from = at;
+        }
+        document += 1;
+    });
+    out.resize(out.len() + end - from, document);
+}
+
+/// Calls `each` with every document start in `from..end`, in order.
+fn each_start(starts: &[u8], from: usize, end: usize, mut each: impl FnMut(usize)) {
+    for (word, bytes) in starts[..end.div_ceil(8)].chunks(8).enumerate() {
+        let mut buffer = [0; 8];
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        let mut bits = u64::from_le_bytes(buffer);
+        while bits != 0 {
+            let at = word * 64 + bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            if (from..end).contains(&at) {
+                each(at);
+            }
+        }
+    }
+}
+
 /// Whether token `at` is the first of a document.
 pub fn is_start(starts: &[u8], at: usize) -> bool {
     starts[at / 8] >> (at % 8) & 1 == 1
@@ -97,6 +128,21 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn documents_of_tokens_follow_from_the_starts(
+            starts in prop::collection::vec(any::<u8>(), 1..40), cuts in (0.0..1.0f64, 0.0..1.0f64), sparse: bool,
+        ) {
+            let starts: Vec<_> = starts.iter().map(|byte| if sparse { byte & byte >> 3 & 0x11 } else { *byte }).collect();
+            let len = starts.len() * 8;
+            let skip = (len as f64 * cuts.0) as usize;
+            let take = ((len - skip) as f64 * cuts.1) as usize + 1;
+            let take = take.min(len - skip);
+            let of = |at: usize| 7 + (1..=at).filter(|&at| is_start(&starts, at)).count() as u64;
+            let mut found = vec![1];
+            push_documents(7, &starts, skip, take, &mut found);
+            prop_assert_eq!(&found[1..], &(skip..skip + take).map(of).collect::<Vec<_>>()[..]);
+        }
 
         /// All rows and the tail are all documents; starts and first documents are exact even if token ids repeat.
         #[test]

@@ -9,7 +9,8 @@ use crate::config::{PrepareRun, SourceConfig};
 use crate::dedup::{DedupStage, StageKind};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, SourceRecord, Split, TokenAccount};
-use crate::order::Mix;
+use crate::mixing::{Batching, Mixing, Share};
+use crate::order::{Order, OrderConfig, OrderSource};
 use crate::prepare::{Counts, PlannedRun, Tally, tokenize};
 use crate::progress::{Note, Progress};
 
@@ -59,8 +60,9 @@ pub struct MixRow {
 /// # Errors
 /// [`Error::Loader`] for an impossible mix.
 pub fn inspect(manifest: &Manifest, token_budget: Option<u64>) -> Result<MixTable> {
-    let rows = manifest.sources().iter().map(built).collect();
-    table(rows, manifest.plan().seq_len, token_budget)
+    let plan = manifest.plan();
+    let rows = manifest.sources().iter().map(|source| (built(source), source.proportion)).collect();
+    table(rows, &plan.mixing, plan.seq_len, plan.row_tokens, token_budget)
 }
 
 /// The table of a mix that need not be built: its sources are read, filtered and tokenized, and nothing is kept. Of the stages
@@ -83,8 +85,22 @@ pub fn plan(
     let all: Vec<_> = (0..planned.units.len()).collect();
     let mut tally = Tally::new(&planned);
     tokenize(&planned, &all, tokenizer, &mut tally, progress)?;
-    let rows = run.sources.iter().zip(&tally.sources).map(|(source, counts)| counted(source, counts));
-    table(rows.collect(), run.seq_len, token_budget)
+    let rows = run.sources.iter().zip(&tally.sources);
+    let rows = rows.map(|(source, counts)| (counted(source, counts), source.proportion)).collect();
+    table(rows, &run.mixing, run.seq_len, run.row_tokens, token_budget)
+}
+
+/// The table of a mix that says the tokens of all its sources, of which nothing need be there; `None`: it does not.
+///
+/// # Errors
+/// [`Error::Loader`] for an impossible mix.
+pub fn plan_of_known(run: &PrepareRun, token_budget: Option<u64>) -> Result<Option<MixTable>> {
+    let row = |source: &SourceConfig| {
+        let row = MixRow { source: source.name.clone(), tokens: source.tokens?, ..MixRow::default() };
+        Some((row, source.proportion))
+    };
+    let rows: Option<Vec<_>> = run.sources.iter().map(row).collect();
+    rows.map(|rows| table(rows, &run.mixing, run.seq_len, run.row_tokens, token_budget)).transpose()
 }
 
 fn built(source: &SourceRecord) -> MixRow {
@@ -96,7 +112,6 @@ fn built(source: &SourceRecord) -> MixRow {
         tokens: train.tokens,
         eval_documents: eval.documents,
         eval_tokens: eval.tokens,
-        proportion: source.proportion,
         drops: source.drops.clone(),
         account: source.tokens,
         ..MixRow::default()
@@ -111,7 +126,6 @@ fn counted(source: &SourceConfig, counts: &Counts) -> MixRow {
         tokens: counts.train.tokens,
         eval_documents: counts.eval.documents,
         eval_tokens: counts.eval.tokens,
-        proportion: source.proportion,
         drops: counts.drops.clone(),
         account: counts.tokens,
         ..MixRow::default()
@@ -119,8 +133,14 @@ fn counted(source: &SourceConfig, counts: &Counts) -> MixRow {
 }
 
 /// Fills in what the order of training gives for the budget.
-fn table(mut rows: Vec<MixRow>, seq_len: usize, token_budget: Option<u64>) -> Result<MixTable> {
-    if let Some(row) = rows.iter().find(|row| row.tokens == 0) {
+fn table(
+    rows: Vec<(MixRow, Share)>,
+    mixing: &Mixing,
+    seq_len: usize,
+    row_tokens: usize,
+    token_budget: Option<u64>,
+) -> Result<MixTable> {
+    if let Some((row, _)) = rows.iter().find(|(row, _)| row.tokens == 0) {
         let drops = row.drops.clone().into_iter().collect();
         return Err(Error::EmptySource {
             source_name: row.source.clone(),
@@ -128,14 +148,50 @@ fn table(mut rows: Vec<MixRow>, seq_len: usize, token_budget: Option<u64>) -> Re
             drops,
         });
     }
-    let budget = token_budget.unwrap_or_else(|| rows.iter().map(|row| row.tokens).sum());
-    let samples = (budget / seq_len as u64).max(1);
-    let proportions: Vec<_> = rows.iter().map(|row| row.proportion).collect();
-    let counts = Mix::new(&proportions)?.counts(samples);
-    for (row, count) in rows.iter_mut().zip(counts) {
-        row.proportion_obtained = count as f64 / samples as f64;
-        row.effective_tokens = count * seq_len as u64;
-        row.epochs = row.effective_tokens as f64 / row.tokens as f64;
+    let budget = token_budget.unwrap_or_else(|| rows.iter().map(|(row, _)| row.tokens).sum());
+    let mut order = order(&rows, mixing, seq_len, row_tokens)?;
+    let samples = order.samples_for(budget).max(1);
+    let (counts, tokens) = (order.counts(samples), order.tokens(samples));
+    let asked = asked(&rows, seq_len);
+    let filled =
+        rows.into_iter().zip(counts).zip(&tokens).zip(asked).map(|((((row, _), count), &tokens), asked)| {
+            MixRow {
+                proportion: asked,
+                proportion_obtained: count as f64 / samples as f64,
+                effective_tokens: tokens,
+                epochs: tokens as f64 / row.tokens as f64,
+                ..row
+            }
+        });
+    let sources = filled.collect();
+    Ok(MixTable { token_budget: tokens.iter().sum(), seq_len, sources })
+}
+
+/// The order of training, for counting alone. Groups of a size that is not known yet change no count by more than one group.
+fn order(rows: &[(MixRow, Share)], mixing: &Mixing, seq_len: usize, row_tokens: usize) -> Result<Order> {
+    let mut mixing = mixing.clone();
+    if mixing.batch_group.is_none() {
+        mixing.batching = Batching::Random;
     }
-    Ok(MixTable { token_budget: samples * seq_len as u64, seq_len, sources: rows })
+    let source = |(row, share): &(MixRow, Share)| OrderSource {
+        name: row.source.clone(),
+        share: *share,
+        tokens: row.tokens,
+    };
+    let (sources, group) = (rows.iter().map(source).collect(), mixing.batch_group.unwrap_or(1));
+    Order::of_shares(&OrderConfig { sources, row_tokens, seq_len, seed: 0, mixing, group })
+}
+
+/// The shares asked for; those of quotas follow from all of them.
+fn asked(rows: &[(MixRow, Share)], seq_len: usize) -> Vec<f64> {
+    let quota = |(row, share): &(MixRow, Share)| match share {
+        Share::Proportion(share) => *share,
+        Share::Quota(quota) => quota.samples(row.tokens / seq_len as u64) as f64,
+    };
+    let quotas: Vec<_> = rows.iter().map(quota).collect();
+    if rows.iter().all(|(_, share)| matches!(share, Share::Proportion(_))) {
+        return quotas;
+    }
+    let sum: f64 = quotas.iter().sum();
+    quotas.into_iter().map(|quota| quota / sum).collect()
 }

@@ -167,10 +167,17 @@ impl Checkpoint {
         Ok(Self { path: path.to_owned(), state })
     }
 
-    /// Refuses to go on with settings that would give another result, by the name of the first.
-    pub(crate) fn expect_settings(&self, now: &BTreeMap<String, String>) -> Result<()> {
+    /// Refuses to go on with settings that would give another result, by the name of the first; not for keys of `[data]`
+    /// in `accept`.
+    pub(crate) fn expect_settings(&self, now: &BTreeMap<String, String>, accept: &[String]) -> Result<()> {
         let then = &self.state.settings;
-        for key in then.keys().chain(now.keys()) {
+        let is_accepted = |key: &&String| {
+            let name = |key: &str| key.strip_prefix("data.").map(str::to_owned);
+            name(key).is_some_and(|key| {
+                accept.iter().any(|accept| name(accept).as_ref().unwrap_or(accept) == &key)
+            })
+        };
+        for key in then.keys().chain(now.keys()).filter(|key| !is_accepted(key)) {
             let show = |settings: &BTreeMap<String, String>| {
                 settings.get(key).cloned().unwrap_or_else(|| "not set".into())
             };

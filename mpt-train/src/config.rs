@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mpt_core::{MptConfig, Products};
-use mpt_data::{Manifest, runfile};
+use mpt_data::{Batching, Manifest, Mixing, MixingChanges, Sampling, Shuffle, StageConfig, runfile};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -41,6 +41,36 @@ pub struct DataConfig {
     pub seq_len: Option<usize>,
     /// Seed of the order of samples. By default the data's.
     pub seed: Option<u64>,
+    /// How the source of each sample is chosen. By default as the data says, like the next five.
+    pub sampling: Option<Sampling>,
+    /// What is the same in every group of samples.
+    pub batching: Option<Batching>,
+    /// Samples in a group.
+    pub batch_group: Option<u64>,
+    /// How the samples of a source are ordered.
+    pub shuffle: Option<Shuffle>,
+    /// Chunks in a window of the shuffle.
+    pub shuffle_window: Option<u64>,
+    /// What changes on the way.
+    pub stages: Option<Vec<StageConfig>>,
+    /// What of the data may differ from what the run was started with, by the names that refusals give.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept_changed: Vec<String>,
+}
+
+impl DataConfig {
+    /// How samples are drawn and ordered, where the data says `default`.
+    pub(crate) fn mixing(&self, default: &Mixing) -> Mixing {
+        let changes = MixingChanges {
+            sampling: self.sampling,
+            batching: self.batching,
+            batch_group: self.batch_group,
+            shuffle: self.shuffle,
+            shuffle_window: self.shuffle_window,
+            stages: self.stages.clone(),
+        };
+        changes.over(default)
+    }
 }
 
 /// `[optimizer]`, told apart by `kind`. Decay is decoupled: each step multiplies every parameter by

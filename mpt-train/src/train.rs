@@ -29,6 +29,10 @@ const LOCK: &str = ".lock";
 const FREE_KEYS: [&str; 5] =
     ["run_dir", "train.steps", "train.eval_every", "train.eval_samples", "checkpoint."];
 
+/// Keys of `[data]` that the cursor answers for, in the words of the data.
+const ORDER_KEYS: [&str; 7] =
+    ["sampling", "batching", "batch_group", "shuffle", "shuffle_window", "stages", "accept_changed"];
+
 /// Trains, and returns when the last step is done or `stop` is set; in both cases the last checkpoint holds everything.
 ///
 /// The same run file, data and seed give the same checkpoint bytes, whatever the number of threads and however often the
@@ -99,7 +103,9 @@ fn settings(run: &TrainRun, config: &MptConfig) -> BTreeMap<String, String> {
         FREE_KEYS.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
     };
     // Data is known by its manifest and a model by its configuration, wherever they lie.
-    settings.retain(|key, _| !is_free(key) && key != "data.dir" && !key.starts_with("model."));
+    let is_order = |key: &str| key.strip_prefix("data.").is_some_and(|key| ORDER_KEYS.contains(&key));
+    settings
+        .retain(|key, _| !is_free(key) && !is_order(key) && key != "data.dir" && !key.starts_with("model."));
     settings.insert("model".into(), Value::from(config.clone()).to_string());
     settings
 }
@@ -143,7 +149,7 @@ impl<'a> Session<'a> {
         let settings = settings(run, &config);
         let checkpoint = chosen(&checkpoints, &run.run_dir, resume)?;
         if let Some(checkpoint) = &checkpoint {
-            checkpoint.expect_settings(&settings)?;
+            checkpoint.expect_settings(&settings, &run.data.accept_changed)?;
         }
         let loader = loader(run, manifest, Split::Train, run.train.batch_size, checkpoint.as_ref())?;
         let params = match (&checkpoint, &run.init_from) {
@@ -157,8 +163,10 @@ impl<'a> Session<'a> {
         }
         let resumed_from = checkpoint.as_ref().map(|checkpoint| checkpoint.state.step);
         let metrics = MetricsFile::open(&run.run_dir, resumed_from.unwrap_or(0))?;
-        let state =
-            checkpoint.map_or_else(|| State::start(loader.cursor(), settings), |checkpoint| checkpoint.state);
+        let state = match checkpoint {
+            Some(checkpoint) => State { settings, ..checkpoint.state },
+            None => State::start(loader.cursor(), settings),
+        };
         let schedule = Schedule::new(&run.schedule, run.train.steps);
         let session = Self {
             run,
@@ -192,7 +200,8 @@ impl<'a> Session<'a> {
         let rows = TokenRows { tokens: &batch.tokens, documents: &batch.documents, seq: batch.seq };
         let (step, multiplier) = (self.state.step + 1, self.schedule.multiplier(self.state.step));
         let outcome = self.trainer.step(rows, multiplier, step)?;
-        self.count(outcome.loss);
+        let tokens = batch.tokens.len() as u64;
+        self.count(outcome.loss, tokens);
         let seconds = began.elapsed().as_secs_f64();
         let metrics = StepMetrics {
             step,
@@ -201,16 +210,16 @@ impl<'a> Session<'a> {
             lr: self.run.optimizer.lr() * multiplier,
             tokens: self.state.tokens,
             step_seconds: seconds,
-            tokens_per_second: self.tokens_per_step() as f64 / seconds,
+            tokens_per_second: tokens as f64 / seconds,
         };
         self.metrics.step(&metrics)?;
         observer.on_event(&TrainEvent::Step(&metrics))?;
         self.after_step(observer)
     }
 
-    fn count(&mut self, loss: f64) {
+    fn count(&mut self, loss: f64, tokens: u64) {
         self.state.step += 1;
-        self.state.tokens += self.tokens_per_step();
+        self.state.tokens += tokens;
         self.state.cursor = self.loader.cursor();
         self.state.last_loss = loss;
         if self.state.step == 1 {
@@ -329,6 +338,13 @@ fn loader(
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Loader> {
     let seed = run.data.seed.expect("the run was resolved");
-    let config = LoaderConfig { split, seq_len: seq_len(run), seed, batch_size, world_size: 1, rank: 0 };
+    let config = LoaderConfig {
+        seq_len: seq_len(run),
+        seed,
+        batch_size,
+        mixing: run.data.mixing(&manifest.plan().mixing),
+        accept: run.data.accept_changed.clone(),
+        ..LoaderConfig::new(manifest, split)
+    };
     Ok(Loader::new(manifest, config, checkpoint.map(|checkpoint| checkpoint.state.cursor.clone()))?)
 }

@@ -1,5 +1,6 @@
-//! `mpt bench`: speed of training, of generation and of the tokenizer.
+//! `mpt bench`: speed of training, of generation, of the tokenizer and of the data loader.
 
+mod data;
 mod infer;
 mod rates;
 mod tokenizer;
@@ -8,7 +9,7 @@ mod train;
 use crate::exit::{CliError, ExitStatus};
 use crate::settings::Context;
 
-/// Measure the speed of training, generation and the tokenizer
+/// Measure the speed of training, generation, the tokenizer and the data loader
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -32,12 +33,18 @@ enum Command {
         after_help = "Examples:\n  mpt bench tokenizer --tokenizer tokenizer.json book.txt\n  mpt bench tokenizer --tokenizer tokenizer.json book.txt --threads 1 --json"
     )]
     Tokenizer(tokenizer::Args),
+    /// Time batches in the order of training, every row checked against its checksum
+    #[command(
+        after_help = "Examples:\n  mpt bench data data --batch 512\n  mpt bench data data --shuffle windowed --json"
+    )]
+    Data(data::Args),
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     match args.command {
         Command::Train(args) => train::run(&args, ctx)?,
         Command::Infer(args) => infer::run(&args, ctx)?,
+        Command::Data(args) => data::run(&args, ctx)?,
         Command::Tokenizer(args) => tokenizer::run(&args, ctx)?,
     }
     Ok(ExitStatus::Done)

@@ -1,13 +1,18 @@
-//! `mpt data`: build, inspect, verify, cat, convert, plan.
+//! `mpt data`: build, inspect, verify, cat, trace, simulate, convert, plan.
 
 mod convert;
+mod order;
+mod simulate;
+mod trace;
+
+pub(crate) use order::OrderArgs;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mpt_data::{
     Embedder, Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage,
-    StageReport, StageSource, inspect, plan, prepare_with,
+    StageReport, StageSource, inspect, plan, plan_of_known, prepare_with,
 };
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
@@ -57,10 +62,22 @@ enum Command {
         after_help = "Examples:\n  mpt data cat data --split train --start 1000 --count 2\n  mpt data cat data --split eval --start 0 --count 4 --seq-len 512"
     )]
     Cat(Cat),
+    /// Name the documents of a batch, and where they lie
+    #[command(
+        after_help = "Examples:\n  mpt data trace data --step 41200 --batch 512\n  mpt data trace data --sample 7"
+    )]
+    Trace(trace::Args),
+    /// Say what a run will ask of its storage, and how well it is shuffled, without reading anything
+    #[command(
+        after_help = "Examples:\n  mpt data simulate data --samples 1000000 --nodes 4 --world-size 32 --batch 512\n  mpt data simulate docs/runs/mpt-30b-mix.toml --shuffle windowed --cache-bytes 20e9"
+    )]
+    Simulate(simulate::Args),
     /// Turn shards into MosaicML Streaming MDS or Megatron files, and those into shards
     Convert(convert::Args),
     /// Show the mix of a MIX.toml as a table, without building it
-    #[command(after_help = "Examples:\n  mpt data plan mix.toml --tokens 1e9")]
+    #[command(
+        after_help = "Examples:\n  mpt data plan mix.toml --tokens 1e9\n  mpt data plan docs/runs/mpt-30b-mix.toml --tokens 1e12\n\nWhere all sources say their `tokens`, nothing is read."
+    )]
     Plan {
         /// The mix
         mix: PathBuf,
@@ -92,6 +109,8 @@ struct Cat {
     /// Which of them to print the share of
     #[arg(long, value_name = "R", default_value_t = 0)]
     rank: u64,
+    #[command(flatten)]
+    order: OrderArgs,
 }
 
 /// A number of tokens, `1e9` allowed.
@@ -115,11 +134,16 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         }
         Command::Verify { dir } => verify(&dir, ctx)?,
         Command::Cat(args) => cat(&args, ctx)?,
+        Command::Trace(args) => trace::run(&args, ctx)?,
+        Command::Simulate(args) => simulate::run(&args, ctx)?,
         Command::Convert(args) => convert::run(&args, ctx)?,
         Command::Plan { mix, tokens } => {
             let run = mix_of(&mix, ctx)?;
-            let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
-            show(&plan(&run, &tokenizer, tokens, &mut Bars::new(ctx))?, &[], ctx)?;
+            let table = match plan_of_known(&run, tokens)? {
+                Some(table) => table,
+                None => plan(&run, &Tokenizer::from_file(&run.tokenizer)?, tokens, &mut Bars::new(ctx))?,
+            };
+            show(&table, &[], ctx)?;
         }
     }
     Ok(ExitStatus::Done)
@@ -217,6 +241,10 @@ fn groups_line(report: &StageReport) -> Option<String> {
 /// The mix, and below it what became of the tokens read.
 fn print(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
     table::lines(&MIX_HEADER, &mix_cells(table)).iter().try_for_each(|line| ctx.out.text(line))?;
+    if table.sources.iter().all(|row| row.account.tokens_read == 0) {
+        // Nothing was read: the mix itself said how many tokens there are.
+        return Ok(());
+    }
     ctx.out.text("")?;
     table::lines(&ACCOUNT_HEADER, &account_cells(table)).iter().try_for_each(|line| ctx.out.text(line))
 }
@@ -267,11 +295,16 @@ pub(crate) fn mix_cells(table: &MixTable) -> Vec<Vec<String>> {
             format!("{:.2} %", 100.0 * row.proportion),
             format!("{:.2} %", 100.0 * row.proportion_obtained),
             table::count(row.effective_tokens),
-            format!("{:.2}", row.epochs),
+            epochs(row.epochs),
             if drops.is_empty() { "-".into() } else { drops.join(", ") },
         ]
     };
     table.sources.iter().map(cells).collect()
+}
+
+/// To two decimal places, below one to three: 8.21, 0.097.
+fn epochs(epochs: f64) -> String {
+    if epochs < 1.0 { format!("{epochs:.3}") } else { format!("{epochs:.2}") }
 }
 
 fn verify(dir: &Path, ctx: &mut Context) -> Result<(), CliError> {
@@ -301,12 +334,10 @@ fn cat(args: &Cat, ctx: &mut Context) -> Result<(), CliError> {
     }
     let manifest = Manifest::open(&args.dir)?;
     let config = LoaderConfig {
-        split: args.split,
+        mixing: args.order.over(&manifest.plan().mixing),
         seq_len: args.seq_len.unwrap_or(manifest.plan().seq_len),
         seed: ctx.seed.unwrap_or(manifest.plan().seed),
-        batch_size: 1,
-        world_size: 1,
-        rank: 0,
+        ..LoaderConfig::new(&manifest, args.split)
     };
     let mut loader = Loader::new(&manifest, config, None)?;
     if loader.eval_len() == Some(0) {

@@ -198,12 +198,10 @@ fn shares(sizes: &[usize]) -> Vec<f64> {
 /// Mean loss of token frequencies on the held-out sequences the model was measured on, counted on all training tokens.
 fn baseline(manifest: &Manifest, run: &TrainRun, seed: u64) -> Result<f64, CliError> {
     let config = |split| LoaderConfig {
-        split,
         seq_len: SEQ_LEN,
         seed,
         batch_size: BATCH_SIZE,
-        world_size: 1,
-        rank: 0,
+        ..LoaderConfig::new(manifest, split)
     };
     let mut unigram = Unigram::new(manifest.plan().vocab_size);
     for batch in Loader::new(manifest, config(Split::Train), None)?.take(run.train.steps as usize) {
@@ -228,8 +226,7 @@ fn samples(
 ) -> Result<Vec<Sample>, CliError> {
     let weights = model::open(&summary.run_dir)?;
     let lm = CausalLm::new(weights.config(), &weights)?;
-    let config =
-        LoaderConfig { split: Split::Eval, seq_len: SEQ_LEN, seed, batch_size: 1, world_size: 1, rank: 0 };
+    let config = LoaderConfig { seq_len: SEQ_LEN, seed, ..LoaderConfig::new(manifest, Split::Eval) };
     let mut loader = Loader::new(manifest, config, None)?;
     let params = GenerateParams {
         max_new_tokens: SAMPLE_TOKENS,

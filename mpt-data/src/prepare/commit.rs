@@ -46,6 +46,7 @@ pub(super) fn commit(
         sources,
         dedup: decided.dedup.clone(),
         files: vec![documents, decided.drops.clone(), copy],
+        file_table: None,
     };
     Manifest::commit(out, contents)
 }

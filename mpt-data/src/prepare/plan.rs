@@ -268,6 +268,7 @@ fn describe(
         eos: run.eos.clone(),
         tokenizer: tokenizer.fingerprint().to_string(),
         vocab_size: tokenizer.num_ids(),
+        mixing: run.mixing.clone(),
         sources: sources.collect(),
     }
 }
@@ -387,9 +388,10 @@ mod tests {
             eos: String::new(),
             tokenizer: "t".into(),
             vocab_size: 9,
+            mixing: Default::default(),
             sources: vec![SourcePlan {
                 name: "s".into(),
-                proportion: 1.0,
+                proportion: crate::mixing::Share::Proportion(1.0),
                 format: crate::config::Format::Text,
                 text_field: "text".into(),
                 id_field: None,

@@ -20,7 +20,7 @@ pub use geometry::{Group, Pages};
 pub(crate) use reader::{Scratch, ShardReader, length_problem};
 pub(crate) use writer::{CREATED_BY, HashedFile};
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::pack::Row;
 
@@ -90,24 +90,19 @@ pub(crate) fn get_tokens(bytes: &[u8], width: usize, out: &mut Vec<u32>) {
 pub(crate) struct RowBytes<'a> {
     /// The cell of `tokens`.
     pub(crate) tokens: &'a [u8],
-    /// The cell of `meta`.
-    pub(crate) meta: &'a [u8],
+    /// The cell of `meta`, less the checksum.
+    rest: &'a [u8],
 }
 
 impl RowBytes<'_> {
     /// The ordinal of the document that token 0 belongs to.
     pub(crate) fn document(&self) -> u64 {
-        u64_at(self.meta, 8)
+        u64_at(self.rest, 0)
     }
 
     /// The bitmap of document starts.
     pub(crate) fn starts(&self) -> &[u8] {
-        &self.meta[16..]
-    }
-
-    /// Whether the row is as it was written.
-    fn is_sound(&self) -> bool {
-        u64_at(self.meta, 0) == checksum(self.tokens, &self.meta[8..])
+        &self.rest[8..]
     }
 }
 
@@ -127,6 +122,11 @@ fn checksum(tokens: &[u8], rest: &[u8]) -> u64 {
     hash.update(tokens);
     hash.update(rest);
     hash.digest()
+}
+
+/// Whether a row lies sound in `bytes`: the cell of `tokens` and that of `meta` less the checksum, one after the other.
+fn matches(sum: u64, bytes: &[u8]) -> bool {
+    sum == xxh3_64(bytes)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {

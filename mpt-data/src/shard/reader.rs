@@ -8,6 +8,9 @@ use super::{Group, PAGE_ROWS, RowBytes, RowLayout};
 use crate::error::{Damage, Error, Result};
 use crate::manifest::FileRecord;
 
+/// What is said of a row whose checksum does not hold.
+const UNSOUND: &str = "does not match its checksum; restore the file, or build again";
+
 /// An open shard.
 #[derive(Debug)]
 pub(crate) struct ShardReader {
@@ -15,6 +18,7 @@ pub(crate) struct ShardReader {
     relative: PathBuf,
     layout: RowLayout,
     rows: u64,
+    documents: Option<[u64; 2]>,
     groups: Vec<Group>,
 }
 
@@ -46,7 +50,14 @@ impl ShardReader {
         if bytes != record.bytes {
             return Err(damaged(length_problem(bytes, record.bytes)));
         }
-        Ok(Self { file, layout, rows: record.rows, groups: record.groups.clone(), relative })
+        Ok(Self {
+            file,
+            layout,
+            rows: record.rows,
+            documents: record.documents,
+            groups: record.groups.clone(),
+            relative,
+        })
     }
 
     /// Reads rows `first..first + count` in order, as few reads as pages allow, and gives each sound one to `each`.
@@ -59,41 +70,91 @@ impl ShardReader {
     ) -> Result<()> {
         let mut row = first;
         while row < first + count {
-            let run = self.run(row, first + count - row, scratch)?;
-            let tokens = scratch.tokens.chunks_exact(self.layout.tokens_width());
-            for (bytes, at) in tokens.zip(scratch.meta.chunks_exact(self.layout.meta_width())).zip(row..) {
-                let bytes = RowBytes { tokens: bytes.0, meta: bytes.1 };
-                if !bytes.is_sound() {
-                    return Err(
-                        self.damaged(at, "does not match its checksum; restore the file, or build again")
-                    );
-                }
-                each(bytes);
+            let (group, inside) = self.find(row).ok_or_else(|| self.damaged(row, "is not in the file"))?;
+            let run = (first + count - row).min(PAGE_ROWS - inside % PAGE_ROWS).min(group.rows - inside);
+            if run == 1 {
+                each(self.one(row, group, inside, scratch)?);
+            } else {
+                self.run(row, group, inside, run, scratch, &mut each)?;
             }
             row += run;
         }
         Ok(())
     }
 
-    /// Reads as many of `want` rows from `row` on as lie in one page; returns how many.
-    fn run(&self, row: u64, want: u64, scratch: &mut Scratch) -> Result<u64> {
-        let (group, inside) = self.find(row).ok_or_else(|| self.damaged(row, "is not in the file"))?;
-        let run = want.min(PAGE_ROWS - inside % PAGE_ROWS).min(group.rows - inside);
-        let columns = [
-            (&group.tokens, self.layout.tokens_width(), &mut scratch.tokens),
-            (&group.meta, self.layout.meta_width(), &mut scratch.meta),
-        ];
-        for (pages, width, buffer) in columns {
-            buffer.resize(run as usize * width, 0);
-            let offset = pages.offset(inside, group.rows, width);
-            read_exact_at(&self.file, buffer, offset).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    self.damaged(row, "lies beyond the end of the file; it is truncated")
-                }
-                _ => Error::io(&self.relative, "reading")(error),
-            })?;
+    /// Reads a single row, so that what is under its checksum lies in one piece.
+    fn one<'a>(
+        &self,
+        row: u64,
+        group: &Group,
+        inside: u64,
+        scratch: &'a mut Scratch,
+    ) -> Result<RowBytes<'a>> {
+        let (tokens_width, meta_width) = (self.layout.tokens_width(), self.layout.meta_width());
+        let bytes = &mut scratch.tokens;
+        bytes.resize(tokens_width + meta_width, 0);
+        let meta_at = group.meta.offset(inside, group.rows, meta_width);
+        self.read(row, &mut bytes[tokens_width..], meta_at)?;
+        // The checksum stands where the end of the tokens is to be: the tokens go right before what follows it.
+        let sum = super::u64_at(bytes, tokens_width);
+        let tokens_at = group.tokens.offset(inside, group.rows, tokens_width);
+        self.read(row, &mut bytes[8..8 + tokens_width], tokens_at)?;
+        let bytes = &bytes[8..];
+        if !super::matches(sum, bytes) {
+            return Err(self.damaged(row, UNSOUND));
         }
-        Ok(run)
+        let (tokens, rest) = bytes.split_at(tokens_width);
+        self.expected(row, RowBytes { tokens, rest })
+    }
+
+    /// Reads rows of one page, which lie one after the other.
+    fn run(
+        &self,
+        first: u64,
+        group: &Group,
+        inside: u64,
+        count: u64,
+        scratch: &mut Scratch,
+        each: &mut impl FnMut(RowBytes<'_>),
+    ) -> Result<()> {
+        let (tokens_width, meta_width) = (self.layout.tokens_width(), self.layout.meta_width());
+        let Scratch { tokens, meta } = scratch;
+        tokens.resize(count as usize * tokens_width, 0);
+        meta.resize(count as usize * meta_width, 0);
+        self.read(first, tokens, group.tokens.offset(inside, group.rows, tokens_width))?;
+        self.read(first, meta, group.meta.offset(inside, group.rows, meta_width))?;
+        let cells = tokens.chunks_exact(tokens_width).zip(meta.chunks_exact(meta_width));
+        for ((tokens, meta), row) in cells.zip(first..) {
+            let rest = &meta[8..];
+            if super::u64_at(meta, 0) != super::checksum(tokens, rest) {
+                return Err(self.damaged(row, UNSOUND));
+            }
+            each(self.expected(row, RowBytes { tokens, rest })?);
+        }
+        Ok(())
+    }
+
+    /// A sound row, if it is one of this shard: files that were swapped are as long and as sound as each other.
+    fn expected<'a>(&self, row: u64, bytes: RowBytes<'a>) -> Result<RowBytes<'a>> {
+        match self.documents {
+            Some([first, last]) if !(first..=last).contains(&bytes.document()) => {
+                let found = bytes.document();
+                let problem = format!(
+                    "is of document {found}, expected {first} to {last}: this is another shard's file; restore it, or build again"
+                );
+                Err(self.damaged(row, &problem))
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    fn read(&self, row: u64, buffer: &mut [u8], offset: u64) -> Result<()> {
+        read_exact_at(&self.file, buffer, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                self.damaged(row, "lies beyond the end of the file; it is truncated")
+            }
+            _ => Error::io(&self.relative, "reading")(error),
+        })
     }
 
     /// The group of a row, and the row's place in it.

@@ -33,6 +33,7 @@ pub(crate) struct ShardWriter {
     tokens: Vec<u8>,
     meta: Vec<u8>,
     rows: u64,
+    documents: Option<[u64; 2]>,
 }
 
 impl ShardWriter {
@@ -50,6 +51,7 @@ impl ShardWriter {
             tokens: Vec::new(),
             meta: Vec::new(),
             rows: 0,
+            documents: None,
         })
     }
 
@@ -57,6 +59,8 @@ impl ShardWriter {
     pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<()> {
         put_row(row, self.layout, &mut self.tokens, &mut self.meta);
         self.rows += 1;
+        let first = self.documents.map_or(row.document, |[first, _]| first);
+        self.documents = Some([first, row.document]);
         if self.rows.is_multiple_of(GROUP_ROWS) { self.write_group() } else { Ok(()) }
     }
 
@@ -75,7 +79,8 @@ impl ShardWriter {
         let file = self.parquet.into_inner().map_err(|error| writing(&path, error))?;
         let (file, bytes, sha256) = file.finish()?;
         let groups = measured(file.aside(), self.layout)?;
-        let record = FileRecord { path: self.relative, rows: self.rows, bytes, sha256, groups };
+        let (path_of, documents) = (self.relative, self.documents);
+        let record = FileRecord { path: path_of, rows: self.rows, bytes, sha256, documents, groups };
         read_back(file.aside(), &record, self.layout)?;
         file.commit()?;
         Ok(record)

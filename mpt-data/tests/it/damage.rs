@@ -4,7 +4,7 @@ use std::fs;
 
 use mpt_data::{Error, Loader, LoaderConfig, Manifest, Split};
 
-use crate::corpus::{Corpus, tree};
+use crate::corpus::{Corpus, tree, words};
 
 fn damaged(manifest: &Manifest) -> Vec<mpt_data::Damage> {
     match manifest.verify() {
@@ -48,8 +48,7 @@ fn truncated_and_missing_files_are_named() {
         "{problems:?}"
     );
     assert!(problems[1].starts_with("documents.parquet: is missing"), "{problems:?}");
-    let config =
-        LoaderConfig { split: Split::Train, seq_len: 32, seed: 1, batch_size: 8, world_size: 1, rank: 0 };
+    let config = LoaderConfig { batch_size: 8, ..LoaderConfig::new(&manifest, Split::Train) };
     let error =
         Loader::new(&manifest, config, None).expect("lazy").next().expect("a batch").expect_err("damaged");
     assert!(error.to_string().starts_with("train/web/00000.parquet: has "), "{error}");
@@ -65,8 +64,7 @@ fn a_flipped_token_names_its_row_while_training() {
     bytes[at] ^= 64;
     fs::write(&shard, bytes).expect("writable");
     let row = damaged(&manifest)[0].row.expect("a row");
-    let config =
-        LoaderConfig { split: Split::Train, seq_len: 32, seed: 1, batch_size: 8, world_size: 1, rank: 0 };
+    let config = LoaderConfig { batch_size: 8, ..LoaderConfig::new(&manifest, Split::Train) };
     let mut loader = Loader::new(&manifest, config, None).expect("lazy");
     let error = loader.find_map(|batch| batch.err()).expect("the row comes up").to_string();
     assert!(
@@ -82,6 +80,35 @@ fn a_folder_without_a_manifest_says_why() {
     assert!(
         error
             .contains("manifest.json: there is no manifest here; expected a folder made by `mpt data build`"),
+        "{error}"
+    );
+}
+
+/// Two shards that are equally long and sound row by row: only whose documents they hold tells them apart.
+#[test]
+fn swapped_shards_are_found_while_training() {
+    let corpus = Corpus::new();
+    let text: String = (0..200).map(|i| format!("{{\"text\": \"{}\"}}\n", words(i, 40))).collect();
+    corpus.write("web/a.jsonl", &text);
+    corpus.write("books.jsonl", &text);
+    let same = [
+        ("paths = [\"web/*\"]", "paths = [\"web/a.jsonl\"]"),
+        ("paths = [\"books/*.txt\"]\nformat = \"text\"", "paths = [\"books.jsonl\"]\nformat = \"jsonl\""),
+        // The footer names the source: names of equal length keep files equally long.
+        ("name = \"books\"", "name = \"wob\""),
+        ("seed = 3", "seed = 3\ndedup = \"none\""),
+        ("eval_fraction = 0.1", "eval_fraction = 0.0"),
+    ];
+    let manifest = corpus.build(&same);
+    let path = |source: &str| corpus.path(&format!("out/train/{source}/00000.parquet"));
+    let (web, books) = (fs::read(path("web")).expect("readable"), fs::read(path("wob")).expect("readable"));
+    assert_eq!(web.len(), books.len());
+    fs::write(path("web"), &books).expect("writable");
+    fs::write(path("wob"), &web).expect("writable");
+    let mut loader = Loader::new(&manifest, LoaderConfig::new(&manifest, Split::Train), None).expect("lazy");
+    let error = loader.next().expect("a batch").expect_err("swapped").to_string();
+    assert!(
+        error.contains("/00000.parquet: row ") && error.contains("this is another shard's file"),
         "{error}"
     );
 }

@@ -2,13 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use mpt_data::{Cursor, Error, Loader, LoaderConfig, Manifest, Split, TokenBatch};
+use mpt_data::{Cursor, Error, Loader, LoaderConfig, Manifest, Mixing, Split, TokenBatch};
 use proptest::prelude::*;
 
 use crate::corpus::Corpus;
 
 fn config(split: Split) -> LoaderConfig {
-    LoaderConfig { split, seq_len: 32, seed: 5, batch_size: 4, world_size: 1, rank: 0 }
+    LoaderConfig {
+        split,
+        seq_len: 32,
+        seed: 5,
+        mixing: Mixing::default(),
+        batch_size: 4,
+        world_size: 1,
+        rank: 0,
+        replication: 1,
+        accept: Vec::new(),
+    }
 }
 
 fn loader(manifest: &Manifest, config: LoaderConfig) -> Loader {

@@ -12,4 +12,7 @@ mod mds;
 mod megatron;
 mod mix;
 mod mixes;
+mod orders;
 mod preparing;
+mod simulating;
+mod tracing;

@@ -167,8 +167,7 @@ fn wide_vocabularies_and_begin_tokens_work() {
     let corpus = Corpus::new();
     let bos = [("seed = 3", "seed = 3\nbos = \"<|padding|>\"\nrow_tokens = 16")];
     let manifest = corpus.build(&bos);
-    let config =
-        LoaderConfig { split: Split::Train, seq_len: 64, seed: 1, batch_size: 1, world_size: 1, rank: 0 };
+    let config = LoaderConfig { seq_len: 64, ..LoaderConfig::new(&manifest, Split::Train) };
     let mut loader = Loader::new(&manifest, config, None).expect("openable");
     let sample = loader.sample(0).expect("sound");
     for at in 1..64 {

@@ -24,6 +24,7 @@ use crate::manifest::{
     Contents, FORMAT, MANIFEST, Manifest, PlainFile, Plan, SourcePlan, SourceRecord, Split, SplitRecord,
     TOKENIZER, TokenAccount,
 };
+use crate::mixing::{Mixing, Share};
 use crate::prepare::{changes, hash_all};
 use crate::progress::{Note, Progress, Stage};
 
@@ -205,7 +206,7 @@ fn plan(
     let sources = found.iter().zip(inputs).map(|(source, inputs)| SourcePlan {
         name: source.name.clone(),
         // Known when the tokens are counted.
-        proportion: 0.0,
+        proportion: Share::Proportion(0.0),
         format,
         text_field: if is_mds { options.column.clone() } else { String::new() },
         id_field: None,
@@ -229,6 +230,7 @@ fn plan(
         eos: text(&boundaries.eos),
         tokenizer: tokenizer.fingerprint().to_string(),
         vocab_size: tokenizer.num_ids(),
+        mixing: Mixing::default(),
         sources: sources.collect(),
     })
 }
@@ -261,7 +263,7 @@ fn contents(mut plan: Plan, counts: Vec<Counts>, files: Vec<PlainFile>, boundari
     let documents = counts.iter().map(|counts| counts.train.documents).sum();
     let mut sources = Vec::new();
     for (source, counts) in plan.sources.iter_mut().zip(counts) {
-        source.proportion = (counts.train.tokens as f64 / all as f64).max(LEAST_SHARE);
+        source.proportion = Share::Proportion((counts.train.tokens as f64 / all as f64).max(LEAST_SHARE));
         let tokens = counts.train.tokens;
         sources.push(SourceRecord {
             name: source.name.clone(),
@@ -281,6 +283,7 @@ fn contents(mut plan: Plan, counts: Vec<Counts>, files: Vec<PlainFile>, boundari
         sources,
         dedup: Vec::new(),
         files,
+        file_table: None,
     }
 }
 

@@ -1,0 +1,44 @@
+//! The flags that change the order of samples for commands that look at it.
+
+use mpt_data::{Batching, Mixing, MixingChanges, Sampling, Shuffle};
+use serde::de::DeserializeOwned;
+
+/// How samples are drawn and ordered; by default as the data says.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OrderArgs {
+    /// How sources are drawn: `exact` or `iid` [default: as the data says]
+    #[arg(long, value_name = "KIND", value_parser = named::<Sampling>)]
+    sampling: Option<Sampling>,
+    /// What groups of samples have in common: `random`, `stratified` or `per_source` [default: as the data says]
+    #[arg(long, value_name = "KIND", value_parser = named::<Batching>)]
+    batching: Option<Batching>,
+    /// Samples in a group [default: as the data says, or a batch]
+    #[arg(long, value_name = "N")]
+    batch_group: Option<u64>,
+    /// How samples of a source are shuffled: `global`, `windowed` or `none` [default: as the data says]
+    #[arg(long, value_name = "KIND", value_parser = named::<Shuffle>)]
+    shuffle: Option<Shuffle>,
+    /// Chunks in a window of `--shuffle windowed` [default: 16]
+    #[arg(long, value_name = "K")]
+    shuffle_window: Option<u64>,
+}
+
+impl OrderArgs {
+    /// What the flags make of the data's own way.
+    pub(crate) fn over(&self, data: &Mixing) -> Mixing {
+        let changes = MixingChanges {
+            sampling: self.sampling,
+            batching: self.batching,
+            batch_group: self.batch_group,
+            shuffle: self.shuffle,
+            shuffle_window: self.shuffle_window,
+            stages: None,
+        };
+        changes.over(data)
+    }
+}
+
+/// A value as it is written in run files.
+fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error: serde_json::Error| error.to_string())
+}
