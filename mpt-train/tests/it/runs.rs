@@ -220,6 +220,33 @@ fn another_tokenizer_or_mix_is_refused_by_name() {
     assert_eq!(resume(), "tokenizer");
 }
 
+/// Three batches of length 24, the last cut short by the change, and two of length 12; then another order is wanted.
+#[test]
+fn lengths_change_on_schedule_and_wanted_changes_are_noted() {
+    let folder = Folder::new();
+    let stages = "data.stages=[{ from = 10, seq_len = 12 }]";
+    let done = folder.train("run", &["train.steps=5", stages], Resume::Auto).unwrap();
+    assert_eq!(done.tokens, 10 * 24 + 2 * 4 * 12);
+    let refused = |settings: &[&str]| match folder.train("run", settings, Resume::Auto) {
+        Err(Error::Data(mpt_data::Error::Cursor { field, .. })) => field.to_owned(),
+        Err(Error::Changed { field, .. }) => field,
+        other => panic!("not refused: {other:?}"),
+    };
+    assert_eq!(refused(&["train.steps=6"]), "mix");
+    assert_eq!(refused(&["train.steps=6", stages, "data.shuffle=\"windowed\""]), "data.shuffle");
+    assert_eq!(refused(&["train.steps=6", stages, "data.seed=9"]), "data.seed");
+    let wanted = ["train.steps=6", stages, "data.shuffle=\"windowed\"", "data.seed=9"];
+    let accept = "data.accept_changed=[\"shuffle\", \"data.seed\"]";
+    let done = folder.train("run", &[&wanted[..], &[accept]].concat(), Resume::Auto).unwrap();
+    let state = fs::read_to_string(done.checkpoint.join("training/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let noted: Vec<_> =
+        state["cursor"]["accepted"].as_array().unwrap().iter().map(|noted| &noted["field"]).collect();
+    assert_eq!(noted, ["seed", "shuffle"]);
+    let again = [&["train.steps=7"], &wanted[1..]].concat();
+    assert_eq!(folder.train("run", &again, Resume::Auto).unwrap().step, 7, "once is enough");
+}
+
 #[test]
 fn runs_that_cannot_work_say_why() {
     let folder = Folder::new();
