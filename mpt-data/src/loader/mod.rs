@@ -146,6 +146,20 @@ impl Loader {
         self.next.sample = sample;
     }
 
+    /// The samples of a step of training, counted from 0, where all batches are of this loader's size.
+    pub fn samples_of(&self, step: u64) -> std::ops::Range<u64> {
+        let (mut first, mut steps, size) = (0, step, self.config.batch_size as u64);
+        loop {
+            let end = self.places.batch_end(first);
+            let batches = (end - first).div_ceil(size);
+            if steps < batches {
+                let first = first + steps * size;
+                return first..first.saturating_add(size).min(end);
+            }
+            (first, steps) = (end, steps - batches);
+        }
+    }
+
     /// Sequences that the held-out split has; `None` for training, which does not end.
     pub fn eval_len(&self) -> Option<u64> {
         match &self.places {

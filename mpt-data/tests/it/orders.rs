@@ -198,6 +198,10 @@ fn lengths_change_by_schedule() {
             [vec![(12, 32); 8], vec![(5, 32)], vec![(12, 128); 3], vec![(3, 128)], vec![(12, 32); 7]]
                 .concat();
         assert_eq!(sizes, expected, "a batch ends where the length changes");
+        for (step, batch) in (0..).zip(&batches) {
+            let samples: Vec<_> = batch.samples.iter().map(|sample| sample.index).collect();
+            assert!(loader.samples_of(step).eq(samples), "step {step}");
+        }
         let mut met = BTreeMap::new();
         for index in 0..1200u64 {
             let sample = loader.sample(index).expect("sound");

@@ -14,9 +14,9 @@ pub(super) struct Args {
     /// A folder made by `mpt data build`
     dir: PathBuf,
     /// The step, counted from 1 as `metrics.jsonl` does
-    #[arg(long, value_name = "N", requires = "batch", conflicts_with = "sample", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", requires = "batch", conflicts_with = "sample", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     step: Option<u64>,
-    /// Samples in a batch
+    /// Samples in a batch, if they were as many in all steps before
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     batch: Option<u64>,
     /// A single sample, counted from 0 as `mpt data cat` does
@@ -40,11 +40,11 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         batch_size: batch as usize,
         ..default
     };
+    let mut loader = Loader::new(&manifest, config, None)?;
     let range = match (args.step, args.sample) {
-        (Some(step), _) => (step - 1).saturating_mul(batch)..step.saturating_mul(batch),
+        (Some(step), _) => loader.samples_of(step - 1),
         (None, sample) => sample.map_or(0..0, |sample| sample..sample.saturating_add(1)),
     };
-    let mut loader = Loader::new(&manifest, config, None)?;
     let samples = trace(&manifest, &mut loader, &mut manifest.documents()?, range)?;
     table::lines(&HEADER, &samples.iter().flat_map(cells).collect::<Vec<_>>())
         .iter()
