@@ -60,7 +60,7 @@ pub struct DataConfig {
 
 impl DataConfig {
     /// How samples are drawn and ordered, where the data says `default`.
-    pub(crate) fn mixing(&self, default: &Mixing) -> Mixing {
+    pub fn mixing(&self, default: &Mixing) -> Mixing {
         let changes = MixingChanges {
             sampling: self.sampling,
             batching: self.batching,

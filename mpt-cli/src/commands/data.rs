@@ -334,7 +334,7 @@ fn cat(args: &Cat, ctx: &mut Context) -> Result<(), CliError> {
     }
     let manifest = Manifest::open(&args.dir)?;
     let config = LoaderConfig {
-        mixing: args.order.over(&manifest.plan().mixing),
+        mixing: args.order.over(&manifest.plan().mixing)?,
         seq_len: args.seq_len.unwrap_or(manifest.plan().seq_len),
         seed: ctx.seed.unwrap_or(manifest.plan().seed),
         ..LoaderConfig::new(&manifest, args.split)

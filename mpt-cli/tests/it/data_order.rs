@@ -86,6 +86,12 @@ fn a_batch_is_traced_to_its_documents() {
         let id = traced["documents"][0]["id"].as_str().expect("an id");
         assert!(id.starts_with(traced["source"].as_str().expect("a name")), "{traced}");
     }
+    let run = "[model]\nd_model = 8\nn_heads = 1\nn_layers = 1\nvocab_size = 300\n[data]\ndir = \"data\"\nshuffle = \"windowed\"\n\
+               [optimizer]\nkind = \"lion\"\nlr = 1e-3\n[train]\nsteps = 2\nbatch_size = 4\n";
+    fs::write(dir.path().join("run.toml"), run).expect("writable");
+    let of_run =
+        json(dir.path(), &["data", "trace", "data", "--step", "3", "--batch", "4", "--run", "run.toml"]);
+    assert_eq!(of_run.as_array(), Some(samples));
     let text = run_in(dir.path(), &["data", "trace", "data", "--sample", "8"]).stdout;
     assert!(text.contains("from token") && text.contains("train/"), "{text}");
     assert_eq!(run_in(dir.path(), &["data", "trace", "data"]).code, 2);

@@ -146,14 +146,14 @@ impl Loader {
         self.next.sample = sample;
     }
 
-    /// The samples of a step of training, counted from 0, where all batches are of this loader's size.
+    /// The samples of a step, counted from 0, where all batches are of this loader's size; none behind the end.
     pub fn samples_of(&self, step: u64) -> std::ops::Range<u64> {
         let (mut first, mut steps, size) = (0, step, self.config.batch_size as u64);
         loop {
             let end = self.places.batch_end(first);
-            let batches = (end - first).div_ceil(size);
-            if steps < batches {
-                let first = first + steps * size;
+            let batches = end.saturating_sub(first).div_ceil(size);
+            if steps < batches || first >= end {
+                let first = (first + steps * size).min(end);
                 return first..first.saturating_add(size).min(end);
             }
             (first, steps) = (end, steps - batches);

@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let config = LoaderConfig {
         seq_len: args.seq_len.unwrap_or(default.seq_len),
         seed: ctx.seed.unwrap_or(default.seed),
-        mixing: args.order.over(&default.mixing),
+        mixing: args.order.over(&default.mixing)?,
         batch_size: args.batch as usize,
         ..default
     };

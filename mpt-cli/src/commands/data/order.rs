@@ -1,11 +1,19 @@
 //! The flags that change the order of samples for commands that look at it.
 
+use std::path::PathBuf;
+
 use mpt_data::{Batching, Mixing, MixingChanges, Sampling, Shuffle};
+use mpt_train::TrainRun;
 use serde::de::DeserializeOwned;
+
+use crate::exit::CliError;
 
 /// How samples are drawn and ordered; by default as the data says.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OrderArgs {
+    /// Draw and order as the `[data]` of this run file says, its stages too [default: as the data says]
+    #[arg(long, value_name = "RUN.toml")]
+    run: Option<PathBuf>,
     /// How sources are drawn: `exact` or `iid` [default: as the data says]
     #[arg(long, value_name = "KIND", value_parser = named::<Sampling>)]
     sampling: Option<Sampling>,
@@ -24,8 +32,12 @@ pub(crate) struct OrderArgs {
 }
 
 impl OrderArgs {
-    /// What the flags make of the data's own way.
-    pub(crate) fn over(&self, data: &Mixing) -> Mixing {
+    /// What run file and flags make of the data's own way.
+    pub(crate) fn over(&self, data: &Mixing) -> Result<Mixing, CliError> {
+        let base = match &self.run {
+            Some(path) => TrainRun::from_file(path, &[])?.data.mixing(data),
+            None => data.clone(),
+        };
         let changes = MixingChanges {
             sampling: self.sampling,
             batching: self.batching,
@@ -34,7 +46,7 @@ impl OrderArgs {
             shuffle_window: self.shuffle_window,
             stages: None,
         };
-        changes.over(data)
+        Ok(changes.over(&base))
     }
 }
 

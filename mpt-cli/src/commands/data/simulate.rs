@@ -79,7 +79,7 @@ fn of_data(args: &Args, ctx: &Context) -> Result<(OrderConfig, usize), CliError>
     let config = LoaderConfig {
         seq_len: args.seq_len.unwrap_or(default.seq_len),
         seed: ctx.seed.unwrap_or(default.seed),
-        mixing: args.order.over(&default.mixing),
+        mixing: args.order.over(&default.mixing)?,
         batch_size: args.batch as usize,
         ..default
     };
@@ -90,7 +90,7 @@ fn of_mix(args: &Args, mix: &Path, ctx: &Context) -> Result<(OrderConfig, usize)
     let mut run = PrepareRun::from_file(mix)?;
     run.seed = ctx.seed.unwrap_or(run.seed);
     run.seq_len = args.seq_len.unwrap_or(run.seq_len);
-    run.mixing = args.order.over(&run.mixing);
+    run.mixing = args.order.over(&run.mixing)?;
     let order = OrderConfig::of_mix(&run, args.batch).ok_or_else(|| {
         CliError::usage(format!("{}: some source does not say its `tokens`", mix.display()))
             .help("add `tokens` to every source, or build the data and simulate its folder")
