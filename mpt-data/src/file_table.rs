@@ -190,7 +190,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::config::Dedup;
+    use crate::dedup::Dedup;
     use crate::manifest::{Contents, FORMAT, Manifest, Plan, SourceRecord};
     use crate::mixing::{Mixing, Share};
     use crate::{Loader, LoaderConfig};
@@ -234,7 +234,8 @@ mod tests {
             seed: 1,
             seq_len: 2048,
             row_tokens: 2048,
-            dedup: Dedup::None,
+            dedup: Dedup::exact(),
+            embedder: None,
             eval_fraction: 0.0,
             bos: String::new(),
             eos: String::new(),
@@ -244,7 +245,15 @@ mod tests {
             sources: Vec::new(),
         };
         let sources = (0..sources).map(source).collect();
-        Contents { plan, bos_id: None, eos_id: None, sources, files: Vec::new(), file_table: None }
+        Contents {
+            plan,
+            bos_id: None,
+            eos_id: None,
+            sources,
+            dedup: Vec::new(),
+            files: Vec::new(),
+            file_table: None,
+        }
     }
 
     fn resident_bytes() -> Option<u64> {
