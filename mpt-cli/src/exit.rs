@@ -140,6 +140,7 @@ impl From<mpt_data::Error> for CliError {
             E::NoEmbedder { .. } | E::NotOurs { .. } | E::Changed { .. } | E::Conversion { .. } => {
                 ExitStatus::Usage
             }
+            E::AlreadyBuilt { .. } | E::NoPlan { .. } | E::NoUnit { .. } => ExitStatus::Usage,
             E::Busy { .. } => ExitStatus::System,
             E::Interrupted => ExitStatus::Interrupted,
             _ => ExitStatus::Data,

@@ -119,8 +119,20 @@ pub fn make_dir(path: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] naming the file.
 pub fn lock(path: &Path) -> Result<Option<File>> {
+    locked(path, File::try_lock)
+}
+
+/// The same for one of many that exclude only those who take [`lock`].
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub fn lock_shared(path: &Path) -> Result<Option<File>> {
+    locked(path, File::try_lock_shared)
+}
+
+fn locked(path: &Path, take: fn(&File) -> Result<(), fs::TryLockError>) -> Result<Option<File>> {
     let file = File::create(path).map_err(Error::io(path, "creating"))?;
-    match file.try_lock() {
+    match take(&file) {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
         Err(fs::TryLockError::Error(error)) => Err(Error::io(path, "locking")(error)),

@@ -192,6 +192,38 @@ pub enum Error {
         /// The output folder.
         path: PathBuf,
     },
+    /// There is nothing left to plan.
+    #[error("{}: this data is finished; use it, or choose another folder", .path.display())]
+    AlreadyBuilt {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// Units are asked for where nothing was planned.
+    #[error("{}: no plan of work units is here; run `mpt data plan --units` with this `--out` first", .path.display())]
+    NoPlan {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// A unit is not in the plan.
+    #[error("{}: the plan has no work unit `{id}`; `mpt data plan --units` lists those of the mix as it is now", .path.display())]
+    NoUnit {
+        /// The output folder.
+        path: PathBuf,
+        /// The name asked for.
+        id: String,
+    },
+    /// A commit before its time.
+    #[error("{}: {missing} of {total} work units are missing, the first is `{first}`; make them with `mpt data unit`, or all with `mpt data build`", .path.display())]
+    MissingUnits {
+        /// The output folder.
+        path: PathBuf,
+        /// The first missing one.
+        first: String,
+        /// How many are missing.
+        missing: usize,
+        /// How many there are.
+        total: usize,
+    },
     /// A work unit written earlier in this build is damaged.
     #[error("{}: {problem}; run the same build again, and it is made anew", .path.display())]
     Unit {

@@ -47,7 +47,7 @@ pub use mixing::{
     Batching, DEFAULT_WINDOW, Mixing, MixingChanges, Quota, Sampling, Share, Shuffle, StageConfig, WrongKey,
 };
 pub use pack::{Packer, Row, is_start};
-pub use prepare::{prepare, prepare_with};
+pub use prepare::{UnitStatus, commit_units, plan_units, prepare, prepare_unit, prepare_with};
 pub use progress::{Note, Progress, Silent, Stage};
 pub use report::{MixRow, MixTable, inspect, plan, plan_of_known};
 pub use shard::{Group, Pages};

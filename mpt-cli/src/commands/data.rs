@@ -4,6 +4,7 @@ mod convert;
 mod order;
 mod simulate;
 mod trace;
+mod units;
 
 pub(crate) use order::OrderArgs;
 
@@ -11,13 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mpt_data::{
-    Embedder, Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage,
-    StageReport, StageSource, inspect, plan, plan_of_known, prepare_with,
+    Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage, StageReport,
+    StageSource, inspect, plan, plan_of_known,
 };
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
-use crate::embed::ModelEmbedder;
 use crate::exit::{CliError, ExitStatus};
 use crate::output::Log;
 use crate::settings::Context;
@@ -84,6 +84,34 @@ enum Command {
         /// Training tokens that the table is about [default: all there are]
         #[arg(long, value_name = "N", value_parser = tokens)]
         tokens: Option<u64>,
+        /// List the work units instead, for a scheduler to run, and leave their plan in `--out`
+        #[arg(long, requires = "out", conflicts_with = "tokens")]
+        units: bool,
+        /// The folder that units are built in
+        #[arg(long, value_name = "DIR", requires = "units")]
+        out: Option<PathBuf>,
+    },
+    /// Make one work unit of a plan; any number of processes may make others at the same time
+    #[command(
+        after_help = "Examples:\n  mpt data plan mix.toml --units --out data --json | jq -r '.units[].id' | xargs -P 8 -n 1 mpt data unit mix.toml --out data\n  mpt data commit mix.toml --out data"
+    )]
+    Unit {
+        /// The mix
+        mix: PathBuf,
+        /// The unit, as `mpt data plan --units` names it
+        id: String,
+        /// The folder to build in
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Turn work units that are all there into shards and a manifest
+    #[command(after_help = "Examples:\n  mpt data commit mix.toml --out data")]
+    Commit {
+        /// The mix
+        mix: PathBuf,
+        /// The folder to build in
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
     },
 }
 
@@ -127,7 +155,10 @@ fn split(text: &str) -> Result<Split, String> {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     match args.command {
-        Command::Build { mix, out } => build(&mix, out, ctx).map(|_| ())?,
+        Command::Build { mix, out } => units::build(&mix, out, ctx)?,
+        Command::Unit { mix, id, out } => units::unit(&mix, &id, out, ctx)?,
+        Command::Commit { mix, out } => units::commit(&mix, out, ctx)?,
+        Command::Plan { mix, units: true, out: Some(out), .. } => units::plan(&mix, out, ctx)?,
         Command::Inspect { dir, tokens } => {
             let manifest = Manifest::open(&dir)?;
             show(&inspect(&manifest, tokens)?, &manifest.contents().dedup, ctx)?;
@@ -137,7 +168,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         Command::Trace(args) => trace::run(&args, ctx)?,
         Command::Simulate(args) => simulate::run(&args, ctx)?,
         Command::Convert(args) => convert::run(&args, ctx)?,
-        Command::Plan { mix, tokens } => {
+        Command::Plan { mix, tokens, .. } => {
             let run = mix_of(&mix, ctx)?;
             let table = match plan_of_known(&run, tokens)? {
                 Some(table) => table,
@@ -153,25 +184,6 @@ fn mix_of(mix: &Path, ctx: &Context) -> Result<PrepareRun, CliError> {
     let mut run = PrepareRun::from_file(mix)?;
     run.seed = ctx.seed.unwrap_or(run.seed);
     Ok(run)
-}
-
-fn build(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<Manifest, CliError> {
-    let mut run = mix_of(mix, ctx)?;
-    run.out = out;
-    let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
-    let mut embedder = ModelEmbedder::of(&run, &tokenizer)?;
-    let embedder = embedder.as_mut().map(|embedder| embedder as &mut dyn Embedder);
-    let manifest = prepare_with(&run, &tokenizer, embedder, &mut Bars::new(ctx))?;
-    let table = inspect(&manifest, None)?;
-    print(&table, ctx)?;
-    print_dedup(&manifest.contents().dedup, ctx)?;
-    ctx.out.text(format_args!("\n{}: manifest {}", run.out.display(), &manifest.root()[..16]))?;
-    ctx.out.document(&json!({
-        "dir": run.out, "manifest": manifest.root(), "train_tokens": manifest.tokens(Split::Train),
-        "eval_tokens": manifest.tokens(Split::Eval), "sources": table.sources,
-        "dedup": manifest.contents().dedup,
-    }))?;
-    Ok(manifest)
 }
 
 fn show(table: &MixTable, dedup: &[StageReport], ctx: &mut Context) -> Result<(), CliError> {

@@ -12,6 +12,7 @@ mod meaning;
 mod near;
 mod plan;
 mod screen;
+mod steps;
 mod unit_file;
 mod units;
 mod walk;
@@ -22,6 +23,7 @@ use mpt_tokenize::Tokenizer;
 
 pub(crate) use decide::{Counts, Tally};
 pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
+pub use steps::{UnitStatus, commit_units, plan_units, prepare_unit};
 pub(crate) use units::tokenize;
 
 use crate::config::PrepareRun;
@@ -58,6 +60,17 @@ pub fn prepare_with(
     embedder: Option<&mut dyn Embedder>,
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
+    finish(run, tokenizer, embedder, progress, |_, _| Ok(()))
+}
+
+/// Makes what is missing, if `allowed` lets it, and the data.
+fn finish(
+    run: &PrepareRun,
+    tokenizer: &Tokenizer,
+    embedder: Option<&mut dyn Embedder>,
+    progress: &mut dyn Progress,
+    allowed: impl FnOnce(&PlannedRun<'_>, &[usize]) -> Result<()>,
+) -> Result<Manifest> {
     let embedder = match run.dedup.semdedup() {
         Some(_) => Some(embedder.ok_or_else(|| Error::NoEmbedder { path: run.path.clone() })?),
         None => None,
@@ -70,6 +83,7 @@ pub fn prepare_with(
     let units = claim(&run.out)?;
     let _lock = durable::lock(&units.join(LOCK))?.ok_or_else(|| Error::Busy { path: run.out.clone() })?;
     let missing = planned.missing_units(&units, progress)?;
+    allowed(&planned, &missing)?;
     let mut writer = unit_file::UnitFiles::new(&units, &planned);
     tokenize(&planned, &missing, tokenizer, &mut writer, progress)?;
     let decided = decide::decide(&planned, &units, &run.out, tokenizer, embedder, progress)?;

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use mpt_tokenize::Tokenizer;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::unit_file;
@@ -72,7 +73,8 @@ pub(crate) struct Unit {
 }
 
 /// One input file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Input {
     /// Where it is.
     pub(crate) path: PathBuf,
@@ -95,13 +97,22 @@ impl<'a> PlannedRun<'a> {
         embedder: Option<String>,
         progress: &mut dyn Progress,
     ) -> Result<Self> {
+        let found =
+            run.sources.iter().map(|source| find(source, run.folder())).collect::<Result<Vec<_>>>()?;
+        Self::with_inputs(run, tokenizer, embedder, hash_all(found, progress)?)
+    }
+
+    /// The same with inputs that were found and hashed before, of each source its files.
+    pub(super) fn with_inputs(
+        run: &'a PrepareRun,
+        tokenizer: &Tokenizer,
+        embedder: Option<String>,
+        inputs: Vec<Vec<Input>>,
+    ) -> Result<Self> {
         let special = SpecialTokens {
             bos: token(run, tokenizer, "bos", &run.bos)?,
             eos: token(run, tokenizer, "eos", &run.eos)?,
         };
-        let found =
-            run.sources.iter().map(|source| find(source, run.folder())).collect::<Result<Vec<_>>>()?;
-        let inputs = hash_all(found, progress)?;
         let layout = RowLayout::new(run.row_tokens, tokenizer.num_ids());
         let lists =
             run.sources.iter().map(|source| lists(source, run.folder())).collect::<Result<Vec<_>>>()?;
@@ -116,6 +127,15 @@ impl<'a> PlannedRun<'a> {
         let hash = hash_of(&plan);
         let sketchers = (0..run.sources.len()).map(|source| Sketcher::new(run, source)).collect();
         Ok(Self { run, plan, hash, layout, special, judges, sketchers, units })
+    }
+
+    /// Of each source, its files.
+    pub(super) fn inputs(&self) -> Vec<Vec<Input>> {
+        let mut sources = vec![Vec::new(); self.run.sources.len()];
+        for unit in &self.units {
+            sources[unit.source].extend(unit.inputs.iter().cloned());
+        }
+        sources
     }
 
     /// The units whose files are not there whole, each name once; damaged files are removed.

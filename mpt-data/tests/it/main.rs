@@ -15,4 +15,5 @@ mod mixes;
 mod orders;
 mod preparing;
 mod simulating;
+mod steps;
 mod tracing;
