@@ -45,12 +45,27 @@ pub(crate) struct Section {
 pub(crate) enum Body {
     /// Curves over an axis.
     Chart(Chart),
+    /// Amounts side by side, as bars.
+    Bars(Vec<Bar>),
     /// Rows under a header; the first column is text, the others are numbers.
     Table { header: Vec<&'static str>, rows: Vec<Vec<String>> },
     /// Texts a model wrote: the prompt, and what it went on with.
     Samples(Vec<Sample>),
     /// A text as it stands in a file.
     Listing(String),
+}
+
+/// An amount with its name, and the amount it is to be compared with, where there is one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Bar {
+    /// The name.
+    pub(crate) label: String,
+    /// The amount; bars of a section share a scale.
+    pub(crate) amount: f64,
+    /// The amount as it is written.
+    pub(crate) shown: String,
+    /// Where a mark stands on the same scale.
+    pub(crate) mark: Option<f64>,
 }
 
 /// A text a model wrote.
@@ -88,6 +103,7 @@ impl Section {
         }
         html += &match &self.body {
             Body::Chart(chart) => chart.to_html(),
+            Body::Bars(list) => bars(list),
             Body::Table { header, rows } => table(header, rows),
             Body::Samples(samples) => samples.iter().map(sample).collect(),
             Body::Listing(text) => format!("<pre class=\"listing\">{}</pre>\n", escape(text)),
@@ -103,6 +119,24 @@ fn figures(figures: &[Figure]) -> String {
         let _ = writeln!(html, "<div><dt>{label}</dt><dd>{value}</dd></div>");
     }
     html + "</dl>\n"
+}
+
+fn bars(bars: &[Bar]) -> String {
+    let scale = bars.iter().map(|bar| bar.amount.max(bar.mark.unwrap_or(0.0))).fold(0.0, f64::max);
+    let percent = |amount: f64| if scale > 0.0 { 100.0 * (amount / scale).clamp(0.0, 1.0) } else { 0.0 };
+    let mut html = String::from("<div class=\"bars\">\n");
+    for bar in bars {
+        let mark = bar.mark.map(|mark| format!("<i style=\"left:{:.2}%\"></i>", percent(mark)));
+        let _ = writeln!(
+            html,
+            "<span>{}</span><span class=\"track\"><b style=\"width:{:.2}%\"></b>{}</span><span>{}</span>",
+            escape(&bar.label),
+            percent(bar.amount),
+            mark.unwrap_or_default(),
+            escape(&bar.shown),
+        );
+    }
+    html + "</div>\n"
 }
 
 fn table(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -154,6 +188,11 @@ h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
 .figures dt { color: var(--soft); font-size: .85rem; }
 .figures dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
+.bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: .3rem .75rem; align-items: center;
+  font-variant-numeric: tabular-nums; }
+.bars .track { position: relative; height: .9rem; background: var(--card); border-radius: .25rem; }
+.bars .track b { display: block; height: 100%; background: var(--one); border-radius: .25rem; }
+.bars .track i { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px; background: var(--two); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .75rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; font-size: .85rem; }
@@ -212,6 +251,18 @@ mod tests {
                 section("Run file", Body::Listing("lr = 1e-3".into())),
             ],
         }
+    }
+
+    #[test]
+    fn bars_share_a_scale_with_their_marks() {
+        let bar =
+            |label: &str, amount, mark| Bar { label: label.into(), amount, shown: amount.to_string(), mark };
+        let html = bars(&[bar("a<b", 1.0, Some(4.0)), bar("c", 2.0, None)]);
+        assert!(html.contains("a&lt;b") && !html.contains("a<b"), "{html}");
+        for expected in ["width:25.00%", "left:100.00%", "width:50.00%"] {
+            assert!(html.contains(expected), "{expected}: {html}");
+        }
+        assert!(!bars(&[bar("none", 0.0, None)]).contains("NaN"));
     }
 
     #[test]

@@ -68,6 +68,29 @@ impl DocumentIndex {
         id.map(String::as_str).ok_or_else(|| self.damaged(format!("row group {group} is too short")))
     }
 
+    /// How many documents have how many tokens: element `i` counts those with `2^i` to `2^(i + 1) - 1`.
+    ///
+    /// # Errors
+    /// [`Error::Shard`] when the table is damaged.
+    pub fn lengths(&self) -> Result<Vec<u64>> {
+        let builder = self.reader()?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), ["tokens"]);
+        let batches = builder.with_projection(mask).with_batch_size(GROUP_ROWS).build();
+        let mut counts = Vec::new();
+        for batch in batches.map_err(|error| self.damaged(error))? {
+            let batch = batch.map_err(|error| self.damaged(error))?;
+            let tokens =
+                batch.column_by_name("tokens").and_then(|column| column.as_primitive_opt::<UInt64Type>());
+            for tokens in tokens.ok_or_else(|| self.damaged("no column `tokens` of whole numbers"))?.values()
+            {
+                let bucket = tokens.max(&1).ilog2() as usize;
+                counts.resize(counts.len().max(bucket + 1), 0);
+                counts[bucket] += 1;
+            }
+        }
+        Ok(counts)
+    }
+
     fn read_group(&self, group: usize) -> Result<Vec<String>> {
         let builder = self.reader()?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), ["ordinal", "id"]);

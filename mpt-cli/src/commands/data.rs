@@ -2,6 +2,7 @@
 
 mod convert;
 mod order;
+mod page;
 mod simulate;
 mod trace;
 mod units;
@@ -43,13 +44,18 @@ enum Command {
         out: PathBuf,
     },
     /// Show what each source has, what was asked for, and what training gets
-    #[command(after_help = "Examples:\n  mpt data inspect data --tokens 2e9")]
+    #[command(
+        after_help = "Examples:\n  mpt data inspect data --tokens 2e9\n  mpt data inspect data --html data.html"
+    )]
     Inspect {
         /// A folder made by `mpt data build`
         dir: PathBuf,
         /// Training tokens that the table is about [default: all there are]
         #[arg(long, value_name = "N", value_parser = tokens)]
         tokens: Option<u64>,
+        /// Also write a page with charts, which needs nothing else to be looked at
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// Check every file and every row against its checksum
     #[command(after_help = "Examples:\n  mpt data verify data")]
@@ -159,9 +165,13 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         Command::Unit { mix, id, out } => units::unit(&mix, &id, out, ctx)?,
         Command::Commit { mix, out } => units::commit(&mix, out, ctx)?,
         Command::Plan { mix, units: true, out: Some(out), .. } => units::plan(&mix, out, ctx)?,
-        Command::Inspect { dir, tokens } => {
+        Command::Inspect { dir, tokens, html } => {
             let manifest = Manifest::open(&dir)?;
-            show(&inspect(&manifest, tokens)?, &manifest.contents().dedup, ctx)?;
+            let table = inspect(&manifest, tokens)?;
+            if let Some(html) = html {
+                page::write(&html, &manifest, &table)?;
+            }
+            show(&table, &manifest.contents().dedup, ctx)?;
         }
         Command::Verify { dir } => verify(&dir, ctx)?,
         Command::Cat(args) => cat(&args, ctx)?,

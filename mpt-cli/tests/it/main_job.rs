@@ -20,8 +20,25 @@ fn text_becomes_a_model_that_writes() {
     let dedup =
         table.as_object_mut().and_then(|table| table.remove("dedup")).expect("a report of each stage");
     assert_eq!((&dedup, &dedup[0]["kind"]), (&built["dedup"], &"exact".into()));
-    let shown = job.done(&["data", "inspect", "data"]);
+    let shown = job.done(&["data", "inspect", "data", "--html", "page.html"]);
     assert!(shown.contains("tokens read") && shown.contains("+ edited away"), "{shown}");
+    let page = std::fs::read_to_string(job.path("page.html")).expect("a page");
+    let documents: u64 = page
+        .split_once("Length of documents")
+        .and_then(|(_, rest)| rest.split_once("</section>"))
+        .map(|(section, _)| {
+            section
+                .split("<span>")
+                .skip(2)
+                .step_by(2)
+                .filter_map(|cell| cell.split('<').next()?.replace(',', "").parse::<u64>().ok())
+                .sum()
+        })
+        .expect("a section");
+    let stayed = table["sources"].as_array().into_iter().flatten();
+    let stayed = stayed
+        .map(|row| row["documents"].as_u64().unwrap_or(0) + row["eval_documents"].as_u64().unwrap_or(0));
+    assert_eq!(documents, stayed.sum::<u64>(), "{page}");
     assert_eq!(job.json(&["data", "verify", "data"])["ok"], true);
     assert_eq!(job.json(&["data", "plan", "mix.toml"]), table);
 
