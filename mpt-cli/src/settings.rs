@@ -120,8 +120,9 @@ impl Context {
     /// Resolves the common flags and sets the number of threads.
     ///
     /// # Errors
-    /// Exit status 4 when the system refuses the threads.
+    /// Exit status 4 when the system refuses the threads, 2 when `MPT_CPU_LEVEL` names no level.
     pub(crate) fn new(args: &CommonArgs, out: Output) -> Result<Self, CliError> {
+        mpt_core::check_cpu_level().map_err(|error| CliError::usage(error.to_string()))?;
         if let Some(threads) = args.threads {
             mpt_core::set_threads(usize::from(threads))?;
         }

@@ -177,6 +177,16 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The variable `MPT_CPU_LEVEL` names no instruction set level.
+    #[error(
+        "the variable MPT_CPU_LEVEL is `{name}`, expected one of {expected}; unset it for the best this processor has"
+    )]
+    CpuLevel {
+        /// What it names.
+        name: String,
+        /// The levels.
+        expected: String,
+    },
     /// The number of threads cannot be set.
     #[error("the thread pool cannot be set to {threads} threads: {reason}")]
     Threads {

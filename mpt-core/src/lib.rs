@@ -38,6 +38,7 @@ pub use config::{
     PRESETS, RopeConfig, RopeScaling,
 };
 pub use error::{Error, Result};
+pub use kernels::cpu::dispatch::check_cpu_level;
 pub use lora::{Adapted, Adapter, Lora, LoraConfig};
 pub use model::{Attention, Block, BlockGradients, BlockPass, CausalLm, Ffn, PlainBlock};
 pub use nn::{Linear, Norm};

@@ -104,6 +104,9 @@ fn the_environment_stands_in_for_flags() {
     let run = finish(mpt().env("MPT_THREADS", "0").args(["completions", "bash"]));
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("--threads"), "{}", run.stderr);
+    let run = finish(mpt().env("MPT_CPU_LEVEL", "avx9").args(["completions", "bash"]));
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("`avx9`, expected one of baseline, avx2"), "{}", run.stderr);
 }
 
 #[test]

@@ -7,6 +7,8 @@
 
 use std::sync::OnceLock;
 
+use crate::error::{Error, Result};
+
 /// An instruction set level, lowest first; each holds all of those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -31,14 +33,33 @@ const NAMES: [(Level, &str); 5] = [
     (Level::Amx, "amx"),
 ];
 
+/// The variable that asks for a lower level.
+const VARIABLE: &str = "MPT_CPU_LEVEL";
+
 /// The level in use: the best one of this processor, or less where the variable `MPT_CPU_LEVEL` asks for less.
 pub(crate) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
-        let asked = std::env::var("MPT_CPU_LEVEL").ok();
-        let asked = NAMES.iter().find(|(_, name)| Some(*name) == asked.as_deref());
-        asked.map_or(Level::Amx, |&(level, _)| level).min(detected())
+        let asked = std::env::var(VARIABLE).ok().and_then(|name| named(&name));
+        asked.unwrap_or(Level::Amx).min(detected())
     })
+}
+
+fn named(name: &str) -> Option<Level> {
+    NAMES.iter().find(|(_, known)| *known == name).map(|&(level, _)| level)
+}
+
+/// Whether the variable `MPT_CPU_LEVEL`, which asks kernels for less than the processor has, names a level where it is set.
+///
+/// # Errors
+/// [`Error::CpuLevel`] when it does not: kernels would use the best level, as if it were not set.
+pub fn check_cpu_level() -> Result<()> {
+    match std::env::var(VARIABLE) {
+        Ok(name) if named(&name).is_none() => {
+            Err(Error::CpuLevel { name, expected: NAMES.map(|(_, name)| name).join(", ") })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Every level this processor has, lowest first.
