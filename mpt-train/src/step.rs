@@ -178,4 +178,22 @@ mod tests {
         let message = Trainer::new(&config, params, &optimizer, &step).unwrap_err().to_string();
         assert!(message.contains("`resid_pdrop` is 0.1") && message.contains("set it to 0"), "{message}");
     }
+
+    /// One step in each precision: they differ, since bf16 rounds factors to 8 bits, and by no more than that explains.
+    #[test]
+    fn precision_reaches_the_products() {
+        let outcome = |precision: &str| {
+            let (config, params) = tiny_model(1);
+            let optimizer = OptimizerConfig::Lion { lr: 1e-3, betas: [0.9, 0.99], weight_decay: 0.0 };
+            let step = format!("steps = 1\nbatch_size = 2\nprecision = \"{precision}\"");
+            let step: StepConfig = toml::from_str(&step).unwrap();
+            let mut trainer = Trainer::new(&config, params, &optimizer, &step).unwrap();
+            let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 50).collect();
+            trainer.step(TokenRows { tokens: &tokens, documents: &[0; 24], seq: 12 }, 1.0, 1).unwrap()
+        };
+        let (full, half) = (outcome("f32"), outcome("bf16"));
+        for (full, half) in [(full.loss, half.loss), (full.grad_norm, half.grad_norm)] {
+            assert!(full != half && (full - half).abs() < 0.02 * full, "{full} {half}");
+        }
+    }
 }
