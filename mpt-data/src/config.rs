@@ -403,11 +403,14 @@ fn check_fields(raw: &RawSource, at: &Check<'_>) -> Result<()> {
 
 fn check_pattern(pattern: &str, at: &Check<'_>) -> Result<()> {
     if pattern.contains("://") {
-        return Err(at.unsupported(
-            "paths",
-            format!("\"{pattern}\""),
-            "copy the files to this machine and name them here",
-        ));
+        if !cfg!(feature = "remote") {
+            let instead =
+                "build `mpt` with `--features remote`, or copy the files to this machine and name them here";
+            return Err(at.unsupported("paths", format!("\"{pattern}\""), instead));
+        }
+        return crate::remote::check(pattern).map_err(|problem| {
+            at.config("paths", format!("\"{pattern}\""), format!("an address that can be read: {problem}"))
+        });
     }
     match glob::Pattern::new(pattern) {
         Ok(_) => Ok(()),
@@ -525,11 +528,19 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
+        let text = message(&format!("{HEAD}{}", source("web", 1.0).replace("web/*", "ftp://host/web")));
+        assert!(text.contains("ftp://host/web"), "{text}");
+    }
+
+    #[test]
+    #[cfg(not(feature = "remote"))]
+    fn addresses_are_refused_with_what_reads_them() {
         let text = message(&format!("{HEAD}{}", source("web", 1.0).replace("web/*", "s3://bucket/web")));
-        assert!(
-            text.contains("s3://bucket/web") && text.contains("not supported yet; copy the files"),
-            "{text}"
-        );
+        let advice = "not supported yet; build `mpt` with `--features remote`, or copy the files";
+        assert!(text.contains("s3://bucket/web") && text.contains(advice), "{text}");
+        let error = crate::Manifest::open(Path::new("s3://bucket/data")).expect_err("refused").to_string();
+        assert!(error.starts_with("s3://bucket/data/manifest.json: this `mpt` was built without"), "{error}");
+        assert!(error.contains("cargo build --release -p mpt-cli --features remote"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The two tables beside the shards: the documents that stayed, by ordinal, and the ledger of those that did not.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
+use crate::blob::Blob;
 use crate::error::{Damage, Error, Result};
 use crate::filter::Drop;
 use crate::manifest::PlainFile;
@@ -108,8 +108,8 @@ impl DocumentIndex {
         Ok(ids)
     }
 
-    fn reader(&self) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-        let file = File::open(&self.path).map_err(Error::io(&self.path, "opening"))?;
+    fn reader(&self) -> Result<ParquetRecordBatchReaderBuilder<Blob>> {
+        let file = Blob::open(&self.path)?;
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| self.damaged(error))
     }
 

@@ -282,6 +282,14 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// An object store cannot be read, or an object in it.
+    #[error("{url}: {problem}")]
+    Remote {
+        /// The address.
+        url: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The caller asked to stop; running the same again continues.
     #[error("interrupted; the same command continues where this one stopped")]
     Interrupted,

@@ -10,7 +10,6 @@
 //! | `sha256` | 32 bytes |
 //! | `groups` | seven little-endian u64 a row group: its rows, then base, stride and tail of `tokens` and of `meta` |
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +23,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
+use crate::blob::Blob;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
 use crate::manifest::{FileRecord, PlainFile, SourceRecord, Split, SplitRecord};
@@ -82,7 +82,7 @@ pub(crate) fn read(dir: &Path, table: &PlainFile, sources: &mut [SourceRecord]) 
     if sha256 != table.sha256 {
         return Err(damaged("is not as it was written; restore it, or build again".into()));
     }
-    let file = File::open(&path).map_err(Error::io(&path, "opening"))?;
+    let file = Blob::open(&path)?;
     let batches = ParquetRecordBatchReaderBuilder::try_new(file)
         .and_then(|builder| builder.with_batch_size(GROUP_ROWS).build())
         .map_err(|error| damaged(error.to_string()))?;

@@ -1,11 +1,11 @@
 //! Content hashes as text, and SHA-256 of files.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::blob::Blob;
 use crate::error::{Error, Result};
 
 /// Lower-case hex.
@@ -18,9 +18,9 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// The SHA-256 of a file in hex, and its length; `read` is told of every piece read.
+/// The SHA-256 of a file or object in hex, and its length; `read` is told of every piece read.
 pub(crate) fn sha256_file(path: &Path, mut read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
-    let mut file = File::open(path).map_err(Error::io(path, "opening"))?;
+    let mut file = Blob::open(path)?.into_read();
     let (mut hash, mut buffer, mut bytes) = (Sha256::new(), vec![0; 1 << 20], 0);
     loop {
         match file.read(&mut buffer).map_err(Error::io(path, "reading"))? {

@@ -4,6 +4,7 @@
 //! folder of Parquet shards with a [`Manifest`]; a [`Loader`] gives the samples of that folder in an order that is a pure
 //! function of seed and sample index, so that a [`Cursor`] of a few bytes resumes anywhere at once.
 
+mod blob;
 mod config;
 mod dedup;
 mod documents;
@@ -20,6 +21,7 @@ pub mod order;
 mod pack;
 mod prepare;
 mod progress;
+pub mod remote;
 mod report;
 pub mod runfile;
 mod shard;

@@ -1,13 +1,14 @@
 //! The manifest: what was prepared, from what, and the hash of every file. Its presence means that the data is complete.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::blob::Blob;
 use crate::config::{Format, OnBadLine};
 use crate::dedup::{Dedup, StageKind, StageReport};
 use crate::documents::DocumentIndex;
@@ -18,6 +19,7 @@ use crate::filter::Filter;
 use crate::hash;
 use crate::mixing::{Mixing, Share};
 use crate::progress::{Progress, Shared, Silent, Stage, step};
+use crate::remote;
 use crate::shard::{Group, RowLayout, Scratch, ShardReader};
 
 /// The name of the manifest in its folder.
@@ -37,6 +39,7 @@ pub(crate) const FORMAT: u32 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     dir: PathBuf,
+    tokenizer: PathBuf,
     root: String,
     contents: Arc<Contents>,
 }
@@ -137,7 +140,7 @@ pub struct PlainFile {
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// Its SHA-256, in hex.
+    /// Its SHA-256, in hex; of an input in an object store, the store's tag or when it was written.
     pub sha256: String,
 }
 
@@ -275,17 +278,14 @@ struct Wire {
 }
 
 impl Manifest {
-    /// Opens prepared data.
+    /// Opens prepared data, in a folder or at an address of an object store.
     ///
     /// # Errors
-    /// [`Error::Manifest`] when there is no manifest, or it is damaged or of another version.
+    /// [`Error::Manifest`] when there is no manifest, or it is damaged or of another version; [`Error::Remote`].
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
         let wrong = |problem: String| Error::Manifest { path: path.clone(), problem };
-        let text = std::fs::read(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => wrong(missing(dir)),
-            _ => Error::io(&path, "reading")(error),
-        })?;
+        let text = read(&path, &wrong)?;
         let wire: Wire = serde_json::from_slice(&text).map_err(|error| {
             wrong(format!("not a manifest of this version ({error}); build the data again"))
         })?;
@@ -306,7 +306,8 @@ impl Manifest {
         if let Some(table) = &contents.file_table {
             file_table::read(dir, table, &mut contents.sources)?;
         }
-        Ok(Self { dir: dir.to_owned(), root, contents: Arc::new(contents) })
+        let tokenizer = tokenizer(dir, &contents)?;
+        Ok(Self { dir: dir.to_owned(), tokenizer, root, contents: Arc::new(contents) })
     }
 
     /// Writes the manifest of the folder: from now on the data is complete.
@@ -329,10 +330,11 @@ impl Manifest {
             serde_json::to_vec_pretty(&wire).expect("manifests have string keys and finite numbers");
         text.push(b'\n');
         durable::write_file(&dir.join(MANIFEST), &text)?;
-        Ok(Self { dir: dir.to_owned(), root, contents: Arc::new(whole.unwrap_or(wire.contents)) })
+        let contents = Arc::new(whole.unwrap_or(wire.contents));
+        Ok(Self { dir: dir.to_owned(), tokenizer: dir.join(TOKENIZER), root, contents })
     }
 
-    /// The folder.
+    /// The folder, or the address.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -357,9 +359,9 @@ impl Manifest {
         &self.contents.sources
     }
 
-    /// The copy of the tokenizer that lies with the data.
+    /// The copy of the tokenizer that lies with the data; on this machine, wherever the data is.
     pub fn tokenizer_path(&self) -> PathBuf {
-        self.dir.join(TOKENIZER)
+        self.tokenizer.clone()
     }
 
     /// Bytes of a token in the shards.
@@ -425,6 +427,11 @@ impl Manifest {
 
     /// What is wrong with a shard: first the rows that are, else what the whole file says.
     fn examine_shard(&self, file: &FileRecord, progress: &Shared<'_, '_>) -> Result<Vec<Damage>> {
+        if remote::is_remote(&self.dir) {
+            return remote::examine(&self.dir.join(&file.path), file, self.layout(), |bytes| {
+                step(progress, bytes)
+            });
+        }
         let damage =
             |row, problem: &str| Damage { path: PathBuf::from(&file.path), row, problem: problem.to_owned() };
         let reader = match ShardReader::open(&self.dir, file, self.layout()) {
@@ -466,6 +473,27 @@ impl Manifest {
 
 fn root_of(contents: &Contents) -> String {
     hash::sha256(&serde_json::to_vec(contents).expect("manifests have string keys and finite numbers"))
+}
+
+/// The text of a manifest file.
+fn read(path: &Path, wrong: &dyn Fn(String) -> Error) -> Result<Vec<u8>> {
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let mut text = Vec::new();
+    let file = Blob::open(path).map_err(|error| match error {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => wrong(missing(dir)),
+        error => error,
+    })?;
+    file.into_read().read_to_end(&mut text).map_err(Error::io(path, "reading"))?;
+    Ok(text)
+}
+
+/// Where the tokenizer can be read from: that of an address is copied to this machine.
+fn tokenizer(dir: &Path, contents: &Contents) -> Result<PathBuf> {
+    let copy = contents.files.iter().find(|file| file.name == TOKENIZER);
+    match copy.filter(|_| remote::is_remote(dir)) {
+        Some(file) => remote::local_copy(dir, file),
+        None => Ok(dir.join(TOKENIZER)),
+    }
 }
 
 fn missing(dir: &Path) -> String {

@@ -314,7 +314,7 @@ impl TrainRun {
             run_dir: Some(absolute(&self.run_dir)),
             init_from: self.init_from.as_deref().map(absolute),
             model: self.model.clone(),
-            data: DataConfig { dir: absolute(&self.data.dir), ..self.data.clone() },
+            data: DataConfig { dir: data_dir(&self.data.dir, absolute), ..self.data.clone() },
             optimizer: self.optimizer.clone(),
             schedule: self.schedule.clone(),
             train: self.train.clone(),
@@ -404,7 +404,7 @@ fn check(raw: RawRun, path: &Path) -> Result<TrainRun> {
         run_dir: raw.run_dir.map_or_else(|| path.with_extension(""), |dir| folder.join(dir)),
         init_from: raw.init_from.map(|dir| folder.join(dir)),
         model: raw.model,
-        data: DataConfig { dir: folder.join(&raw.data.dir), ..raw.data },
+        data: DataConfig { dir: data_dir(&raw.data.dir, |dir| folder.join(dir)), ..raw.data },
         optimizer: raw.optimizer,
         schedule: raw.schedule,
         train: raw.train,
@@ -473,6 +473,11 @@ impl Check<'_> {
         let (path, field) = (self.path.to_owned(), field.to_owned());
         Err(Error::Config { path, field, expected: expected.to_owned(), actual: actual.to_string() })
     }
+}
+
+/// The folder of the data from where it is named; an address is what it is anywhere.
+fn data_dir(dir: &Path, resolve: impl Fn(&Path) -> PathBuf) -> PathBuf {
+    if mpt_data::remote::is_remote(dir) { dir.to_owned() } else { resolve(dir) }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::filter::{self, Judge};
 use crate::hash;
 use crate::manifest::{FORMAT, PlainFile, Plan, SourcePlan};
 use crate::progress::{Note, Progress, Shared, Stage, step};
+use crate::remote;
 use crate::shard::RowLayout;
 
 /// Files of a source are taken together up to this size, so that many small files do not make many small units.
@@ -189,6 +190,9 @@ fn find(source: &SourceConfig, folder: &Path) -> Result<Vec<(PathBuf, String)>> 
 
 /// The files a pattern leads to, with their names relative to the pattern's fixed part.
 fn expand(source: &SourceConfig, folder: &Path, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
+    if remote::is_remote(Path::new(pattern)) {
+        return remote::find(source, pattern);
+    }
     let literal = folder.join(pattern);
     if literal.is_file() {
         let name = name(&literal, literal.parent().unwrap_or(Path::new("")));
@@ -239,7 +243,12 @@ pub(crate) fn hash_all(
     progress.start(Stage::Hash, total);
     let shared: Shared<'_, '_> = Mutex::new(&mut *progress);
     let hashed = |(path, name): (PathBuf, String)| {
-        let (sha256, bytes) = hash::sha256_file(&path, |bytes| step(&shared, bytes))?;
+        let read = |bytes| step(&shared, bytes);
+        let (sha256, bytes) = if remote::is_remote(&path) {
+            remote::identity(&path, read)
+        } else {
+            hash::sha256_file(&path, read)
+        }?;
         Ok(Input { path, file: PlainFile { name, bytes, sha256 } })
     };
     let inputs = found.into_par_iter().map(|files| files.into_par_iter().map(hashed).collect()).collect();

@@ -117,6 +117,13 @@ fn put_row(row: &Row<'_>, layout: RowLayout, tokens: &mut Vec<u8>, meta: &mut Ve
     meta[meta_from..meta_from + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
+/// Whether the cells of a row are as they were written.
+#[cfg(feature = "remote")]
+pub(crate) fn sound_row<'a>(tokens: &'a [u8], meta: &'a [u8]) -> Option<RowBytes<'a>> {
+    let rest = &meta[8..];
+    (u64_at(meta, 0) == checksum(tokens, rest)).then_some(RowBytes { tokens, rest })
+}
+
 fn checksum(tokens: &[u8], rest: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(tokens);

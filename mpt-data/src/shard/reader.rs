@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::{Group, PAGE_ROWS, RowBytes, RowLayout};
 use crate::error::{Damage, Error, Result};
 use crate::manifest::FileRecord;
+use crate::remote::{self, RemoteRows};
 
 /// What is said of a row whose checksum does not hold.
 const UNSOUND: &str = "does not match its checksum; restore the file, or build again";
@@ -14,12 +16,21 @@ const UNSOUND: &str = "does not match its checksum; restore the file, or build a
 /// An open shard.
 #[derive(Debug)]
 pub(crate) struct ShardReader {
-    file: File,
+    content: Content,
     relative: PathBuf,
     layout: RowLayout,
     rows: u64,
     documents: Option<[u64; 2]>,
     groups: Vec<Group>,
+}
+
+/// Where the bytes of a shard come from.
+#[derive(Debug)]
+enum Content {
+    /// A file of this machine.
+    Local(File),
+    /// An object of a store, whose rows are checked where they are read.
+    Remote(RemoteRows),
 }
 
 /// Buffers that reads use again and again.
@@ -29,8 +40,16 @@ pub(crate) struct Scratch {
     meta: Vec<u8>,
 }
 
+impl Scratch {
+    /// The buffers of `tokens` and `meta`.
+    #[cfg(feature = "remote")]
+    pub(crate) fn columns(&mut self) -> (&mut Vec<u8>, &mut Vec<u8>) {
+        (&mut self.tokens, &mut self.meta)
+    }
+}
+
 impl ShardReader {
-    /// Opens a file of the manifest in the folder `root`; its length is checked.
+    /// Opens a file of the manifest in the folder `root`; its length is checked, that of an object when it is first read.
     pub(crate) fn open(root: &Path, record: &FileRecord, layout: RowLayout) -> Result<Self> {
         Self::open_at(&root.join(&record.path), record, layout)
     }
@@ -38,6 +57,17 @@ impl ShardReader {
     /// Opens the file that `record` describes where it lies now.
     pub(crate) fn open_at(path: &Path, record: &FileRecord, layout: RowLayout) -> Result<Self> {
         let relative = PathBuf::from(&record.path);
+        let open = |content, relative| Self {
+            content,
+            layout,
+            rows: record.rows,
+            documents: record.documents,
+            groups: record.groups.clone(),
+            relative,
+        };
+        if remote::is_remote(path) {
+            return Ok(open(Content::Remote(RemoteRows::open(path, record, layout)?), relative));
+        }
         let damaged = |problem: String| Error::Shard(Damage { path: relative.clone(), row: None, problem });
         let file = match File::open(path) {
             Ok(file) => file,
@@ -50,14 +80,15 @@ impl ShardReader {
         if bytes != record.bytes {
             return Err(damaged(length_problem(bytes, record.bytes)));
         }
-        Ok(Self {
-            file,
-            layout,
-            rows: record.rows,
-            documents: record.documents,
-            groups: record.groups.clone(),
-            relative,
-        })
+        Ok(open(Content::Local(file), relative))
+    }
+
+    /// Says that rows will be needed, after all that were said before: those of an object are fetched ahead.
+    pub(crate) fn expect(&self, first: u64, count: u64) {
+        match &self.content {
+            Content::Local(_) => {}
+            Content::Remote(remote) => remote.expect(first, count),
+        }
     }
 
     /// Reads rows `first..first + count` in order, as few reads as pages allow, and gives each sound one to `each`.
@@ -68,14 +99,18 @@ impl ShardReader {
         scratch: &mut Scratch,
         mut each: impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
+        let file = match &self.content {
+            Content::Local(file) => file,
+            Content::Remote(remote) => return remote.rows(first, count, scratch, each),
+        };
         let mut row = first;
         while row < first + count {
             let (group, inside) = self.find(row).ok_or_else(|| self.damaged(row, "is not in the file"))?;
             let run = (first + count - row).min(PAGE_ROWS - inside % PAGE_ROWS).min(group.rows - inside);
             if run == 1 {
-                each(self.one(row, group, inside, scratch)?);
+                each(self.one(file, row, group, inside, scratch)?);
             } else {
-                self.run(row, group, inside, run, scratch, &mut each)?;
+                self.run(file, row, group, inside..inside + run, scratch, &mut each)?;
             }
             row += run;
         }
@@ -85,6 +120,7 @@ impl ShardReader {
     /// Reads a single row, so that what is under its checksum lies in one piece.
     fn one<'a>(
         &self,
+        file: &File,
         row: u64,
         group: &Group,
         inside: u64,
@@ -94,11 +130,11 @@ impl ShardReader {
         let bytes = &mut scratch.tokens;
         bytes.resize(tokens_width + meta_width, 0);
         let meta_at = group.meta.offset(inside, group.rows, meta_width);
-        self.read(row, &mut bytes[tokens_width..], meta_at)?;
+        self.read(file, row, &mut bytes[tokens_width..], meta_at)?;
         // The checksum stands where the end of the tokens is to be: the tokens go right before what follows it.
         let sum = super::u64_at(bytes, tokens_width);
         let tokens_at = group.tokens.offset(inside, group.rows, tokens_width);
-        self.read(row, &mut bytes[8..8 + tokens_width], tokens_at)?;
+        self.read(file, row, &mut bytes[8..8 + tokens_width], tokens_at)?;
         let bytes = &bytes[8..];
         if !super::matches(sum, bytes) {
             return Err(self.damaged(row, UNSOUND));
@@ -110,19 +146,20 @@ impl ShardReader {
     /// Reads rows of one page, which lie one after the other.
     fn run(
         &self,
+        file: &File,
         first: u64,
         group: &Group,
-        inside: u64,
-        count: u64,
+        inside: Range<u64>,
         scratch: &mut Scratch,
         each: &mut impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
         let (tokens_width, meta_width) = (self.layout.tokens_width(), self.layout.meta_width());
         let Scratch { tokens, meta } = scratch;
-        tokens.resize(count as usize * tokens_width, 0);
-        meta.resize(count as usize * meta_width, 0);
-        self.read(first, tokens, group.tokens.offset(inside, group.rows, tokens_width))?;
-        self.read(first, meta, group.meta.offset(inside, group.rows, meta_width))?;
+        let count = (inside.end - inside.start) as usize;
+        tokens.resize(count * tokens_width, 0);
+        meta.resize(count * meta_width, 0);
+        self.read(file, first, tokens, group.tokens.offset(inside.start, group.rows, tokens_width))?;
+        self.read(file, first, meta, group.meta.offset(inside.start, group.rows, meta_width))?;
         let cells = tokens.chunks_exact(tokens_width).zip(meta.chunks_exact(meta_width));
         for ((tokens, meta), row) in cells.zip(first..) {
             let rest = &meta[8..];
@@ -148,8 +185,8 @@ impl ShardReader {
         }
     }
 
-    fn read(&self, row: u64, buffer: &mut [u8], offset: u64) -> Result<()> {
-        read_exact_at(&self.file, buffer, offset).map_err(|error| match error.kind() {
+    fn read(&self, file: &File, row: u64, buffer: &mut [u8], offset: u64) -> Result<()> {
+        read_exact_at(file, buffer, offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
                 self.damaged(row, "lies beyond the end of the file; it is truncated")
             }

@@ -1,16 +1,16 @@
 //! Opens a file for reading through the decompressor that its name asks for.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::InputFile;
+use crate::blob::Blob;
 use crate::error::{Error, Result};
 
 /// The content of a file: `.gz` (several members too) and `.zst` (several frames too) are decompressed.
 pub(super) fn open<'a>(input: &InputFile<'a>) -> Result<Box<dyn BufRead + 'a>> {
-    let file = File::open(input.path).map_err(Error::io(input.path, "opening"))?;
+    let file = Blob::open(input.path)?.into_read();
     let raw = BufReader::with_capacity(1 << 16, Counted { file, read: input.progress });
     Ok(match compression(input.path) {
         Compression::None => Box::new(raw),
@@ -50,7 +50,7 @@ fn compression(path: &Path) -> Compression {
 }
 
 struct Counted<'a> {
-    file: File,
+    file: Box<dyn Read + Send>,
     read: &'a AtomicU64,
 }
 

@@ -1,6 +1,5 @@
 //! Parquet: a row per document, of which only the wanted columns are read.
 
-use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use arrow_array::cast::AsArray;
@@ -15,14 +14,15 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use parquet::errors::ParquetError;
 
 use super::{DEFAULT_ID, Document, InputFile, Record, Sink, Wanted, check_size};
+use crate::blob::Blob;
 use crate::error::{Error, Result};
 
 /// Rows decoded at once: few, since a row may be a book.
 const BATCH_ROWS: usize = 64;
 
 pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
-    let handle = File::open(file.path).map_err(Error::io(file.path, "opening"))?;
-    let bytes = handle.metadata().map_err(Error::io(file.path, "looking at"))?.len();
+    let handle = Blob::open(file.path)?;
+    let bytes = handle.bytes(file.path)?;
     let damaged =
         |error: ParquetError| Error::input(file.path, format!("not a sound Parquet file ({error})"));
     // The plain Parquet types are enough, and fewer than what writers hint at (dictionaries, views).
@@ -63,7 +63,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn find(wanted: &Wanted<'_>, builder: &ParquetRecordBatchReaderBuilder<File>) -> Result<Self, String> {
+    fn find(wanted: &Wanted<'_>, builder: &ParquetRecordBatchReaderBuilder<Blob>) -> Result<Self, String> {
         let names: Vec<_> = builder.schema().fields().iter().map(|field| field.name().as_str()).collect();
         let root = |name: &str| {
             names.iter().position(|other| *other == name).ok_or_else(|| {

@@ -14,6 +14,8 @@ mod mix;
 mod mixes;
 mod orders;
 mod preparing;
+#[cfg(feature = "remote")]
+mod remote;
 mod simulating;
 mod steps;
 mod tracing;

@@ -1,0 +1,100 @@
+//! A file wherever it lies: on this machine or in an object store.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use bytes::Bytes;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+use crate::error::{Error, Result};
+use crate::remote::{self, Object};
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) enum Blob {
+    /// On this machine.
+    Local(File),
+    /// In an object store.
+    Remote(Object),
+}
+
+impl Blob {
+    /// Opens a file, or looks at an object.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        if remote::is_remote(path) {
+            return Object::open(path).map(Self::Remote);
+        }
+        File::open(path).map(Self::Local).map_err(Error::io(path, "opening"))
+    }
+
+    /// Its length.
+    pub(crate) fn bytes(&self, path: &Path) -> Result<u64> {
+        match self {
+            Self::Local(file) => Ok(file.metadata().map_err(Error::io(path, "looking at"))?.len()),
+            Self::Remote(object) => Ok(object.bytes()),
+        }
+    }
+
+    /// Its content from the beginning.
+    pub(crate) fn into_read(self) -> Box<dyn Read + Send> {
+        match self {
+            Self::Local(file) => Box::new(file),
+            Self::Remote(object) => Box::new(object.read_from(0)),
+        }
+    }
+}
+
+impl Length for Blob {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Local(file) => file.len(),
+            Self::Remote(object) => object.bytes(),
+        }
+    }
+}
+
+impl ChunkReader for Blob {
+    type T = BlobRead;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<BlobRead> {
+        match self {
+            Self::Local(file) => file.get_read(start).map(BlobRead::Local),
+            Self::Remote(object) => Ok(BlobRead::Remote(object.clone(), start)),
+        }
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        match self {
+            Self::Local(file) => file.get_bytes(start, length),
+            Self::Remote(object) => {
+                object.window(start, length).map_err(|error| ParquetError::External(Box::new(error)))
+            }
+        }
+    }
+}
+
+/// A part of a Parquet file being read.
+#[derive(Debug)]
+pub(crate) enum BlobRead {
+    /// On this machine.
+    Local(BufReader<File>),
+    /// In an object store, from a place on.
+    Remote(Object, u64),
+}
+
+impl Read for BlobRead {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Local(file) => file.read(buffer),
+            Self::Remote(object, at) => {
+                let count = buffer.len().min(object.bytes().saturating_sub(*at) as usize);
+                let bytes = object.window(*at, count).map_err(std::io::Error::other)?;
+                buffer[..count].copy_from_slice(&bytes);
+                *at += count as u64;
+                Ok(count)
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Requests of a store through ureq: each on a thread of its own, its answer passed on piece by piece.
+
+use std::io::Read;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
+    HttpService,
+};
+use tokio::sync::{mpsc, oneshot};
+use ureq::http;
+
+/// How long a connection or the beginning of an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many redirects one request may take.
+const MAX_REDIRECTS: u32 = 5;
+/// Bytes passed on at once, and how many such pieces wait: what a slow reader leaves in memory.
+const PIECE: usize = 64 << 10;
+const PIECES: usize = 4;
+
+/// The connections of all stores; those that are free are used again.
+static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
+    ureq::Agent::config_builder()
+        .user_agent(concat!("mpt/", env!("CARGO_PKG_VERSION")))
+        .accept_encoding("identity")
+        .http_status_as_error(false)
+        .max_redirects(MAX_REDIRECTS)
+        .max_redirects_will_error(false)
+        .max_idle_connections_per_host(64)
+        .max_idle_connections(256)
+        .timeout_resolve(Some(PATIENCE))
+        .timeout_connect(Some(PATIENCE))
+        .timeout_recv_response(Some(PATIENCE))
+        .timeout_per_read(Some(PATIENCE))
+        .timeout_per_write(Some(PATIENCE))
+        .build()
+        .new_agent()
+});
+
+/// Makes stores ask through ureq.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ureq;
+
+impl HttpConnector for Ureq {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Self))
+    }
+}
+
+/// The head of an answer, and where its body will come from.
+type Answer = Result<(http::response::Parts, mpsc::Receiver<Result<Bytes, HttpError>>), HttpError>;
+
+#[async_trait]
+impl HttpService for Ureq {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = request.into_parts();
+        let body = body.as_bytes().cloned().unwrap_or_default();
+        let (head, answer) = oneshot::channel();
+        tokio::task::spawn_blocking(move || ask(http::Request::from_parts(parts, body), head));
+        let (parts, mut pieces) =
+            answer.await.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))??;
+        let body = stream::poll_fn(move |context| pieces.poll_recv(context).map(|piece| piece.map(framed)));
+        let body = HttpResponseBody::new(StreamBody::new(body));
+        Ok(HttpResponse::from_parts(parts, body))
+    }
+}
+
+fn framed(piece: Result<Bytes, HttpError>) -> Result<Frame<Bytes>, HttpError> {
+    piece.map(Frame::data)
+}
+
+/// Asks, and passes on what comes until nobody wants it any more.
+fn ask(request: http::Request<Bytes>, head: oneshot::Sender<Answer>) {
+    let (parts, body) = request.into_parts();
+    let answer = if body.is_empty() {
+        AGENT.run(http::Request::from_parts(parts, ()))
+    } else {
+        AGENT.run(http::Request::from_parts(parts, &body[..]))
+    };
+    let (parts, body) = match answer {
+        Ok(answer) => answer.into_parts(),
+        Err(error) => return drop(head.send(Err(explain(error)))),
+    };
+    let (sender, receiver) = mpsc::channel(PIECES);
+    if head.send(Ok((parts, receiver))).is_err() {
+        return;
+    }
+    let mut body = body.into_reader();
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let piece = match body.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => Ok(Bytes::copy_from_slice(&buffer[..count])),
+            Err(error) => Err(HttpError::new(HttpErrorKind::Interrupted, error)),
+        };
+        let is_last = piece.is_err();
+        if sender.blocking_send(piece).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+fn explain(error: ureq::Error) -> HttpError {
+    let kind = match &error {
+        ureq::Error::Timeout(_) => HttpErrorKind::Timeout,
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Io(_) => {
+            HttpErrorKind::Connect
+        }
+        _ => HttpErrorKind::Request,
+    };
+    HttpError::new(kind, error)
+}

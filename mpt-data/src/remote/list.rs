@@ -1,0 +1,78 @@
+//! The objects that a pattern of a source leads to.
+
+use std::path::{Path, PathBuf};
+
+use glob::{MatchOptions, Pattern};
+use object_store::path::Path as Key;
+
+use super::options;
+use super::store::Store;
+use crate::config::SourceConfig;
+use crate::error::{Error, Result};
+
+/// `*` does not cross `/`, and hidden objects are found like any other.
+const MATCH: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
+
+/// The objects of a pattern, in the order of their keys, with their names relative to the pattern's fixed part.
+///
+/// # Errors
+/// [`Error::NoInput`] when there are none; [`Error::Remote`].
+pub(crate) fn find(source: &SourceConfig, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
+    let path = Path::new(pattern);
+    let address = options::address(path)?;
+    let missing = || Error::NoInput { source_name: source.name.clone(), pattern: pattern.to_owned() };
+    if !address.key.contains(is_wild) {
+        let (store, key) = Store::of(path)?;
+        let name = address.key.rsplit('/').next().unwrap_or_default().to_owned();
+        return if store.is_object(path, &key)? { Ok(vec![(path.to_owned(), name)]) } else { Err(missing()) };
+    }
+    let folder = fixed_part(address.key);
+    let (store, prefix) = Store::of(Path::new(&format!("{}/{folder}", address.root)))?;
+    let matcher = Pattern::new(address.key).map_err(|_| missing())?;
+    let keys = store.list(path, Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty()))?;
+    let wanted = keys.iter().filter(|key| matcher.matches_with(key.as_ref(), MATCH));
+    let named = |key: &Key| {
+        let name = key.as_ref().strip_prefix(folder).unwrap_or(key.as_ref()).trim_start_matches('/');
+        (PathBuf::from(format!("{}/{key}", address.root)), name.to_owned())
+    };
+    let found: Vec<_> = wanted.map(named).collect();
+    if found.is_empty() { Err(missing()) } else { Ok(found) }
+}
+
+/// What stands for the content of an object in the plan, and its length: the store's tag, since a hash would cost reading
+/// everything twice.
+///
+/// # Errors
+/// [`Error::Remote`]; those of `read`, which is told of the object's bytes.
+pub(crate) fn identity(path: &Path, mut read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
+    let (store, key) = Store::of(path)?;
+    let found = store.plan(path, &key)?;
+    read(found.bytes)?;
+    Ok((found.tag, found.bytes))
+}
+
+fn is_wild(c: char) -> bool {
+    matches!(c, '*' | '?' | '[')
+}
+
+/// The folders of a pattern before its first wildcard.
+fn fixed_part(key: &str) -> &str {
+    let wild = key.find(is_wild).unwrap_or(key.len());
+    key[..wild].rfind('/').map_or("", |end| &key[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fixed_part_ends_before_the_first_wildcard() {
+        assert_eq!(fixed_part("a/b/*.jsonl"), "a/b");
+        assert_eq!(fixed_part("a/b*/c/*.jsonl"), "a");
+        assert_eq!(fixed_part("*.jsonl"), "");
+    }
+}

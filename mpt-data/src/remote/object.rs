@@ -1,0 +1,182 @@
+//! One object: its bytes as a stream, by range, and as a Parquet file.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use object_store::path::Path as Key;
+
+use super::store::{Identity, MISSING, Piece, Store, failed, refused};
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::manifest::PlainFile;
+
+/// Windows of a Parquet file in memory: columns are read beside each other.
+const WINDOWS: usize = 8;
+/// Bytes in a window.
+const WINDOW_BYTES: u64 = 2 << 20;
+
+/// An object, as it was when it was opened: a later version is refused.
+#[derive(Debug, Clone)]
+pub(crate) struct Object(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    store: Arc<Store>,
+    key: Key,
+    identity: Identity,
+    windows: Mutex<VecDeque<(u64, Bytes)>>,
+}
+
+impl Object {
+    /// Looks at an object.
+    ///
+    /// # Errors
+    /// [`Error::Remote`] when there is none, or it is another than the plan says.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::find(path)?.ok_or_else(|| refused(path, MISSING))
+    }
+
+    /// Looks at an object; `None` where there is none.
+    pub(super) fn find(path: &Path) -> Result<Option<Self>> {
+        let (store, key) = Store::of(path)?;
+        let identity = store.find(path, &key)?;
+        let windows = Mutex::default();
+        Ok(identity
+            .map(|identity| Self(Arc::new(Inner { path: path.to_owned(), store, key, identity, windows }))))
+    }
+
+    /// Its length.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.identity.bytes
+    }
+
+    /// Its content from a place on; the next piece is on its way while one is read.
+    pub(crate) fn read_from(&self, from: u64) -> ObjectRead {
+        ObjectRead { object: self.clone(), next: from, ahead: None, piece: Vec::new(), at: 0 }
+    }
+
+    /// A part of it.
+    pub(crate) fn range(&self, from: u64, bytes: usize) -> Result<Vec<u8>> {
+        let Inner { path, store, key, identity, .. } = &*self.0;
+        let end = from.saturating_add(bytes as u64);
+        if end > identity.bytes {
+            let problem = format!("bytes {from}..{end} lie beyond its end at {}", identity.bytes);
+            return Err(refused(path, problem));
+        }
+        let fetched = store.fetch(key, identity, &[from..end])?.map_err(|failure| failed(path, failure))?;
+        Ok(fetched.into_iter().flatten().collect())
+    }
+
+    /// A part of it, from a window that holds what comes after it as well.
+    pub(crate) fn window(&self, from: u64, bytes: usize) -> Result<Bytes> {
+        let inside = |&(start, ref held): &(u64, Bytes)| {
+            let skip = usize::try_from(from.checked_sub(start)?).ok()?;
+            let end = skip.checked_add(bytes).filter(|end| *end <= held.len())?;
+            Some(held.slice(skip..end))
+        };
+        let windows = || self.0.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = windows().iter().find_map(inside) {
+            return Ok(found);
+        }
+        let rest = self.bytes().saturating_sub(from);
+        let wanted = (bytes as u64).max(WINDOW_BYTES.min(rest)) as usize;
+        let fetched = Bytes::from(self.range(from, wanted)?);
+        let mut windows = windows();
+        if windows.len() == WINDOWS {
+            windows.pop_front();
+        }
+        windows.push_back((from, fetched.clone()));
+        Ok(fetched.slice(..bytes))
+    }
+}
+
+/// The content of an object from a place on.
+#[derive(Debug)]
+pub(crate) struct ObjectRead {
+    object: Object,
+    next: u64,
+    ahead: Option<Piece>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl ObjectRead {
+    fn begin(&mut self) -> Result<Option<Piece>> {
+        let Inner { store, key, identity, .. } = &*self.object.0;
+        let end = (self.next + store.options.piece_bytes.max(1)).min(identity.bytes);
+        if self.next >= end {
+            return Ok(None);
+        }
+        let piece = store.begin(key, identity, self.next..end)?;
+        self.next = end;
+        Ok(Some(piece))
+    }
+
+    /// Takes the next piece, and lets the one after it come.
+    fn turn(&mut self) -> Result<()> {
+        let current = match self.ahead.take() {
+            Some(piece) => Some(piece),
+            None => self.begin()?,
+        };
+        self.ahead = self.begin()?;
+        (self.piece, self.at) = (Vec::new(), 0);
+        if let Some(piece) = current {
+            self.piece = piece.wait()?.map_err(|failure| failed(&self.object.0.path, failure))?;
+        }
+        Ok(())
+    }
+}
+
+impl Read for ObjectRead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.piece.len() {
+            self.turn().map_err(in_words)?;
+        }
+        let count = buffer.len().min(self.piece.len() - self.at);
+        buffer[..count].copy_from_slice(&self.piece[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// The error of a reader: the path is named by whoever reads.
+fn in_words(error: Error) -> io::Error {
+    match error {
+        Error::Remote { problem, .. } => io::Error::other(problem),
+        error => io::Error::other(error),
+    }
+}
+
+/// A copy on this machine of a small file that lies with prepared data; it is checked each time.
+///
+/// # Errors
+/// [`Error::Remote`]; [`Error::Io`]; [`Error::Shard`] when the object does not hold what the manifest says.
+pub(crate) fn local_copy(dir: &Path, file: &PlainFile) -> Result<PathBuf> {
+    let path = dir.join(&file.name);
+    let (store, _) = Store::of(&path)?;
+    let folder = match &store.options.cache {
+        Some(cache) => cache.dir.join("files"),
+        None => std::env::temp_dir().join("mpt-remote-files"),
+    };
+    let copy = folder.join(&file.sha256).join(&file.name);
+    if hash::sha256_file(&copy, |_| Ok(())).is_ok_and(|(sha256, _)| sha256 == file.sha256) {
+        return Ok(copy);
+    }
+    let object = Object::open(&path)?;
+    let bytes = object.range(0, object.bytes() as usize)?;
+    if hash::sha256(&bytes) != file.sha256 {
+        let problem = "is not as it was written; restore it, or build again".to_owned();
+        return Err(Error::Shard(crate::Damage { path: file.name.clone().into(), row: None, problem }));
+    }
+    // Two processes may write the same: each aside under a name of its own.
+    let aside = copy.with_file_name(format!(".{}.{}.tmp", file.name, std::process::id()));
+    fs::create_dir_all(folder.join(&file.sha256)).map_err(Error::io(&copy, "making the folder of"))?;
+    fs::write(&aside, &bytes).map_err(Error::io(&aside, "writing"))?;
+    fs::rename(&aside, &copy).map_err(Error::io(&copy, "renaming to"))?;
+    Ok(copy)
+}

@@ -1,0 +1,181 @@
+//! Rows of a shard in a store, from pages.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use object_store::path::Path as Key;
+
+use super::fetch::Failure;
+use super::page::{PageKey, Span, rows_at};
+use super::store::{Identity, Store, refused};
+use crate::error::{Damage, Error, Result};
+use crate::manifest::FileRecord;
+use crate::shard::{Group, RowBytes, RowLayout, Scratch, length_problem};
+
+/// A shard in a store. Nothing is asked before a row is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteRows(Arc<Shard>);
+
+#[derive(Debug)]
+struct Shard {
+    store: Arc<Store>,
+    path: PathBuf,
+    relative: PathBuf,
+    key: Key,
+    sha256: Arc<str>,
+    bytes: u64,
+    layout: RowLayout,
+    groups: Vec<Group>,
+}
+
+impl RemoteRows {
+    /// The shard that `record` describes, at an address.
+    pub(crate) fn open(path: &Path, record: &FileRecord, layout: RowLayout) -> Result<Self> {
+        let (store, key) = Store::of(path)?;
+        Ok(Self(Arc::new(Shard {
+            store,
+            path: path.to_owned(),
+            relative: PathBuf::from(&record.path),
+            key,
+            sha256: record.sha256.as_str().into(),
+            bytes: record.bytes,
+            layout,
+            groups: record.groups.clone(),
+        })))
+    }
+
+    /// Reads as many of `want` rows from `row` on as lie in one page; returns how many.
+    pub(crate) fn run(&self, row: u64, want: u64, scratch: &mut Scratch) -> Result<u64> {
+        let shard = &*self.0;
+        let span = shard.span(row)?;
+        let key = shard.page_key(&span);
+        let run = want.min(span.first() + span.rows - row);
+        let [tokens, meta] = rows_at(span.rows, row - span.first(), run, shard.layout);
+        let (tokens_out, meta_out) = scratch.columns();
+        tokens_out.resize(tokens.len(), 0);
+        meta_out.resize(meta.len(), 0);
+        let pages = &shard.store.pages;
+        pages.used(&key);
+        let held = pages.in_memory(&key);
+        if let (None, Some(cache)) = (&held, &pages.cache) {
+            let parts =
+                &mut [(tokens.start as u64, &mut tokens_out[..]), (meta.start as u64, &mut meta_out[..])];
+            if cache.read(&key, parts) {
+                return Ok(run);
+            }
+        }
+        let page = match held {
+            Some(page) => page,
+            None => shard.page(&span, &key, row..row + run)?,
+        };
+        tokens_out.copy_from_slice(&page[tokens]);
+        meta_out.copy_from_slice(&page[meta]);
+        Ok(run)
+    }
+
+    /// Forgets the page of a row that turned out to be damaged, so that it is fetched again.
+    pub(crate) fn heal(&self, row: u64) -> bool {
+        let shard = &*self.0;
+        shard.span(row).is_ok_and(|span| shard.store.pages.forget(&shard.page_key(&span)).is_ok())
+    }
+
+    /// Says that rows will be needed, after all that were said before; they are fetched ahead.
+    pub(crate) fn expect(&self, rows: &[u64]) {
+        let pages = &self.0.store.pages;
+        let mut last = None;
+        for &row in rows {
+            let Ok(span) = self.0.span(row) else { continue };
+            let key = self.0.page_key(&span);
+            pages.announce(&key);
+            if last.as_ref() == Some(&key) || pages.has(&key) {
+                continue;
+            }
+            last = Some(key.clone());
+            let shard = self.0.clone();
+            // What fails here fails again where the row is needed, and is told there.
+            pages.ahead(Box::new(move || {
+                let _ = shard.span(row).and_then(|span| shard.page(&span, &key, row..row));
+            }));
+        }
+    }
+}
+
+impl Shard {
+    fn span(&self, row: u64) -> Result<Span<'_>> {
+        let span = Span::of(&self.groups, row, self.store.options.mode);
+        span.ok_or_else(|| self.damaged(row, "is not in the file".to_owned()))
+    }
+
+    fn page_key(&self, span: &Span<'_>) -> PageKey {
+        PageKey { sha256: self.sha256.clone(), first: span.first(), rows: span.rows }
+    }
+
+    /// Fetches a page, unless another thread did meanwhile. Only the rows `wanted` must be sound; only a page all of whose rows
+    /// are is kept.
+    fn page(&self, span: &Span<'_>, key: &PageKey, wanted: std::ops::Range<u64>) -> Result<Arc<Vec<u8>>> {
+        let pages = &self.store.pages;
+        let _flight = pages.take_off(key);
+        if let Some(page) = pages.in_memory(key) {
+            return Ok(page);
+        }
+        let attempts = self.store.options.attempts.max(1);
+        for attempt in 1.. {
+            let page = Arc::new(self.fetch(span)?);
+            let bad = self.unsound(span, &page);
+            let Some(first) = bad.first() else {
+                // A full disk must not end training: the page is there.
+                let _ = pages.keep(key, &page);
+                return Ok(page);
+            };
+            if attempt < attempts {
+                self.store.pause(attempt);
+                continue;
+            }
+            return match bad.iter().find(|row| wanted.contains(row)) {
+                None if !wanted.is_empty() => Ok(page),
+                bad => {
+                    let problem = format!(
+                        "does not match its checksum, fetched {attempts} times; restore the object, or build again"
+                    );
+                    Err(self.damaged(*bad.unwrap_or(first), problem))
+                }
+            };
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    fn fetch(&self, span: &Span<'_>) -> Result<Vec<u8>> {
+        let first = span.first();
+        let ranges = span.requests(self.layout);
+        if ranges.iter().any(|range| range.end > self.bytes) {
+            return Err(self.damaged(first, "lies beyond the end of the file".to_owned()));
+        }
+        // The hash in the manifest says what the object must hold, so no version is asked for.
+        let identity = Identity { bytes: self.bytes, tag: String::new() };
+        let answers = self.store.fetch(&self.key, &identity, &ranges)?.map_err(|failure| match failure {
+            Failure::Missing => self.whole("is missing; restore it, or build again".to_owned()),
+            Failure::Length(found) => self.whole(length_problem(found, self.bytes)),
+            Failure::Changed(problem) | Failure::Other(problem) => refused(&self.path, problem),
+        })?;
+        let answers: Vec<_> = ranges.into_iter().zip(answers).collect();
+        let page = span.assemble(self.layout, &answers);
+        page.ok_or_else(|| self.damaged(first, "lies outside of its row group".to_owned()))
+    }
+
+    /// The rows of a page that do not match their checksums.
+    fn unsound(&self, span: &Span<'_>, page: &[u8]) -> Vec<u64> {
+        let is_bad = |inside: &u64| {
+            let [tokens, meta] = rows_at(span.rows, *inside, 1, self.layout);
+            !RowBytes { tokens: &page[tokens], meta: &page[meta] }.is_sound()
+        };
+        (0..span.rows).filter(is_bad).map(|inside| span.first() + inside).collect()
+    }
+
+    fn damaged(&self, row: u64, problem: String) -> Error {
+        Error::Shard(Damage { path: self.relative.clone(), row: Some(row), problem })
+    }
+
+    fn whole(&self, problem: String) -> Error {
+        Error::Shard(Damage { path: self.relative.clone(), row: None, problem })
+    }
+}
