@@ -14,6 +14,10 @@ use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
 use crate::mixing::Mixing;
 use crate::order::Place;
+use crate::remote;
+
+/// Samples of a rank that are fetched ahead where the data is in an object store.
+const LOOK_AHEAD: u64 = 512;
 
 /// What a loader gives.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +102,8 @@ pub struct Loader {
     places: Places,
     shards: Shards,
     next: Cursor,
+    /// The first sample that was not announced; `None` where nothing need be.
+    announced: Option<u64>,
 }
 
 impl LoaderConfig {
@@ -133,7 +139,8 @@ impl Loader {
         if let Some(cursor) = cursor {
             next = cursor.continued(next, &config.accept)?;
         }
-        Ok(Self { shards: Shards::new(manifest, config.split), config, places, next })
+        let announced = remote::is_remote(manifest.dir()).then_some(next.sample);
+        Ok(Self { shards: Shards::new(manifest, config.split), config, places, next, announced })
     }
 
     /// Where the next batch begins.
@@ -144,6 +151,7 @@ impl Loader {
     /// Goes to the batch that begins with this sample.
     pub fn seek(&mut self, sample: u64) {
         self.next.sample = sample;
+        self.announced = self.announced.map(|_| sample);
     }
 
     /// The samples of a step, counted from 0, where all batches are of this loader's size; none behind the end.
@@ -189,6 +197,35 @@ impl Loader {
         SamplePlace { epoch, shard: file.path.clone(), row: row.row, token: (token % row_tokens) as usize }
     }
 
+    /// This rank's part of the batch of samples `first..end`.
+    fn share(&self, first: u64, end: u64) -> (u64, u64) {
+        let parts = (self.config.world_size / self.config.replication) as u64;
+        let share = (end - first).div_ceil(parts);
+        let own_first = (first + share * (self.config.rank / self.config.replication) as u64).min(end);
+        (own_first, (own_first + share).min(end))
+    }
+
+    /// Says what this rank will need soon, so that it is fetched ahead.
+    fn announce(&mut self) -> Result<()> {
+        let Some(mut first) = self.announced else { return Ok(()) };
+        let size = self.config.batch_size as u64;
+        let until = self.next.sample + (LOOK_AHEAD * self.config.world_size as u64).max(size);
+        while first < until {
+            let end = self.places.batch_end(first).min(first + size);
+            if end <= first {
+                break;
+            }
+            let (own_first, own_end) = self.share(first, end);
+            for index in own_first..own_end {
+                let place = self.places.locate(index);
+                self.shards.expect(place)?;
+            }
+            first = end;
+        }
+        self.announced = Some(first);
+        Ok(())
+    }
+
     /// Puts the next batch in place of what `batch` holds, whose memory is used again. `false`: there is none.
     ///
     /// # Errors
@@ -199,10 +236,8 @@ impl Loader {
         if first >= end {
             return Ok(false);
         }
-        let parts = (self.config.world_size / self.config.replication) as u64;
-        let share = (end - first).div_ceil(parts);
-        let own_first = (first + share * (self.config.rank / self.config.replication) as u64).min(end);
-        let own_end = (own_first + share).min(end);
+        self.announce()?;
+        let (own_first, own_end) = self.share(first, end);
         batch.tokens.clear();
         batch.documents.clear();
         batch.samples.clear();

@@ -81,6 +81,22 @@ impl Shards {
         })
     }
 
+    /// Says that a sample will be needed, after all that were said before.
+    pub(super) fn expect(&mut self, place: Place) -> Result<()> {
+        let row_tokens = self.layout.row_tokens as u64;
+        let mut row = place.position * place.seq_len as u64 / row_tokens;
+        let end = row + (place.seq_len as u64).div_ceil(row_tokens);
+        while row < end {
+            let RowPlace { file, row: inside } = self.place_of(place.source, row);
+            let here = (end - row).min(self.sources[place.source].starts[file + 1] - row);
+            self.open(place.source, file)?;
+            let reader = self.sources[place.source].readers[file].as_ref().expect("the shard is open");
+            reader.expect(inside, here);
+            row += here;
+        }
+        Ok(())
+    }
+
     /// Where a row of a source lies.
     pub(super) fn place_of(&self, source: usize, row: u64) -> RowPlace {
         let starts = &self.sources[source].starts;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::config::SourceConfig;
 use crate::error::{Damage, Error, Result};
 use crate::manifest::{FileRecord, PlainFile};
-use crate::shard::{RowLayout, Scratch};
+use crate::shard::{RowBytes, RowLayout, Scratch};
 
 fn refused<T>(path: &Path) -> Result<T> {
     let problem = super::address::NOT_BUILT.to_owned();
@@ -57,15 +57,17 @@ impl RemoteRows {
         refused(path)
     }
 
-    pub(crate) fn run(&self, _row: u64, _want: u64, _scratch: &mut Scratch) -> Result<u64> {
+    pub(crate) fn rows(
+        &self,
+        _first: u64,
+        _count: u64,
+        _scratch: &mut Scratch,
+        _each: impl FnMut(RowBytes<'_>),
+    ) -> Result<()> {
         match self.0 {}
     }
 
-    pub(crate) fn heal(&self, _row: u64) -> bool {
-        match self.0 {}
-    }
-
-    pub(crate) fn expect(&self, _rows: &[u64]) {
+    pub(crate) fn expect(&self, _first: u64, _count: u64) {
         match self.0 {}
     }
 }

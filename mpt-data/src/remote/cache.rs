@@ -158,6 +158,11 @@ impl Cache {
         is_here
     }
 
+    /// The most bytes it holds.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Whether a page is here.
     pub(super) fn has(&self, key: &PageKey) -> bool {
         self.path(key).is_file()
@@ -242,6 +247,7 @@ impl Cache {
         let read = journal.seek(SeekFrom::Start(0)).and_then(|_| journal.read_exact(&mut epoch));
         read.map_err(wrong("reading the journal of"))?;
         let length = journal.metadata().map_err(wrong("looking at the journal of"))?.len();
+        let mut found = Vec::new();
         let mut held = Held { epoch, journal: length, ..Held::default() };
         for folder in self.entries(&self.pages)? {
             let Some(hash) = name_of(&folder).filter(|name| is_hash(name)) else { continue };
@@ -249,9 +255,13 @@ impl Cache {
             for path in self.entries(&folder)? {
                 let Some((first, rows)) = name_of(&path).and_then(parse) else { continue };
                 let Ok(data) = path.metadata() else { continue };
-                held.insert(PageKey { sha256: hash.clone(), first, rows }, data.len());
+                let key = PageKey { sha256: hash.clone(), first, rows };
+                found.push((data.modified().ok(), key, data.len()));
             }
         }
+        // Who read what is not known: what was written first goes first.
+        found.sort();
+        found.into_iter().for_each(|(_, key, bytes)| held.insert(key, bytes));
         *self.held() = held;
         Ok(())
     }

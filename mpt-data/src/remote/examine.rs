@@ -9,7 +9,7 @@ use super::Object;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
 use crate::manifest::FileRecord;
-use crate::shard::{Group, RowBytes, RowLayout, length_problem};
+use crate::shard::{Group, RowLayout, length_problem, sound_row};
 
 /// Lists what is wrong with a shard: first the rows that are, else what the whole file says.
 ///
@@ -74,5 +74,5 @@ fn is_sound(group: &Group, layout: RowLayout, row: u64, start: u64, bytes: &[u8]
         bytes.get(at..at.checked_add(width)?)
     };
     let (tokens, meta) = (cell(&group.tokens, layout.tokens_width()), cell(&group.meta, layout.meta_width()));
-    tokens.zip(meta).is_some_and(|(tokens, meta)| RowBytes { tokens, meta }.is_sound())
+    tokens.zip(meta).is_some_and(|(tokens, meta)| sound_row(tokens, meta).is_some())
 }

@@ -68,7 +68,9 @@ impl Object {
             let problem = format!("bytes {from}..{end} lie beyond its end at {}", identity.bytes);
             return Err(refused(path, problem));
         }
-        let fetched = store.fetch(key, identity, &[from..end])?.map_err(|failure| failed(path, failure))?;
+        let fetched = store
+            .fetch(key, identity, std::slice::from_ref(&(from..end)))?
+            .map_err(|failure| failed(path, failure))?;
         Ok(fetched.into_iter().flatten().collect())
     }
 

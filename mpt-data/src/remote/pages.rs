@@ -114,6 +114,12 @@ impl Pages {
         lock(&self.memory).pages.contains_key(key) || self.cache.as_ref().is_some_and(|cache| cache.has(key))
     }
 
+    /// Whether all pages announced could be held at once, each of so many bytes.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        let room = self.cache.as_ref().map_or(0, Cache::limit) + lock(&self.memory).limit;
+        lock(&self.future).uses.len() as u64 * bytes as u64 <= room
+    }
+
     /// Lets another thread do something soon, or nobody when too much waits already.
     pub(super) fn ahead(&self, job: Job) {
         if self.threads > 0 {

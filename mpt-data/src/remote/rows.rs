@@ -10,7 +10,10 @@ use super::page::{PageKey, Span, rows_at};
 use super::store::{Identity, Store, refused};
 use crate::error::{Damage, Error, Result};
 use crate::manifest::FileRecord;
-use crate::shard::{Group, RowBytes, RowLayout, Scratch, length_problem};
+use crate::shard::{Group, RowBytes, RowLayout, Scratch, length_problem, sound_row};
+
+/// How often a row that comes wrong from the cache is fetched again.
+const HEALS: u32 = 3;
 
 /// A shard in a store. Nothing is asked before a row is wanted.
 #[derive(Debug, Clone)]
@@ -25,6 +28,7 @@ struct Shard {
     sha256: Arc<str>,
     bytes: u64,
     layout: RowLayout,
+    documents: Option<[u64; 2]>,
     groups: Vec<Group>,
 }
 
@@ -40,12 +44,50 @@ impl RemoteRows {
             sha256: record.sha256.as_str().into(),
             bytes: record.bytes,
             layout,
+            documents: record.documents,
             groups: record.groups.clone(),
         })))
     }
 
+    /// Reads rows `first..first + count` in order, and gives each sound one to `each`; one that came wrong from the cache is
+    /// fetched again.
+    pub(crate) fn rows(
+        &self,
+        first: u64,
+        count: u64,
+        scratch: &mut Scratch,
+        mut each: impl FnMut(RowBytes<'_>),
+    ) -> Result<()> {
+        let (mut row, mut heals) = (first, 0);
+        while row < first + count {
+            let run = self.run(row, first + count - row, scratch)?;
+            let layout = self.0.layout;
+            let (tokens, meta) = scratch.columns();
+            let cells =
+                tokens.chunks_exact(layout.tokens_width()).zip(meta.chunks_exact(layout.meta_width()));
+            let (begun, next) = (row, row + run);
+            for (tokens, meta) in cells {
+                let Some(bytes) = self.0.sound(tokens, meta) else { break };
+                each(bytes);
+                row += 1;
+            }
+            if row == next {
+                continue;
+            }
+            heals = if row > begun { 1 } else { heals + 1 };
+            if heals > HEALS {
+                return Err(self
+                    .0
+                    .damaged(row, "comes wrong from the cache again and again; check its disk".into()));
+            }
+            let span = self.0.span(row)?;
+            self.0.store.pages.forget(&self.0.page_key(&span))?;
+        }
+        Ok(())
+    }
+
     /// Reads as many of `want` rows from `row` on as lie in one page; returns how many.
-    pub(crate) fn run(&self, row: u64, want: u64, scratch: &mut Scratch) -> Result<u64> {
+    fn run(&self, row: u64, want: u64, scratch: &mut Scratch) -> Result<u64> {
         let shard = &*self.0;
         let span = shard.span(row)?;
         let key = shard.page_key(&span);
@@ -73,28 +115,23 @@ impl RemoteRows {
         Ok(run)
     }
 
-    /// Forgets the page of a row that turned out to be damaged, so that it is fetched again.
-    pub(crate) fn heal(&self, row: u64) -> bool {
-        let shard = &*self.0;
-        shard.span(row).is_ok_and(|span| shard.store.pages.forget(&shard.page_key(&span)).is_ok())
-    }
-
     /// Says that rows will be needed, after all that were said before; they are fetched ahead.
-    pub(crate) fn expect(&self, rows: &[u64]) {
+    pub(crate) fn expect(&self, first: u64, count: u64) {
         let pages = &self.0.store.pages;
-        let mut last = None;
-        for &row in rows {
+        for row in first..first + count {
             let Ok(span) = self.0.span(row) else { continue };
             let key = self.0.page_key(&span);
             pages.announce(&key);
-            if last.as_ref() == Some(&key) || pages.has(&key) {
+            if pages.has(&key) || !pages.has_room(span.bytes(self.0.layout)) {
                 continue;
             }
-            last = Some(key.clone());
             let shard = self.0.clone();
             // What fails here fails again where the row is needed, and is told there.
             pages.ahead(Box::new(move || {
-                let _ = shard.span(row).and_then(|span| shard.page(&span, &key, row..row));
+                let pages = &shard.store.pages;
+                if !pages.has(&key) {
+                    let _ = shard.span(row).and_then(|span| shard.page(&span, &key, row..row));
+                }
             }));
         }
     }
@@ -135,7 +172,7 @@ impl Shard {
                 None if !wanted.is_empty() => Ok(page),
                 bad => {
                     let problem = format!(
-                        "does not match its checksum, fetched {attempts} times; restore the object, or build again"
+                        "does not match its checksum or is another shard's, fetched {attempts} times; restore the object, or build again"
                     );
                     Err(self.damaged(*bad.unwrap_or(first), problem))
                 }
@@ -166,9 +203,17 @@ impl Shard {
     fn unsound(&self, span: &Span<'_>, page: &[u8]) -> Vec<u64> {
         let is_bad = |inside: &u64| {
             let [tokens, meta] = rows_at(span.rows, *inside, 1, self.layout);
-            !RowBytes { tokens: &page[tokens], meta: &page[meta] }.is_sound()
+            self.sound(&page[tokens], &page[meta]).is_none()
         };
         (0..span.rows).filter(is_bad).map(|inside| span.first() + inside).collect()
+    }
+
+    /// A row that matches its checksum, and is of this shard: objects that were swapped are as sound as each other.
+    fn sound<'a>(&self, tokens: &'a [u8], meta: &'a [u8]) -> Option<RowBytes<'a>> {
+        let is_ours = |row: &RowBytes<'_>| {
+            self.documents.is_none_or(|[first, last]| (first..=last).contains(&row.document()))
+        };
+        sound_row(tokens, meta).filter(is_ours)
     }
 
     fn damaged(&self, row: u64, problem: String) -> Error {

@@ -172,7 +172,7 @@ proptest! {
 
 impl Corpus {
     /// The corpus and its data: the folder lives as long as both.
-    fn build_kept(self) -> (Self, Manifest) {
+    pub(crate) fn build_kept(self) -> (Self, Manifest) {
         let manifest = self.build(&[]);
         (self, manifest)
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{FutureExt, StreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -24,12 +24,14 @@ pub(super) struct Faults {
     pub(super) seed: u64,
     /// Of a thousand requests, how many fail.
     pub(super) rate: u64,
-    /// How often the same request fails at most.
+    /// How often the same request fails at most; `usize::MAX`: nothing ever comes.
     pub(super) times: usize,
+    /// Every how many requests one gets no answer for a long time; 0: none does.
+    pub(super) stuck_every: usize,
 }
 
 impl Faults {
-    pub(super) const NONE: Self = Self { seed: 0, rate: 0, times: 0 };
+    pub(super) const NONE: Self = Self { seed: 0, rate: 0, times: 0, stuck_every: 0 };
 }
 
 #[derive(Debug)]
@@ -72,8 +74,8 @@ impl Faulty {
     }
 
     pub(super) fn write(&self, name: &str, bytes: Vec<u8>) {
-        let put = self.inner.put(&Path::from(name), bytes.into());
-        futures_util::FutureExt::now_or_never(put).expect("nothing to wait for").expect("written");
+        let path = Path::from(name);
+        self.inner.put(&path, bytes.into()).now_or_never().expect("nothing to wait for").expect("written");
     }
 
     pub(super) fn delete(&self, name: &str) {
@@ -97,6 +99,9 @@ impl Faulty {
         if hash % 1000 >= self.faults.rate {
             return None;
         }
+        if self.faults.times == usize::MAX {
+            return Some(Fault::Unavailable);
+        }
         Some(match (hash >> 32) % 5 {
             0 => Fault::Slow,
             1 => Fault::Unavailable,
@@ -115,7 +120,10 @@ fn unavailable() -> Error {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        let nth = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.faults.stuck_every > 0 && nth.is_multiple_of(self.faults.stuck_every) {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+        }
         // Only rows have checksums of their own: elsewhere wrong bytes would be believed.
         let is_shard = location.as_ref().contains("train/") || location.as_ref().contains("eval/");
         let fault = self.fault(&format!("{location} {:?} {}", options.range, options.head), is_shard);
@@ -128,11 +136,7 @@ impl ObjectStore for Faulty {
         let got = self.inner.get_opts(location, options).await?;
         let (meta, range, attributes, extensions) =
             (got.meta.clone(), got.range.clone(), got.attributes.clone(), got.extensions.clone());
-        let mut bytes = got.into_stream().try_fold(Vec::new(), async |mut all, piece: Bytes| {
-            all.extend_from_slice(&piece);
-            Ok(all)
-        });
-        let mut bytes = (&mut bytes).await?;
+        let mut bytes = got.bytes().await?.to_vec();
         let half = bytes.len() / 2;
         let mut pieces: Vec<Result<Bytes>> = Vec::new();
         match fault {

@@ -54,8 +54,7 @@ fn cached(mode: ReadMode, dir: &Path, limit: u64) -> RemoteOptions {
 }
 
 fn samples(manifest: &Manifest, count: u64) -> mpt_data::Result<Vec<Sample>> {
-    let config =
-        LoaderConfig { split: Split::Train, seq_len: 32, seed: 5, batch_size: 4, world_size: 1, rank: 0 };
+    let config = LoaderConfig { seed: 5, ..LoaderConfig::new(manifest, Split::Train) };
     let mut loader = Loader::new(manifest, config, None)?;
     (0..count).map(|index| loader.sample(index)).collect()
 }
@@ -91,7 +90,11 @@ fn samples_are_those_of_the_local_data_whatever_goes_wrong() {
             let mut options = options(mode);
             options.cache = with_cache.then(|| CacheOptions { dir: cache.path().to_owned(), limit: 60_000 });
             options.memory_bytes = if with_memory { 20_000 } else { 0 };
-            let store = Faulty::with_folder(&corpus.path("out"), "data", Faults { seed, rate, times: 2 });
+            let store = Faulty::with_folder(
+                &corpus.path("out"),
+                "data",
+                Faults { seed, rate, times: 2, ..Faults::NONE },
+            );
             let mounted = Mounted::new(store, options);
             let manifest = Manifest::open(&mounted.at("data")).expect("opened");
             prop_assert_eq!(manifest.root(), local.root());
@@ -106,16 +109,15 @@ fn samples_are_those_of_the_local_data_whatever_goes_wrong() {
 fn a_store_that_always_fails_is_an_error_after_a_bounded_number_of_requests() {
     let (corpus, _) = Corpus::new().build_kept();
     for seed in 0..6 {
-        let faults = Faults { seed, rate: 1000, times: usize::MAX };
+        let faults = Faults { seed, rate: 1000, times: usize::MAX, ..Faults::NONE };
         let store = Faulty::with_folder(&corpus.path("out"), "data", faults);
         let mounted = Mounted::new(store, options(ReadMode::Chunks));
         let address = mounted.at("data").display().to_string();
         match Manifest::open(&mounted.at("data")).and_then(|manifest| samples(&manifest, 50)) {
             Err(Error::Remote { url, problem }) => assert!(url.starts_with(&address), "{url}: {problem}"),
-            Err(error @ (Error::Io { .. } | Error::Shard(_))) => assert!(!error.to_string().is_empty()),
             other => panic!("{:?}", other.map(|samples| samples.len())),
         }
-        assert!(mounted.requests() < 400, "{}", mounted.requests());
+        assert!(mounted.requests() < 20, "{}", mounted.requests());
     }
 }
 
@@ -129,8 +131,7 @@ fn a_cache_of_two_pages_works_and_never_exceeds_its_limit() {
     let store = Faulty::with_folder(&corpus.path("out"), "data", Faults::NONE);
     let mounted = Mounted::new(store, cached(ReadMode::Rows(16), cache.path(), limit));
     let manifest = Manifest::open(&mounted.at("data")).expect("opened");
-    let config =
-        LoaderConfig { split: Split::Train, seq_len: 32, seed: 5, batch_size: 4, world_size: 1, rank: 0 };
+    let config = LoaderConfig { seed: 5, ..LoaderConfig::new(&local, Split::Train) };
     let mut loader = Loader::new(&manifest, config.clone(), None).expect("openable");
     let mut expected = Loader::new(&local, config, None).expect("openable");
     let mut seen = 0;
@@ -187,7 +188,8 @@ fn what_is_wrong_in_the_store_is_named_by_shard_and_row() {
     let key = format!("data/{}", file.path);
     store.write(&key, bytes);
     let error = samples(&manifest, 4000).expect_err("damaged").to_string();
-    let expected = format!("{}: row 3: does not match its checksum, fetched 6 times", file.path);
+    let expected =
+        format!("{}: row 3: does not match its checksum or is another shard's, fetched 6 times", file.path);
     assert!(error.starts_with(&expected), "{error}");
     let damage = manifest.examine(&mut mpt_data::Silent).expect("read");
     assert_eq!((damage.len(), damage[0].row), (1, Some(3)), "{damage:?}");
@@ -203,7 +205,11 @@ fn what_is_wrong_in_the_store_is_named_by_shard_and_row() {
 #[test]
 fn data_is_built_from_objects_as_from_files() {
     let corpus = Corpus::new();
-    let store = Faulty::with_folder(corpus.dir.path(), "raw/v1", Faults { seed: 9, rate: 500, times: 3 });
+    let store = Faulty::with_folder(
+        corpus.dir.path(),
+        "raw/v1",
+        Faults { seed: 9, rate: 500, times: 3, ..Faults::NONE },
+    );
     let local = corpus.build(&[]);
     let mut small = options(ReadMode::Chunks);
     small.piece_bytes = 1000;
@@ -217,8 +223,9 @@ fn data_is_built_from_objects_as_from_files() {
     let build = || mpt_data::prepare(&run, &corpus.tokenizer(), &mut mpt_data::Silent);
     let built = build().expect("built");
     for (a, b) in built.sources().iter().zip(local.sources()) {
-        assert_eq!((&a.train, &a.eval), (&b.train, &b.eval));
+        assert_eq!((a.documents, a.tokens, &a.drops), (b.documents, b.tokens, &b.drops));
     }
+    assert_eq!(samples(&built, 2000).expect("sound"), samples(&local, 2000).expect("sound"));
     let input = &built.plan().sources[0].inputs[0];
     assert!(input.name == "a.jsonl" && input.sha256.starts_with("etag "), "{input:?}");
     store.write("raw/v1/books/03.txt", b"another book".to_vec());
@@ -228,6 +235,45 @@ fn data_is_built_from_objects_as_from_files() {
     run.sources[0].paths = vec![format!("{base}/nothing/*.jsonl")];
     let error = mpt_data::prepare(&run, &corpus.tokenizer(), &mut mpt_data::Silent).expect_err("nothing");
     assert!(error.to_string().contains("no file matches mount://"), "{error}");
+}
+
+#[test]
+fn batches_are_fetched_ahead_and_hold_what_they_hold_locally() {
+    let (corpus, local) = Corpus::new().build_kept();
+    let store = Faulty::with_folder(
+        &corpus.path("out"),
+        "data",
+        Faults { seed: 4, rate: 300, times: 1, ..Faults::NONE },
+    );
+    let base = LoaderConfig::new(&local, Split::Train);
+    let config = |rank| LoaderConfig { seed: 5, batch_size: 8, world_size: 2, rank, ..base.clone() };
+    for mode in [ReadMode::Rows(4), ReadMode::Chunks] {
+        let mounted = Mounted::new(store.clone(), RemoteOptions { memory_bytes: 1 << 20, ..options(mode) });
+        let manifest = Manifest::open(&mounted.at("data")).expect("opened");
+        for rank in 0..2 {
+            let open = |manifest| Loader::new(manifest, config(rank), None).expect("openable");
+            for (found, expected) in open(&manifest).zip(open(&local)).take(60) {
+                assert_eq!(found.expect("sound"), expected.expect("sound"));
+            }
+        }
+        let eval = LoaderConfig { split: Split::Eval, ..config(1) };
+        let open = |manifest| Loader::new(manifest, eval.clone(), None).expect("openable");
+        let all = |loader: Loader| loader.map(|batch| batch.expect("sound")).collect::<Vec<_>>();
+        assert_eq!(all(open(&manifest)), all(open(&local)));
+    }
+}
+
+#[test]
+fn a_request_without_an_answer_gets_a_second_one_beside_it() {
+    let (corpus, local) = Corpus::new().build_kept();
+    let faults = Faults { stuck_every: 60, ..Faults::NONE };
+    let store = Faulty::with_folder(&corpus.path("out"), "data", faults);
+    let mounted = Mounted::new(store, options(ReadMode::Rows(1)));
+    let begun = std::time::Instant::now();
+    let manifest = Manifest::open(&mounted.at("data")).expect("opened");
+    assert_eq!(samples(&manifest, 200).expect("sound"), samples(&local, 200).expect("sound"));
+    assert!(mounted.requests() > 300, "{}", mounted.requests());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
 #[test]
