@@ -272,7 +272,7 @@ fn a_request_without_an_answer_gets_a_second_one_beside_it() {
     let begun = std::time::Instant::now();
     let manifest = Manifest::open(&mounted.at("data")).expect("opened");
     assert_eq!(samples(&manifest, 200).expect("sound"), samples(&local, 200).expect("sound"));
-    assert!(mounted.requests() > 300, "{}", mounted.requests());
+    assert!(mounted.requests() > 200, "{}: some were stuck", mounted.requests());
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
