@@ -34,8 +34,11 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let mut run = TrainRun::from_file(&args.run, &args.settings)?;
     run.train.seed = ctx.seed.unwrap_or(run.train.seed);
     if args.print_config {
-        let run =
-            if mpt_data::remote::is_remote(&run.data.dir) || run.data.dir.exists() { run.clone().resolved(&Manifest::open(&run.data.dir)?) } else { run };
+        let run = if mpt_data::remote::is_remote(&run.data.dir) || run.data.dir.exists() {
+            run.clone().resolved(&Manifest::open(&run.data.dir)?)
+        } else {
+            run
+        };
         ctx.out.raw(run.to_toml().as_bytes())?;
         return Ok(ExitStatus::Done);
     }
