@@ -5,18 +5,18 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | [`address`] | takes an address apart |
-//! | [`connect`] | makes a store of an address and of the usual environment variables |
-//! | [`http`] | lets the store's requests go through ureq |
-//! | [`fetch`] | one range, whatever goes wrong on the way: retries, resumption, a second request when the first is slow |
-//! | [`store`] | the stores in use, and what was seen in them |
-//! | [`list`] | the objects that a pattern leads to |
-//! | [`object`] | one object as a stream, and as a Parquet file |
-//! | [`page`] | which ranges hold some rows of a shard |
-//! | [`pages`] | pages from memory, from the cache, from the store |
-//! | [`cache`] | pages on disk, never more than a limit |
-//! | [`rows`] | rows of a shard in a store |
-//! | [`examine`] | checks a shard in one pass |
+//! | `address` | takes an address apart |
+//! | `connect` | makes a store of an address and of the usual environment variables |
+//! | `http` | lets the store's requests go through ureq |
+//! | `fetch` | one range, whatever goes wrong on the way: retries, resumption, a second request when the first is slow |
+//! | `store` | the stores in use, and what was seen in them |
+//! | `list` | the objects that a pattern leads to |
+//! | `object` | one object as a stream, and as a Parquet file |
+//! | `page` | which ranges hold some rows of a shard |
+//! | `pages` | pages from memory, from the cache, from the store |
+//! | `cache` | pages on disk, never more than a limit |
+//! | `rows` | rows of a shard in a store |
+//! | `examine` | checks a shard in one pass |
 
 mod address;
 #[cfg(feature = "remote")]
