@@ -16,6 +16,7 @@ mod hash;
 pub mod interop;
 mod loader;
 mod manifest;
+mod map;
 mod mixing;
 pub mod order;
 mod pack;

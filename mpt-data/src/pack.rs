@@ -101,10 +101,11 @@ pub(crate) fn push_documents(document: u64, starts: &[u8], skip: usize, take: us
 
 /// Calls `each` with every document start in `from..end`, in order.
 fn each_start(starts: &[u8], from: usize, end: usize, mut each: impl FnMut(usize)) {
-    for (word, bytes) in starts[..end.div_ceil(8)].chunks(8).enumerate() {
-        let mut buffer = [0; 8];
-        buffer[..bytes.len()].copy_from_slice(bytes);
-        let mut bits = u64::from_le_bytes(buffer);
+    let (words, rest) = starts[..end.div_ceil(8)].as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    for (word, bytes) in words.iter().chain([&last]).enumerate() {
+        let mut bits = u64::from_le_bytes(*bytes);
         while bits != 0 {
             let at = word * 64 + bits.trailing_zeros() as usize;
             bits &= bits - 1;

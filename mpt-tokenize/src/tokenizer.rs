@@ -121,7 +121,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Encode`] when the library fails, which for a loaded tokenizer it has no reason to.
     pub fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
-        let mut ids = Vec::with_capacity(text.len() / 3);
+        // Sizes of few kinds: memory that the ids of one text had serves those of the next.
+        let mut ids = Vec::with_capacity((text.len() / 3).next_power_of_two());
         self.added.split(text, |part| match part {
             Part::Token(id) => {
                 ids.push(id);

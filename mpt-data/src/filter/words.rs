@@ -13,7 +13,12 @@ pub(super) struct WordCount {
 
 impl Rule for WordCount {
     fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let words = words(&page.text).count() as u64;
+        let mut words = words(&page.text);
+        let first = words.by_ref().take(usize::try_from(self.least).unwrap_or(usize::MAX)).count() as u64;
+        if first == self.least && self.most == u64::MAX {
+            return None;
+        }
+        let words = first + words.count() as u64;
         let stays = (self.least..=self.most).contains(&words);
         (!stays).then(|| Drop { rule: self.rule, value: words.to_string() })
     }

@@ -246,8 +246,15 @@ impl Loader {
         let tokens = batch.batch * batch.seq;
         batch.tokens.reserve(tokens);
         batch.documents.reserve(tokens);
+        let mut ahead = None;
         for index in own_first..own_end {
-            let place = self.places.locate(index);
+            let place = ahead.take().unwrap_or_else(|| self.places.locate(index));
+            // What lies in an object store was announced long before.
+            if self.announced.is_none() && index + 1 < own_end {
+                let next = self.places.locate(index + 1);
+                self.shards.expect(next)?;
+                ahead = Some(next);
+            }
             self.shards.read(place, &mut batch.tokens, &mut batch.documents)?;
             batch.samples.push(SampleId { index, source: place.source });
         }

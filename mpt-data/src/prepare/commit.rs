@@ -33,8 +33,9 @@ pub(super) fn commit(
     let pass = Pass { planned, decided, out };
     let kept = decided.sources.iter().map(|counts| counts.train.documents + counts.eval.documents).sum();
     progress.start(Stage::Pack, kept);
-    let sources = pass.pack_all(&Mutex::new(&mut *progress))?;
-    let documents = pass.list_documents()?;
+    let shared = Mutex::new(&mut *progress);
+    let (sources, documents) = rayon::join(|| pass.pack_all(&shared), || pass.list_documents());
+    let (sources, documents) = (sources?, documents?);
     progress.finish();
     durable::write_file(&out.join(TOKENIZER), tokenizer.bytes())?;
     let bytes = tokenizer.bytes();

@@ -7,7 +7,7 @@
 //! length. Parts that no stage of deduplication asks for are empty.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -17,6 +17,7 @@ use super::units::{DroppedDocument, TokenizedDocument, UnitSink};
 use crate::durable::AtomicFile;
 use crate::error::{Error, Result};
 use crate::filter::{self, Drop};
+use crate::map::Map;
 use crate::shard::{get_tokens, put_tokens};
 
 /// The version of the form of these files.
@@ -194,7 +195,7 @@ pub(super) struct KeptEntry {
 /// Reads the file of a unit. The parts of a document are read in their order, and skipped where they are not asked for.
 pub(super) struct UnitReader {
     path: PathBuf,
-    input: BufReader<File>,
+    input: Cursor<Map>,
     token_bytes: usize,
     at: u64,
     /// Bytes of the parts not yet read.
@@ -204,15 +205,11 @@ pub(super) struct UnitReader {
 
 impl UnitReader {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        Self::with_capacity(path, 1 << 16)
-    }
-
-    fn with_capacity(path: &Path, capacity: usize) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "opening"))?;
-        let input = BufReader::with_capacity(capacity, file);
+        let map = Map::new(&file).map_err(Error::io(path, "mapping"))?;
         let mut reader = Self {
             path: path.to_owned(),
-            input,
+            input: Cursor::new(map),
             token_bytes: 0,
             at: 0,
             unread: [0; PARTS],
@@ -292,7 +289,7 @@ impl UnitReader {
     }
 
     fn kept_at(path: &Path, at: u64) -> Result<(Self, KeptEntry)> {
-        let mut reader = Self::with_capacity(path, 1 << 10)?;
+        let mut reader = Self::open(path)?;
         // Past the byte that says what the record is.
         reader.input.seek(SeekFrom::Start(at + 1)).map_err(Error::io(path, "reading"))?;
         let kept = reader.kept(at)?;

@@ -1,4 +1,5 @@
-//! Reading and tokenizing units: one thread reads ahead, all others filter, hash and tokenize what it read.
+//! Reading and tokenizing units: one thread reads ahead, all others filter, hash and tokenize what it read, and one writes
+//! what they made.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,9 +19,13 @@ use crate::source::{self, InputFile, Record};
 
 /// Text tokenized at once: enough to keep all cores busy, little enough to stay in bounds.
 const BATCH_BYTES: usize = 8 << 20;
+/// Text of the first batch, so that the other threads soon have work; each batch may have twice as much as the one before.
+const FIRST_BATCH_BYTES: usize = 512 << 10;
 const BATCH_DOCUMENTS: usize = 8192;
 /// Batches read ahead.
 const READ_AHEAD: usize = 1;
+/// Batches that wait to be written.
+const WRITE_BEHIND: usize = 1;
 
 /// Takes what becomes of the documents of each unit, in order.
 pub(crate) trait UnitSink {
@@ -115,35 +120,32 @@ pub(crate) fn tokenize(
     planned: &PlannedRun<'_>,
     units: &[usize],
     tokenizer: &Tokenizer,
-    sink: &mut dyn UnitSink,
+    sink: &mut (dyn UnitSink + Send),
     progress: &mut dyn Progress,
 ) -> Result<()> {
     progress.start(Stage::Tokenize, units.iter().map(|&unit| planned.units[unit].bytes()).sum());
     let bytes_read = AtomicU64::new(0);
-    let (sender, receiver) = sync_channel(READ_AHEAD);
+    let (to_encode, records) = sync_channel(READ_AHEAD);
+    let (to_write, documents) = sync_channel(WRITE_BEHIND);
     let result = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| read_ahead(planned, units, &bytes_read, sender));
-        let consumed = consume(
-            planned,
-            &receiver,
-            tokenizer,
-            sink,
-            &mut Follow { progress, bytes_read: &bytes_read, told: 0 },
-        );
-        // The reader ends when nobody listens any more.
-        drop(receiver);
+        let reader = scope.spawn(|| read_ahead(planned, units, &bytes_read, to_encode));
+        let writer = scope.spawn(|| write_behind(planned, documents, sink));
+        let mut follow = Follow { progress, bytes_read: &bytes_read, told: 0 };
+        // Each end of a channel ends the thread at the other.
+        let encoded = encode_all(planned, records, tokenizer, to_write, &mut follow);
         let read = reader.join().expect("the reader returns its errors");
-        // Where both failed, the reader only noticed that nobody listens.
-        consumed.and(read)
+        let written = writer.join().expect("the writer returns its errors");
+        // Where several failed, those before the one that did only noticed that nobody listens.
+        written.and(encoded).and(read)
     });
     progress.finish();
     result
 }
 
-/// What the reading thread tells.
-enum Message {
+/// What a thread tells the next one of a unit.
+enum Message<T> {
     Begin(usize),
-    Records(Vec<Record>),
+    Batch(T),
     End,
 }
 
@@ -151,22 +153,25 @@ fn read_ahead(
     planned: &PlannedRun<'_>,
     units: &[usize],
     bytes_read: &AtomicU64,
-    to: SyncSender<Message>,
+    to: SyncSender<Message<Vec<Record>>>,
 ) -> Result<()> {
+    let mut most = FIRST_BATCH_BYTES;
     for &index in units {
         let unit = &planned.units[index];
         send(&to, Message::Begin(index))?;
-        read_unit(&planned.run.sources[unit.source], unit, bytes_read, &to)?;
+        read_unit(&planned.run.sources[unit.source], unit, &mut most, bytes_read, &to)?;
         send(&to, Message::End)?;
     }
     Ok(())
 }
 
+/// Reads a unit in batches of at most so much text, or one document.
 fn read_unit(
     config: &SourceConfig,
     unit: &Unit,
+    most: &mut usize,
     bytes_read: &AtomicU64,
-    to: &SyncSender<Message>,
+    to: &SyncSender<Message<Vec<Record>>>,
 ) -> Result<()> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for input in &unit.inputs {
@@ -177,18 +182,19 @@ fn read_unit(
                 Record::BadLine { problem, .. } => problem.len(),
             };
             batch.push(record);
-            if bytes < BATCH_BYTES && batch.len() < BATCH_DOCUMENTS {
+            if bytes < *most && batch.len() < BATCH_DOCUMENTS {
                 return Ok(());
             }
             bytes = 0;
-            send(to, Message::Records(std::mem::take(&mut batch)))
+            *most = (2 * *most).min(BATCH_BYTES);
+            send(to, Message::Batch(std::mem::take(&mut batch)))
         })?;
     }
-    send(to, Message::Records(batch))
+    send(to, Message::Batch(batch))
 }
 
 /// Nobody listens when the other side failed; its error is the one to tell.
-fn send(to: &SyncSender<Message>, message: Message) -> Result<()> {
+fn send<T>(to: &SyncSender<Message<T>>, message: Message<T>) -> Result<()> {
     to.send(message).map_err(|_| Error::Interrupted)
 }
 
@@ -208,79 +214,44 @@ impl Follow<'_> {
     }
 }
 
-fn consume(
+/// Hands on what the reader tells, its records judged and tokenized.
+fn encode_all(
     planned: &PlannedRun<'_>,
-    from: &Receiver<Message>,
+    from: Receiver<Message<Vec<Record>>>,
     tokenizer: &Tokenizer,
-    sink: &mut dyn UnitSink,
+    to: SyncSender<Message<Vec<Encoded>>>,
     follow: &mut Follow<'_>,
 ) -> Result<()> {
-    let mut current: Option<(&Unit, u64)> = None;
-    while let Ok(message) = from.recv() {
-        match (message, &mut current) {
-            (Message::Begin(index), slot) => {
-                let unit = &planned.units[index];
-                sink.begin(unit)?;
-                *slot = Some((unit, 0));
+    let mut current = None;
+    for message in from {
+        let message = match message {
+            Message::Begin(index) => {
+                current = Some(&planned.units[index]);
+                Message::Begin(index)
             }
-            (Message::Records(records), Some((unit, seen))) => {
-                *seen |= batch(planned, unit, &records, tokenizer, sink)?;
-                follow.step()?;
+            Message::Batch(records) => {
+                let unit = current.expect("the reader begins each unit before it sends documents");
+                Message::Batch(encode(planned, unit, records, tokenizer)?)
             }
-            (Message::End, Some((_, seen))) => sink.end(*seen)?,
-            (_, None) => unreachable!("the reader begins each unit before it sends documents"),
+            Message::End => Message::End,
+        };
+        let is_batch = matches!(message, Message::Batch(_));
+        send(&to, message)?;
+        if is_batch {
+            follow.step()?;
         }
     }
     Ok(())
 }
 
-/// Judges, hashes and tokenizes documents in parallel, and hands them on in order; returns which fields were seen.
-///
-/// Every text is tokenized as it was read, so that its tokens can be accounted for; an edited one that stays also as it
-/// stays.
-fn batch(
-    planned: &PlannedRun<'_>,
-    unit: &Unit,
-    records: &[Record],
-    tokenizer: &Tokenizer,
-    sink: &mut dyn UnitSink,
-) -> Result<u64> {
-    let judge = |(scratch, runs): &mut (Scratch, Runs), record| judged(planned, unit, record, scratch, runs);
-    let judged: Vec<Judged<'_>> = records.par_iter().map_init(Default::default, judge).collect();
-    let texts: Vec<&str> =
-        judged.iter().flat_map(|judged| judged.read.into_iter().chain(judged.edited())).collect();
-    let path = &unit.inputs[0].path;
-    let encoded =
-        tokenizer.encode_batch(&texts).map_err(|source| Error::Tokenizer { path: path.clone(), source })?;
-    let mut encoded = encoded.iter();
-    let mut next = || encoded.next().expect("a list of tokens per text");
-    for judged in &judged {
-        let read = judged.read.map(|_| next());
-        let tokens_read = read.map_or(0, |tokens| tokens.len() as u64);
-        let id = judged.id;
-        match (&judged.fate, read) {
-            (Fate::Kept { text_hash, sketch, edited }, Some(read)) => sink.keep(&TokenizedDocument {
-                id,
-                text_hash: *text_hash,
-                text_bytes: judged.edited().or(judged.read).map_or(0, str::len) as u64,
-                sketch,
-                tokens: if edited.is_some() { next() } else { read },
-                tokens_read,
-                is_edited: edited.is_some(),
-            })?,
-            (Fate::Dropped(drop), _) => sink.drop(&DroppedDocument { id, drop, tokens_read })?,
-            (Fate::Kept { .. }, None) => unreachable!("only a document is kept"),
-        }
-    }
-    Ok(records.iter().fold(0, |all, record| all | fields_seen(record)))
-}
-
 /// A record with what becomes of it.
-struct Judged<'a> {
-    id: &'a str,
-    /// The text as read, if there is one.
-    read: Option<&'a str>,
+struct Encoded {
+    record: Record,
     fate: Fate,
+    /// How many tokens the text as read has.
+    tokens_read: u64,
+    /// Those of the text that stays.
+    tokens: Vec<u32>,
 }
 
 enum Fate {
@@ -288,28 +259,35 @@ enum Fate {
     Dropped(Drop),
 }
 
-impl Judged<'_> {
-    /// The text that stays, where it is not the one read.
-    fn edited(&self) -> Option<&str> {
-        match &self.fate {
-            Fate::Kept { edited, .. } => edited.as_deref(),
-            Fate::Dropped(_) => None,
-        }
-    }
-}
-
-fn judged<'a>(
+/// Judges, hashes and tokenizes documents in parallel.
+fn encode(
     planned: &PlannedRun<'_>,
     unit: &Unit,
-    record: &'a Record,
-    scratch: &mut Scratch,
-    runs: &mut Runs,
-) -> Judged<'a> {
-    let document = match record {
+    records: Vec<Record>,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Encoded>> {
+    let failed = |source| Error::Tokenizer { path: unit.inputs[0].path.clone(), source };
+    let encode = |scratches: &mut (Scratch, Runs), record| {
+        encode_one(planned, unit, record, tokenizer, scratches).map_err(failed)
+    };
+    // Documents are of very different lengths: each may go to another thread.
+    records.into_par_iter().with_max_len(1).map_init(Default::default, encode).collect()
+}
+
+/// Every text is tokenized as it was read, so that its tokens can be accounted for; an edited one that stays also as it
+/// stays.
+fn encode_one(
+    planned: &PlannedRun<'_>,
+    unit: &Unit,
+    record: Record,
+    tokenizer: &Tokenizer,
+    (scratch, runs): &mut (Scratch, Runs),
+) -> mpt_tokenize::Result<Encoded> {
+    let document = match &record {
         Record::Document(document) => document,
-        Record::BadLine { id, problem } => {
+        Record::BadLine { problem, .. } => {
             let fate = Fate::Dropped(Drop { rule: BAD_LINE, value: problem.clone() });
-            return Judged { id, read: None, fate };
+            return Ok(Encoded { record, fate, tokens_read: 0, tokens: Vec::new() });
         }
     };
     let fate = match planned.judges[unit.source].judge(document, scratch) {
@@ -320,11 +298,63 @@ fn judged<'a>(
             Fate::Kept { text_hash: xxh3_128(text.as_bytes()), sketch, edited }
         }
     };
-    Judged { id: &document.id, read: Some(&document.text), fate }
+    let mut tokens = tokenizer.encode(&document.text)?;
+    let tokens_read = tokens.len() as u64;
+    if let Fate::Kept { edited: Some(edited), .. } = &fate {
+        tokens = tokenizer.encode(edited)?;
+    }
+    Ok(Encoded { record, fate, tokens_read, tokens })
 }
 
-fn fields_seen(record: &Record) -> u64 {
-    let Record::Document(document) = record else { return 0 };
-    let seen = document.fields.iter().enumerate().filter(|(_, value)| value.is_some());
-    seen.fold(0, |bits, (field, _)| bits | 1 << field)
+/// Gives the sink what was tokenized, in order, while what comes next is being tokenized.
+fn write_behind(
+    planned: &PlannedRun<'_>,
+    from: Receiver<Message<Vec<Encoded>>>,
+    sink: &mut dyn UnitSink,
+) -> Result<()> {
+    let mut fields_seen = 0;
+    for message in from {
+        match message {
+            Message::Begin(index) => {
+                fields_seen = 0;
+                sink.begin(&planned.units[index])?;
+            }
+            Message::Batch(documents) => {
+                for document in &documents {
+                    fields_seen |= document.fields_seen();
+                    document.give(sink)?;
+                }
+            }
+            Message::End => sink.end(fields_seen)?,
+        }
+    }
+    Ok(())
+}
+
+impl Encoded {
+    fn give(&self, sink: &mut dyn UnitSink) -> Result<()> {
+        let (id, text) = match &self.record {
+            Record::Document(document) => (&document.id, document.text.as_str()),
+            Record::BadLine { id, .. } => (id, ""),
+        };
+        let tokens_read = self.tokens_read;
+        match &self.fate {
+            Fate::Kept { text_hash, sketch, edited } => sink.keep(&TokenizedDocument {
+                id,
+                text_hash: *text_hash,
+                text_bytes: edited.as_deref().unwrap_or(text).len() as u64,
+                sketch,
+                tokens: &self.tokens,
+                tokens_read,
+                is_edited: edited.is_some(),
+            }),
+            Fate::Dropped(drop) => sink.drop(&DroppedDocument { id, drop, tokens_read }),
+        }
+    }
+
+    fn fields_seen(&self) -> u64 {
+        let Record::Document(document) = &self.record else { return 0 };
+        let seen = document.fields.iter().enumerate().filter(|(_, value)| value.is_some());
+        seen.fold(0, |bits, (field, _)| bits | 1 << field)
+    }
 }

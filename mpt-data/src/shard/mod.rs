@@ -20,7 +20,7 @@ pub use geometry::{Group, Pages};
 pub(crate) use reader::{Scratch, ShardReader, length_problem};
 pub(crate) use writer::{CREATED_BY, HashedFile};
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::pack::Row;
 
@@ -117,8 +117,7 @@ fn put_row(row: &Row<'_>, layout: RowLayout, tokens: &mut Vec<u8>, meta: &mut Ve
     meta[meta_from..meta_from + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Whether the cells of a row are as they were written.
-#[cfg(feature = "remote")]
+/// The cells of a row, if they are as they were written.
 pub(crate) fn sound_row<'a>(tokens: &'a [u8], meta: &'a [u8]) -> Option<RowBytes<'a>> {
     let rest = &meta[8..];
     (u64_at(meta, 0) == checksum(tokens, rest)).then_some(RowBytes { tokens, rest })
@@ -129,11 +128,6 @@ fn checksum(tokens: &[u8], rest: &[u8]) -> u64 {
     hash.update(tokens);
     hash.update(rest);
     hash.digest()
-}
-
-/// Whether a row lies sound in `bytes`: the cell of `tokens` and that of `meta` less the checksum, one after the other.
-fn matches(sum: u64, bytes: &[u8]) -> bool {
-    sum == xxh3_64(bytes)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {

@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::{Group, PAGE_ROWS, RowBytes, RowLayout};
+use super::{Group, PAGE_ROWS, Pages, RowBytes, RowLayout};
 use crate::error::{Damage, Error, Result};
 use crate::manifest::FileRecord;
+use crate::map::Map;
 use crate::remote::{self, RemoteRows};
 
 /// What is said of a row whose checksum does not hold.
@@ -28,15 +28,17 @@ pub(crate) struct ShardReader {
 #[derive(Debug)]
 enum Content {
     /// A file of this machine.
-    Local(File),
+    Local(Map),
     /// An object of a store, whose rows are checked where they are read.
     Remote(RemoteRows),
 }
 
-/// Buffers that reads use again and again.
+/// Buffers that reads of objects use again and again; those of maps need none.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    #[cfg(feature = "remote")]
     tokens: Vec<u8>,
+    #[cfg(feature = "remote")]
     meta: Vec<u8>,
 }
 
@@ -80,18 +82,27 @@ impl ShardReader {
         if bytes != record.bytes {
             return Err(damaged(length_problem(bytes, record.bytes)));
         }
-        Ok(open(Content::Local(file), relative))
+        let map = Map::new(&file).map_err(Error::io(path, "mapping"))?;
+        Ok(open(Content::Local(map.at_random()), relative))
     }
 
-    /// Says that rows will be needed, after all that were said before: those of an object are fetched ahead.
+    /// Says that rows will be needed, after all that were said before: those of an object are fetched ahead, the first of
+    /// a file is brought closer.
     pub(crate) fn expect(&self, first: u64, count: u64) {
         match &self.content {
-            Content::Local(_) => {}
+            Content::Local(map) => self.prefetch(map, first),
             Content::Remote(remote) => remote.expect(first, count),
         }
     }
 
-    /// Reads rows `first..first + count` in order, as few reads as pages allow, and gives each sound one to `each`.
+    fn prefetch(&self, map: &Map, row: u64) {
+        let Some((group, inside)) = self.find(row) else { return };
+        let (tokens, meta) = (self.layout.tokens_width(), self.layout.meta_width());
+        map.prefetch(group.tokens.offset(inside, group.rows, tokens), tokens);
+        map.prefetch(group.meta.offset(inside, group.rows, meta), meta);
+    }
+
+    /// Gives rows `first..first + count` to `each` in order, each of them sound.
     pub(crate) fn rows(
         &self,
         first: u64,
@@ -99,74 +110,44 @@ impl ShardReader {
         scratch: &mut Scratch,
         mut each: impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
-        let file = match &self.content {
-            Content::Local(file) => file,
+        let map = match &self.content {
+            Content::Local(map) => map,
             Content::Remote(remote) => return remote.rows(first, count, scratch, each),
         };
         let mut row = first;
         while row < first + count {
             let (group, inside) = self.find(row).ok_or_else(|| self.damaged(row, "is not in the file"))?;
             let run = (first + count - row).min(PAGE_ROWS - inside % PAGE_ROWS).min(group.rows - inside);
-            if run == 1 {
-                each(self.one(file, row, group, inside, scratch)?);
-            } else {
-                self.run(file, row, group, inside..inside + run, scratch, &mut each)?;
-            }
+            self.run(map, row, run as usize, group, inside, &mut each)?;
             row += run;
         }
         Ok(())
     }
 
-    /// Reads a single row, so that what is under its checksum lies in one piece.
-    fn one<'a>(
-        &self,
-        file: &File,
-        row: u64,
-        group: &Group,
-        inside: u64,
-        scratch: &'a mut Scratch,
-    ) -> Result<RowBytes<'a>> {
-        let (tokens_width, meta_width) = (self.layout.tokens_width(), self.layout.meta_width());
-        let bytes = &mut scratch.tokens;
-        bytes.resize(tokens_width + meta_width, 0);
-        let meta_at = group.meta.offset(inside, group.rows, meta_width);
-        self.read(file, row, &mut bytes[tokens_width..], meta_at)?;
-        // The checksum stands where the end of the tokens is to be: the tokens go right before what follows it.
-        let sum = super::u64_at(bytes, tokens_width);
-        let tokens_at = group.tokens.offset(inside, group.rows, tokens_width);
-        self.read(file, row, &mut bytes[8..8 + tokens_width], tokens_at)?;
-        let bytes = &bytes[8..];
-        if !super::matches(sum, bytes) {
-            return Err(self.damaged(row, UNSOUND));
-        }
-        let (tokens, rest) = bytes.split_at(tokens_width);
-        self.expected(row, RowBytes { tokens, rest })
-    }
-
-    /// Reads rows of one page, which lie one after the other.
+    /// Gives rows of one page, which lie one after the other.
     fn run(
         &self,
-        file: &File,
+        map: &Map,
         first: u64,
+        count: usize,
         group: &Group,
-        inside: Range<u64>,
-        scratch: &mut Scratch,
+        inside: u64,
         each: &mut impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
         let (tokens_width, meta_width) = (self.layout.tokens_width(), self.layout.meta_width());
-        let Scratch { tokens, meta } = scratch;
-        let count = (inside.end - inside.start) as usize;
-        tokens.resize(count * tokens_width, 0);
-        meta.resize(count * meta_width, 0);
-        self.read(file, first, tokens, group.tokens.offset(inside.start, group.rows, tokens_width))?;
-        self.read(file, first, meta, group.meta.offset(inside.start, group.rows, meta_width))?;
+        let column = |pages: &Pages, width: usize| {
+            let (offset, length) = (pages.offset(inside, group.rows, width), count * width);
+            if count > 1 {
+                map.read_ahead(offset, length);
+            }
+            let cells = map.get(offset, length);
+            cells.ok_or_else(|| self.damaged(first, "lies beyond the end of the file; it is truncated"))
+        };
+        let (tokens, meta) = (column(&group.tokens, tokens_width)?, column(&group.meta, meta_width)?);
         let cells = tokens.chunks_exact(tokens_width).zip(meta.chunks_exact(meta_width));
         for ((tokens, meta), row) in cells.zip(first..) {
-            let rest = &meta[8..];
-            if super::u64_at(meta, 0) != super::checksum(tokens, rest) {
-                return Err(self.damaged(row, UNSOUND));
-            }
-            each(self.expected(row, RowBytes { tokens, rest })?);
+            let bytes = super::sound_row(tokens, meta).ok_or_else(|| self.damaged(row, UNSOUND))?;
+            each(self.expected(row, bytes)?);
         }
         Ok(())
     }
@@ -183,15 +164,6 @@ impl ShardReader {
             }
             _ => Ok(bytes),
         }
-    }
-
-    fn read(&self, file: &File, row: u64, buffer: &mut [u8], offset: u64) -> Result<()> {
-        read_exact_at(file, buffer, offset).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                self.damaged(row, "lies beyond the end of the file; it is truncated")
-            }
-            _ => Error::io(&self.relative, "reading")(error),
-        })
     }
 
     /// The group of a row, and the row's place in it.
@@ -215,23 +187,4 @@ impl ShardReader {
 pub(crate) fn length_problem(bytes: u64, expected: u64) -> String {
     let what = if bytes < expected { "truncated" } else { "changed" };
     format!("has {bytes} bytes, expected {expected}: it was {what}; restore it, or build again")
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                buffer = &mut buffer[count..];
-                offset += count as u64;
-            }
-        }
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, Repetition, Type as PhysicalType};
 use parquet::data_type::{ByteArray, FixedLenByteArray, FixedLenByteArrayType};
 use parquet::errors::ParquetError;
@@ -114,10 +115,9 @@ fn write_column<W: Write + Send>(
 ) -> Result<(), ParquetError> {
     let mut column = group.next_column()?.expect("the schema has two columns");
     for page in cells.chunks(width * PAGE_ROWS as usize) {
-        let values: Vec<_> = page
-            .chunks_exact(width)
-            .map(|cell| FixedLenByteArray::from(ByteArray::from(cell.to_vec())))
-            .collect();
+        let page = Bytes::copy_from_slice(page);
+        let cell = |at: usize| FixedLenByteArray::from(ByteArray::from(page.slice(at..at + width)));
+        let values: Vec<_> = (0..page.len()).step_by(width).map(cell).collect();
         column.typed::<FixedLenByteArrayType>().write_batch(&values, None, None)?;
     }
     column.close()

@@ -160,7 +160,10 @@ impl<'de> Visitor<'de> for Scalar<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some((true, text.to_owned())))
+        // Sizes of few kinds: memory that one text had serves the next.
+        let mut owned = String::with_capacity(text.len().next_power_of_two());
+        owned.push_str(text);
+        Ok(Some((true, owned)))
     }
 
     fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {

@@ -1,0 +1,82 @@
+//! Our own files mapped into memory, read-only: their bytes are used where the page cache has them.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use memmap2::Mmap;
+
+/// The bytes of a file.
+#[derive(Debug)]
+pub(crate) struct Map(Mmap);
+
+impl Map {
+    /// Maps a file, whose handle need not be kept.
+    pub(crate) fn new(file: &File) -> io::Result<Self> {
+        #[expect(unsafe_code, reason = "mapping a file needs the promise that nobody truncates it meanwhile")]
+        // SAFETY: the map is only read. Shards and units are written aside and renamed, never changed in place; a program
+        // that does truncate one while it is mapped ends this process with a bus error, as it would any reader of maps.
+        let map = unsafe { Mmap::map(file) };
+        map.map(Self)
+    }
+
+    /// Says that pieces are wanted in random order: what lies around one is not read with it.
+    #[cfg(unix)]
+    pub(crate) fn at_random(self) -> Self {
+        // Only advice: nothing changes where it is refused.
+        let _ = self.0.advise(memmap2::Advice::Random);
+        self
+    }
+
+    /// Other systems find out by themselves.
+    #[cfg(not(unix))]
+    pub(crate) fn at_random(self) -> Self {
+        self
+    }
+
+    /// `length` bytes from `offset` on, if the file has them.
+    pub(crate) fn get(&self, offset: u64, length: usize) -> Option<&[u8]> {
+        self.0.get(range(offset, length)?)
+    }
+
+    /// Says that these bytes are needed now, so that the system reads them at once and not page by page.
+    #[cfg(unix)]
+    pub(crate) fn read_ahead(&self, offset: u64, length: usize) {
+        if let Some(range) = range(offset, length) {
+            let _ = self.0.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+        }
+    }
+
+    /// Other systems find out by themselves.
+    #[cfg(not(unix))]
+    pub(crate) fn read_ahead(&self, _offset: u64, _length: usize) {}
+
+    /// Says that these bytes are needed next, so that those in memory come closer while something else is done.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn prefetch(&self, offset: u64, length: usize) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
+        for line in self.get(offset, length).unwrap_or_default().chunks(LINE) {
+            #[expect(unsafe_code, reason = "a hint to the processor")]
+            // SAFETY: every processor of this architecture has it, and it reads nothing as far as the program can see.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+            }
+        }
+    }
+
+    /// Other processors find out by themselves.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn prefetch(&self, _offset: u64, _length: usize) {}
+}
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn range(offset: u64, length: usize) -> Option<Range<usize>> {
+    let start = usize::try_from(offset).ok()?;
+    Some(start..start.checked_add(length)?)
+}
