@@ -16,7 +16,8 @@ pub(crate) use panel::pack_panel;
 use panel::unpack_row;
 
 use activations::Activations;
-use unpack::{Span, unpack};
+
+use std::ops::Range;
 
 use crate::kernels::cpu::dispatch::{Level, level};
 use crate::kernels::cpu::pool::{self, Shared};
@@ -29,11 +30,11 @@ pub(crate) const LANES: usize = 16;
 /// Values along a row that are unpacked together: ggml's largest block.
 const SPAN: usize = 256;
 
-/// Spans of weights that are on their way while one is computed.
-const SPANS_AHEAD: usize = 2;
-
 /// Values that share a scale in activations.
 const GROUP: usize = 32;
+
+/// Panels that are read side by side.
+const TOGETHER: usize = 2;
 
 /// Rows of activations of a task: their sums stay in the first two levels of cache.
 const TASK_ROWS: usize = 256;
@@ -62,6 +63,22 @@ impl Panels<'_> {
         bytes
     }
 
+    /// Adds to `sums[panel][i]` the products of some panels with row `from + i` of `x`.
+    fn add_products(
+        &self,
+        level: Level,
+        sums: &mut [[f32; LANES]],
+        x: &Activations,
+        from: usize,
+        panels: Range<usize>,
+    ) {
+        let rows = sums.len() / TOGETHER;
+        let mut sums: Vec<_> = sums.chunks_exact_mut(rows).take(panels.len()).collect();
+        let panels: Vec<_> =
+            panels.map(|panel| &self.bytes[panel * self.panel_bytes()..][..self.panel_bytes()]).collect();
+        products::add_panels(level, &mut sums, x, from, self.format, &panels);
+    }
+
     fn panel_bytes(&self) -> usize {
         LANES * self.format.row_bytes(self.k).expect("rows are whole blocks")
     }
@@ -85,65 +102,33 @@ fn times_transposed_at(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'
         let rows = task % row_tasks * TASK_ROWS;
         let rows = rows..(rows + TASK_ROWS).min(m);
         let first = task / row_tasks * per_task;
-        let mut sums = Scratch::take(rows.len(), [0f32; LANES]);
-        for panel in first..(first + per_task).min(panels) {
+        let panels = first..(first + per_task).min(panels);
+        let mut sums = Scratch::take(TOGETHER * rows.len(), [0f32; LANES]);
+        for first in panels.clone().step_by(TOGETHER) {
+            let together = first..(first + TOGETHER).min(panels.end);
             sums.fill([0.0; LANES]);
-            add_panel(level, &mut sums, &x, rows.start, weight, panel);
-            let lanes = LANES.min(n - panel * LANES);
-            for (row, sums) in rows.clone().zip(sums.iter()) {
-                #[expect(unsafe_code, reason = "tasks write parts of one matrix")]
-                // SAFETY: `y` has m rows of n elements; this task alone writes these rows of this panel's columns.
-                let out =
-                    unsafe { std::slice::from_raw_parts_mut(y.get().add(row * n + panel * LANES), lanes) };
-                out.copy_from_slice(&sums[..lanes]);
+            weight.add_products(level, &mut sums, &x, rows.start, together.clone());
+            for (panel, sums) in together.zip(sums.chunks_exact(rows.len())) {
+                let lanes = LANES.min(n - panel * LANES);
+                for (row, sums) in rows.clone().zip(sums) {
+                    #[expect(unsafe_code, reason = "tasks write parts of one matrix")]
+                    // SAFETY: `y` has m rows of n elements; this task alone writes these rows of this panel's columns.
+                    let out = unsafe {
+                        std::slice::from_raw_parts_mut(y.get().add(row * n + panel * LANES), lanes)
+                    };
+                    out.copy_from_slice(&sums[..lanes]);
+                }
             }
         }
     });
 }
 
-/// Panels of a task: about 64 KiB of weights, which outweighs its start, and fewer where threads would lack tasks.
+/// Panels of a task: at most 1 MiB that lies together, since memory is read slower by smaller pieces and threads end further
+/// apart with larger ones, and fewer where threads would lack tasks.
 fn panels_per_task(panels: usize, panel_bytes: usize) -> usize {
-    let enough = (64 << 10) / panel_bytes.max(1);
+    let enough = (1 << 20) / panel_bytes.max(1);
     let even = panels.div_ceil(8 * rayon::current_num_threads());
-    even.min(enough).max(1)
-}
-
-/// Adds the products of one panel with the rows `from..from + sums.len()` of `x`.
-fn add_panel(
-    level: Level,
-    sums: &mut [[f32; LANES]],
-    x: &Activations,
-    from: usize,
-    weight: &Panels<'_>,
-    panel: usize,
-) {
-    let start = panel * weight.panel_bytes();
-    let bytes = &weight.bytes[start..start + weight.panel_bytes()];
-    let span_bytes = LANES * SPAN / weight.format.block_len() * weight.format.block_bytes();
-    let mut span = Span::ZERO;
-    for (index, bytes) in bytes.chunks(span_bytes).enumerate() {
-        let ahead = start + (index + SPANS_AHEAD) * span_bytes;
-        if let Some(ahead) = weight.bytes.get(ahead..ahead + span_bytes) {
-            prefetch(ahead);
-        }
-        unpack(weight.format, bytes, &mut span);
-        products::add_span(level, sums, x, from, index, &span);
-    }
-}
-
-/// Asks for bytes that will be read soon, so that memory works while the processor computes.
-fn prefetch(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        #[expect(unsafe_code, reason = "an instruction over a pointer")]
-        // SAFETY: every x86-64 processor has the instruction, which reads nothing a program could see.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    even.min(enough).max(1).next_multiple_of(TOGETHER)
 }
 
 #[cfg(test)]

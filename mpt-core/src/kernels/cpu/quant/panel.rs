@@ -19,6 +19,14 @@ use crate::weights::Format;
 /// Bytes of a line of codes.
 pub(super) const LINE: usize = 64;
 
+/// Where the scales and the minima of `Q4_K` and `Q5_K` begin in a span, and where the head ends.
+pub(super) const K_SCALES: usize = 4 * LANES;
+pub(super) const K_MINS: usize = K_SCALES + 6 * LANES;
+pub(super) const K_HEAD: usize = K_MINS + 6 * LANES;
+
+/// Where the head of a span of `Q6_K` ends.
+pub(super) const Q6_K_HEAD: usize = 2 * LANES + 16 * LANES;
+
 /// Writes the rows `rows`, at most 16 rows of `row_bytes` bytes in ggml's order, as one panel; rows that are missing become zero.
 pub(crate) fn pack_panel(format: Format, rows: &[u8], row_bytes: usize, panel: &mut [u8]) {
     panel.fill(0);
@@ -133,12 +141,10 @@ impl Cell {
 
     /// `Q4_K` and `Q5_K`: nibbles begin at `nibbles` of a block, fifth bits at `fifth`.
     fn k_blocks(self, visit: &mut impl FnMut(Bits, Bits), nibbles: usize, fifth: Option<usize>) {
-        const MINS: usize = 4 * LANES + 6 * LANES;
-        const HEAD: usize = MINS + 6 * LANES;
         self.half(visit, 0, 0);
         self.half(visit, 2, 2 * LANES);
         for group in 0..8 {
-            for (first, to) in [(0, 4 * LANES), (4, MINS)] {
+            for (first, to) in [(0, K_SCALES), (4, K_MINS)] {
                 for (in_row, part) in six_bits(group, first) {
                     visit(in_row, self.six_bits_of_four(to, group, part));
                 }
@@ -148,9 +154,9 @@ impl Cell {
             let (group, i) = (column / 32, column % 32);
             let shift = if group % 2 == 0 { 0 } else { 4 };
             let in_row = Bits { byte: nibbles + group / 2 * 32 + i, shift, width: 4 };
-            visit(in_row, self.nibble(HEAD, column));
+            visit(in_row, self.nibble(K_HEAD, column));
             if let Some(fifth) = fifth {
-                let line = HEAD + 8 * 4 * LINE + group * LINE;
+                let line = K_HEAD + 8 * 4 * LINE + group * LINE;
                 let in_span = Bits { byte: line + self.in_line(column), shift: (i / 4) as u32, width: 1 };
                 visit(Bits { byte: fifth + i, shift: group as u32, width: 1 }, in_span);
             }
@@ -171,7 +177,6 @@ impl Cell {
     }
 
     fn q6_k(self, visit: &mut impl FnMut(Bits, Bits)) {
-        const HEAD: usize = 2 * LANES + 16 * LANES;
         self.half(visit, 208, 0);
         for group in 0..16 {
             visit(byte(192 + group), byte(2 * LANES + group * LANES + self.lane));
@@ -179,10 +184,10 @@ impl Cell {
         for column in 0..SPAN {
             let (half, k, i) = (column / 128, column % 128 / 32, column % 32);
             let low = Bits { byte: half * 64 + k % 2 * 32 + i, shift: k as u32 / 2 * 4, width: 4 };
-            visit(low, self.nibble(HEAD, column));
+            visit(low, self.nibble(Q6_K_HEAD, column));
             let high = Bits { byte: 128 + half * 32 + i, shift: 2 * k as u32, width: 2 };
             let (group, quad) = (column / 32, i / 4);
-            let line = HEAD + 8 * 4 * LINE + (group * 2 + quad / 4) * LINE;
+            let line = Q6_K_HEAD + 8 * 4 * LINE + (group * 2 + quad / 4) * LINE;
             visit(high, Bits { byte: line + self.in_line(column), shift: 2 * (quad as u32 % 4), width: 2 });
         }
     }

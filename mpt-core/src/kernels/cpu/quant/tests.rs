@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::unpack::{Span, unpack};
 use super::*;
 use crate::kernels::cpu::dispatch::levels;
 use crate::kernels::cpu::widen::widen;
@@ -78,11 +79,11 @@ proptest! {
         let mut span = Span::ZERO;
         for (index, bytes) in panels.chunks(span_bytes).enumerate() {
             unpack(format, bytes, &mut span);
-            for column in 0..span.groups * GROUP {
+            for column in 0..span.head.groups * GROUP {
                 for lane in 0..LANES {
                     let code = f32::from(span.codes[column / 4][lane * 4 + column % 4]);
-                    let min = if span.with_mins { span.mins[column / 32][lane] } else { 0.0 };
-                    let found = span.scales[column / span.group][lane] * code - min;
+                    let min = if span.head.with_mins { span.head.mins[column / 32][lane] } else { 0.0 };
+                    let found = span.head.scales[column / span.head.group][lane] * code - min;
                     prop_assert_eq!(found, expected[lane * k + index * SPAN + column], "{} {}", format, column);
                 }
             }

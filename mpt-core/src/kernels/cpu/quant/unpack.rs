@@ -1,6 +1,6 @@
 //! 256 columns of a panel as 8-bit codes and f32 scales: `w = scale * code - min`.
 
-use super::panel::LINE;
+use super::panel::{K_HEAD, K_MINS, K_SCALES, LINE, Q6_K_HEAD};
 use super::{LANES, SPAN};
 use crate::kernels::cpu::dispatch::for_each_level;
 #[cfg(target_arch = "x86_64")]
@@ -17,9 +17,16 @@ pub(super) const QUAD: usize = 4;
 pub(super) struct Span {
     /// `[quad][row][4 columns]`.
     pub(super) codes: [[i8; LINE]; SPAN / QUAD],
+    pub(super) head: Head,
+}
+
+/// What turns codes of a span into values.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(super) struct Head {
     /// `[group][row]`, with 16 groups where `group` is 16, else 8.
     pub(super) scales: [[f32; LANES]; 16],
-    /// `[group of 32][row]`, all zero where `with_mins` is not set.
+    /// `[group of 32][row]`, not used where `with_mins` is not set.
     pub(super) mins: [[f32; LANES]; 8],
     pub(super) with_mins: bool,
     /// Columns that share a scale: 16 or 32.
@@ -29,61 +36,82 @@ pub(super) struct Span {
 }
 
 impl Span {
-    pub(super) const ZERO: Self = Self {
-        codes: [[0; LINE]; SPAN / QUAD],
-        scales: [[0.0; LANES]; 16],
-        mins: [[0.0; LANES]; 8],
-        with_mins: false,
-        group: 32,
-        groups: 0,
-    };
+    pub(super) const ZERO: Self = Self { codes: [[0; LINE]; SPAN / QUAD], head: Head::ZERO };
+}
+
+impl Head {
+    pub(super) const ZERO: Self =
+        Self { scales: [[0.0; LANES]; 16], mins: [[0.0; LANES]; 8], with_mins: false, group: 32, groups: 0 };
+}
+
+/// Bytes of a span of 256 columns in a panel.
+pub(super) fn span_bytes(format: Format) -> usize {
+    LANES * SPAN / format.block_len() * format.block_bytes()
 }
 
 /// Unpacks the bytes of one span of a panel.
 pub(super) fn unpack(format: Format, bytes: &[u8], span: &mut Span) {
-    span.groups = bytes.len() / (LANES * format.block_bytes()) * (format.block_len() / 32);
-    span.with_mins = matches!(format, Format::Q4K | Format::Q5K);
-    span.group = if format == Format::Q6K { 16 } else { 32 };
+    let codes = unpack_head(format, bytes, &mut span.head);
     match format {
-        Format::Q8_0 => q8_0(bytes, span),
-        Format::Q4_0 => q4_0(bytes, span),
-        Format::Q4K => q4_k(bytes, span),
-        Format::Q5K => q5_k(bytes, span),
-        Format::Q6K => q6_k(bytes, span),
+        Format::Q8_0 => q8_0(codes, span),
+        Format::Q4_0 => q4_0(codes, span),
+        Format::Q4K => q4_k(codes, span),
+        Format::Q5K => q5_k(codes, span),
+        Format::Q6K => q6_k(codes, span),
         other => unreachable!("{other} is not multiplied in integers"),
     }
 }
 
-/// 16 halves.
-#[inline(always)]
-fn halves(bytes: &[u8]) -> [f32; LANES] {
-    let mut values = [0f32; LANES];
-    let bytes: &[[u8; 2]; LANES] = bytes[..2 * LANES].as_chunks().0.as_array().expect("32 bytes");
+/// Unpacks all of a span but its codes; returns their bytes.
+fn unpack_head<'a>(format: Format, bytes: &'a [u8], head: &mut Head) -> &'a [u8] {
+    head.groups = bytes.len() / (LANES * format.block_bytes()) * (format.block_len() / 32);
+    head.with_mins = matches!(format, Format::Q4K | Format::Q5K);
+    head.group = if format == Format::Q6K { 16 } else { 32 };
+    let len = match format {
+        Format::Q4K | Format::Q5K => K_HEAD,
+        Format::Q6K => Q6_K_HEAD,
+        _ => 2 * LANES * head.groups,
+    };
+    let (bytes, codes) = bytes.split_at(len);
+    match format {
+        Format::Q4K | Format::Q5K => k_scales(bytes, head),
+        Format::Q6K => q6_k_scales(bytes, head),
+        _ => widen_halves(bytes, &mut head.scales),
+    }
+    codes
+}
+
+/// Rows of 16 halves.
+fn widen_halves(bytes: &[u8], values: &mut [[f32; LANES]]) {
+    let rows = bytes.as_chunks::<{ 2 * LANES }>().0;
     // the compiler would turn the plain loop into branches for each value
     #[cfg(target_arch = "x86_64")]
     if level() >= Level::Avx512 {
         #[expect(unsafe_code, reason = "the call needs the features that `level` has found")]
         // SAFETY: `level` returns `Avx512` or more only where AVX-512 F was detected.
         unsafe {
-            halves_avx512(bytes, &mut values);
+            widen_halves_avx512(rows, values);
         }
-        return values;
+        return;
     }
-    for (value, bytes) in values.iter_mut().zip(bytes) {
-        *value = f16(u16::from_le_bytes(*bytes));
+    for (values, row) in values.iter_mut().zip(rows) {
+        for (value, bytes) in values.iter_mut().zip(row.as_chunks().0) {
+            *value = f16(u16::from_le_bytes(*bytes));
+        }
     }
-    values
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn halves_avx512(bytes: &[[u8; 2]; LANES], values: &mut [f32; LANES]) {
+fn widen_halves_avx512(rows: &[[u8; 2 * LANES]], values: &mut [[f32; LANES]]) {
     use std::arch::x86_64::*;
-    #[expect(unsafe_code, reason = "vector loads and stores")]
-    // SAFETY: 32 bytes are read and 64 written, at any alignment.
-    unsafe {
-        let halves = _mm256_loadu_si256(bytes.as_ptr().cast());
-        _mm512_storeu_ps(values.as_mut_ptr(), _mm512_cvtph_ps(halves));
+    for (values, row) in values.iter_mut().zip(rows) {
+        #[expect(unsafe_code, reason = "vector loads and stores")]
+        // SAFETY: 32 bytes are read and 64 written, at any alignment.
+        unsafe {
+            let halves = _mm256_loadu_si256(row.as_ptr().cast());
+            _mm512_storeu_ps(values.as_mut_ptr(), _mm512_cvtph_ps(halves));
+        }
     }
 }
 
@@ -119,40 +147,43 @@ fn six_bits(lines: &[u8]) -> [[u8; LANES]; 4] {
     numbers
 }
 
-/// Scales, minima and nibbles of `Q4_K` and `Q5_K`; returns where codes begin.
-#[inline(always)]
-fn k_scales(bytes: &[u8], span: &mut Span) -> usize {
-    let (d, d_min) = (halves(&bytes[..32]), halves(&bytes[32..64]));
-    for four in 0..2 {
-        let scales = six_bits(&bytes[64 + four * 48..]);
-        let mins = six_bits(&bytes[160 + four * 48..]);
-        for i in 0..4 {
-            for lane in 0..LANES {
-                span.scales[four * 4 + i][lane] = d[lane] * f32::from(scales[i][lane]);
-                span.mins[four * 4 + i][lane] = d_min[lane] * f32::from(mins[i][lane]);
+for_each_level! {
+    /// Scales and minima of `Q4_K` and `Q5_K`.
+    fn k_scales(bytes: &[u8], head: &mut Head) {
+        let mut halves = [[0f32; LANES]; 2];
+        widen_halves(&bytes[..64], &mut halves);
+        let [d, d_min] = halves;
+        for four in 0..2 {
+            let scales = six_bits(&bytes[K_SCALES + four * 48..]);
+            let mins = six_bits(&bytes[K_MINS + four * 48..]);
+            for i in 0..4 {
+                for lane in 0..LANES {
+                    head.scales[four * 4 + i][lane] = d[lane] * f32::from(scales[i][lane]);
+                    head.mins[four * 4 + i][lane] = d_min[lane] * f32::from(mins[i][lane]);
+                }
             }
         }
     }
-    256
-}
 
-for_each_level! {
-    fn q8_0(bytes: &[u8], span: &mut Span) {
-        let (heads, codes) = bytes.split_at(span.groups * 32);
-        for group in 0..span.groups {
-            span.scales[group] = halves(&heads[group * 32..]);
+    fn q6_k_scales(bytes: &[u8], head: &mut Head) {
+        let mut halves = [[0f32; LANES]; 1];
+        widen_halves(&bytes[..32], &mut halves);
+        let [d] = halves;
+        for group in 0..16 {
+            for lane in 0..LANES {
+                head.scales[group][lane] = d[lane] * f32::from(bytes[32 + group * LANES + lane] as i8);
+            }
         }
+    }
+
+    fn q8_0(codes: &[u8], span: &mut Span) {
         for (to, from) in span.codes.as_flattened_mut().iter_mut().zip(codes) {
             *to = *from as i8;
         }
     }
 
-    fn q4_0(bytes: &[u8], span: &mut Span) {
-        let (heads, codes) = bytes.split_at(span.groups * 32);
-        for group in 0..span.groups {
-            span.scales[group] = halves(&heads[group * 32..]);
-        }
-        let quads = &mut span.codes[..span.groups * 8];
+    fn q4_0(codes: &[u8], span: &mut Span) {
+        let quads = &mut span.codes[..span.head.groups * 8];
         nibbles(codes, quads);
         for quad in quads {
             for code in quad {
@@ -161,13 +192,11 @@ for_each_level! {
         }
     }
 
-    fn q4_k(bytes: &[u8], span: &mut Span) {
-        let codes = &bytes[k_scales(bytes, span)..];
+    fn q4_k(codes: &[u8], span: &mut Span) {
         nibbles(codes, &mut span.codes);
     }
 
-    fn q5_k(bytes: &[u8], span: &mut Span) {
-        let codes = &bytes[k_scales(bytes, span)..];
+    fn q5_k(codes: &[u8], span: &mut Span) {
         nibbles(codes, &mut span.codes);
         for (index, quad) in span.codes.iter_mut().enumerate() {
             let (fifth, mask) = (line(codes, 32 + index / 8), 1u8 << (index % 8));
@@ -177,14 +206,7 @@ for_each_level! {
         }
     }
 
-    fn q6_k(bytes: &[u8], span: &mut Span) {
-        let d = halves(&bytes[..32]);
-        for group in 0..16 {
-            for lane in 0..LANES {
-                span.scales[group][lane] = d[lane] * f32::from(bytes[32 + group * LANES + lane] as i8);
-            }
-        }
-        let codes = &bytes[288..];
+    fn q6_k(codes: &[u8], span: &mut Span) {
         nibbles(codes, &mut span.codes);
         for (index, quad) in span.codes.iter_mut().enumerate() {
             let (high, mask) = (line(codes, 32 + index / 4), 1u8 << (2 * (index % 4)));

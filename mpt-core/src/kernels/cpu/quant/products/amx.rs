@@ -30,11 +30,11 @@ pub(super) fn add_span(sums: &mut [[f32; LANES]], x: &Activations, from: usize, 
     let by_tiles = if sums.len() % ROWS >= ROWS_WORTH { sums.len() } else { sums.len() / ROWS * ROWS };
     let (by_tiles, rest) = sums.split_at_mut(by_tiles);
     let after = from + by_tiles.len();
-    let tiles = Tiles::of_groups(span.group);
+    let tiles = Tiles::of_groups(span.head.group);
     let mut dots = Dots([[[0; LANES]; ROWS]; AT_ONCE]);
     for (i, sums) in by_tiles.chunks_mut(ROWS).enumerate() {
         let row = from + i * ROWS;
-        for first in (0..span.groups * GROUP / span.group).step_by(AT_ONCE) {
+        for first in (0..span.head.groups * GROUP / span.head.group).step_by(AT_ONCE) {
             multiply(&tiles, &mut dots, x, row, index, span, first);
             // SAFETY: a processor with matrix tiles has AVX-512 F.
             unsafe { add_scaled(sums, &dots, x, row, index, span, first) }
@@ -59,7 +59,7 @@ fn multiply(
     let stride = x.stride();
     let codes = &x.codes(row, index);
     assert!(codes.len() >= (ROWS - 1) * stride + span.codes.len() * QUAD, "rows of activations are missing");
-    let lines = span.group / QUAD * LINE;
+    let lines = span.head.group / QUAD * LINE;
     for (group, dots) in (first..).zip(&mut dots.0) {
         // groups that do not exist hold codes of an earlier span; nobody reads their sums
         let (weights, codes) = (span.codes.as_ptr().cast::<i8>(), codes.as_ptr());
@@ -72,7 +72,7 @@ fn multiply(
                 "tileloadd tmm2, [{w} + {line}*1]",
                 "tdpbssd tmm0, tmm1, tmm2",
                 "tilestored [{to} + {line}*1], tmm0",
-                x = in(reg) codes.add(group * span.group), x_step = in(reg) stride,
+                x = in(reg) codes.add(group * span.head.group), x_step = in(reg) stride,
                 w = in(reg) weights.add(group * lines), line = in(reg) LINE,
                 to = in(reg) dots.as_mut_ptr(),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _,
@@ -93,7 +93,7 @@ fn add_scaled(
     span: &Span,
     first: usize,
 ) {
-    let count = (span.groups * GROUP / span.group - first).min(AT_ONCE);
+    let count = (span.head.groups * GROUP / span.head.group - first).min(AT_ONCE);
     for (i, sums) in sums.iter_mut().enumerate() {
         let groups = x.groups(row + i, index);
         // SAFETY: rows of sums, scales, minima and dots are 64 bytes.
@@ -101,13 +101,13 @@ fn add_scaled(
             let mut total = _mm512_loadu_ps(sums.as_ptr());
             for j in 0..count {
                 let group = first + j;
-                let of_x = &groups[group * span.group / GROUP];
-                let scale = _mm512_loadu_ps(span.scales[group].as_ptr());
+                let of_x = &groups[group * span.head.group / GROUP];
+                let scale = _mm512_loadu_ps(span.head.scales[group].as_ptr());
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(of_x.scale));
                 let dots = _mm512_cvtepi32_ps(_mm512_load_si512(dots.0[j][i].as_ptr().cast()));
                 total = _mm512_fmadd_ps(dots, scale, total);
-                if span.with_mins {
-                    let min = _mm512_loadu_ps(span.mins[group].as_ptr());
+                if span.head.with_mins {
+                    let min = _mm512_loadu_ps(span.head.mins[group].as_ptr());
                     total = _mm512_fnmadd_ps(min, _mm512_set1_ps(of_x.total), total);
                 }
             }

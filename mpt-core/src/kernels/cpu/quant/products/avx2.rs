@@ -23,17 +23,17 @@ fn add_row(sums: &mut [f32; LANES], x: &Activations, row: usize, index: usize, s
         let lanes = half * 8;
         // SAFETY: 8 of 16 sums.
         let mut sum = unsafe { _mm256_loadu_ps(sums[lanes..].as_ptr()) };
-        for group in 0..span.groups * GROUP / span.group {
-            let columns = group * span.group..(group + 1) * span.group;
+        for group in 0..span.head.groups * GROUP / span.head.group {
+            let columns = group * span.head.group..(group + 1) * span.head.group;
             let of_x = &groups[columns.start / GROUP];
             let dots = dots(&codes[columns.clone()], span, columns.start / QUAD, half);
             // SAFETY: 8 of 16 scales, and of 16 minima.
-            let scale = unsafe { _mm256_loadu_ps(span.scales[group][lanes..].as_ptr()) };
+            let scale = unsafe { _mm256_loadu_ps(span.head.scales[group][lanes..].as_ptr()) };
             let scale = _mm256_mul_ps(scale, _mm256_set1_ps(of_x.scale));
             sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, sum);
-            if span.with_mins {
+            if span.head.with_mins {
                 // SAFETY: as above.
-                let min = unsafe { _mm256_loadu_ps(span.mins[group][lanes..].as_ptr()) };
+                let min = unsafe { _mm256_loadu_ps(span.head.mins[group][lanes..].as_ptr()) };
                 sum = _mm256_fnmadd_ps(min, _mm256_set1_ps(of_x.total), sum);
             }
         }

@@ -4,20 +4,49 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod few;
 mod plain;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
 use super::LANES;
 use super::activations::Activations;
-use super::unpack::Span;
+use super::unpack::{Span, span_bytes, unpack};
 use crate::kernels::cpu::dispatch::Level;
+use crate::weights::Format;
+
+/// Adds to `sums[panel][i]` the products of each of some panels with row `from + i` of `x`.
+///
+/// The panels are read side by side, a span of each in turn: memory gives two streams more than one.
+pub(super) fn add_panels(
+    level: Level,
+    sums: &mut [&mut [[f32; LANES]]],
+    x: &Activations,
+    from: usize,
+    format: Format,
+    panels: &[&[u8]],
+) {
+    let mut room = Span::ZERO;
+    for (index, at) in (0..panels[0].len()).step_by(span_bytes(format)).enumerate() {
+        for (sums, panel) in sums.iter_mut().zip(panels) {
+            let bytes = &panel[at..panel.len().min(at + span_bytes(format))];
+            #[cfg(target_arch = "x86_64")]
+            if level >= Level::Avx512Bf16 && sums.len() <= few::ROWS {
+                few::add_span(sums, x, from, index, format, bytes);
+                continue;
+            }
+            unpack(format, bytes, &mut room);
+            add_span(level, sums, x, from, index, &room);
+        }
+    }
+}
 
 /// Adds to `sums[i]` the products of the span `index` of a panel with row `from + i` of `x`.
 ///
 /// For every group of the weight, in order: `sum = f32(codes) * (scale * x scale) + sum`, then, where there are minima,
 /// `sum = -min * x total + sum`, each rounded once.
-pub(super) fn add_span(
+fn add_span(
     level: Level,
     sums: &mut [[f32; LANES]],
     x: &Activations,

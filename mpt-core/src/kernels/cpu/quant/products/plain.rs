@@ -8,15 +8,15 @@ use crate::kernels::cpu::quant::{GROUP, LANES};
 pub(super) fn add_span(sums: &mut [[f32; LANES]], x: &Activations, from: usize, index: usize, span: &Span) {
     for (i, sums) in sums.iter_mut().enumerate() {
         let (codes, groups) = (x.codes(from + i, index), x.groups(from + i, index));
-        for group in 0..span.groups * GROUP / span.group {
-            let columns = group * span.group..(group + 1) * span.group;
+        for group in 0..span.head.groups * GROUP / span.head.group {
+            let columns = group * span.head.group..(group + 1) * span.head.group;
             let of_x = &groups[columns.start / GROUP];
             let dots = dots(&codes[columns.clone()], span, columns.start / QUAD);
             for lane in 0..LANES {
-                let scale = span.scales[group][lane] * of_x.scale;
+                let scale = span.head.scales[group][lane] * of_x.scale;
                 sums[lane] = (dots[lane] as f32).mul_add(scale, sums[lane]);
-                if span.with_mins {
-                    sums[lane] = (-span.mins[group][lane]).mul_add(of_x.total, sums[lane]);
+                if span.head.with_mins {
+                    sums[lane] = (-span.head.mins[group][lane]).mul_add(of_x.total, sums[lane]);
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::kernels::cpu::quant::{GROUP, LANES};
 pub(super) fn add_span(sums: &mut [[f32; LANES]], x: &Activations, from: usize, index: usize, span: &Span) {
     // SAFETY: the level of the caller says that the processor has AVX-512 F, BW and VNNI.
     unsafe {
-        match (span.group, span.with_mins) {
+        match (span.head.group, span.head.with_mins) {
             (16, _) => add::<4, false>(sums, x, from, index, span),
             (_, true) => add::<8, true>(sums, x, from, index, span),
             (_, false) => add::<8, false>(sums, x, from, index, span),
@@ -51,14 +51,14 @@ fn rows<const R: usize, const QUADS: usize, const MINS: bool>(
     span: &Span,
 ) -> usize {
     let groups: [_; R] = std::array::from_fn(|r| x.groups(row + r, index));
-    let codes: [_; R] = std::array::from_fn(|r| &x.codes(row + r, index)[..span.groups * GROUP]);
+    let codes: [_; R] = std::array::from_fn(|r| &x.codes(row + r, index)[..span.head.groups * GROUP]);
     let offset = _mm512_set1_epi8(-128);
     let mut totals = [_mm512_setzero_ps(); R];
     for r in 0..R {
         // SAFETY: a row of sums is 64 bytes.
         totals[r] = unsafe { _mm512_loadu_ps(sums[r].as_ptr()) };
     }
-    for group in 0..span.groups * (GROUP / QUAD) / QUADS {
+    for group in 0..span.head.groups * (GROUP / QUAD) / QUADS {
         let of_x = group * QUADS * QUAD / GROUP;
         // weights become unsigned by adding 128: each code of x takes 128 times itself off
         let mut dots: [__m512i; R] = std::array::from_fn(|r| {
@@ -77,14 +77,14 @@ fn rows<const R: usize, const QUADS: usize, const MINS: bool>(
             }
         }
         // SAFETY: rows of scales and minima are 64 bytes.
-        let scale = unsafe { _mm512_loadu_ps(span.scales[group].as_ptr()) };
+        let scale = unsafe { _mm512_loadu_ps(span.head.scales[group].as_ptr()) };
         for r in 0..R {
             let x = groups[r][of_x];
             let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale));
             totals[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), scale, totals[r]);
             if MINS {
                 // SAFETY: as above.
-                let min = unsafe { _mm512_loadu_ps(span.mins[group].as_ptr()) };
+                let min = unsafe { _mm512_loadu_ps(span.head.mins[group].as_ptr()) };
                 totals[r] = _mm512_fnmadd_ps(min, _mm512_set1_ps(x.total), totals[r]);
             }
         }
