@@ -94,15 +94,13 @@ fn times_transposed_at(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'
     let m = x.len() / k;
     assert_eq!((x.len(), y.len()), (m * k, m * n), "shapes of a quantized product disagree");
     let x = Activations::new(x, k);
-    let panels = n.div_ceil(LANES);
-    let per_task = panels_per_task(panels, weight.panel_bytes());
-    let (row_tasks, panel_tasks) = (m.div_ceil(TASK_ROWS), panels.div_ceil(per_task));
+    let ranges = ranges(n.div_ceil(LANES), weight.panel_bytes());
+    let row_tasks = m.div_ceil(TASK_ROWS);
     let y = Shared(y.as_mut_ptr());
-    pool::run(row_tasks * panel_tasks, |task| {
+    pool::run(row_tasks * ranges.len(), |task| {
         let rows = task % row_tasks * TASK_ROWS;
         let rows = rows..(rows + TASK_ROWS).min(m);
-        let first = task / row_tasks * per_task;
-        let panels = first..(first + per_task).min(panels);
+        let panels = ranges[task / row_tasks].clone();
         let mut sums = Scratch::take(TOGETHER * rows.len(), [0f32; LANES]);
         for first in panels.clone().step_by(TOGETHER) {
             let together = first..(first + TOGETHER).min(panels.end);
@@ -123,12 +121,22 @@ fn times_transposed_at(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'
     });
 }
 
-/// Panels of a task: at most 1 MiB that lies together, since memory is read slower by smaller pieces and threads end further
-/// apart with larger ones, and fewer where threads would lack tasks.
-fn panels_per_task(panels: usize, panel_bytes: usize) -> usize {
-    let enough = (1 << 20) / panel_bytes.max(1);
-    let even = panels.div_ceil(8 * rayon::current_num_threads());
-    even.min(enough).max(1).next_multiple_of(TOGETHER)
+/// Bytes of weights that are worth a task of their own.
+const TASK_BYTES: usize = 32 << 10;
+
+/// The panels of each task: first long ranges, since memory is read fastest in long ones, then ever shorter ones, so that
+/// threads end together.
+fn ranges(panels: usize, panel_bytes: usize) -> Vec<Range<usize>> {
+    let least = (TASK_BYTES / panel_bytes.max(1)).max(TOGETHER);
+    let mut ranges = Vec::new();
+    let mut from = 0;
+    while from < panels {
+        let share = (panels - from).div_ceil(2 * rayon::current_num_threads());
+        let to = (from + share.max(least).next_multiple_of(TOGETHER)).min(panels);
+        ranges.push(from..to);
+        from = to;
+    }
+    ranges
 }
 
 #[cfg(test)]
