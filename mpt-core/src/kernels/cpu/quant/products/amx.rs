@@ -26,24 +26,44 @@ const AT_ONCE: usize = 4;
 struct Dots([[[i32; LANES]; ROWS]; AT_ONCE]);
 
 /// See [`add_span`](super::add_span).
+///
+/// Sums of four groups are computed while those of the four before, which are on their way to memory, are added up.
 pub(super) fn add_span(sums: &mut [[f32; LANES]], x: &Activations, from: usize, index: usize, span: &Span) {
     let by_tiles = if sums.len() % ROWS >= ROWS_WORTH { sums.len() } else { sums.len() / ROWS * ROWS };
     let (by_tiles, rest) = sums.split_at_mut(by_tiles);
     let after = from + by_tiles.len();
     let tiles = Tiles::of_groups(span.head.group);
-    let mut dots = Dots([[[0; LANES]; ROWS]; AT_ONCE]);
-    for (i, sums) in by_tiles.chunks_mut(ROWS).enumerate() {
-        let row = from + i * ROWS;
-        for first in (0..span.head.groups * GROUP / span.head.group).step_by(AT_ONCE) {
-            multiply(&tiles, &mut dots, x, row, index, span, first);
+    let mut dots = [const { Dots([[[0; LANES]; ROWS]; AT_ONCE]) }; 2];
+    let fours = (span.head.groups * GROUP / span.head.group).div_ceil(AT_ONCE);
+    let steps = by_tiles.len().div_ceil(ROWS) * fours;
+    let place = |step| (step / fours * ROWS, step % fours * AT_ONCE);
+    for step in 0..=steps {
+        if step < steps {
+            let (row, first) = place(step);
+            multiply(&tiles, &mut dots[step % 2], x, from + row, index, span, first);
+        }
+        if let Some(before) = step.checked_sub(1) {
+            let (row, first) = place(before);
+            let sums = &mut by_tiles[row..];
+            let len = sums.len().min(ROWS);
+            let part = Part { x, row: from + row, index, span, first };
             // SAFETY: a processor with matrix tiles has AVX-512 F.
-            unsafe { add_scaled(sums, &dots, x, row, index, span, first) }
+            unsafe { add_scaled(&mut sums[..len], &dots[before % 2], &part) }
         }
     }
     drop(tiles);
     if !rest.is_empty() {
         vnni::add_span(rest, x, after, index, span);
     }
+}
+
+/// Four groups from `first` on, of 16 rows of x from `row` on.
+struct Part<'a> {
+    x: &'a Activations,
+    row: usize,
+    index: usize,
+    span: &'a Span,
+    first: usize,
 }
 
 /// Sums of products of four groups from `first` on, for 16 rows from `row` on.
@@ -84,31 +104,51 @@ fn multiply(
 
 /// Adds four groups' scaled sums, in order.
 #[target_feature(enable = "avx512f")]
-fn add_scaled(
+fn add_scaled(sums: &mut [[f32; LANES]], dots: &Dots, part: &Part<'_>) {
+    let head = &part.span.head;
+    let groups = head.groups * GROUP / head.group - part.first;
+    match (groups.min(AT_ONCE), head.group, head.with_mins) {
+        (AT_ONCE, 16, _) => add_groups::<AT_ONCE, 2, false>(sums, dots, part),
+        (AT_ONCE, _, true) => add_groups::<AT_ONCE, 1, true>(sums, dots, part),
+        (AT_ONCE, _, false) => add_groups::<AT_ONCE, 1, false>(sums, dots, part),
+        // spans that are not whole: only forms with blocks of 32 have them
+        (3, ..) => add_groups::<3, 1, false>(sums, dots, part),
+        (2, ..) => add_groups::<2, 1, false>(sums, dots, part),
+        (_, ..) => add_groups::<1, 1, false>(sums, dots, part),
+    }
+}
+
+/// `COUNT` groups, of which `SHARE` share a scale of x.
+#[target_feature(enable = "avx512f")]
+fn add_groups<const COUNT: usize, const SHARE: usize, const MINS: bool>(
     sums: &mut [[f32; LANES]],
     dots: &Dots,
-    x: &Activations,
-    row: usize,
-    index: usize,
-    span: &Span,
-    first: usize,
+    part: &Part<'_>,
 ) {
-    let count = (span.head.groups * GROUP / span.head.group - first).min(AT_ONCE);
+    let head = &part.span.head;
+    let (mut scales, mut mins) = ([_mm512_setzero_ps(); COUNT], [_mm512_setzero_ps(); COUNT]);
+    for j in 0..COUNT {
+        // SAFETY: rows of scales and minima are 64 bytes.
+        unsafe {
+            scales[j] = _mm512_loadu_ps(head.scales[part.first + j].as_ptr());
+            if MINS {
+                mins[j] = _mm512_loadu_ps(head.mins[part.first + j].as_ptr());
+            }
+        }
+    }
     for (i, sums) in sums.iter_mut().enumerate() {
-        let groups = x.groups(row + i, index);
-        // SAFETY: rows of sums, scales, minima and dots are 64 bytes.
+        let of_x = &part.x.groups(part.row + i, part.index)[part.first / SHARE..];
+        let of_x = &of_x[..COUNT.div_ceil(SHARE)];
+        // SAFETY: rows of sums and dots are 64 bytes.
         unsafe {
             let mut total = _mm512_loadu_ps(sums.as_ptr());
-            for j in 0..count {
-                let group = first + j;
-                let of_x = &groups[group * span.head.group / GROUP];
-                let scale = _mm512_loadu_ps(span.head.scales[group].as_ptr());
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(of_x.scale));
+            for j in 0..COUNT {
+                let x = &of_x[j / SHARE];
+                let scale = _mm512_mul_ps(scales[j], _mm512_set1_ps(x.scale));
                 let dots = _mm512_cvtepi32_ps(_mm512_load_si512(dots.0[j][i].as_ptr().cast()));
                 total = _mm512_fmadd_ps(dots, scale, total);
-                if span.head.with_mins {
-                    let min = _mm512_loadu_ps(span.head.mins[group].as_ptr());
-                    total = _mm512_fnmadd_ps(min, _mm512_set1_ps(of_x.total), total);
+                if MINS {
+                    total = _mm512_fnmadd_ps(mins[j], _mm512_set1_ps(x.total), total);
                 }
             }
             _mm512_storeu_ps(sums.as_mut_ptr(), total);
