@@ -47,7 +47,7 @@ pub(crate) fn run(
     args: &PeerArgs,
     wanted: &dyn Fn(&str) -> bool,
 ) -> Result<()> {
-    cmd!(sh, "cargo build --quiet --release --package mpt-cli").run()?;
+    cmd!(sh, "cargo build --quiet --release --workspace --bin mpt").run()?;
     let dir = args.peers_dir.clone().unwrap_or_else(|| workspace.target.join("peers"));
     sh.create_dir(&dir)?;
     let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;

@@ -133,7 +133,7 @@ impl Form for Q4K {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512vl,avx512bw")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn scales(head: *const u8, factors: [__m512; 2], group: usize) -> [__m512; 2] {
         // SAFETY: the caller's.
         let numbers = unsafe { [six_bits(head.add(K_SCALES), group), six_bits(head.add(K_MINS), group)] };
@@ -169,7 +169,7 @@ impl Form for Q5K {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512vl,avx512bw")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn scales(head: *const u8, factors: [__m512; 2], group: usize) -> [__m512; 2] {
         // SAFETY: the caller's.
         let numbers = unsafe { [six_bits(head.add(K_SCALES), group), six_bits(head.add(K_MINS), group)] };
@@ -293,7 +293,7 @@ unsafe fn bytes(at: *const u8) -> __m128i {
 /// # Safety
 /// There are the lines of all groups at `at`, and the processor has the features.
 #[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn six_bits(at: *const u8, group: usize) -> __m128i {
     // SAFETY: the caller's.
     let [a, b, c] = unsafe {
