@@ -43,6 +43,25 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     map.map_err(Error::io(path, "mapping"))
 }
 
+/// Lets the system take back the pages of a part of a map; they are read from the file again where they are used again.
+pub(crate) fn leave(map: &Mmap, range: &Range<usize>) {
+    #[cfg(unix)]
+    {
+        #[expect(
+            unsafe_code,
+            reason = "the same advice would lose what was written to memory that is no file's"
+        )]
+        // SAFETY: maps of files are read-only, so that their pages hold what the file does.
+        let advised = unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+        };
+        // pages that stay cost memory, nothing else
+        let _ = advised;
+    }
+    #[cfg(not(unix))]
+    let _ = (map, range);
+}
+
 /// Opens a file, after a look at what it is: opening a pipe would wait for somebody to write to it.
 fn open(path: &Path) -> Result<File> {
     let found = std::fs::metadata(path).map_err(Error::io(path, "opening"))?;

@@ -9,6 +9,7 @@ use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
 
 use super::format::Format;
+use super::mmap;
 use crate::error::{Error, Result};
 use crate::kernels::cpu::gemm::{Mat, Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
 use crate::kernels::cpu::pool;
@@ -18,10 +19,11 @@ use crate::kernels::cpu::quantize::{self, Refusal};
 use crate::kernels::cpu::scratch::Scratch;
 use crate::kernels::cpu::{narrow, widen};
 
-/// Bytes of a tensor: a part of a mapped file, or memory of its own.
+/// Bytes of a tensor: a part of a mapped file, or memory of its own, mapped or not.
 #[derive(Clone)]
 enum Bytes {
-    Mapped(Arc<Mmap>, Range<usize>),
+    File(Arc<Mmap>, Range<usize>),
+    Mapped(Arc<Mmap>),
     Owned(Arc<[u8]>),
 }
 
@@ -30,8 +32,18 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map, range) => &map[range.clone()],
+            Self::File(map, range) => &map[range.clone()],
+            Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Bytes {
+    /// Says that they were copied: a file's pages need not count as this process's, and come back if they are read again.
+    fn copied(&self) {
+        if let Self::File(map, range) = self {
+            mmap::leave(map, range);
         }
     }
 }
@@ -75,7 +87,7 @@ impl fmt::Debug for StoredTensor {
 impl StoredTensor {
     /// The bytes `range` of a mapped file, which the caller has checked to be those of a tensor of this form.
     pub(crate) fn mapped(map: &Arc<Mmap>, range: Range<usize>, format: Format, shape: &[usize]) -> Self {
-        Self { bytes: Bytes::Mapped(Arc::clone(map), range), format, shape: shape.into(), order: Order::Rows }
+        Self { bytes: Bytes::File(Arc::clone(map), range), format, shape: shape.into(), order: Order::Rows }
     }
 
     /// Bytes in memory of their own, which are those of a tensor of this form.
@@ -138,7 +150,8 @@ impl StoredTensor {
         });
         let room =
             room.make_read_only().map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
-        Ok(Self { bytes: Bytes::Mapped(Arc::new(room), 0..len), order: Order::Tiles, ..self })
+        self.bytes.copied();
+        Ok(Self { bytes: Bytes::Mapped(Arc::new(room)), order: Order::Tiles, ..self })
     }
 
     /// The transpose of a matrix that lies in tiles, as a right operand.
@@ -176,7 +189,8 @@ impl StoredTensor {
         let memory = memory
             .make_read_only()
             .map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
-        let bytes = Bytes::Mapped(Arc::new(memory), 0..len);
+        self.bytes.copied();
+        let bytes = Bytes::Mapped(Arc::new(memory));
         Ok(Self { bytes, format: self.format, shape: self.shape.clone(), order })
     }
 
