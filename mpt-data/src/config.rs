@@ -120,15 +120,16 @@ impl PrepareRun {
     /// Reads and checks a MIX.toml.
     ///
     /// # Errors
-    /// As [`runfile::load`]; [`Error::Config`] and [`Error::Unsupported`] name the key.
+    /// [`Error::MixFile`] when the file cannot be read; else as [`PrepareRun::parse`].
     pub fn from_file(path: &Path) -> Result<Self> {
-        check(runfile::load(path)?, path)
+        let text = std::fs::read_to_string(path);
+        Self::parse(&text.map_err(|source| Error::MixFile { path: path.to_owned(), source })?, path)
     }
 
     /// Checks the text of a MIX.toml that would lie at `origin`.
     ///
     /// # Errors
-    /// As [`PrepareRun::from_file`].
+    /// As [`runfile::parse`]; [`Error::Config`] and [`Error::Unsupported`] name the key.
     pub fn parse(text: &str, origin: &Path) -> Result<Self> {
         check(runfile::parse(text, origin)?, origin)
     }
@@ -495,6 +496,12 @@ mod tests {
         assert_eq!(run.tokenizer, Path::new("in/t.json"));
         assert_eq!(run.sources[0].paths, ["web/*.jsonl"]);
         assert_eq!(run.sources[0].text_field, "text");
+    }
+
+    #[test]
+    fn a_mix_file_that_is_not_there_is_named() {
+        let error = PrepareRun::from_file(Path::new("no/such/mix.toml")).expect_err("absent").to_string();
+        assert!(error.starts_with("no/such/mix.toml: the mix file cannot be read: "), "{error}");
     }
 
     #[test]
