@@ -62,7 +62,7 @@ fn a_shard_of_another_length_is_refused_while_training() {
     let bytes = fs::read(&shard).expect("readable");
     let whole = bytes.len();
     for (length, what) in [(0, "truncated"), (whole - 1, "truncated"), (whole + 1, "changed")] {
-        fs::write(&shard, [&bytes[..], b"!"].concat()[..length].to_vec()).expect("writable");
+        fs::write(&shard, &[&bytes[..], b"!"].concat()[..length]).expect("writable");
         let config = LoaderConfig { batch_size: 8, ..LoaderConfig::new(&manifest, Split::Train) };
         let mut loader = Loader::new(&manifest, config, None).expect("lazy");
         let error = loader.find_map(|batch| batch.err()).expect("the shard comes up").to_string();
