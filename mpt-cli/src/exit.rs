@@ -132,7 +132,8 @@ impl From<mpt_data::Error> for CliError {
     fn from(error: mpt_data::Error) -> Self {
         use mpt_data::Error as E;
         let status = match &error {
-            E::Io { source, action, .. } => io_status(source, run_file_or_data(action)),
+            E::Io { source, .. } => io_status(source, ExitStatus::Data),
+            E::MixFile { source, .. } => io_status(source, ExitStatus::Usage),
             E::RunFileSyntax { .. } | E::UnknownKey { .. } | E::Config { .. } | E::Unsupported { .. } => {
                 ExitStatus::Usage
             }

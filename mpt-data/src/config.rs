@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dedup::{Dedup, StageKind, StageKinds};
 use crate::error::{Error, Result};
-use crate::filter::Filter;
+use crate::filter::{Filter, check_local};
 use crate::mixing::{Batching, Mixing, Quota, Sampling, Share, Shuffle, StageConfig};
 use crate::runfile;
 
@@ -120,15 +120,16 @@ impl PrepareRun {
     /// Reads and checks a MIX.toml.
     ///
     /// # Errors
-    /// As [`runfile::load`]; [`Error::Config`] and [`Error::Unsupported`] name the key.
+    /// [`Error::MixFile`] when the file cannot be read; else as [`PrepareRun::parse`].
     pub fn from_file(path: &Path) -> Result<Self> {
-        check(runfile::load(path)?, path)
+        let text = std::fs::read_to_string(path);
+        Self::parse(&text.map_err(|source| Error::MixFile { path: path.to_owned(), source })?, path)
     }
 
     /// Checks the text of a MIX.toml that would lie at `origin`.
     ///
     /// # Errors
-    /// As [`PrepareRun::from_file`].
+    /// As [`runfile::parse`]; [`Error::Config`] and [`Error::Unsupported`] name the key.
     pub fn parse(text: &str, origin: &Path) -> Result<Self> {
         check(runfile::parse(text, origin)?, origin)
     }
@@ -216,6 +217,8 @@ impl Check<'_> {
 fn check(raw: RawRun, path: &Path) -> Result<PrepareRun> {
     let at = Check { path, place: String::new() };
     let folder = path.parent().unwrap_or(Path::new(""));
+    check_local("tokenizer", &raw.tokenizer)
+        .map_err(|wrong| at.config(wrong.key, wrong.actual, wrong.expected))?;
     let row_tokens = row_tokens(&raw, &at)?;
     if !(0.0..=0.5).contains(&raw.eval_fraction) {
         return Err(at.config("eval_fraction", raw.eval_fraction, "a share from 0 to 0.5"));
@@ -498,6 +501,12 @@ mod tests {
     }
 
     #[test]
+    fn a_mix_file_that_is_not_there_is_named() {
+        let error = PrepareRun::from_file(Path::new("no/such/mix.toml")).expect_err("absent").to_string();
+        assert!(error.starts_with("no/such/mix.toml: the mix file cannot be read: "), "{error}");
+    }
+
+    #[test]
     fn rows_follow_from_the_sequence_length() {
         let rows = |seq_len: usize| {
             parse(&format!("tokenizer = \"t\"\nseq_len = {seq_len}\n{}", source("web", 1.0)))
@@ -541,6 +550,30 @@ mod tests {
         let error = crate::Manifest::open(Path::new("s3://bucket/data")).expect_err("refused").to_string();
         assert!(error.starts_with("s3://bucket/data/manifest.json: this `mpt` was built without"), "{error}");
         assert!(error.contains("cargo build --release -p mpt-cli --features remote"), "{error}");
+    }
+
+    #[test]
+    fn files_that_are_no_documents_must_be_local() {
+        let here = "expected a file on this machine; copy it beside the mix file, and name the copy here";
+        let text = message(&format!("{HEAD}{}", source("web", 1.0)).replace("t.json", "https://h/t.json"));
+        assert_eq!(text, format!("in/mix.toml: `tokenizer` is \"https://h/t.json\", {here}"));
+        let semdedup = "dedup = { kind = \"semdedup\", model = \"s3://b/m\", keep = 0.5 }";
+        let text = message(&format!("{HEAD}{semdedup}\n{}", source("web", 1.0)));
+        assert_eq!(text, format!("in/mix.toml: `dedup[1].model` is \"s3://b/m\", {here}"));
+        for (kind, key, value, named) in [
+            ("url_list", "path", "\"s3://b/l\"", "s3://b/l"),
+            ("word_list", "path", "\"gs://b/l\"", "gs://b/l"),
+            ("c4", "bad_words", "\"az://b/l\"", "az://b/l"),
+            ("decontaminate", "paths", "[\"near.txt\", \"https://h/far.txt\"]", "https://h/far.txt"),
+        ] {
+            let filter = format!("filters = [{{ kind = \"{kind}\", {key} = {value} }}]\n");
+            let text = message(&format!("{HEAD}{}{filter}", source("web", 1.0)));
+            assert_eq!(
+                text,
+                format!("in/mix.toml: `sources.web.filters[0].{key}` is \"{named}\", {here}"),
+                "{kind}"
+            );
+        }
     }
 
     #[test]

@@ -20,6 +20,17 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The run file of a preparation cannot be read.
+    #[error(
+        "{}: the mix file cannot be read: {source}; name the TOML file that holds the `[[sources]]`, \
+         by its path from the current folder", .path.display()
+    )]
+    MixFile {
+        /// The path that was given.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// A run file is not valid TOML, or a key has the wrong type or is missing.
     #[error("{}:{line}: {problem}", .path.display())]
     RunFileSyntax {

@@ -80,3 +80,28 @@ fn range(offset: u64, length: usize) -> Option<Range<usize>> {
     let start = usize::try_from(offset).ok()?;
     Some(start..start.checked_add(length)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_does_not_have_is_not_given() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let map = |bytes: &[u8]| {
+            let path = dir.path().join(format!("{}", bytes.len()));
+            std::fs::write(&path, bytes).expect("writable");
+            Map::new(&File::open(&path).expect("openable")).expect("mappable").at_random()
+        };
+        let (empty, some) = (map(b""), map(b"bytes"));
+        assert_eq!((empty.get(0, 0), empty.get(0, 1)), (Some(&b""[..]), None));
+        assert_eq!((some.get(1, 4), some.get(1, 5)), (Some(&b"ytes"[..]), None));
+        assert_eq!((some.get(u64::MAX, 1), some.get(1, usize::MAX)), (None, None));
+        for map in [empty, some] {
+            for (offset, length) in [(0, 0), (0, 5), (3, 9), (u64::MAX, 1)] {
+                map.read_ahead(offset, length);
+                map.prefetch(offset, length);
+            }
+        }
+    }
+}

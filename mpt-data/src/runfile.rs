@@ -9,15 +9,6 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// Reads a run file.
-///
-/// # Errors
-/// [`Error::Io`] when the file cannot be read, else as [`parse`].
-pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "reading"))?;
-    parse(&text, path)
-}
-
 /// Reads the text of a run file; `origin` is named in errors.
 ///
 /// # Errors
@@ -134,11 +125,5 @@ mod tests {
         assert!(text.starts_with("run.toml:2: invalid type: string \"three\", expected u64"), "{text}");
         assert!(message("parts = []\n").contains("missing field `seed`"));
         assert!(message("seed = \n").starts_with("run.toml:1: "));
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let error = load::<Run>(Path::new("no/such/run.toml")).expect_err("absent");
-        assert!(error.to_string().starts_with("no/such/run.toml: reading failed"), "{error}");
     }
 }

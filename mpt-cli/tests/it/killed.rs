@@ -63,6 +63,33 @@ fn killing_a_data_build_changes_no_byte() {
 }
 
 #[test]
+fn killing_a_build_that_drops_copies_changes_no_byte() {
+    let job = Job::new();
+    // Letters alone: to MinHash all numbers are alike.
+    let word = |number: usize| [1, 20, 400, 8000].map(|place| char::from(b'a' + (number / place % 20) as u8));
+    let words = |i: usize| (0..60).map(move |at| String::from_iter(word((i * 7919 + at) * (at + 11))));
+    let text = |i: usize| words(i).collect::<Vec<_>>().join(" ");
+    // Of each ten, one is a copy of the one before and one nearly so.
+    let line = |i: usize| match i % 10 {
+        8 => text(i - 1),
+        9 => format!("{} and more", text(i - 2)),
+        _ => text(i),
+    };
+    let lines = (0..2000).map(|i| format!("{{\"id\": \"v{i}\", \"text\": \"{}\"}}\n", line(i)));
+    job.write("verse.jsonl", &lines.collect::<String>());
+    let mix = std::fs::read_to_string(job.path("mix.toml")).expect("readable");
+    job.write("mix.toml", &format!("dedup = [\"exact\", \"minhash\"]\n{mix}"));
+    let began = Instant::now();
+    let built = job.json(&["data", "build", "mix.toml", "--out", "whole"]);
+    let whole = began.elapsed();
+    let dropped = |stage: usize| built["dedup"][stage]["sources"][0]["dropped"].as_u64();
+    assert_eq!((dropped(0), dropped(1)), (Some(200), Some(200)), "{built}");
+    let killed = run_with_kills(job.dir(), &["data", "build", "mix.toml", "--out", "killed"], 6, whole);
+    assert!(killed > 0);
+    assert!(tree(&job.path("killed")) == tree(&job.path("whole")));
+}
+
+#[test]
 fn killing_a_training_run_changes_no_byte() {
     let job = Job::new();
     job.done(&["data", "build", "mix.toml", "--out", "data"]);

@@ -145,7 +145,13 @@ fn threads_change_no_byte() {
 #[test]
 fn bad_input_is_named() {
     let job = Job::new();
-    assert!(job.fails(2, &["data", "build", "no.toml", "--out", "x"]).contains("no.toml: reading failed"));
+    for command in [&["build", "no.toml"][..], &["unit", "no.toml", "0"], &["commit", "no.toml"]] {
+        let said = job.fails(2, &[&["data"], command, &["--out", "x"]].concat());
+        assert!(said.contains("no.toml: the mix file cannot be read: "), "{said}");
+        assert!(said.contains("; name the TOML file that holds the `[[sources]]`"), "{said}");
+        assert!(!job.path("x").exists(), "{command:?}");
+    }
+    assert!(job.fails(2, &["data", "plan", "no.toml"]).contains("no.toml: the mix file cannot be read: "));
     let mix = std::fs::read_to_string(job.path("mix.toml")).expect("readable");
     let fails = |code: i32, from: &str, to: &str| {
         assert!(mix.contains(from), "{from}");

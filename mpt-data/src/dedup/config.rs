@@ -6,7 +6,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::filter::{Wrong, check_share, file_name};
+use crate::filter::{Wrong, check_local, check_share, file_name};
 
 /// The names of the stages, in the order in which they run, and of no stage.
 const NAMES: [&str; 5] = ["exact", "paragraph", "minhash", "semdedup", "none"];
@@ -175,6 +175,7 @@ impl DedupStage {
                 check_share("threshold", settings.threshold)
             }
             Self::SemDedup(settings) => {
+                check_local("model", &settings.model)?;
                 count("iterations", settings.iterations, 1000)?;
                 count("tokens", settings.tokens, 1 << 20)?;
                 count("clusters", settings.clusters.unwrap_or(1), 1 << 20)?;

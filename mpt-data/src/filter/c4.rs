@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{chars, raw_lines, sentences, words};
 use super::word_list::Words;
-use super::{C4_RULE, Drop, Page, Rule, Wrong, at_least};
+use super::{C4_RULE, Drop, Page, Rule, Wrong, at_least, check_local};
 
 const LOREM_IPSUM: &str = "lorem ipsum";
 const JAVASCRIPT: &str = "javascript";
@@ -67,7 +67,7 @@ impl C4 {
         if self.max_word_chars == 0 {
             return Err(Wrong::new("max_word_chars", "0", "1 or more"));
         }
-        Ok(())
+        self.bad_words.iter().try_for_each(|path| check_local("bad_words", path))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ngrams::{Runs, mix};
-use super::{DECONTAMINATE, Drop, Page, Rule, Wrong, list_file};
+use super::{DECONTAMINATE, Drop, Page, Rule, Wrong, check_local, list_file};
 use crate::error::{Error, Result};
 
 /// Which runs of words drop a document.
@@ -40,7 +40,7 @@ impl Decontaminate {
         if !(1..=1000).contains(&self.n) {
             return Err(Wrong::new("n", self.n.to_string(), "from 1 to 1000 words"));
         }
-        Ok(())
+        self.paths.iter().try_for_each(|path| check_local("paths", path))
     }
 }
 

@@ -35,6 +35,7 @@ pub use self::pii::Pii;
 pub use self::url_list::{Listed, UrlList};
 pub use self::word_list::WordList;
 use crate::error::Result;
+use crate::remote;
 use crate::source::Document;
 
 /// One step of a source's filters: a condition that a document must meet to stay, an edit of its text, or both. They run
@@ -178,7 +179,9 @@ impl Filter {
             Self::Language(languages) => languages.check(),
             Self::Pii(kinds) => kinds.check(),
             Self::Decontaminate(sets) => sets.check(),
-            Self::MinWords { .. } | Self::MaxWords { .. } | Self::UrlList(_) | Self::WordList(_) => Ok(()),
+            Self::UrlList(list) => check_local("path", &list.path),
+            Self::WordList(list) => check_local("path", &list.path),
+            Self::MinWords { .. } | Self::MaxWords { .. } => Ok(()),
         }
     }
 
@@ -330,6 +333,15 @@ impl Wrong {
     pub(crate) fn new(key: &'static str, actual: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { key, actual: actual.into(), expected: expected.into() }
     }
+}
+
+/// Only the documents of sources can lie in a store: what is read whole, once, is a file.
+pub(crate) fn check_local(key: &'static str, path: &str) -> std::result::Result<(), Wrong> {
+    if remote::is_remote(Path::new(path)) {
+        let expected = "a file on this machine; copy it beside the mix file, and name the copy here";
+        return Err(Wrong::new(key, format!("\"{path}\""), expected));
+    }
+    Ok(())
 }
 
 pub(crate) fn check_share(key: &'static str, value: f64) -> std::result::Result<(), Wrong> {

@@ -435,9 +435,14 @@ mod tests {
         for damaged in [
             &bytes[..bytes.len() - 1],
             &bytes[..5],
+            &[],
             &[&bytes[..100], &[bytes[100] ^ 4], &bytes[101..]].concat(),
         ] {
             std::fs::write(&path, damaged).expect("writable");
+            if damaged.len() < MAGIC.len() {
+                let error = UnitReader::open(&path).map(drop).expect_err("too short").to_string();
+                assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
+            }
             assert!(!is_whole(&path).expect("readable"));
             assert!(!path.exists());
         }

@@ -358,3 +358,73 @@ impl Encoded {
         seen.fold(0, |bits, (field, _)| bits | 1 << field)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use mpt_tokenize::TrainConfig;
+
+    use super::*;
+    use crate::progress::Silent;
+
+    /// More units than the threads can hold between them.
+    const UNITS: usize = 12;
+
+    /// Fails from one call on, and counts all.
+    struct Full {
+        from: usize,
+        calls: usize,
+    }
+
+    impl Full {
+        fn call(&mut self) -> Result<()> {
+            self.calls += 1;
+            if self.calls < self.from { Ok(()) } else { Err(Error::input(Path::new("disk"), "is full")) }
+        }
+    }
+
+    impl UnitSink for Full {
+        fn begin(&mut self, _: &Unit) -> Result<()> {
+            self.call()
+        }
+        fn keep(&mut self, _: &TokenizedDocument<'_>) -> Result<()> {
+            self.call()
+        }
+        fn drop(&mut self, _: &DroppedDocument<'_>) -> Result<()> {
+            self.call()
+        }
+        fn end(&mut self, _: u64) -> Result<()> {
+            self.call()
+        }
+    }
+
+    #[test]
+    fn a_sink_that_fails_ends_all_threads_with_its_error() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut mix = "tokenizer = \"t.json\"\nseq_len = 8\n".to_owned();
+        for i in 0..UNITS {
+            std::fs::write(dir.path().join(format!("{i}.txt")), format!("text number {i}"))
+                .expect("writable");
+            mix += &format!(
+                "[[sources]]\nname = \"s{i}\"\nrepeat = 1\npaths = [\"{i}.txt\"]\nformat = \"text\"\n"
+            );
+        }
+        let run = PrepareRun::parse(&mix, &dir.path().join("mix.toml")).expect("sound");
+        let config = TrainConfig { vocab_size: 300, min_frequency: 2 };
+        let tokenizer = mpt_tokenize::train(["a text".to_owned()].into_iter(), &config).expect("trained");
+        let tokenizer = Tokenizer::from_bytes(tokenizer, Path::new("t.json")).expect("sound");
+        let planned = PlannedRun::new(&run, &tokenizer, None, &mut Silent).expect("planned");
+        let units: Vec<_> = (0..UNITS).collect();
+        // Of each unit: its beginning, its document, its end.
+        let all = 3 * UNITS;
+        for from in [1, 2, 3, all / 2, all] {
+            let mut sink = Full { from, calls: 0 };
+            let error = tokenize(&planned, &units, &tokenizer, &mut sink, &mut Silent).expect_err("full");
+            assert_eq!((error.to_string().as_str(), sink.calls), ("disk: is full", from));
+        }
+        let mut sink = Full { from: usize::MAX, calls: 0 };
+        tokenize(&planned, &units, &tokenizer, &mut sink, &mut Silent).expect("room for all");
+        assert_eq!(sink.calls, all);
+    }
+}

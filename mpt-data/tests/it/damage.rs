@@ -55,6 +55,24 @@ fn truncated_and_missing_files_are_named() {
 }
 
 #[test]
+fn a_shard_of_another_length_is_refused_while_training() {
+    let corpus = Corpus::new();
+    let manifest = corpus.build(&[]);
+    let shard = corpus.path("out/train/web/00000.parquet");
+    let bytes = fs::read(&shard).expect("readable");
+    let whole = bytes.len();
+    for (length, what) in [(0, "truncated"), (whole - 1, "truncated"), (whole + 1, "changed")] {
+        fs::write(&shard, &[&bytes[..], b"!"].concat()[..length]).expect("writable");
+        let config = LoaderConfig { batch_size: 8, ..LoaderConfig::new(&manifest, Split::Train) };
+        let mut loader = Loader::new(&manifest, config, None).expect("lazy");
+        let error = loader.find_map(|batch| batch.err()).expect("the shard comes up").to_string();
+        let problem =
+            format!("has {length} bytes, expected {whole}: it was {what}; restore it, or build again");
+        assert_eq!(error, format!("train/web/00000.parquet: {problem}"));
+    }
+}
+
+#[test]
 fn a_flipped_token_names_its_row_while_training() {
     let corpus = Corpus::new();
     let manifest = corpus.build(&[]);
