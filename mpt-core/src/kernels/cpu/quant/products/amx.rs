@@ -114,7 +114,7 @@ fn add_scaled(sums: &mut [[f32; LANES]], dots: &Dots, part: &Part<'_>) {
         // spans that are not whole: only forms with blocks of 32 have them
         (3, ..) => add_groups::<3, 1, false>(sums, dots, part),
         (2, ..) => add_groups::<2, 1, false>(sums, dots, part),
-        (_, ..) => add_groups::<1, 1, false>(sums, dots, part),
+        _ => add_groups::<1, 1, false>(sums, dots, part),
     }
 }
 
