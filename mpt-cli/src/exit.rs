@@ -150,11 +150,6 @@ impl From<mpt_data::Error> for CliError {
     }
 }
 
-/// Run files are read whole, data is opened first: a missing run file is the command line's fault.
-fn run_file_or_data(action: &str) -> ExitStatus {
-    if action == "reading" { ExitStatus::Usage } else { ExitStatus::Data }
-}
-
 impl From<mpt_tokenize::Error> for CliError {
     fn from(error: mpt_tokenize::Error) -> Self {
         use mpt_tokenize::Error as E;
@@ -185,7 +180,8 @@ impl From<mpt_train::Error> for CliError {
             E::Model(error) => return error.into(),
             E::Data(error) => return error.into(),
             E::Tokenizer(error) => return error.into(),
-            E::Io { ref source, action, .. } => io_status(source, run_file_or_data(action)),
+            E::Io { ref source, .. } => io_status(source, ExitStatus::Data),
+            E::RunFile { ref source, .. } => io_status(source, ExitStatus::Usage),
             E::Config { .. } | E::Override { .. } | E::Changed { .. } | E::RunExists { .. } => {
                 ExitStatus::Usage
             }

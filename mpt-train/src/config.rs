@@ -279,11 +279,15 @@ impl TrainRun {
     /// Reads and checks a RUN.toml, with `a.b=value` settings applied over it.
     ///
     /// # Errors
-    /// Those of [`mpt_data::runfile`] for keys and types, [`Error::Config`] for values, [`Error::Override`] for a setting
-    /// that is none.
+    /// [`Error::RunFile`] when the file cannot be read, those of [`mpt_data::runfile`] for keys and types,
+    /// [`Error::Config`] for values, [`Error::Override`] for a setting that is none.
     pub fn from_file(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "reading"))?;
-        Self::parse(&text, path, overrides)
+        let text = std::fs::read_to_string(path);
+        Self::parse(
+            &text.map_err(|source| Error::RunFile { path: path.to_owned(), source })?,
+            path,
+            overrides,
+        )
     }
 
     /// As [`TrainRun::from_file`], for the text of a file that would lie at `origin`.

@@ -31,6 +31,17 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The run file cannot be read.
+    #[error(
+        "{}: the run file cannot be read: {source}; name the TOML file of the run, by its path from the \
+         current folder", .path.display()
+    )]
+    RunFile {
+        /// The path that was given.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// A key of the run file has an impossible value.
     #[error("{}: `{field}` is {actual}, expected {expected}", .path.display())]
     Config {

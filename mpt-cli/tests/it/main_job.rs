@@ -152,6 +152,7 @@ fn bad_input_is_named() {
         assert!(!job.path("x").exists(), "{command:?}");
     }
     assert!(job.fails(2, &["data", "plan", "no.toml"]).contains("no.toml: the mix file cannot be read: "));
+    assert!(job.fails(2, &["train", "no.toml"]).contains("no.toml: the run file cannot be read: "));
     let mix = std::fs::read_to_string(job.path("mix.toml")).expect("readable");
     let fails = |code: i32, from: &str, to: &str| {
         assert!(mix.contains(from), "{from}");
