@@ -93,20 +93,21 @@ impl Form for Q4_0 {
     const OFFSET: i32 = 8;
 
     fn head_bytes(groups: usize) -> usize {
-        2 * LANES * groups
+        Q8_0::head_bytes(groups)
     }
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn factors(_: *const u8) -> [__m512; 2] {
-        [_mm512_setzero_ps(); 2]
+    unsafe fn factors(head: *const u8) -> [__m512; 2] {
+        // SAFETY: the caller's; the heads are alike.
+        unsafe { Q8_0::factors(head) }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn scales(head: *const u8, _: [__m512; 2], group: usize) -> [__m512; 2] {
-        // SAFETY: the caller's.
-        [unsafe { halves(head.add(group * 2 * LANES)) }, _mm512_setzero_ps()]
+    unsafe fn scales(head: *const u8, factors: [__m512; 2], group: usize) -> [__m512; 2] {
+        // SAFETY: the caller's; the heads are alike.
+        unsafe { Q8_0::scales(head, factors, group) }
     }
 
     #[inline]
@@ -146,9 +147,9 @@ impl Form for Q4K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn quads(lines: *const Line, _: *const Line, index: usize) -> [__m512i; 2] {
-        // SAFETY: the caller's.
-        unsafe { nibbles(lines.add(index)) }
+    unsafe fn quads(lines: *const Line, more: *const Line, index: usize) -> [__m512i; 2] {
+        // SAFETY: the caller's; the lines are alike.
+        unsafe { Q4_0::quads(lines, more, index) }
     }
 }
 
@@ -157,27 +158,22 @@ impl Form for Q5K {
     const MINS: bool = true;
     const MORE: usize = 1;
 
-    fn head_bytes(_: usize) -> usize {
-        K_HEAD
+    fn head_bytes(groups: usize) -> usize {
+        Q4K::head_bytes(groups)
     }
 
     #[inline]
     #[target_feature(enable = "avx512f")]
     unsafe fn factors(head: *const u8) -> [__m512; 2] {
-        // SAFETY: the caller's.
-        unsafe { [halves(head), halves(head.add(2 * LANES))] }
+        // SAFETY: the caller's; the heads are alike.
+        unsafe { Q4K::factors(head) }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn scales(head: *const u8, factors: [__m512; 2], group: usize) -> [__m512; 2] {
-        // SAFETY: the caller's.
-        let numbers = unsafe { [six_bits(head.add(K_SCALES), group), six_bits(head.add(K_MINS), group)] };
-        let [scale, min] = [_mm512_cvtepu8_epi32(numbers[0]), _mm512_cvtepu8_epi32(numbers[1])];
-        [
-            _mm512_mul_ps(factors[0], _mm512_cvtepi32_ps(scale)),
-            _mm512_mul_ps(factors[1], _mm512_cvtepi32_ps(min)),
-        ]
+        // SAFETY: the caller's; the heads are alike.
+        unsafe { Q4K::scales(head, factors, group) }
     }
 
     #[inline]
