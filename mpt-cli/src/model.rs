@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mpt_core::{Adapted, Adapter, CausalLm, Format, KvDtype, MetaArray, Metadata, Products, Weights};
+use mpt_core::{Adapted, Adapter, CausalLm, Format, KvDtype, MetaArray, Metadata, Precision, Weights};
 use mpt_tokenize::{GgufTokenizer, Tokenizer, token_type};
 
 use crate::exit::CliError;
@@ -76,8 +76,8 @@ impl ModelArgs {
 
 impl Dtype {
     /// How a model in this form multiplies: bf16 computes in bf16, all others keep the factors of plain forms as they are.
-    pub(crate) fn products(self) -> Products {
-        if matches!(self, Self::Bf16) { Products::Bf16 } else { Products::F32 }
+    pub(crate) fn products(self) -> Precision {
+        if matches!(self, Self::Bf16) { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// The stored form.
@@ -103,7 +103,7 @@ impl AdaptedArgs {
     }
 
     /// [`AdaptedArgs::load`], with the rounding of factors that `products` says.
-    pub(crate) fn load_with(&self, products: Products) -> Result<Model, CliError> {
+    pub(crate) fn load_with(&self, products: Precision) -> Result<Model, CliError> {
         let began = Instant::now();
         let weights = self.base.weights()?.multiplied_as(products);
         let lm = match &self.adapter {

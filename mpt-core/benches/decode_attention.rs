@@ -43,7 +43,7 @@ fn decode(bencher: Bencher<'_, '_>, dtype: KvDtype) {
         scale: config.attn_config.softmax_scale,
         cap: None,
         slopes,
-        products: mpt_core::Products::F32,
+        products: mpt_core::Precision::F32,
     };
     bencher.counter(BytesCount::new(KvCache::bytes(&config, 1, TOKENS, dtype))).bench_local(|| {
         for layer in 0..config.n_layers {

@@ -4,7 +4,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use mpt_core::ops::Products;
+use mpt_core::ops::Precision;
 use mpt_core::testing::ProductBench;
 
 fn main() {
@@ -15,7 +15,7 @@ const SQUARE: [usize; 3] = [2048, 2048, 2048];
 const CASES: [([usize; 3], &str); 4] =
     [(SQUARE, "NT"), ([2048, 3072, 768], "NT"), ([2048, 768, 3072], "NN"), ([3072, 768, 2048], "TN")];
 
-fn product(bencher: Bencher<'_, '_>, case: usize, products: Products) {
+fn product(bencher: Bencher<'_, '_>, case: usize, products: Precision) {
     let (size, layout) = CASES[case];
     let mut product = ProductBench::new(size, layout, products);
     bencher.counter(ItemsCount::new(product.operations())).bench_local(|| product.run());
@@ -23,10 +23,10 @@ fn product(bencher: Bencher<'_, '_>, case: usize, products: Products) {
 
 #[divan::bench(args = 0..CASES.len())]
 fn f32(bencher: Bencher<'_, '_>, case: usize) {
-    product(bencher, case, Products::F32);
+    product(bencher, case, Precision::F32);
 }
 
 #[divan::bench(args = 0..CASES.len())]
 fn bf16(bencher: Bencher<'_, '_>, case: usize) {
-    product(bencher, case, Products::Bf16);
+    product(bencher, case, Precision::Bf16);
 }

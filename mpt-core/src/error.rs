@@ -123,6 +123,18 @@ pub enum Error {
         /// What to do.
         instead: &'static str,
     },
+    /// A parameter received no gradient in a backward pass.
+    #[error("parameter `{name}` received no gradient")]
+    NoGradient {
+        /// Its checkpoint name.
+        name: String,
+    },
+    /// This build cannot compute on a device.
+    #[error("device {device}: this build computes on the CPU alone; use `cpu`")]
+    Device {
+        /// The device.
+        device: String,
+    },
     /// An argument of an op has the wrong shape or content.
     #[error("{op}: `{argument}` is {actual}, expected {expected}")]
     Shape {

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::config::{EmbeddingInit, InitScheme, MptConfig};
 use crate::error::{Error, Result};
+use crate::params::{Module, ParamId, ParamKind};
 use crate::rng::CounterRng;
 
 /// What the values of one parameter are drawn from.
@@ -22,20 +23,25 @@ enum Distribution {
     Uniform(f64, f64),
 }
 
-/// The initial values of the parameter `name` of `shape`, a linear as `[out, in]`.
+/// The initial values of a parameter of `shape`, a linear as `[out, in]`.
 ///
 /// # Errors
 /// [`Error::Config`] for a scheme that lacks a number.
-pub(crate) fn initial_values(config: &MptConfig, seed: u64, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-    let n = shape.iter().product();
+pub(crate) fn initial_values(
+    config: &MptConfig,
+    seed: u64,
+    id: ParamId,
+    shape: &[usize],
+) -> Result<Vec<f32>> {
+    let (n, name) = (shape.iter().product(), id.to_string());
     type Draw = fn(&mut CounterRng) -> f64;
-    let (offset, factor, draw): (f64, f64, Draw) = match distribution(config, name, shape)? {
+    let (offset, factor, draw): (f64, f64, Draw) = match distribution(config, id, shape)? {
         Distribution::Constant(value) => return Ok(vec![value; n]),
         Distribution::Normal(std) => (0.0, f64::from(std as f32), |rng| f64::from(rng.normal())),
         Distribution::Uniform(low, high) => (low, high - low, |rng| f64::from(rng.uniform())),
     };
     let values = (0..n).into_par_iter().with_min_len(1 << 12).map_init(
-        || CounterRng::named(seed, name),
+        || CounterRng::named(seed, &name),
         |rng, index| {
             rng.seek(2 * index as u64); // a normal number takes two draws
             (offset + draw(rng) * factor) as f32
@@ -44,11 +50,12 @@ pub(crate) fn initial_values(config: &MptConfig, seed: u64, name: &str, shape: &
     Ok(values.collect())
 }
 
-fn distribution(config: &MptConfig, name: &str, shape: &[usize]) -> Result<Distribution> {
+fn distribution(config: &MptConfig, id: ParamId, shape: &[usize]) -> Result<Distribution> {
     if shape.len() == 1 {
-        return Ok(vector(config, name));
+        return Ok(vector(config, id));
     }
-    let is_embedding = name.ends_with("wte.weight") || name.ends_with("wpe.weight");
+    let module = id.module.module;
+    let is_embedding = module.is_embedding();
     let scheme = config.init_config.scheme;
     if is_embedding && scheme != InitScheme::Torch {
         match config.init_config.embedding {
@@ -57,9 +64,9 @@ fn distribution(config: &MptConfig, name: &str, shape: &[usize]) -> Result<Distr
             None => {}
         }
     }
-    let is_residual = name.ends_with("out_proj.weight") || name.ends_with("down_proj.weight");
+    let is_residual = matches!(module, Module::OutProj | Module::DownProj);
     let divisor = if is_residual { residual_divisor(config) } else { 1.0 };
-    let (fan_in, fan_out) = (shape[1] as f64, fan_out(config, name, shape) as f64);
+    let (fan_in, fan_out) = (shape[1] as f64, fan_out(config, module, shape) as f64);
     let normal = |std: f64| Ok(Distribution::Normal(std / divisor));
     let uniform = |std: f64| {
         let limit = 3f64.sqrt() * std / divisor;
@@ -88,24 +95,28 @@ fn distribution(config: &MptConfig, name: &str, shape: &[usize]) -> Result<Distr
 }
 
 /// Norms' weights are 1 and biases 0, except that torch draws the biases of linears.
-fn vector(config: &MptConfig, name: &str) -> Distribution {
-    let Some(layer) = name.strip_suffix(".bias") else { return Distribution::Constant(1.0) };
-    if config.init_config.scheme != InitScheme::Torch {
+fn vector(config: &MptConfig, id: ParamId) -> Distribution {
+    if id.kind != ParamKind::Bias {
+        return Distribution::Constant(1.0);
+    }
+    if config.init_config.scheme != InitScheme::Torch || id.module.module.is_norm() {
         return Distribution::Constant(0.0);
     }
-    match config.parameter_shapes().get(&format!("{layer}.weight")).map(Vec::as_slice) {
-        Some(&[_, fan_in]) => {
-            let limit = 1.0 / (fan_in as f64).sqrt();
-            Distribution::Uniform(-limit, limit)
-        }
-        _ => Distribution::Constant(0.0),
-    }
+    let fan_in = match id.module.module {
+        Module::OutProj => config.q_width(),
+        Module::DownProj => config.ffn_hidden_size,
+        _ => config.d_model,
+    };
+    let limit = 1.0 / (fan_in as f64).sqrt();
+    Distribution::Uniform(-limit, limit)
 }
 
 /// Rows that one draw covers: a fused projection is drawn head by head.
-fn fan_out(config: &MptConfig, name: &str, shape: &[usize]) -> usize {
-    let fused = ["Wqkv.weight", "Wq.weight", "Wk.weight", "Wv.weight"];
-    if fused.iter().any(|layer| name.ends_with(layer)) { config.head_dim } else { shape[0] }
+fn fan_out(config: &MptConfig, module: Module, shape: &[usize]) -> usize {
+    match module {
+        Module::Wqkv | Module::Wq | Module::Wk | Module::Wv => config.head_dim,
+        _ => shape[0],
+    }
 }
 
 fn residual_divisor(config: &MptConfig) -> f64 {
@@ -137,7 +148,7 @@ mod tests {
         );
         let config = MptConfig::from_json(&json, Path::new("config.json")).unwrap();
         let shape = config.parameter_shapes()[name].clone();
-        distribution(&config, name, &shape)
+        distribution(&config, name.parse().unwrap(), &shape)
     }
 
     const WQKV: &str = "transformer.blocks.0.attn.Wqkv.weight";
@@ -197,7 +208,7 @@ mod tests {
     fn uniform_values_fill_their_range() {
         let json = r#"{"d_model": 32, "n_heads": 8, "n_layers": 1, "vocab_size": 50, "init_config": {"name": "kaiming_uniform_"}}"#;
         let config = MptConfig::from_json(json, Path::new("config.json")).unwrap();
-        let values = initial_values(&config, 1, WTE, &[50, 32]).unwrap();
+        let values = initial_values(&config, 1, WTE.parse().unwrap(), &[50, 32]).unwrap();
         let limit = (3f32 * 2.0 / 32.0).sqrt();
         assert!(values.iter().all(|v| v.abs() <= limit));
         let variance = values.iter().map(|v| v * v).sum::<f32>() / 1600.0;

@@ -13,39 +13,49 @@
 //! # }
 //! ```
 
-mod bias;
 mod cache;
 mod config;
+mod dtype;
 mod error;
+mod gradients;
 mod init;
 mod kernels;
 mod lora;
+mod mask;
 mod model;
-mod nn;
+pub mod nn;
 pub mod ops;
+mod parameter;
 mod params;
 pub mod rng;
 mod rope;
 mod source;
 pub mod testing;
 mod threads;
+mod training;
+mod variables;
 mod weights;
 
-pub use bias::{AttnMask, alibi_slopes};
 pub use cache::{KvCache, KvDtype, LayerCache};
 pub use config::{
-    Activation, AttnConfig, Dropout, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
+    Activation, AttnConfig, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
     PRESETS, RopeConfig, RopeScaling,
 };
+pub use dtype::Precision;
 pub use error::{Error, Result};
+pub use gradients::{GradSink, Gradients};
 pub use kernels::cpu::dispatch::check_cpu_level;
-pub use lora::{Adapted, Adapter, Lora, LoraConfig};
-pub use model::{Attention, Block, BlockGradients, BlockPass, CausalLm, Ffn, PlainBlock};
-pub use nn::{Linear, Norm};
-pub use ops::{IGNORE_LABEL, Products};
-pub use params::Params;
-pub use source::{ParamBuilder, Parameter, ParameterSource, WithProducts};
+pub use lora::{Adapted, Adapter, LoraConfig};
+pub use mask::{AttnMask, alibi_slopes};
+pub use model::CausalLm;
+pub use nn::{Block, BlockSource, StepDropout};
+pub use ops::{IGNORE_LABEL, check_device};
+pub use parameter::Parameter;
+pub use params::{Module, ModuleId, ParamId, ParamKind, UnknownParam};
+pub use source::{LoraWeights, ParamBuilder, ParameterSource, WithPrecision};
 pub use threads::set_threads;
+pub use training::{Recompute, TrainBatch};
+pub use variables::Params;
 pub use weights::{
     ConvertOptions, Converted, Drawn, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes,
     SafetensorsWriter, StoredTensor, TensorInfo, Weights, Written, config_json, write_drawn, write_gguf,

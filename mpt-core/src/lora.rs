@@ -1,4 +1,4 @@
-//! LoRA adapters: what they add to a linear, and the folder peft keeps them in.
+//! LoRA adapters: their variables, and the folder peft keeps them in.
 //!
 //! Source: Hu et al. 2021, section 4.1; peft's `tuners/lora`, names and scales.
 
@@ -11,32 +11,12 @@ use serde_json::{Value, json};
 
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
-use crate::ops::{self, Products};
+use crate::ops::Precision;
+use crate::parameter::Parameter;
+use crate::params::{ModuleId, ParamId, ParamKind};
 use crate::rng::CounterRng;
-use crate::source::{Parameter, ParameterSource};
+use crate::source::{LoraWeights, ParameterSource};
 use crate::weights::{open_tensors, quoted, read_config, write_safetensors};
-
-/// What an adapter adds to one linear: `scale * x A^T B^T`.
-#[derive(Clone, Debug)]
-pub struct Lora {
-    /// `[rank, in]`
-    pub a: Tensor,
-    /// `[out, rank]`
-    pub b: Tensor,
-    /// `alpha / rank`, or `alpha / sqrt(rank)` where the rank is to be stabilized.
-    pub scale: f64,
-}
-
-impl Lora {
-    /// `x` `[.., in]` to `[.., out]`.
-    ///
-    /// # Errors
-    /// When the width of `x` is not `in`.
-    pub fn forward(&self, x: &Tensor, products: Products) -> Result<Tensor> {
-        let low = ops::linear(x, &self.a, None, products)?; // [.., rank]
-        Ok((ops::linear(&low, &self.b, None, products)? * self.scale)?)
-    }
-}
 
 /// How an adapter is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,8 +41,8 @@ impl LoraConfig {
 #[derive(Debug)]
 pub struct Adapter {
     config: LoraConfig,
-    /// By the linear's checkpoint name, without `.weight`.
-    layers: BTreeMap<String, Pair>,
+    /// By the linear, in the order of names.
+    layers: Vec<(ModuleId, Pair)>,
 }
 
 #[derive(Debug)]
@@ -107,19 +87,17 @@ impl Adapter {
     /// # Errors
     /// [`Error::Config`] when no linear of the model has a name in `target_modules`.
     pub fn init(model: &MptConfig, config: LoraConfig, seed: u64, device: &Device) -> Result<Self> {
-        let is_target = |layer: &str| {
-            let last = layer.rsplit('.').next();
-            config.target_modules.iter().any(|target| Some(target.as_str()) == last)
-        };
-        let mut layers = BTreeMap::new();
-        for (layer, [rows, cols]) in linears(model).filter(|(layer, _)| is_target(layer)) {
+        let is_target =
+            |layer: ModuleId| config.target_modules.iter().any(|target| target == layer.module.short_name());
+        let mut layers = Vec::new();
+        for (layer, [rows, cols]) in linears(model).into_iter().filter(|&(layer, _)| is_target(layer)) {
             let mut rng = CounterRng::named(seed, &format!("{layer}.lora_A"));
             let limit = 1.0 / (cols as f32).sqrt();
             let a: Vec<f32> = (0..config.r * cols).map(|_| (2.0 * rng.uniform() - 1.0) * limit).collect();
             let a = Var::from_tensor(&Tensor::from_vec(a, (config.r, cols), device)?)?;
             let b = Var::zeros((rows, config.r), candle_core::DType::F32, device)?;
             let scale = config.scale(config.r, config.lora_alpha);
-            layers.insert(layer, Pair { a, b, scale });
+            layers.push((layer, Pair { a, b, scale }));
         }
         if layers.is_empty() {
             let actual = format!("{:?}", config.target_modules);
@@ -147,7 +125,7 @@ impl Adapter {
             hint: "; an adapter has `adapter_model.safetensors`".to_owned(),
         })?;
         let mut tensors = open_tensors(weights)?;
-        let mut layers = BTreeMap::new();
+        let mut layers = Vec::new();
         for (layer, [rows, cols]) in linears(model) {
             let mut take = |half: &str| tensors.remove(&format!("{PREFIX}{layer}.{half}.weight"));
             let (a, b) = match (take("lora_A"), take("lora_B")) {
@@ -167,11 +145,11 @@ impl Adapter {
                     return Err(Error::TensorShape { path: weights.clone(), name, actual, expected });
                 }
             }
-            let scale = config.scale(rank, raw.alpha(&layer));
+            let scale = config.scale(rank, raw.alpha(&layer.to_string()));
             let var = |stored: &crate::StoredTensor| {
                 Ok::<_, Error>(Var::from_tensor(&stored.to_tensor(&Device::Cpu)?)?)
             };
-            layers.insert(layer, Pair { a: var(&a)?, b: var(&b)?, scale });
+            layers.push((layer, Pair { a: var(&a)?, b: var(&b)?, scale }));
         }
         if let Some(name) = tensors.into_keys().next() {
             let instead =
@@ -213,9 +191,13 @@ impl Adapter {
 
     /// The variables under peft's names, in the order of layers.
     pub fn vars(&self) -> impl Iterator<Item = (String, &Var)> {
+        self.params().map(|(id, var)| (format!("{PREFIX}{id}"), var))
+    }
+
+    /// The variables, in the order of layers.
+    pub fn params(&self) -> impl Iterator<Item = (ParamId, &Var)> {
         self.layers.iter().flat_map(|(layer, pair)| {
-            let name = |half: &str| format!("{PREFIX}{layer}.{half}.weight");
-            [(name("lora_A"), &pair.a), (name("lora_B"), &pair.b)]
+            [(layer.param(ParamKind::LoraA), &pair.a), (layer.param(ParamKind::LoraB), &pair.b)]
         })
     }
 
@@ -225,9 +207,9 @@ impl Adapter {
     }
 
     /// What it adds to the linear `layer`.
-    pub fn layer(&self, layer: &str) -> Option<Lora> {
-        let pair = self.layers.get(layer)?;
-        Some(Lora { a: pair.a.as_tensor().clone(), b: pair.b.as_tensor().clone(), scale: pair.scale })
+    pub fn layer(&self, layer: ModuleId) -> Option<LoraWeights> {
+        let (_, pair) = self.layers.iter().find(|(known, _)| *known == layer)?;
+        Some(LoraWeights { a: pair.a.as_tensor().clone(), b: pair.b.as_tensor().clone(), scale: pair.scale })
     }
 }
 
@@ -283,12 +265,13 @@ impl RawConfig {
     }
 }
 
-/// Checkpoint names, without `.weight`, and shapes of the linears of all blocks.
-fn linears(model: &MptConfig) -> impl Iterator<Item = (String, [usize; 2])> {
-    model.parameters().filter_map(|(name, shape)| {
-        let layer = name.strip_suffix(".weight").filter(|layer| layer.starts_with("transformer.blocks."))?;
-        Some((layer.to_owned(), shape.try_into().ok()?))
-    })
+/// The linears of all blocks with their shapes, in the order of names.
+fn linears(model: &MptConfig) -> Vec<(ModuleId, [usize; 2])> {
+    let linears = model.parameters().filter(|(id, _)| id.is_block_linear());
+    let mut linears: Vec<_> =
+        linears.filter_map(|(id, shape)| Some((id.module, shape.try_into().ok()?))).collect();
+    linears.sort_by_cached_key(|(layer, _)| layer.to_string());
+    linears
 }
 
 /// A model's parameters with an adapter.
@@ -307,15 +290,15 @@ impl std::fmt::Debug for Adapted<'_> {
 }
 
 impl ParameterSource for Adapted<'_> {
-    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
-        self.base.get(name, shape)
+    fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
+        self.base.get(id, shape)
     }
 
-    fn products(&self) -> Products {
-        self.base.products()
+    fn precision(&self) -> Precision {
+        self.base.precision()
     }
 
-    fn lora(&self, layer: &str) -> Option<Lora> {
-        self.adapter.layer(layer)
+    fn lora(&self, module: ModuleId) -> Option<LoraWeights> {
+        self.adapter.layer(module)
     }
 }

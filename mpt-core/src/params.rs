@@ -1,133 +1,259 @@
-//! The trainable parameters of a model, by name.
+//! Identity of a parameter: the one place that knows what checkpoints call them.
+//!
+//! Names are those of llm-foundry's and transformers' `MPTForCausalLM`, such as `transformer.blocks.3.attn.Wqkv.weight`.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::fmt;
+use std::str::FromStr;
 
-use candle_core::{Device, Tensor, Var};
+use Module::{
+    DownProj, GateProj, KLn, LmHead, Norm1, Norm2, NormF, OutProj, QLn, UpProj, Wk, Wpe, Wq, Wqkv, Wte, Wv,
+};
 
-use crate::config::MptConfig;
-use crate::error::{Error, Result};
-use crate::init::initial_values;
-use crate::ops::optim;
-use crate::source::{Parameter, ParameterSource};
-use crate::weights::{Weights, write_safetensors};
-
-/// The parameters of a model as variables, in the order of their checkpoint names.
-///
-/// A model built from these shares them: an optimizer step changes the model.
-#[derive(Debug)]
-pub struct Params {
-    vars: BTreeMap<String, Var>,
+/// A layer that owns parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Module {
+    /// Token embedding.
+    Wte,
+    /// Learned position embedding.
+    Wpe,
+    /// Norm behind the last block.
+    NormF,
+    /// Output projection of a model whose head is not its embedding.
+    LmHead,
+    /// Norm before attention.
+    Norm1,
+    /// Fused projection to queries, keys and values.
+    Wqkv,
+    /// Projection to queries.
+    Wq,
+    /// Projection to keys.
+    Wk,
+    /// Projection to values.
+    Wv,
+    /// Norm of queries.
+    QLn,
+    /// Norm of keys.
+    KLn,
+    /// Output projection of attention.
+    OutProj,
+    /// Norm before the feed-forward layer.
+    Norm2,
+    /// First projection of the feed-forward layer.
+    UpProj,
+    /// Gate of a gated feed-forward layer.
+    GateProj,
+    /// Second projection of the feed-forward layer.
+    DownProj,
 }
 
-impl Params {
-    /// Draws every parameter by the configuration's scheme. A value depends on the seed, the parameter's name and its
-    /// index alone.
-    ///
-    /// # Errors
-    /// When the device has no room, or [`Error::Config`] when the scheme lacks a number.
-    pub fn init(config: &MptConfig, seed: u64, device: &Device) -> Result<Self> {
-        let init = |(name, shape): (String, Vec<usize>)| {
-            let values = initial_values(config, seed, &name, &shape)?;
-            let var = Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?;
-            Ok((name, var))
-        };
-        let vars = config.parameter_shapes().into_iter().map(init).collect::<Result<_>>()?;
-        Ok(Self { vars })
+/// Modules outside blocks with their names in checkpoints.
+const OF_MODEL: [(Module, &str); 4] =
+    [(Wte, "transformer.wte"), (Wpe, "transformer.wpe"), (NormF, "transformer.norm_f"), (LmHead, "lm_head")];
+
+/// Modules of a block with their names below it.
+const OF_BLOCK: [(Module, &str); 12] = [
+    (Norm1, "norm_1"),
+    (Wqkv, "attn.Wqkv"),
+    (Wq, "attn.Wq"),
+    (Wk, "attn.Wk"),
+    (Wv, "attn.Wv"),
+    (QLn, "attn.q_ln"),
+    (KLn, "attn.k_ln"),
+    (OutProj, "attn.out_proj"),
+    (Norm2, "norm_2"),
+    (UpProj, "ffn.up_proj"),
+    (GateProj, "ffn.gate_proj"),
+    (DownProj, "ffn.down_proj"),
+];
+
+/// What the name of a block begins with; its number follows.
+const BLOCKS: &str = "transformer.blocks.";
+
+impl Module {
+    /// Whether it is a linear map of a block: what adapters and NF4 are for.
+    pub fn is_block_linear(self) -> bool {
+        matches!(self, Wqkv | Wq | Wk | Wv | OutProj | UpProj | GateProj | DownProj)
     }
 
-    /// Copies every parameter of a checkpoint, widened to f32.
-    ///
-    /// # Errors
-    /// [`Error::MissingTensor`] or [`Error::TensorShape`].
-    pub fn load(weights: &Weights, device: &Device) -> Result<Self> {
-        let load = |(name, shape): (String, Vec<usize>)| {
-            let var = Var::from_tensor(&weights.stored(&name, Some(&shape))?.to_tensor(device)?)?;
-            Ok((name, var))
-        };
-        let vars = weights.config().parameter_shapes().into_iter().map(load).collect::<Result<_>>()?;
-        Ok(Self { vars })
+    /// Whether it is a norm.
+    pub fn is_norm(self) -> bool {
+        matches!(self, NormF | Norm1 | Norm2 | QLn | KLn)
     }
 
-    /// Names and variables in the order of names.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.vars.iter().map(|(name, var)| (name.as_str(), var))
+    /// Whether it is a table of embeddings.
+    pub fn is_embedding(self) -> bool {
+        matches!(self, Wte | Wpe)
     }
 
-    /// The variable of a checkpoint name.
-    pub fn get(&self, name: &str) -> Option<&Var> {
-        self.vars.get(name)
+    /// Name of the layer alone, such as `Wqkv`, as adapters target it.
+    pub fn short_name(self) -> &'static str {
+        let name = self.name();
+        name.rsplit_once('.').map_or(name, |(_, last)| last)
     }
 
-    /// Number of values in all.
-    pub fn num_elements(&self) -> usize {
-        self.vars.values().map(|var| var.elem_count()).sum()
-    }
-
-    /// Overwrites a parameter with `values`.
-    ///
-    /// # Errors
-    /// When there is none of that name or it has another number of values.
-    pub fn set(&self, name: &str, values: &[f32]) -> Result<()> {
-        let var = self
-            .get(name)
-            .ok_or_else(|| Error::MissingTensor { path: "parameters".into(), name: name.to_owned() })?;
-        optim::overwrite(var, values)
-    }
-
-    /// Writes all parameters as one safetensors file, f32, in the order of names; the same values give the same bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn save(&self, path: &Path) -> Result<()> {
-        write_safetensors(path, self.vars.iter().map(|(name, var)| (name.as_str(), var.as_tensor())))
+    fn name(self) -> &'static str {
+        let all = OF_MODEL.iter().chain(&OF_BLOCK);
+        all.copied().find(|&(module, _)| module == self).map_or("", |(_, name)| name)
     }
 }
 
-impl ParameterSource for Params {
-    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
-        let missing = || Error::MissingTensor { path: "parameters".into(), name: name.to_owned() };
-        let tensor = self.get(name).ok_or_else(missing)?.as_tensor().clone();
-        if tensor.dims() != shape {
-            let (actual, expected) = (tensor.dims().to_vec(), shape.to_vec());
-            return Err(Error::TensorShape {
-                path: "parameters".into(),
-                name: name.to_owned(),
-                actual,
-                expected,
-            });
+/// Which of a module's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ParamKind {
+    /// Matrix of a linear or an embedding, scale of a norm.
+    Weight,
+    /// Vector added to the output.
+    Bias,
+    /// Matrix `[rank, in]` of an adapter.
+    LoraA,
+    /// Matrix `[out, rank]` of an adapter.
+    LoraB,
+}
+
+const KINDS: [(ParamKind, &str); 4] = [
+    (ParamKind::Weight, "weight"),
+    (ParamKind::Bias, "bias"),
+    (ParamKind::LoraA, "lora_A.weight"),
+    (ParamKind::LoraB, "lora_B.weight"),
+];
+
+/// Place of a module in a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModuleId {
+    /// Block, counted from 0; `None` outside blocks.
+    pub layer: Option<usize>,
+    /// The module.
+    pub module: Module,
+}
+
+impl ModuleId {
+    /// A module outside blocks.
+    pub const fn of_model(module: Module) -> Self {
+        Self { layer: None, module }
+    }
+
+    /// A module of block `layer`.
+    pub const fn of_block(layer: usize, module: Module) -> Self {
+        Self { layer: Some(layer), module }
+    }
+
+    /// One of its parameters.
+    pub const fn param(self, kind: ParamKind) -> ParamId {
+        ParamId { module: self, kind }
+    }
+}
+
+impl fmt::Display for ModuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.layer {
+            Some(layer) => write!(f, "{BLOCKS}{layer}.{}", self.module.name()),
+            None => f.write_str(self.module.name()),
         }
-        Ok(Parameter::Tensor(tensor))
+    }
+}
+
+/// A name that belongs to no MPT model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of a parameter of an MPT model")]
+pub struct UnknownParam;
+
+impl FromStr for ModuleId {
+    type Err = UnknownParam;
+
+    fn from_str(name: &str) -> Result<Self, UnknownParam> {
+        let find = |table: &[(Module, &str)], name: &str| {
+            table.iter().find(|(_, known)| *known == name).map(|&(module, _)| module).ok_or(UnknownParam)
+        };
+        let Some(rest) = name.strip_prefix(BLOCKS) else { return Ok(Self::of_model(find(&OF_MODEL, name)?)) };
+        let (number, below) = rest.split_once('.').ok_or(UnknownParam)?;
+        let layer: usize = number.parse().map_err(|_| UnknownParam)?;
+        // `+3` and `03` are numbers too, and other names
+        if layer.to_string() != number {
+            return Err(UnknownParam);
+        }
+        Ok(Self::of_block(layer, find(&OF_BLOCK, below)?))
+    }
+}
+
+/// A parameter. `Display` and `FromStr` are its name in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId {
+    /// Module that owns it.
+    pub module: ModuleId,
+    /// Which of the module's parameters.
+    pub kind: ParamKind,
+}
+
+impl ParamId {
+    /// The matrix or scale of a module outside blocks.
+    pub const fn weight(module: Module) -> Self {
+        ModuleId::of_model(module).param(ParamKind::Weight)
+    }
+
+    /// Block that owns it; `None` outside blocks.
+    pub fn layer(self) -> Option<usize> {
+        self.module.layer
+    }
+
+    /// Whether it is the matrix of a linear map of a block.
+    pub fn is_block_linear(self) -> bool {
+        self.kind == ParamKind::Weight && self.module.module.is_block_linear()
+    }
+}
+
+impl fmt::Display for ParamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = KINDS.iter().find(|(kind, _)| *kind == self.kind).map_or("", |(_, name)| name);
+        write!(f, "{}.{kind}", self.module)
+    }
+}
+
+impl FromStr for ParamId {
+    type Err = UnknownParam;
+
+    fn from_str(name: &str) -> Result<Self, UnknownParam> {
+        // longest first: `lora_A.weight` ends in `.weight`
+        let split = |&(kind, suffix): &(ParamKind, &str)| {
+            name.strip_suffix(suffix)?.strip_suffix('.').map(|module| (module, kind))
+        };
+        let (module, kind) = KINDS.iter().rev().find_map(split).ok_or(UnknownParam)?;
+        Ok(module.parse::<ModuleId>()?.param(kind))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::tiny_model;
+    use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_bytes() {
-        let folder = tempfile::tempdir().unwrap();
-        let bytes = |seed, name: &str| {
-            let path = folder.path().join(name);
-            tiny_model(seed).1.save(&path).unwrap();
-            std::fs::read(path).unwrap()
-        };
-        assert_eq!(bytes(1, "a"), bytes(1, "b"));
-        assert_ne!(bytes(1, "a"), bytes(2, "c"));
+    fn every_parameter_is_its_name() {
+        for (table, layer) in [(&OF_MODEL[..], None), (&OF_BLOCK[..], Some(12))] {
+            for &(module, _) in table {
+                for (kind, _) in KINDS {
+                    let id = ModuleId { layer, module }.param(kind);
+                    assert_eq!(id.to_string().parse(), Ok(id));
+                }
+            }
+        }
+        let id = ModuleId::of_block(3, Wqkv).param(ParamKind::Weight);
+        assert_eq!(id.to_string(), "transformer.blocks.3.attn.Wqkv.weight");
+        assert_eq!(ParamId::weight(LmHead).to_string(), "lm_head.weight");
+        assert_eq!((Wqkv.short_name(), LmHead.short_name()), ("Wqkv", "lm_head"));
     }
 
     #[test]
-    fn deviations_follow_the_scheme() {
-        let (config, params) = tiny_model(5);
-        let std = |name: &str| {
-            let values: Vec<f32> = params.get(name).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
-        };
-        let kaiming = (2.0 / 32f32).sqrt();
-        assert!((std("transformer.blocks.0.attn.Wqkv.weight") / kaiming - 1.0).abs() < 0.05);
-        assert!((std("transformer.blocks.0.attn.out_proj.weight") * 2.0 / kaiming - 1.0).abs() < 0.08);
-        assert_eq!(params.num_elements() as u64, config.num_parameters());
-        assert_eq!(std("transformer.norm_f.weight"), 1.0);
+    fn other_names_are_none() {
+        for name in [
+            "",
+            "weight",
+            "transformer.wte",
+            "transformer.blocks.1.weight",
+            "transformer.blocks.01.norm_1.weight",
+            "transformer.blocks.+1.norm_1.weight",
+            "transformer.blocks.1.attn.Wqkv.scale",
+            "transformer.norm_1.weight",
+        ] {
+            assert_eq!(name.parse::<ParamId>(), Err(UnknownParam), "{name}");
+        }
     }
 }

@@ -28,6 +28,12 @@ impl CounterRng {
         self.index = index;
     }
 
+    /// The 64 random bits of `index`, wherever this generator is.
+    pub fn at(mut self, index: u64) -> u64 {
+        self.seek(index);
+        self.bits()
+    }
+
     /// The next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.index = self.index.wrapping_add(1);
@@ -48,6 +54,33 @@ impl CounterRng {
     pub fn normal(&mut self) -> f32 {
         let radius = (-2.0 * (1.0 - self.uniform_f64()).ln()).sqrt();
         (radius * (std::f64::consts::TAU * self.uniform_f64()).cos()) as f32
+    }
+}
+
+/// One use of dropout in a training step: what it drops is a function of seed, site and position alone, so that it can be
+/// replayed.
+///
+/// Source: Srivastava et al. 2014; what stays is divided by the probability of staying, as torch does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability of a zero, below 1.
+    pub rate: f64,
+    /// Seed of the step.
+    pub seed: u64,
+    /// Number of the place in the model.
+    pub site: u64,
+    /// Position of the first element among those of the whole batch, so that microbatches drop what the batch would.
+    pub first: u64,
+}
+
+impl Dropout {
+    /// Factors of the elements from `from` on: 0 or `1 / (1 - rate)`.
+    pub(crate) fn factors(self, from: u64) -> impl Iterator<Item = f32> {
+        let mut rng = CounterRng::new(self.seed, self.site);
+        rng.seek(self.first.wrapping_add(from));
+        let kept = (1.0 / (1.0 - self.rate)) as f32;
+        let rate = self.rate as f32;
+        std::iter::repeat_with(move || if rng.uniform() < rate { 0.0 } else { kept })
     }
 }
 

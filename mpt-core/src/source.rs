@@ -1,132 +1,134 @@
 //! Where the parameters of a model under construction come from: variables in training, mapped files in inference.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt;
 
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::lora::Lora;
-use crate::ops::Products;
-use crate::weights::StoredTensor;
+use crate::ops::Precision;
+use crate::parameter::Parameter;
+use crate::params::{Module, ModuleId, ParamId, ParamKind};
 
-/// One parameter.
-#[derive(Clone, Debug)]
-pub enum Parameter {
-    /// An f32 tensor, perhaps a variable.
-    Tensor(Tensor),
-    /// Values as they lie in a file, frozen, widened to f32 where they are used.
-    Stored(StoredTensor),
-}
-
-/// Gives a model its parameters, under their checkpoint names.
+/// Gives a model its parameters.
 pub trait ParameterSource {
-    /// The parameter `name`, of exactly `shape`.
+    /// The parameter `id`, of exactly `shape`.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`].
-    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter>;
+    fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter>;
 
     /// How factors of the model's matrix products are rounded.
-    fn products(&self) -> Products {
-        Products::F32
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
-    /// What an adapter adds to the linear `layer`, a checkpoint name without `.weight`.
-    fn lora(&self, _layer: &str) -> Option<Lora> {
+    /// What an adapter adds to a linear.
+    fn lora(&self, _module: ModuleId) -> Option<LoraWeights> {
         None
     }
 }
 
-/// The parameters of another source for a model whose matrix products round their factors as `products` says.
-pub struct WithProducts<'a> {
+/// What an adapter adds to one linear: `scale * x A^T B^T`.
+#[derive(Clone, Debug)]
+pub struct LoraWeights {
+    /// `[rank, in]`
+    pub a: Tensor,
+    /// `[out, rank]`
+    pub b: Tensor,
+    /// `alpha / rank`, or `alpha / sqrt(rank)` where the rank is to be stabilized.
+    pub scale: f64,
+}
+
+/// The parameters of another source for a model whose matrix products round their factors to `precision`.
+pub struct WithPrecision<'a> {
     /// Where the parameters come from.
     pub source: &'a dyn ParameterSource,
     /// How factors are rounded.
-    pub products: Products,
+    pub precision: Precision,
 }
 
-impl std::fmt::Debug for WithProducts<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WithProducts").field("products", &self.products).finish_non_exhaustive()
-    }
-}
-
-impl ParameterSource for WithProducts<'_> {
-    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
-        self.source.get(name, shape)
-    }
-
-    fn products(&self) -> Products {
-        self.products
-    }
-
-    fn lora(&self, layer: &str) -> Option<Lora> {
-        self.source.lora(layer)
+impl fmt::Debug for WithPrecision<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WithPrecision").field("precision", &self.precision).finish_non_exhaustive()
     }
 }
 
+impl ParameterSource for WithPrecision<'_> {
+    fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
+        self.source.get(id, shape)
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn lora(&self, module: ModuleId) -> Option<LoraWeights> {
+        self.source.lora(module)
+    }
+}
+
+/// Tensors by checkpoint name.
 impl ParameterSource for BTreeMap<String, Tensor> {
-    fn get(&self, name: &str, _shape: &[usize]) -> Result<Parameter> {
-        let missing = || Error::MissingTensor { path: "tensors".into(), name: name.to_owned() };
-        BTreeMap::get(self, name).cloned().map(Parameter::Tensor).ok_or_else(missing)
+    fn get(&self, id: ParamId, _shape: &[usize]) -> Result<Parameter> {
+        let name = id.to_string();
+        let missing = || Error::MissingTensor { path: "tensors".into(), name: name.clone() };
+        BTreeMap::get(self, &name).cloned().map(Parameter::Tensor).ok_or_else(missing)
     }
 }
 
-/// A [`ParameterSource`] at a place in the model: names are relative to it.
-#[derive(Clone)]
+/// A [`ParameterSource`] at a block, or outside blocks.
+#[derive(Clone, Copy)]
 pub struct ParamBuilder<'a> {
     source: &'a dyn ParameterSource,
-    prefix: String,
+    layer: Option<usize>,
 }
 
-impl std::fmt::Debug for ParamBuilder<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ParamBuilder").field("prefix", &self.prefix).finish_non_exhaustive()
+impl fmt::Debug for ParamBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParamBuilder").field("layer", &self.layer).finish_non_exhaustive()
     }
 }
 
 impl<'a> ParamBuilder<'a> {
-    /// The top of a model.
-    pub fn new(source: &'a dyn ParameterSource) -> Self {
-        Self { source, prefix: String::new() }
+    /// Modules outside blocks.
+    pub fn of_model(source: &'a dyn ParameterSource) -> Self {
+        Self { source, layer: None }
     }
 
-    /// The part named `part` of this place.
-    pub fn pp(&self, part: impl Display) -> Self {
-        Self { source: self.source, prefix: self.path(part) }
+    /// Modules of block `layer`.
+    pub fn of_block(source: &'a dyn ParameterSource, layer: usize) -> Self {
+        Self { source, layer: Some(layer) }
     }
 
-    /// The matrix `name` of `[rows, cols]`.
+    /// Place of `module` here.
+    pub fn id(&self, module: Module) -> ModuleId {
+        ModuleId { layer: self.layer, module }
+    }
+
+    /// The matrix of `module`, `[rows, cols]`.
     ///
     /// # Errors
     /// As [`ParameterSource::get`].
-    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Parameter> {
-        self.source.get(&self.path(name), &[rows, cols])
+    pub fn matrix(&self, module: Module, rows: usize, cols: usize) -> Result<Parameter> {
+        self.source.get(self.id(module).param(ParamKind::Weight), &[rows, cols])
     }
 
-    /// The vector `name` of `[n]`, f32.
+    /// A vector of `module`, `[n]`, f32.
     ///
     /// # Errors
     /// As [`ParameterSource::get`].
-    pub fn vector(&self, name: &str, n: usize) -> Result<Tensor> {
-        match self.source.get(&self.path(name), &[n])? {
-            Parameter::Tensor(tensor) => Ok(tensor),
-            Parameter::Stored(stored) => stored.to_tensor(&Device::Cpu),
-        }
+    pub fn vector(&self, module: Module, kind: ParamKind, n: usize) -> Result<Tensor> {
+        self.source.get(self.id(module).param(kind), &[n])?.to_tensor(&Device::Cpu)
     }
 
     /// How factors of the model's matrix products are rounded.
-    pub fn products(&self) -> Products {
-        self.source.products()
+    pub fn precision(&self) -> Precision {
+        self.source.precision()
     }
 
-    /// What an adapter adds to the linear at this place.
-    pub fn lora(&self) -> Option<Lora> {
-        self.source.lora(&self.prefix)
-    }
-
-    fn path(&self, part: impl Display) -> String {
-        if self.prefix.is_empty() { part.to_string() } else { format!("{}.{part}", self.prefix) }
+    /// What an adapter adds to `module`.
+    pub fn lora(&self, module: Module) -> Option<LoraWeights> {
+        self.source.lora(self.id(module))
     }
 }

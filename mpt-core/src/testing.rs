@@ -4,8 +4,9 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::config::MptConfig;
 use crate::error::Result;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write, matmul};
-use crate::params::Params;
+use crate::dtype::Precision;
+use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
+use crate::variables::Params;
 use crate::rng::CounterRng;
 use crate::weights::{Format, StoredTensor};
 
@@ -46,41 +47,59 @@ pub fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
     }
 }
 
-/// Asserts that the gradient of a weighted sum of `op`'s result agrees with central differences in every argument.
+/// Asserts that `forward` gives what candle's plain ops give in `plain`, and that `backward`, which is given the arguments
+/// and the gradient of the result, gives the gradient of every argument: that of candle's autograd of `plain`, and that of
+/// central differences.
 ///
 /// # Panics
-/// When it does not, or an argument receives no gradient.
-pub fn check_gradients(args: &[Tensor], op: impl Fn(&[Tensor]) -> Result<Tensor>) {
-    const STEP: f32 = 1e-2;
-    let weights = random(op(args).expect("the op runs").dims(), 77);
-    let objective = |args: &[Tensor]| {
-        let result = op(args).expect("the op runs");
-        result.mul(&weights).and_then(|x| x.sum_all()).expect("a weighted sum")
-    };
+/// When it does not.
+pub fn check_backward(
+    args: &[Tensor],
+    plain: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>,
+    forward: impl Fn(&[Tensor]) -> Result<Tensor>,
+    backward: impl Fn(&[Tensor], &Tensor) -> Result<Vec<Tensor>>,
+) {
     let vars: Vec<Var> = args.iter().map(|arg| Var::from_tensor(arg).expect("a variable")).collect();
-    let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
-    let gradients = objective(&tensors).backward().expect("a backward pass");
-    for (index, var) in vars.iter().enumerate() {
-        let gradient = gradients.get(var).unwrap_or_else(|| panic!("argument {index} receives no gradient"));
-        let gradient: Vec<f32> = gradient.flatten_all().and_then(|g| g.to_vec1()).expect("f32 values");
-        let base: Vec<f32> = args[index].flatten_all().and_then(|x| x.to_vec1()).expect("f32 values");
-        for (i, found) in gradient.iter().enumerate() {
-            let moved = |by: f32| {
-                let mut values = base.clone();
-                values[i] += by;
-                let mut args = args.to_vec();
-                args[index] =
-                    Tensor::from_vec(values, args[index].shape(), &Device::Cpu).expect("the same shape");
-                objective(&args).to_scalar::<f32>().expect("a scalar")
-            };
-            let expected = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
-            // f32 rounding over the step and the third derivative bound the agreement
-            let limit = 5e-3 * expected.abs().max(1.0);
-            assert!(
-                (found - expected).abs() < limit,
-                "argument {index}, element {i}: {found}, expected {expected}"
-            );
-        }
+    let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let expected = plain(&tracked).expect("the formula runs");
+    assert_close(&forward(args).expect("the op runs"), &expected, 1e-4);
+    let dy = random(expected.dims(), 77);
+    let found = backward(args, &dy).expect("the backward pass runs");
+    assert_eq!(found.len(), args.len(), "a gradient for every argument");
+    let weighted = expected.mul(&dy).and_then(|y| y.sum_all()?.backward()).expect("candle's gradients");
+    for (index, (var, found)) in vars.iter().zip(&found).enumerate() {
+        let theirs = weighted.get(var).unwrap_or_else(|| panic!("argument {index} is in the formula"));
+        assert_close(found, &theirs.contiguous().expect("a copy"), 1e-3);
+    }
+    let objective = |args: &[Tensor]| {
+        let y = forward(args).and_then(|y| Ok(y.mul(&dy)?.sum_all()?.to_scalar::<f32>()?));
+        y.expect("the op runs")
+    };
+    for (index, found) in found.iter().enumerate() {
+        check_differences(args, index, found, &objective);
+    }
+}
+
+/// Asserts that `found` is the gradient of `objective` with respect to argument `index`, by central differences.
+fn check_differences(args: &[Tensor], index: usize, found: &Tensor, objective: &dyn Fn(&[Tensor]) -> f32) {
+    const STEP: f32 = 1e-2;
+    let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32 values");
+    let base = values(&args[index]);
+    for (i, found) in values(found).into_iter().enumerate() {
+        let moved = |by: f32| {
+            let mut values = base.clone();
+            values[i] += by;
+            let mut args = args.to_vec();
+            args[index] = Tensor::from_vec(values, args[index].shape(), &Device::Cpu).expect("the same shape");
+            objective(&args)
+        };
+        let expected = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+        // f32 rounding over the step and the third derivative bound the agreement
+        let limit = 5e-3 * expected.abs().max(1.0);
+        assert!(
+            (found - expected).abs() < limit,
+            "argument {index}, element {i}: {found}, expected {expected}"
+        );
     }
 }
 
@@ -104,12 +123,12 @@ pub struct ProductBench {
     c: Vec<f32>,
     size: [usize; 3],
     transposed: [bool; 2],
-    products: Products,
+    precision: Precision,
 }
 
 impl ProductBench {
     /// Random operands of `size` `[m, n, k]`.
-    pub fn new([m, n, k]: [usize; 3], layout: &str, products: Products) -> Self {
+    pub fn new([m, n, k]: [usize; 3], layout: &str, precision: Precision) -> Self {
         let values = |len, seed| {
             let mut rng = CounterRng::new(seed, 0);
             (0..len).map(|_| rng.normal()).collect::<Vec<f32>>()
@@ -121,7 +140,7 @@ impl ProductBench {
             c: vec![0.0; m * n],
             size: [m, n, k],
             transposed,
-            products,
+            precision,
         }
     }
 
@@ -136,6 +155,6 @@ impl ProductBench {
         let a = if self.transposed[0] { Mat::new(&self.a, k, m, m).t() } else { Mat::new(&self.a, m, k, k) };
         let b = if self.transposed[1] { Mat::new(&self.b, n, k, k).t() } else { Mat::new(&self.b, k, n, n) };
         let c = MatMut::new(&mut self.c, m, n, n);
-        matmul(c, a, b, self.products, Write::Overwrite, Threads::Pool);
+        matmul(c, a, b, self.precision, Write::Overwrite, Threads::Pool);
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use mpt_core::rng::CounterRng;
-use mpt_core::{MptConfig, Params};
+use mpt_core::{MptConfig, Params, Precision};
 
-use crate::config::{OptimizerConfig, Precision, StepConfig};
+use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::Result;
 use crate::step::{TokenRows, Trainer};
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{MptConfig, Products};
+use mpt_core::{MptConfig, Precision};
 use mpt_data::{Batching, Manifest, Mixing, MixingChanges, Sampling, Shuffle, StageConfig, runfile};
 use serde::{Deserialize, Serialize};
 
@@ -127,27 +127,6 @@ pub enum ScheduleKind {
     Linear,
     /// Half a cosine down.
     Cosine,
-}
-
-/// Precision of the computation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Everything in f32.
-    #[default]
-    F32,
-    /// Matrix products of factors rounded to bf16, with f32 sums.
-    Bf16,
-}
-
-impl Precision {
-    /// What the model's matrix products do.
-    pub fn products(self) -> Products {
-        match self {
-            Self::F32 => Products::F32,
-            Self::Bf16 => Products::Bf16,
-        }
-    }
 }
 
 /// `[train]`
@@ -421,17 +400,7 @@ fn check_model(raw: &RawRun, at: &Check<'_>) -> Result<()> {
     match (&raw.model, &raw.init_from) {
         (Some(_), Some(_)) => at.that(false, "model", "given beside `init_from`", expected),
         (None, None) => at.that(false, "model", "missing, and so is `init_from`", expected),
-        (Some(config), None) => check_dropout(config, at),
-        (None, Some(_)) => Ok(()),
-    }
-}
-
-fn check_dropout(config: &MptConfig, at: &Check<'_>) -> Result<()> {
-    match config.dropout.first_in_use() {
-        Some((field, rate)) => {
-            at.that(false, &format!("model.{field}"), rate, "0: dropout is not supported in training")
-        }
-        None => Ok(()),
+        (Some(_), None) | (None, Some(_)) => Ok(()),
     }
 }
 

@@ -54,17 +54,6 @@ pub enum Error {
         /// What it must be.
         expected: String,
     },
-    /// The model's configuration asks for dropout.
-    #[error(
-        "`{field}` is {rate}, but dropout is not supported in training; set it to 0 in `[model]`, or in the \
-         config.json of `init_from`"
-    )]
-    Dropout {
-        /// The key of the model's configuration.
-        field: &'static str,
-        /// The rate there.
-        rate: f64,
-    },
     /// A `--set` is not of the form `a.b=value`.
     #[error("--set {text}: {problem}; write it as `train.steps=500` or `optimizer.kind=\"lion\"`")]
     Override {

@@ -33,7 +33,7 @@ struct Sums {
 impl Sums {
     fn add(&mut self, model: &CausalLm, rows: TokenRows<'_>) -> Result<()> {
         let hidden = model.hidden(&rows.rows(), &rows.mask(model.config())?, None)?;
-        self.loss += f64::from(model.loss_sum(&hidden, &rows.labels())?.to_scalar::<f32>()?);
+        self.loss += model.loss_sum(&hidden, &rows.labels())?;
         self.tokens += rows.num_labels();
         Ok(())
     }

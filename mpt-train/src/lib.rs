@@ -12,13 +12,12 @@ mod metrics;
 mod observer;
 mod optim;
 mod schedule;
-mod segments;
 mod step;
 mod train;
 
 pub use checkpoint::latest_checkpoint;
 pub use config::{
-    CheckpointConfig, DataConfig, OptimizerConfig, Precision, Resume, ScheduleConfig, ScheduleKind,
+    CheckpointConfig, DataConfig, OptimizerConfig, Resume, ScheduleConfig, ScheduleKind,
     StepConfig, TrainRun,
 };
 pub use error::{Error, Result};
@@ -26,6 +25,5 @@ pub use evaluate::{EvalReport, evaluate, evaluate_ids};
 pub use observer::{Observer, Silent, StepMetrics, TrainEvent, TrainSummary};
 pub use optim::Optimizer;
 pub use schedule::Schedule;
-pub use segments::{Gradients, loss_and_gradients};
 pub use step::{StepOutcome, TokenRows, Trainer};
 pub use train::train;

@@ -3,28 +3,33 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-use mpt_core::ops::optim::{AdamWStep, LionStep, adamw_step, lion_step};
-use mpt_core::{Params, write_safetensors};
+use candle_core::{DType, Device, Tensor, Var};
+use mpt_core::ops::{AdamWStep, LionStep, adamw_step, lion_step};
+use mpt_core::{Gradients, Params, write_safetensors};
 
 use crate::config::OptimizerConfig;
 use crate::error::{Error, Result};
-use crate::segments::Gradients;
 
 /// The state of an optimizer: one or two numbers a parameter, f32.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
-    /// By name of the parameter; Lion's momentum, or AdamW's first and second moment.
-    state: BTreeMap<String, Vec<Vec<f32>>>,
+    /// By name of the parameter: Lion's momentum, or AdamW's first and second moment, flat, on the parameter's device.
+    state: BTreeMap<String, Vec<Tensor>>,
 }
 
 impl Optimizer {
     /// A fresh state for `params`: zeros.
-    pub fn new(config: &OptimizerConfig, params: &Params) -> Self {
-        let zeros = |n: usize| vec![vec![0.0; n]; config.moments().len()];
-        let state = params.iter().map(|(name, var)| (name.to_owned(), zeros(var.elem_count()))).collect();
-        Self { config: config.clone(), state }
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn new(config: &OptimizerConfig, params: &Params) -> Result<Self> {
+        let zeros = |(name, var): (&str, &Var)| {
+            let moment = |_| Tensor::zeros(var.elem_count(), DType::F32, var.device());
+            let moments = config.moments().iter().map(moment).collect::<candle_core::Result<Vec<_>>>()?;
+            Ok((name.to_owned(), moments))
+        };
+        Ok(Self { config: config.clone(), state: params.iter().map(zeros).collect::<Result<_>>()? })
     }
 
     /// One step on every parameter. `multiplier` is the schedule's, `grad_scale` is applied to gradients first, `step`
@@ -36,7 +41,7 @@ impl Optimizer {
     /// # Errors
     /// [`mpt_core::Error`] when a gradient has another size than its parameter.
     pub fn step(
-        &mut self,
+        &self,
         params: &Params,
         gradients: &Gradients,
         multiplier: f64,
@@ -45,7 +50,7 @@ impl Optimizer {
     ) -> Result<()> {
         for (name, var) in params.iter() {
             let gradient = gradients.get(name)?;
-            let state = self.state.get_mut(name).expect("every parameter has a state");
+            let state = self.state.get(name).expect("every parameter has a state");
             apply(&self.config, state, var, gradient, multiplier, grad_scale, step)?;
         }
         Ok(())
@@ -59,8 +64,7 @@ impl Optimizer {
         let mut tensors = BTreeMap::new();
         for (name, moments) in &self.state {
             for (moment, values) in self.config.moments().iter().zip(moments) {
-                let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
-                tensors.insert(format!("{moment}.{name}"), tensor);
+                tensors.insert(format!("{moment}.{name}"), values.clone());
             }
         }
         Ok(write_safetensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?)
@@ -76,14 +80,12 @@ impl Optimizer {
         for (name, moments) in &mut self.state {
             for (moment, values) in self.config.moments().iter().zip(moments) {
                 let key = format!("{moment}.{name}");
-                let found = tensors.get(&key).and_then(|tensor| tensor.to_vec1::<f32>().ok());
-                let found = found.filter(|found| found.len() == values.len());
-                *values = found.ok_or_else(|| {
-                    Error::checkpoint(
-                        path,
-                        format!("`{key}` is missing or has not {} f32 values", values.len()),
-                    )
+                let is_sound = |found: &&Tensor| found.dtype() == DType::F32 && found.dims() == values.dims();
+                let found = tensors.get(&key).filter(is_sound).ok_or_else(|| {
+                    let n = values.elem_count();
+                    Error::checkpoint(path, format!("`{key}` is missing or has not {n} f32 values"))
                 })?;
+                *values = found.to_device(values.device())?;
             }
         }
         Ok(())
@@ -92,7 +94,7 @@ impl Optimizer {
 
 fn apply(
     config: &OptimizerConfig,
-    state: &mut [Vec<f32>],
+    state: &[Tensor],
     param: &Tensor,
     gradient: &Tensor,
     multiplier: f64,
@@ -108,7 +110,7 @@ fn apply(
         }
         (OptimizerConfig::AdamW { eps, .. }, [m, v]) => {
             let eps = *eps as f32;
-            adamw_step(param, m, v, gradient, &AdamWStep { lr, decay, beta1, beta2, eps, step, grad_scale })?;
+            adamw_step(param, [m, v], gradient, &AdamWStep { lr, decay, beta1, beta2, eps, step, grad_scale })?;
         }
         _ => unreachable!("the state was made for this optimizer"),
     }

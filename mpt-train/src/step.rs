@@ -1,11 +1,14 @@
 //! One optimizer step: forward, backward, accumulate, clip, update. No files, no logging.
 
-use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, MptConfig, Params, WithProducts};
+use mpt_core::rng::CounterRng;
+use mpt_core::{
+    AttnMask, CausalLm, Gradients, IGNORE_LABEL, MptConfig, Params, Recompute, StepDropout, TrainBatch,
+    WithPrecision,
+};
 
 use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::{Error, Result};
 use crate::optim::Optimizer;
-use crate::segments::{Gradients, loss_and_gradients};
 
 /// Rows of tokens, `[batch, seq]`, with the document each token belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -87,20 +90,16 @@ impl Trainer {
     /// Takes over `params`, the parameters of a model of `config`.
     ///
     /// # Errors
-    /// When a parameter is missing or has another shape; [`Error::Dropout`] when the model asks for dropout, which a step
-    /// does not do.
+    /// When a parameter is missing or has another shape, or there is no room for the optimizer's state.
     pub fn new(
         config: &MptConfig,
         params: Params,
         optimizer: &OptimizerConfig,
         step: &StepConfig,
     ) -> Result<Self> {
-        if let Some((field, rate)) = config.dropout.first_in_use() {
-            return Err(Error::Dropout { field, rate });
-        }
-        let products = step.precision.products();
-        let model = CausalLm::new(config, &WithProducts { source: &params, products })?;
-        let optimizer = Optimizer::new(optimizer, &params);
+        let model =
+            CausalLm::new(config, &WithPrecision { source: &params, precision: step.precision })?;
+        let optimizer = Optimizer::new(optimizer, &params)?;
         Ok(Self { params, model, optimizer, config: step.clone() })
     }
 
@@ -132,20 +131,10 @@ impl Trainer {
     /// [`Error::NotFinite`], with parameters unchanged; and those of the forward pass.
     pub fn step(&mut self, batch: TokenRows<'_>, multiplier: f64, step: u64) -> Result<StepOutcome> {
         let mut gradients = Gradients::default();
-        let mut loss_sum = 0.0;
+        let (mut loss_sum, mut first_row) = (0.0, 0);
         for part in batch.chunks(self.config.microbatch_size()) {
-            let mask = part.mask(self.model.config())?;
-            let recompute = self.config.activation_checkpointing;
-            let labels = part.labels();
-            loss_sum += loss_and_gradients(
-                &self.model,
-                &self.params,
-                &part.rows(),
-                &mask,
-                &labels,
-                recompute,
-                &mut gradients,
-            )?;
+            loss_sum += self.loss_and_gradients(part, first_row, step, &mut gradients)?;
+            first_row += part.batch() as u64;
         }
         let tokens = batch.num_labels() as f64;
         let outcome = StepOutcome { loss: loss_sum / tokens, grad_norm: gradients.norm()? / tokens };
@@ -153,6 +142,26 @@ impl Trainer {
         let clip = self.config.clip().map_or(1.0, |limit| (limit / (outcome.grad_norm + 1e-6)).min(1.0));
         self.optimizer.step(&self.params, &gradients, multiplier, (clip / tokens) as f32, step)?;
         Ok(outcome)
+    }
+}
+
+impl Trainer {
+    /// The summed loss of a microbatch, whose first row is row `first_row` of the batch; its gradients are added to
+    /// `gradients`.
+    fn loss_and_gradients(
+        &self,
+        part: TokenRows<'_>,
+        first_row: u64,
+        step: u64,
+        gradients: &mut Gradients,
+    ) -> Result<f64> {
+        let seed = CounterRng::named(self.config.seed, "dropout").at(step);
+        let (mask, labels) = (part.mask(self.model.config())?, part.labels());
+        let dropout = Some(StepDropout { seed, first_row });
+        let batch = TrainBatch { tokens: &part.rows(), mask: &mask, labels: &labels, dropout };
+        let recompute =
+            if self.config.activation_checkpointing { Recompute::All } else { Recompute::None };
+        Ok(self.model.loss_and_gradients(&batch, recompute, gradients)?)
     }
 }
 
@@ -169,14 +178,21 @@ mod tests {
     use super::*;
     use mpt_core::testing::tiny_model;
 
+    /// Dropout takes part: steps of one seed and number agree to the bit, whatever else has run, and others do not.
     #[test]
-    fn dropout_is_refused_by_name() {
-        let (mut config, params) = tiny_model(1);
-        config.dropout.residual = 0.1;
-        let optimizer = OptimizerConfig::Lion { lr: 1e-3, betas: [0.9, 0.99], weight_decay: 0.0 };
-        let step: StepConfig = toml::from_str("steps = 1\nbatch_size = 1").unwrap();
-        let message = Trainer::new(&config, params, &optimizer, &step).unwrap_err().to_string();
-        assert!(message.contains("`resid_pdrop` is 0.1") && message.contains("set it to 0"), "{message}");
+    fn dropout_is_drawn_from_seed_and_step() {
+        let outcome = |rate: f64, step: u64| {
+            let (mut config, params) = tiny_model(1);
+            config.dropout.residual = rate;
+            let optimizer = OptimizerConfig::Lion { lr: 1e-3, betas: [0.9, 0.99], weight_decay: 0.0 };
+            let run: StepConfig = toml::from_str("steps = 1\nbatch_size = 2\nmicrobatch_size = 1").unwrap();
+            let mut trainer = Trainer::new(&config, params, &optimizer, &run).unwrap();
+            let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 50).collect();
+            trainer.step(TokenRows { tokens: &tokens, documents: &[0; 24], seq: 12 }, 1.0, step).unwrap()
+        };
+        assert_eq!(outcome(0.2, 3), outcome(0.2, 3));
+        assert_ne!(outcome(0.2, 3), outcome(0.2, 4));
+        assert_ne!(outcome(0.2, 3), outcome(0.0, 3));
     }
 
     /// One step in each precision: they differ, since bf16 rounds factors to 8 bits, and by no more than that explains.

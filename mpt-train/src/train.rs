@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Device;
-use mpt_core::{CausalLm, MptConfig, Params, Weights, WithProducts};
+use mpt_core::{MptConfig, Params, Weights};
 use mpt_data::{Loader, LoaderConfig, Manifest, Split, durable};
 use mpt_tokenize::Tokenizer;
 use serde_json::Value;
@@ -249,20 +249,11 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let batches = samples.div_ceil(self.run.train.microbatch_size() as u64);
-        let model = self.frozen()?;
-        let report = evaluate(&model, &mut loader.by_ref().take(batches as usize))?;
+        let report = evaluate(self.trainer.model(), &mut loader.by_ref().take(batches as usize))?;
         self.metrics.evaluation(self.state.step, report.loss, report.tokens)?;
         let (step, loss, tokens) = (self.state.step, report.loss, report.tokens);
         observer.on_event(&TrainEvent::Evaluated { step, loss, tokens })?;
         Ok(Some(loss))
-    }
-
-    /// The model with the same weights but no graph: what it computes is forgotten at once.
-    fn frozen(&self) -> Result<CausalLm> {
-        let detached = |(name, var): (&str, &candle_core::Var)| (name.to_owned(), var.as_tensor().detach());
-        let tensors: BTreeMap<_, _> = self.trainer.params().iter().map(detached).collect();
-        let products = self.run.train.precision.products();
-        Ok(CausalLm::new(&self.config, &WithProducts { source: &tensors, products })?)
     }
 
     fn save(&self, observer: &mut dyn Observer) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{CausalLm, Products};
+use mpt_core::{CausalLm, Precision};
 use mpt_infer::verify::{
     Check, Comparison, Fixture, Forms, Limits, SAME_FORM_TOLERANCE, builtin_rows, compare_models,
     first_non_finite, self_check, tolerance_between, windows,
@@ -103,7 +103,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     expect_limits(&args)?;
     let base = ModelArgs { model: args.model.clone(), dtype: args.dtype };
     // the weights are what is checked: what plain ones are multiplied with is not rounded
-    let loaded = AdaptedArgs { base, adapter: args.adapter.clone() }.load_with(Products::F32)?;
+    let loaded = AdaptedArgs { base, adapter: args.adapter.clone() }.load_with(Precision::F32)?;
     let report = match &args.against {
         Some(path) if Fixture::is_in(path) => against_fixture(&args, &loaded, path, ctx)?,
         Some(path) => against_model(&args, &loaded, path, ctx)?,

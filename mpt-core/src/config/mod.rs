@@ -16,6 +16,8 @@ use serde_json::Value;
 pub use presets::PRESETS;
 use read::RawMptConfig;
 
+use crate::params::{Module, ModuleId, ParamId, ParamKind};
+
 /// What an MPT model is. Sizes are counts of elements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawMptConfig", into = "Value")]
@@ -57,7 +59,7 @@ pub struct MptConfig {
     /// Factor on the gradient of the embeddings; 1 for the whole gradient.
     pub embedding_fraction: f64,
     /// Rates of dropout, in training only.
-    pub dropout: Dropout,
+    pub dropout: DropoutRates,
     /// Attention.
     pub attn_config: AttnConfig,
     /// How parameters are drawn for training from scratch.
@@ -132,25 +134,13 @@ pub enum RopeScaling {
 
 /// Rates of dropout, each the probability of a zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Dropout {
+pub struct DropoutRates {
     /// `emb_pdrop`: of the embeddings.
     pub embedding: f64,
     /// `resid_pdrop`: of what a block adds to the residual stream.
     pub residual: f64,
     /// `attn_pdrop`: of attention's probabilities.
     pub attention: f64,
-}
-
-impl Dropout {
-    /// The first rate above 0, with its key.
-    pub fn first_in_use(&self) -> Option<(&'static str, f64)> {
-        let rates = [
-            ("emb_pdrop", self.embedding),
-            ("resid_pdrop", self.residual),
-            ("attn_config.attn_pdrop", self.attention),
-        ];
-        rates.into_iter().find(|&(_, rate)| rate > 0.0)
-    }
 }
 
 /// Form of the feed-forward layer.
@@ -270,75 +260,79 @@ impl MptConfig {
 
     /// Every parameter's name in a checkpoint and its shape, a linear as `[out, in]`.
     pub fn parameter_shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        self.parameters().collect()
+        self.parameters().map(|(id, shape)| (id.to_string(), shape)).collect()
     }
 
     /// The same one by one, for a configuration that may name more of them than there is memory for.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+    pub fn parameters(&self) -> impl Iterator<Item = (ParamId, Vec<usize>)> {
         let d = self.d_model;
         let tables = [
-            ("transformer.wte.weight", self.vocab_size, true),
-            ("transformer.wpe.weight", self.max_seq_len, self.learned_pos_emb),
-            ("lm_head.weight", self.vocab_size, !self.tie_word_embeddings),
+            (Module::Wte, self.vocab_size, true),
+            (Module::Wpe, self.max_seq_len, self.learned_pos_emb),
+            (Module::LmHead, self.vocab_size, !self.tie_word_embeddings),
         ];
         let tables = tables.into_iter().filter(|&(_, _, is_there)| is_there);
+        let tables = tables.map(move |(module, rows, _)| (ParamId::weight(module), vec![rows, d]));
         let block = self.block_shapes();
         let of_block = move |layer: usize| {
-            let named = move |(name, shape)| (format!("transformer.blocks.{layer}.{name}"), shape);
-            block.clone().into_iter().map(named)
+            let placed = move |(module, shape)| (ModuleId::of_block(layer, module), shape);
+            block.clone().into_iter().map(placed)
         };
-        let norm = std::iter::once(("transformer.norm_f".to_owned(), vec![d]));
+        let norm = std::iter::once((ModuleId::of_model(Module::NormF), vec![d]));
         let layers = norm.chain((0..self.n_layers).flat_map(of_block));
-        let tables = tables.map(move |(name, rows, _)| (name.to_owned(), vec![rows, d]));
-        tables.chain(layers.flat_map(|(name, shape)| self.weight_and_bias(&name, shape)))
+        tables.chain(layers.flat_map(|(module, shape)| self.weight_and_bias(module, shape)))
     }
 
     fn weight_and_bias(
         &self,
-        name: &str,
+        module: ModuleId,
         shape: Vec<usize>,
-    ) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
-        let bias = self.has_bias(name).then(|| (format!("{name}.bias"), vec![shape[0]]));
-        std::iter::once((format!("{name}.weight"), shape)).chain(bias)
+    ) -> impl Iterator<Item = (ParamId, Vec<usize>)> + use<> {
+        let bias = self.has_bias(module.module).then(|| (module.param(ParamKind::Bias), vec![shape[0]]));
+        std::iter::once((module.param(ParamKind::Weight), shape)).chain(bias)
     }
 
-    fn block_shapes(&self) -> Vec<(&'static str, Vec<usize>)> {
+    fn block_shapes(&self) -> Vec<(Module, Vec<usize>)> {
         let (d, hidden) = (self.d_model, self.ffn_hidden_size);
         let (q_width, kv_width) = (self.q_width(), self.kv_width());
         let mut shapes = vec![
-            ("norm_1", vec![d]),
-            ("attn.out_proj", vec![d, q_width]),
-            ("norm_2", vec![d]),
-            ("ffn.up_proj", vec![hidden, d]),
-            ("ffn.down_proj", vec![d, hidden]),
+            (Module::Norm1, vec![d]),
+            (Module::OutProj, vec![d, q_width]),
+            (Module::Norm2, vec![d]),
+            (Module::UpProj, vec![hidden, d]),
+            (Module::DownProj, vec![d, hidden]),
         ];
         if self.attn_config.fused_qkv {
-            shapes.push(("attn.Wqkv", vec![q_width + 2 * kv_width, d]));
+            shapes.push((Module::Wqkv, vec![q_width + 2 * kv_width, d]));
         } else {
-            let widths = [("attn.Wq", q_width), ("attn.Wk", kv_width), ("attn.Wv", kv_width)];
-            shapes.extend(widths.map(|(name, width)| (name, vec![width, d])));
+            let widths = [(Module::Wq, q_width), (Module::Wk, kv_width), (Module::Wv, kv_width)];
+            shapes.extend(widths.map(|(module, width)| (module, vec![width, d])));
         }
         if self.ffn_type == FfnType::Glu {
-            shapes.push(("ffn.gate_proj", vec![hidden, d]));
+            shapes.push((Module::GateProj, vec![hidden, d]));
         }
-        if self.attn_config.qk_ln {
-            shapes.extend([("attn.q_ln", vec![q_width]), ("attn.k_ln", vec![kv_width])]);
-        }
-        if self.attn_config.qk_gn {
-            shapes.extend([("attn.q_ln", vec![self.head_dim]), ("attn.k_ln", vec![self.head_dim])]);
+        if let Some([q, k]) = self.qk_norm_widths() {
+            shapes.extend([(Module::QLn, vec![q]), (Module::KLn, vec![k])]);
         }
         shapes
     }
 
-    /// Linears have a bias where `no_bias` is false, the attention's inputs where `attention_bias` says so, and norms
-    /// as linears, except that root-mean-square norms never have one.
-    fn has_bias(&self, name: &str) -> bool {
-        let layer = name.rsplit('.').next().unwrap_or(name);
-        match layer {
-            "Wqkv" | "Wq" | "Wk" | "Wv" => self.attention_bias,
-            "norm_1" | "norm_2" | "norm_f" | "q_ln" | "k_ln" => {
-                !self.no_bias && self.norm_type == NormType::LayerNorm
-            }
+    /// Widths of the norms of queries and keys, where there are any: all heads (`qk_ln`) or one head (`qk_gn`).
+    pub(crate) fn qk_norm_widths(&self) -> Option<[usize; 2]> {
+        let attn = &self.attn_config;
+        match (attn.qk_ln, attn.qk_gn) {
+            (true, _) => Some([self.q_width(), self.kv_width()]),
+            (_, true) => Some([self.head_dim; 2]),
+            _ => None,
+        }
+    }
+
+    /// Whether a module has a bias: linears where `no_bias` is false, the attention's inputs where `attention_bias` says
+    /// so, and norms as linears, except that root-mean-square norms never have one.
+    pub(crate) fn has_bias(&self, module: Module) -> bool {
+        match module {
+            Module::Wqkv | Module::Wq | Module::Wk | Module::Wv => self.attention_bias,
+            _ if module.is_norm() => !self.no_bias && self.norm_type == NormType::LayerNorm,
             _ => !self.no_bias,
         }
     }

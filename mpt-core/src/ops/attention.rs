@@ -1,13 +1,15 @@
-//! Causal attention with ALiBi.
+//! Causal attention with ALiBi among the tokens of a batch, forward and backward.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, bail};
+use candle_core::Tensor;
 
-use super::host::{f32s, host_slice};
+use super::Precision;
+use super::backend::of;
+use super::host::{host_slice, strided_slice, tensor_like};
 use crate::error::{Error, Result};
 use crate::kernels::cpu::attention::{self as kernel, Heads, Saved};
-use crate::kernels::cpu::gemm::Products;
+use crate::rng::Dropout;
 
 /// How products of queries and keys become scores: `cap * tanh(scale * q k / cap) - slope * distance`.
 #[derive(Clone, Debug)]
@@ -19,298 +21,327 @@ pub struct Scores {
     /// ALiBi's slopes, `[n_heads]`; zeros without ALiBi.
     pub slopes: Arc<[f32]>,
     /// How factors of matrix products are rounded.
-    pub products: Products,
+    pub precision: Precision,
 }
 
-/// Causal attention with ALiBi.
+/// What attention works on.
+#[derive(Clone, Debug)]
+pub struct AttentionInputs {
+    /// Queries, `[batch, seq, n_heads, head_dim]`.
+    pub q: Tensor,
+    /// Keys, `[batch, seq, kv_n_heads, head_dim]`.
+    pub k: Tensor,
+    /// Values, `[batch, seq, kv_n_heads, head_dim]`.
+    pub v: Tensor,
+    /// First key that each query sees, `[batch, seq]`; 0 where absent. Query `i` sees the keys `first_key[i] ..= i`.
+    pub first_key: Option<Arc<[u32]>>,
+    /// Dropout of the weights, in training.
+    pub dropout: Option<Dropout>,
+}
+
+/// What attention gives, which its backward pass needs again.
+#[derive(Clone, Debug)]
+pub struct AttentionOutputs {
+    /// Weighted values, `[batch, seq, n_heads, head_dim]`.
+    pub out: Tensor,
+    /// Logarithms of the softmax denominators, `[batch, seq, n_heads]`.
+    pub lse: Tensor,
+}
+
+/// Causal attention with ALiBi. Memory is O(keys) per thread: no `[seq, keys]` table is built.
 ///
-/// `q` `[batch, seq, n_heads, head_dim]`; `k`, `v` `[batch, keys, kv_n_heads, head_dim]`; all f32. `start` `[batch]` holds the position of each row's first query among its keys (zeros in training);
-/// `first_key` `[batch, seq]` the first key each query sees (0 where absent): query `i` of row `b` sees the keys
-/// `first_key[b, i] ..= start[b] + i`, at the distance `start[b] + i - key`.
-/// Returns `[batch, seq, n_heads, head_dim]`. Memory is O(keys) per thread: no `[seq, keys]` table is built.
-///
-/// The gradient exists where queries and keys are the same positions, as in training.
+/// Views of one fused projection are taken as they lie.
 ///
 /// # Errors
 /// [`Error::Shape`] naming the argument when shapes disagree or a query would see no key.
 ///
-/// Source: Press et al. 2022, section 3; llm-foundry `layers/attention.py`; the backward pass recomputes scores as
-/// Dao et al. 2022, algorithm 4.
-pub fn attention(
-    [q, k, v]: [&Tensor; 3],
+/// Source: Press et al. 2022, section 3; llm-foundry `layers/attention.py`.
+pub fn attention(inputs: &AttentionInputs, scores: &Scores) -> Result<AttentionOutputs> {
+    inputs.check(scores)?;
+    of(&inputs.q)?.attention(&inputs.with_heads_together()?, scores)
+}
+
+/// Gradients of queries, keys and values of [`attention`], given that of its output, `d_out`
+/// `[batch, seq, n_heads, head_dim]`; as one tensor `[batch, seq, n_heads + 2 kv_n_heads, head_dim]`: at each position
+/// those of all query heads, then of all keys, then of all values.
+///
+/// # Errors
+/// [`Error::Shape`] as [`attention`].
+///
+/// Source: Dao et al. 2022, algorithm 4: scores are computed again.
+pub fn attention_backward(
+    inputs: &AttentionInputs,
     scores: &Scores,
-    start: &[usize],
-    first_key: Option<&Arc<[u32]>>,
+    outputs: &AttentionOutputs,
+    d_out: &Tensor,
 ) -> Result<Tensor> {
-    let op = AttentionOp {
-        scores: scores.clone(),
-        start: start.into(),
-        first_key: first_key.cloned(),
-        lse: OnceLock::new(),
-    };
-    op.check(q, k, v)?;
-    Ok(with_contiguous_heads(q)?.apply_op3(&with_contiguous_heads(k)?, &with_contiguous_heads(v)?, op)?)
+    inputs.check(scores)?;
+    if d_out.elem_count() != outputs.out.elem_count() {
+        let (actual, expected) = (format!("{:?}", d_out.dims()), format!("{:?}", outputs.out.dims()));
+        return Err(Error::Shape { op: "attention_backward", argument: "d_out", actual, expected });
+    }
+    of(d_out)?.attention_backward(&inputs.with_heads_together()?, scores, outputs, &d_out.contiguous()?)
 }
 
-struct AttentionOp {
-    scores: Scores,
-    start: Box<[usize]>,
-    first_key: Option<Arc<[u32]>>,
-    /// Logarithms of the softmax denominators, `[batch, seq, n_heads]`, left by the forward pass.
-    lse: OnceLock<Vec<f32>>,
-}
-
-impl AttentionOp {
-    fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
-        let (batch, seq, n_heads, head_dim) = q.dims4()?;
-        let (_, keys, kv_n_heads, _) = k.dims4()?;
+impl AttentionInputs {
+    fn check(&self, scores: &Scores) -> Result<()> {
+        let (batch, seq, n_heads, head_dim) = self.q.dims4()?;
+        let (_, _, kv_n_heads, _) = self.k.dims4()?;
         let wrong = |argument, actual: String, expected: String| {
             Err(Error::Shape { op: "attention", argument, actual, expected })
         };
-        if k.dims() != [batch, keys, kv_n_heads, head_dim] || kv_n_heads == 0 || n_heads % kv_n_heads != 0 {
-            let expected = format!("[{batch}, keys, a divisor of {n_heads}, {head_dim}]");
-            return wrong("k", format!("{:?}", k.dims()), expected);
+        if self.k.dims() != [batch, seq, kv_n_heads, head_dim] || kv_n_heads == 0 || n_heads % kv_n_heads != 0 {
+            let expected = format!("[{batch}, {seq}, a divisor of {n_heads}, {head_dim}]");
+            return wrong("k", format!("{:?}", self.k.dims()), expected);
         }
-        if v.dims() != k.dims() {
-            return wrong("v", format!("{:?}", v.dims()), format!("{:?}", k.dims()));
+        if self.v.dims() != self.k.dims() {
+            return wrong("v", format!("{:?}", self.v.dims()), format!("{:?}", self.k.dims()));
         }
-        check_queries([batch, seq, n_heads], keys, &self.scores, &self.start, self.first_key.as_deref())
+        if scores.slopes.len() != n_heads {
+            let actual = format!("{} values", scores.slopes.len());
+            return wrong("slopes", actual, format!("{n_heads}, one a head"));
+        }
+        let Some(first_key) = &self.first_key else { return Ok(()) };
+        let sees_itself = |i: usize| first_key[i] as usize <= i % seq;
+        if first_key.len() != batch * seq || !(0..batch * seq).all(sees_itself) {
+            let expected = format!("{} values, none after its query", batch * seq);
+            return wrong("first_key", format!("{} values", first_key.len()), expected);
+        }
+        Ok(())
     }
 
-    fn shape(&self, dims: [usize; 4]) -> kernel::Shape<'_> {
-        kernel_shape(dims, &self.scores, &self.start, self.first_key.as_deref())
-    }
-}
-
-/// What `[batch, seq, n_heads]` queries over `keys` keys must agree with, whatever holds the keys.
-pub(super) fn check_queries(
-    [batch, seq, n_heads]: [usize; 3],
-    keys: usize,
-    scores: &Scores,
-    start: &[usize],
-    first_key: Option<&[u32]>,
-) -> Result<()> {
-    let wrong = |argument, actual: String, expected: String| {
-        Err(Error::Shape { op: "attention", argument, actual, expected })
-    };
-    if scores.slopes.len() != n_heads {
-        return wrong("slopes", format!("{} values", scores.slopes.len()), format!("{n_heads}, one a head"));
-    }
-    if start.len() != batch || start.iter().any(|start| start + seq > keys) {
-        return wrong("start", format!("{start:?}"), format!("{batch} values up to {keys} - {seq}"));
-    }
-    let Some(first_key) = first_key else { return Ok(()) };
-    let sees_itself = |i: usize| first_key[i] as usize <= start[i / seq] + i % seq;
-    if first_key.len() != batch * seq || !(0..batch * seq).all(sees_itself) {
-        let expected = format!("{} values, none after its query", batch * seq);
-        return wrong("first_key", format!("{} values", first_key.len()), expected);
-    }
-    Ok(())
-}
-
-pub(crate) fn kernel_shape<'a>(
-    [seq, n_heads, kv_n_heads, head_dim]: [usize; 4],
-    scores: &'a Scores,
-    start: &'a [usize],
-    first_key: Option<&'a [u32]>,
-) -> kernel::Shape<'a> {
-    kernel::Shape {
-        seq,
-        n_heads,
-        kv_n_heads,
-        head_dim,
-        scale: scores.scale as f32,
-        cap: scores.cap.map(|cap| cap as f32),
-        slopes: &scores.slopes,
-        products: scores.products,
-        start,
-        first_key,
+    /// The same inputs, each position's heads side by side.
+    fn with_heads_together(&self) -> Result<Self> {
+        let together = |x: &Tensor| {
+            let (head_dim, stride) = (x.dims()[3], x.stride());
+            if stride[3] == 1 && stride[2] == head_dim { Ok(x.clone()) } else { x.contiguous() }
+        };
+        Ok(Self { q: together(&self.q)?, k: together(&self.k)?, v: together(&self.v)?, ..self.clone() })
     }
 }
 
-/// `x` itself where each position's heads lie side by side, else a copy in which they do.
-fn with_contiguous_heads(x: &Tensor) -> Result<Tensor> {
-    let head_dim = x.dims()[3];
-    let stride = x.stride();
-    if stride[3] == 1 && stride[2] == head_dim { Ok(x.clone()) } else { Ok(x.contiguous()?) }
-}
+pub(super) mod cpu {
+    //! Attention on the processor.
 
-fn heads<'a>(data: &'a [f32], layout: &Layout) -> Heads<'a> {
-    let stride = layout.stride();
-    Heads { data: &data[layout.start_offset()..], batch_stride: stride[0], row_stride: stride[1] }
-}
+    use super::*;
 
-impl CustomOp3 for AttentionOp {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (batch, seq, n_heads, head_dim) = q_layout.shape().dims4()?;
-        let (_, _, kv_n_heads, _) = k_layout.shape().dims4()?;
-        let mut out = vec![0f32; batch * seq * n_heads * head_dim];
+    pub(crate) fn attention(inputs: &AttentionInputs, scores: &Scores) -> Result<AttentionOutputs> {
+        let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
         let mut lse = vec![0f32; batch * seq * n_heads];
-        let shape = self.shape([seq, n_heads, kv_n_heads, head_dim]);
-        let (q, k, v) = (heads(f32s(q)?, q_layout), heads(f32s(k)?, k_layout), heads(f32s(v)?, v_layout));
-        kernel::forward(&shape, q, [k, v], &mut out, &mut lse);
-        self.lse.set(lse).expect("an op runs forward once");
-        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
+        let mut out = vec![0f32; lse.len() * head_dim];
+        let start = vec![0; batch];
+        with_heads(inputs, |[q, k, v]| {
+            kernel::forward(&shape(inputs, scores, &start)?, q, [k, v], &mut out, &mut lse);
+            Ok(())
+        })?;
+        let lse = Tensor::from_vec(lse, (batch, seq, n_heads), inputs.q.device())?;
+        Ok(AttentionOutputs { out: tensor_like(out, &inputs.q)?, lse })
     }
 
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        out: &Tensor,
+    pub(crate) fn attention_backward(
+        inputs: &AttentionInputs,
+        scores: &Scores,
+        outputs: &AttentionOutputs,
         d_out: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (batch, seq, n_heads, head_dim) = q.dims4()?;
-        let (_, keys, kv_n_heads, _) = k.dims4()?;
-        if keys != seq || self.start.iter().any(|&start| start != 0) {
-            bail!("attention over a cache has no gradient: train without a cache")
-        }
-        let lse = self.lse.get().expect("the forward pass ran");
-        let d_out = d_out.contiguous()?;
-        let mut d_qkv = vec![0f32; q.elem_count() + k.elem_count() + v.elem_count()];
-        {
-            let storages = [q.storage_and_layout(), k.storage_and_layout(), v.storage_and_layout()];
-            let mut qkv = Vec::with_capacity(3);
-            for (storage, layout) in &storages {
-                let candle_core::Storage::Cpu(storage) = &**storage else {
-                    bail!("attention runs on the CPU")
-                };
-                qkv.push(heads(f32s(storage)?, layout));
-            }
-            let (out, d_out) = (host_slice(out)?, host_slice(&d_out)?);
-            let saved = Saved { out: &out, lse, d_out: &d_out };
-            let shape = self.shape([seq, n_heads, kv_n_heads, head_dim]);
-            kernel::backward(&shape, [qkv[0], qkv[1], qkv[2]], &saved, &mut d_qkv);
-        }
-        let heads = n_heads + 2 * kv_n_heads;
-        let d_qkv = Tensor::from_vec(d_qkv, (batch, seq, heads, head_dim), q.device())?;
-        let part = |from, heads| d_qkv.narrow(2, from, heads).map(Some);
-        Ok((part(0, n_heads)?, part(n_heads, kv_n_heads)?, part(n_heads + kv_n_heads, kv_n_heads)?))
+    ) -> Result<Tensor> {
+        let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
+        let heads = n_heads + 2 * inputs.k.dims()[2];
+        let mut d_qkv = vec![0f32; batch * seq * heads * head_dim];
+        let start = vec![0; batch];
+        let (out, lse, d_out) = (host_slice(&outputs.out)?, host_slice(&outputs.lse)?, host_slice(d_out)?);
+        with_heads(inputs, |qkv| {
+            let saved = Saved { out: &out, lse: &lse, d_out: &d_out };
+            kernel::backward(&shape(inputs, scores, &start)?, qkv, &saved, &mut d_qkv);
+            Ok(())
+        })?;
+        Ok(Tensor::from_vec(d_qkv, (batch, seq, heads, head_dim), inputs.q.device())?)
+    }
+
+    /// Runs `body` on queries, keys and values as kernels take them.
+    fn with_heads(inputs: &AttentionInputs, body: impl FnOnce([Heads<'_>; 3]) -> Result<()>) -> Result<()> {
+        let tensors = [&inputs.q, &inputs.k, &inputs.v];
+        let slices = [strided_slice(tensors[0])?, strided_slice(tensors[1])?, strided_slice(tensors[2])?];
+        body(std::array::from_fn(|at| {
+            let stride = tensors[at].stride();
+            Heads { data: &slices[at], batch_stride: stride[0], row_stride: stride[1] }
+        }))
+    }
+
+    fn shape<'a>(
+        inputs: &'a AttentionInputs,
+        scores: &'a Scores,
+        start: &'a [usize],
+    ) -> Result<kernel::Shape<'a>> {
+        let (_, seq, n_heads, head_dim) = inputs.q.dims4()?;
+        Ok(kernel::Shape {
+            seq,
+            n_heads,
+            kv_n_heads: inputs.k.dims()[2],
+            head_dim,
+            scale: scores.scale as f32,
+            cap: scores.cap.map(|cap| cap as f32),
+            slopes: &scores.slopes,
+            precision: scores.precision,
+            start,
+            first_key: inputs.first_key.as_deref(),
+            dropout: inputs.dropout,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bias::alibi_slopes;
-    use crate::testing::{assert_close, check_gradients, random};
+    use crate::mask::alibi_slopes;
+    use crate::testing::{assert_close, check_backward, random};
     use candle_core::D;
     use proptest::prelude::*;
 
     fn scores(heads: usize, scale: f64, cap: Option<f64>) -> Scores {
-        Scores { scale, cap, slopes: alibi_slopes(heads, 8.0).into(), products: Products::F32 }
+        Scores { scale, cap, slopes: alibi_slopes(heads, 8.0).into(), precision: Precision::F32 }
+    }
+
+    fn inputs(args: &[Tensor], first_key: Option<&Arc<[u32]>>, dropout: Option<Dropout>) -> AttentionInputs {
+        let [q, k, v] = args else { panic!("queries, keys and values") };
+        AttentionInputs { q: q.clone(), k: k.clone(), v: v.clone(), first_key: first_key.cloned(), dropout }
     }
 
     /// The same function from plain tensors, with the whole table of scores.
     fn plain(
-        qkv: [&Tensor; 3],
+        AttentionInputs { q, k, v, first_key, dropout }: &AttentionInputs,
         Scores { scale, cap, slopes, .. }: &Scores,
-        start: &[usize],
-        first_key: Option<&Arc<[u32]>>,
-    ) -> Tensor {
-        let [q, k, v] = qkv.map(|x| x.transpose(1, 2).unwrap().contiguous().unwrap()); // [b, h, s, e]
-        let (b, h, s, e) = q.dims4().unwrap();
-        let (_, g, t, _) = k.dims4().unwrap();
-        let repeat = |x: &Tensor| {
-            x.unsqueeze(2).unwrap().expand((b, g, h / g, t, e)).unwrap().reshape((b, h, t, e)).unwrap()
-        };
-        let mut bias = Vec::new(); // [b, h, s, t]
+    ) -> candle_core::Result<Tensor> {
+        let heads_first = |x: &Tensor| x.transpose(1, 2)?.contiguous();
+        let (q, k, v) = (heads_first(q)?, heads_first(k)?, heads_first(v)?);
+        let ((b, h, s, e), g) = (q.dims4()?, k.dims()[1]);
+        let repeat = |x: &Tensor| x.unsqueeze(2)?.expand((b, g, h / g, s, e))?.reshape((b, h, s, e));
+        let mut bias = Vec::new(); // [b, h, s, s]
         for row in 0..b {
             for slope in slopes.iter() {
                 for i in 0..s {
-                    let position = start[row] + i;
-                    let first = first_key.map_or(0, |first| first[row * s + i] as usize);
-                    bias.extend((0..t).map(|j| match (first..=position).contains(&j) {
-                        true => -slope * (position - j) as f32,
+                    let first = first_key.as_ref().map_or(0, |first| first[row * s + i] as usize);
+                    bias.extend((0..s).map(|j| match (first..=i).contains(&j) {
+                        true => -slope * (i - j) as f32,
                         false => f32::NEG_INFINITY,
                     }));
                 }
             }
         }
-        let bias = Tensor::from_vec(bias, (b, h, s, t), q.device()).unwrap();
-        let scores = (q.matmul(&repeat(&k).t().unwrap()).unwrap() * *scale).unwrap();
+        let bias = Tensor::from_vec(bias, (b, h, s, s), q.device())?;
+        let scores = (q.matmul(&repeat(&k)?.t()?)? * *scale)?;
         let scores = match cap {
-            Some(cap) => ((scores / *cap).unwrap().tanh().unwrap() * *cap).unwrap(),
+            Some(cap) => ((scores / *cap)?.tanh()? * *cap)?,
             None => scores,
         };
-        let scores = scores.add(&bias).unwrap();
-        let top = scores.max_keepdim(D::Minus1).unwrap();
-        let exp = scores.broadcast_sub(&top).unwrap().exp().unwrap();
-        let probs = exp.broadcast_div(&exp.sum_keepdim(D::Minus1).unwrap()).unwrap();
-        probs.matmul(&repeat(&v)).unwrap().transpose(1, 2).unwrap().contiguous().unwrap()
+        let scores = scores.add(&bias)?;
+        let exp = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
+        let probs = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
+        let probs = match dropout {
+            Some(dropout) => {
+                let factors: Vec<f32> = dropout.factors(0).take(b * h * s * s).collect();
+                probs.mul(&Tensor::from_vec(factors, (b, h, s, s), q.device())?)?
+            }
+            None => probs,
+        };
+        probs.matmul(&repeat(&v)?)?.transpose(1, 2)?.contiguous()
+    }
+
+    fn found(inputs: &AttentionInputs, scores: &Scores) -> Result<Tensor> {
+        Ok(attention(inputs, scores)?.out)
+    }
+
+    /// The gradients of queries, keys and values apart.
+    fn gradients(inputs: &AttentionInputs, scores: &Scores, dy: &Tensor) -> Result<Vec<Tensor>> {
+        let d_qkv = attention_backward(inputs, scores, &attention(inputs, scores)?, dy)?;
+        let (h, g) = (inputs.q.dims()[2], inputs.k.dims()[2]);
+        let part = |from, heads| d_qkv.narrow(2, from, heads)?.contiguous();
+        Ok(vec![part(0, h)?, part(h, g)?, part(h + g, g)?])
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn agrees_with_plain_tensors(batch in 1usize..3, seq in 1usize..150, cached in 0usize..40, groups in 1usize..4,
+        fn agrees_with_plain_tensors(batch in 1usize..3, seq in 1usize..150, groups in 1usize..4,
                                      per_group in 1usize..3, head_dim in 1usize..20, hide in 0usize..30, seed: u32) {
-            let (h, t) = (groups * per_group, seq + cached + 3);
-            let q = random(&[batch, seq, h, head_dim], seed.into());
-            let k = random(&[batch, t, groups, head_dim], u64::from(seed) + 1);
-            let v = random(&[batch, t, groups, head_dim], u64::from(seed) + 2);
-            let cap = (seed % 2 == 0).then_some(0.7);
-            let scores = scores(h, 0.3, cap);
-            let start = vec![cached; batch];
-            let first_key: Arc<[u32]> = (0..batch * seq).map(|i| hide.min(cached + i % seq) as u32).collect();
-            let first_key = (hide % 2 == 0).then_some(&first_key);
-            let found = attention([&q, &k, &v], &scores, &start, first_key).unwrap();
+            let h = groups * per_group;
+            let args = [(h, 0), (groups, 1), (groups, 2)]
+                .map(|(heads, n)| random(&[batch, seq, heads, head_dim], u64::from(seed) + n));
+            let scores = scores(h, 0.3, (seed % 2 == 0).then_some(0.7));
+            let first_key: Arc<[u32]> = (0..batch * seq).map(|i| hide.min(i % seq) as u32).collect();
+            let dropout = Dropout { rate: 0.3, seed: 5, site: 1, first: 0 };
+            let inputs = inputs(&args, (hide % 2 == 0).then_some(&first_key), (seed % 3 == 0).then_some(dropout));
             // sums of up to 200 products in another order
-            assert_close(&found, &plain([&q, &k, &v], &scores, &start, first_key), 2e-5);
+            assert_close(&found(&inputs, &scores).unwrap(), &plain(&inputs, &scores).unwrap(), 2e-5);
         }
     }
 
     #[test]
     fn gradients_agree_with_plain_tensors_across_blocks() {
         let documents: Arc<[u32]> = (0..2 * 150).map(|i| if i % 150 < 70 { 0 } else { 70 }).collect();
-        for (first_key, cap) in [(None, None), (Some(&documents), None), (Some(&documents), Some(0.5))] {
+        let dropout = Dropout { rate: 0.2, seed: 5, site: 1, first: 0 };
+        for (first_key, cap, dropout) in [
+            (None, None, None),
+            (Some(&documents), None, Some(dropout)),
+            (Some(&documents), Some(0.5), None),
+            (None, Some(0.5), Some(dropout)),
+        ] {
             let scores = scores(4, 0.3, cap);
             let vars: Vec<candle_core::Var> = [(4, 1), (2, 2), (2, 3)]
                 .map(|(heads, seed)| {
                     candle_core::Var::from_tensor(&random(&[2, 150, heads, 8], seed)).unwrap()
                 })
                 .into();
-            let qkv = [vars[0].as_tensor(), vars[1].as_tensor(), vars[2].as_tensor()];
-            let weights = random(&[2, 150, 4, 8], 9);
-            let gradients = |out: Tensor| out.mul(&weights).unwrap().sum_all().unwrap().backward().unwrap();
-            let ours = gradients(attention(qkv, &scores, &[0, 0], first_key).unwrap());
-            let theirs = gradients(plain(qkv, &scores, &[0, 0], first_key));
-            for var in &vars {
-                let (ours, theirs) = (ours.get(var).unwrap(), theirs.get(var).unwrap());
-                assert_close(&ours.contiguous().unwrap(), theirs, 2e-4);
+            let args: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+            let inputs = inputs(&args, first_key, dropout);
+            let dy = random(&[2, 150, 4, 8], 9);
+            let out = plain(&inputs, &scores).unwrap();
+            let theirs = out.mul(&dy).unwrap().sum_all().unwrap().backward().unwrap();
+            let ours = gradients(&inputs, &scores, &dy).unwrap();
+            for (var, ours) in vars.iter().zip(ours) {
+                assert_close(&ours, theirs.get(var).unwrap(), 2e-4);
             }
         }
     }
 
     #[test]
-    fn gradients_agree_with_finite_differences() {
+    fn gradients_agree_with_the_formula_and_finite_differences() {
         let args = [random(&[1, 4, 2, 3], 1), random(&[1, 4, 1, 3], 2), random(&[1, 4, 1, 3], 3)];
-        for cap in [None, Some(0.8)] {
+        let dropout = Dropout { rate: 0.3, seed: 1, site: 1, first: 0 };
+        for (cap, dropout) in [(None, None), (Some(0.8), None), (None, Some(dropout))] {
             let scores = scores(2, 0.5, cap);
-            check_gradients(&args, |args| attention([&args[0], &args[1], &args[2]], &scores, &[0], None));
+            check_backward(
+                &args,
+                |args| plain(&inputs(args, None, dropout), &scores),
+                |args| found(&inputs(args, None, dropout), &scores),
+                |args, dy| gradients(&inputs(args, None, dropout), &scores, dy),
+            );
         }
     }
 
+    /// A microbatch drops what the whole batch would.
     #[test]
-    fn a_query_without_keys_is_refused() {
+    fn dropout_does_not_depend_on_the_split_into_microbatches() {
+        let args = [1, 2, 3].map(|seed| random(&[3, 5, 2, 4], seed));
+        let dropout = Dropout { rate: 0.4, seed: 1, site: 1, first: 0 };
+        let scores = scores(2, 0.5, None);
+        let whole = found(&inputs(&args, None, Some(dropout)), &scores).unwrap();
+        let row = args.map(|x| x.narrow(0, 2, 1).unwrap());
+        let dropout = Dropout { first: 2 * 2 * 5 * 5, ..dropout };
+        let alone = found(&inputs(&row, None, Some(dropout)), &scores).unwrap();
+        assert_close(&alone, &whole.narrow(0, 2, 1).unwrap(), 0.0);
+    }
+
+    #[test]
+    fn what_disagrees_is_named() {
         let x = random(&[1, 2, 1, 4], 1);
+        let args = [x.clone(), x.clone(), x];
         let first_key: Arc<[u32]> = [0, 2].into();
-        let error = attention([&x, &x, &x], &scores(1, 1.0, None), &[0], Some(&first_key)).unwrap_err();
+        let error = found(&inputs(&args, Some(&first_key), None), &scores(1, 1.0, None)).unwrap_err();
         assert!(error.to_string().contains("`first_key`"), "{error}");
-        let error = attention([&x, &x, &x], &scores(1, 1.0, None), &[1], None).unwrap_err();
-        assert!(error.to_string().contains("`start`"), "{error}");
+        let error = found(&inputs(&args, None, None), &scores(2, 1.0, None)).unwrap_err();
+        assert!(error.to_string().contains("`slopes`"), "{error}");
+        let longer = [args[0].clone(), random(&[1, 3, 1, 4], 1), random(&[1, 3, 1, 4], 1)];
+        let error = found(&inputs(&longer, None, None), &scores(1, 1.0, None)).unwrap_err();
+        assert!(error.to_string().contains("`k` is [1, 3, 1, 4]"), "{error}");
     }
 }

@@ -1,59 +1,100 @@
 //! Clipping to a symmetric range, as `clip_qkv` does.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::host::{contiguous, host_slice};
+use super::backend::of;
+use super::host::change_in_place;
 use crate::error::Result;
 
-/// Elements of one task.
-const CHUNK: usize = 1 << 14;
+/// Values of one word of a mask.
+const WORD: usize = 64;
 
-/// `x` limited to `[-bound, bound]`. `x` f32 of any shape; the gradient passes where `x` lies within the range.
+/// Words of one task, at least.
+const TASK_WORDS: usize = 256;
+
+/// Which values of a tensor [`clip`] left as they were: one bit a value.
+#[derive(Debug)]
+pub struct ClipMask {
+    words: Vec<u64>,
+}
+
+/// Limits `x` to `[-bound, bound]`, in place, and says which values lay within. `x` contiguous and not shared.
 ///
 /// # Errors
-/// When `x` is not f32 on the CPU.
-pub fn clip(x: &Tensor, bound: f64) -> Result<Tensor> {
-    Ok(x.contiguous()?.apply_op1(ClipOp { bound: bound as f32 })?)
+/// When `x` is not f32.
+pub fn clip(x: &Tensor, bound: f64) -> Result<ClipMask> {
+    Ok(ClipMask { words: of(x)?.clip(x, bound)? })
 }
 
-struct ClipOp {
-    bound: f32,
+/// Gradient of the input of [`clip`] in the place of that of its result, `dy`: 0 where a value was clipped.
+///
+/// # Errors
+/// When `dy` is not f32.
+pub fn clip_backward(dy: &Tensor, mask: &ClipMask) -> Result<()> {
+    of(dy)?.clip_backward(dy, &mask.words)
 }
 
-impl CustomOp1 for ClipOp {
-    fn name(&self) -> &'static str {
-        "clip"
+pub(super) mod cpu {
+    //! The loops on the processor.
+
+    use super::*;
+
+    pub(crate) fn clip(x: &Tensor, bound: f64) -> Result<Vec<u64>> {
+        let bound = bound as f32;
+        let mut words = vec![0u64; x.elem_count().div_ceil(WORD)];
+        change_in_place(x, |x| {
+            words.par_iter_mut().zip(x.par_chunks_mut(WORD)).with_min_len(TASK_WORDS).for_each(
+                |(word, values)| {
+                    for (bit, value) in values.iter_mut().enumerate() {
+                        *word |= u64::from(value.abs() <= bound) << bit;
+                        *value = value.clamp(-bound, bound);
+                    }
+                },
+            );
+        })?;
+        Ok(words)
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = contiguous(x, layout)?;
-        let clipped = x.par_iter().with_min_len(CHUNK).map(|x| x.clamp(-self.bound, self.bound)).collect();
-        Ok((CpuStorage::F32(clipped), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let dy = dy.contiguous()?;
-        let (x_data, dy) = (host_slice(x)?, host_slice(&dy)?);
-        let pass = |(x, dy): (&f32, &f32)| if x.abs() <= self.bound { *dy } else { 0.0 };
-        let dx: Vec<f32> = x_data.par_iter().zip(dy.par_iter()).with_min_len(CHUNK).map(pass).collect();
-        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    pub(crate) fn clip_backward(dy: &Tensor, words: &[u64]) -> Result<()> {
+        change_in_place(dy, |dy| {
+            words.par_iter().zip(dy.par_chunks_mut(WORD)).with_min_len(TASK_WORDS).for_each(|(word, dy)| {
+                for (bit, dy) in dy.iter_mut().enumerate() {
+                    *dy = if word >> bit & 1 == 1 { *dy } else { 0.0 };
+                }
+            });
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check_gradients, random};
+    use crate::testing::{check_backward, random};
 
     #[test]
-    fn agrees_with_plain_tensors() {
-        let x = random(&[7, 11], 1);
-        assert_close(&clip(&x, 0.8).unwrap(), &x.clamp(-0.8, 0.8).unwrap(), 0.0);
-    }
-
-    #[test]
-    fn gradients_agree_with_finite_differences() {
-        check_gradients(&[random(&[3, 7], 1)], |args| clip(&args[0], 0.8));
+    fn gradients_agree_with_the_formula_and_finite_differences() {
+        for shape in [[3, 7], [5, 4000]] {
+            let x = random(&shape, 1);
+            let clipped = |x: &Tensor| {
+                let y = x.copy()?;
+                let mask = clip(&y, 0.8)?;
+                Ok::<_, crate::Error>((y, mask))
+            };
+            assert_eq!(clipped(&x).unwrap().0.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+                       x.clamp(-0.8, 0.8).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            if shape[1] < 10 {
+                check_backward(
+                    &[x],
+                    |args| args[0].clamp(-0.8, 0.8),
+                    |args| Ok(clipped(&args[0])?.0),
+                    |args, dy| {
+                        let dx = dy.copy()?;
+                        clip_backward(&dx, &clipped(&args[0])?.1)?;
+                        Ok(vec![dx])
+                    },
+                );
+            }
+        }
     }
 }

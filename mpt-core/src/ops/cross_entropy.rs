@@ -1,16 +1,16 @@
 //! The output projection and the cross-entropy of its logits in one op, a chunk of tokens at a time.
 
-use std::sync::{Mutex, PoisonError};
-
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::host::contiguous;
+use super::Precision;
+use super::backend::of;
+use super::host::{host_slice, tensor_like};
 use crate::error::{Error, Result};
 use crate::kernels::cpu::activation::tanh;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Packed, Products, Threads, Write, matmul, matmul_packed};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Packed, Threads, Write, matmul, matmul_packed};
 use crate::kernels::cpu::{cross_entropy as kernel, stored};
-use crate::source::Parameter;
+use crate::parameter::Parameter;
 use crate::weights::StoredTensor;
 
 /// The label of a token that has no target.
@@ -35,50 +35,65 @@ impl Default for LogitForm {
     }
 }
 
-/// The sum over tokens of `-log softmax(form(hidden weight^T))[label]`.
+/// What the loss of a batch is computed from.
+#[derive(Clone, Copy, Debug)]
+pub struct CrossEntropy<'a> {
+    /// Hidden states behind the last norm, `[.., d]`.
+    pub hidden: &'a Tensor,
+    /// Output projection, `[vocab, d]`.
+    pub weight: &'a Parameter,
+    /// One id a token, [`IGNORE_LABEL`] where it has no target.
+    pub labels: &'a [u32],
+    /// What becomes of its products.
+    pub form: LogitForm,
+    /// How factors of an f32 weight are rounded.
+    pub precision: Precision,
+}
+
+/// Which gradients the caller wants; others are not computed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WantedGradients {
+    /// That of `hidden`.
+    pub hidden: bool,
+    /// That of `weight`; a stored weight has none.
+    pub weight: bool,
+}
+
+/// A loss with the gradients that were wanted.
+#[derive(Clone, Debug)]
+pub struct HeadGradients {
+    /// The summed loss, in nats.
+    pub loss: f64,
+    /// Of `hidden`, in its shape.
+    pub hidden: Option<Tensor>,
+    /// Of `weight`, `[vocab, d]`.
+    pub weight: Option<Tensor>,
+}
+
+/// The sum over tokens of `-log softmax(form(hidden weight^T))[label]`, 0 without any target.
 ///
-/// `hidden` `[.., d]` f32, `weight` `[vocab, d]`. `labels` has one id a token, [`IGNORE_LABEL`] where it has no target.
-/// Returns a scalar f32 tensor, 0 without any target. Logits exist for one chunk of tokens at a time; where a gradient will
-/// be asked for, it is computed in the same pass. A stored weight has no gradient. `products` says how factors are rounded.
+/// Logits exist for one chunk of tokens at a time; gradients are computed in the same pass.
 ///
 /// # Errors
 /// [`Error::Shape`] when the count of labels is not that of tokens, [`Error::TokenId`] for a label outside the vocabulary.
-pub fn linear_cross_entropy(
-    hidden: &Tensor,
-    weight: &Parameter,
-    labels: &[u32],
-    form: LogitForm,
-    products: Products,
-) -> Result<Tensor> {
-    let shape = match weight {
-        Parameter::Tensor(weight) => weight.dims(),
-        Parameter::Stored(weight) => weight.shape(),
-    };
-    let &[vocab_size, d] = shape else {
-        let (actual, expected) = (format!("{shape:?}"), "[vocab, d]".to_owned());
-        return Err(Error::Shape { op: "linear_cross_entropy", argument: "weight", actual, expected });
+pub fn cross_entropy(inputs: CrossEntropy<'_>, wanted: WantedGradients) -> Result<HeadGradients> {
+    let CrossEntropy { hidden, weight, labels, .. } = inputs;
+    let &[vocab_size, d] = weight.dims() else {
+        let (actual, expected) = (format!("{:?}", weight.dims()), "[vocab, d]".to_owned());
+        return Err(Error::Shape { op: "cross_entropy", argument: "weight", actual, expected });
     };
     if hidden.dims().last() != Some(&d) || hidden.elem_count() != labels.len() * d {
         let (actual, expected) =
             (format!("{:?}", hidden.dims()), format!("{} tokens of width {d}", labels.len()));
-        return Err(Error::Shape { op: "linear_cross_entropy", argument: "hidden", actual, expected });
+        return Err(Error::Shape { op: "cross_entropy", argument: "hidden", actual, expected });
     }
     let outside = |&(_, &label): &(usize, &u32)| label != IGNORE_LABEL && label as usize >= vocab_size;
     if let Some((position, &id)) = labels.iter().enumerate().find(outside) {
         return Err(Error::TokenId { id, position, vocab_size });
     }
-    let loss = Loss { labels: labels.into(), form, products, wants: [hidden.track_op(), false] };
     let hidden = hidden.contiguous()?;
-    Ok(match weight {
-        Parameter::Stored(weight) => {
-            hidden.apply_op1(FrozenOp { loss, weight: weight.clone(), gradients: Gradients::default() })?
-        }
-        Parameter::Tensor(weight) => {
-            let loss = Loss { wants: [loss.wants[0], weight.track_op()], ..loss };
-            let op = TrainedOp { loss, gradients: Gradients::default() };
-            hidden.apply_op2(&weight.contiguous()?, op)?
-        }
-    })
+    let wanted = WantedGradients { weight: wanted.weight && weight.trainable().is_some(), ..wanted };
+    of(&hidden)?.cross_entropy(CrossEntropy { hidden: &hidden, ..inputs }, wanted)
 }
 
 /// The output projection: products with it, and with its transpose.
@@ -115,100 +130,48 @@ impl Head<'_> {
     }
 }
 
-/// Gradients of `hidden` and `weight`, left by the forward pass, taken by the backward pass.
-#[derive(Default)]
-struct Gradients(Mutex<[Option<Vec<f32>>; 2]>);
+pub(super) mod cpu {
+    //! The loss on the processor.
 
-impl Gradients {
-    fn leave(&self, gradients: [Option<Vec<f32>>; 2]) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = gradients;
-    }
+    use super::*;
 
-    fn take(&self, index: usize, of: &Tensor, factor: f32) -> candle_core::Result<Option<Tensor>> {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
-        let Some(mut gradient) = taken else { return Ok(None) };
-        if factor != 1.0 {
-            gradient.par_iter_mut().with_min_len(1 << 14).for_each(|value| *value *= factor);
-        }
-        Tensor::from_vec(gradient, of.shape(), of.device()).map(Some)
-    }
-}
-
-struct TrainedOp {
-    loss: Loss,
-    gradients: Gradients,
-}
-
-impl CustomOp2 for TrainedOp {
-    fn name(&self) -> &'static str {
-        "linear_cross_entropy"
-    }
-
-    fn cpu_fwd(
-        &self,
-        hidden: &CpuStorage,
-        hidden_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (vocab, d) = weight_layout.shape().dims2()?;
-        let weight = Mat::new(contiguous(weight, weight_layout)?, vocab, d, d);
-        let packed = |weight| Packed::right(weight, self.loss.products);
-        let head = Head::Plain(packed(weight.t()), self.loss.wants[0].then(|| packed(weight)));
-        let (loss, gradients) = self.loss.run(contiguous(hidden, hidden_layout)?, &head, vocab, d);
-        self.gradients.leave(gradients);
-        Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
-    }
-
-    fn bwd(
-        &self,
-        hidden: &Tensor,
-        weight: &Tensor,
-        _loss: &Tensor,
-        d_loss: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let factor = d_loss.to_scalar::<f32>()?;
-        Ok((self.gradients.take(0, hidden, factor)?, self.gradients.take(1, weight, factor)?))
+    pub(crate) fn cross_entropy(inputs: CrossEntropy<'_>, wanted: WantedGradients) -> Result<HeadGradients> {
+        let CrossEntropy { hidden, weight, labels, form, precision } = inputs;
+        let &[vocab, d] = weight.dims() else { unreachable!("checked by `cross_entropy`") };
+        let loss = Loss { labels, form, precision, wanted };
+        let hidden_data = host_slice(hidden)?;
+        let (loss, [d_hidden, d_weight]) = match weight {
+            Parameter::Stored(weight) => loss.run(&hidden_data, &Head::Stored(weight), vocab, d),
+            Parameter::Tensor(weight) => {
+                let weight = weight.contiguous()?;
+                let data = host_slice(&weight)?;
+                let matrix = Mat::new(&data, vocab, d, d);
+                let packed = |matrix| Packed::right(matrix, precision);
+                let head = Head::Plain(packed(matrix.t()), wanted.hidden.then(|| packed(matrix)));
+                loss.run(&hidden_data, &head, vocab, d)
+            }
+        };
+        let d_weight = d_weight.map(|dw| Tensor::from_vec(dw, (vocab, d), hidden.device()));
+        Ok(HeadGradients {
+            loss: f64::from(loss),
+            hidden: d_hidden.map(|d_hidden| tensor_like(d_hidden, hidden)).transpose()?,
+            weight: d_weight.transpose()?,
+        })
     }
 }
 
-struct FrozenOp {
-    loss: Loss,
-    weight: StoredTensor,
-    gradients: Gradients,
-}
-
-impl CustomOp1 for FrozenOp {
-    fn name(&self) -> &'static str {
-        "frozen linear_cross_entropy"
-    }
-
-    fn cpu_fwd(&self, hidden: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (vocab, d) = (self.weight.num_rows(), self.weight.row_len());
-        let (loss, gradients) =
-            self.loss.run(contiguous(hidden, layout)?, &Head::Stored(&self.weight), vocab, d);
-        self.gradients.leave(gradients);
-        Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
-    }
-
-    fn bwd(&self, hidden: &Tensor, _loss: &Tensor, d_loss: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        self.gradients.take(0, hidden, d_loss.to_scalar::<f32>()?)
-    }
-}
-
-struct Loss {
-    labels: Box<[u32]>,
+struct Loss<'a> {
+    labels: &'a [u32],
     form: LogitForm,
-    products: Products,
-    /// Whether the gradient of `hidden` and that of `weight` will be asked for.
-    wants: [bool; 2],
+    precision: Precision,
+    wanted: WantedGradients,
 }
 
-impl Loss {
+impl Loss<'_> {
     /// The summed loss and the gradients wanted.
     fn run(&self, hidden: &[f32], head: &Head<'_>, vocab: usize, d: usize) -> (f32, [Option<Vec<f32>>; 2]) {
-        let mut d_hidden = self.wants[0].then(|| vec![0f32; hidden.len()]);
-        let mut d_weight = self.wants[1].then(|| vec![0f32; vocab * d]);
+        let mut d_hidden = self.wanted.hidden.then(|| vec![0f32; hidden.len()]);
+        let mut d_weight = self.wanted.weight.then(|| vec![0f32; vocab * d]);
         let tokens = (CHUNK_LOGITS / vocab).clamp(8, 1024);
         let mut logits = vec![0f32; tokens.min(self.labels.len()) * vocab];
         let mut loss = 0f64;
@@ -228,7 +191,7 @@ impl Loss {
                     MatMut::new(d_weight, vocab, d, d),
                     logits.t(),
                     hidden,
-                    self.products,
+                    self.precision,
                     Write::Add,
                     Threads::Pool,
                 );
@@ -239,7 +202,7 @@ impl Loss {
 
     /// Sum of the losses of a chunk; `logits` becomes the gradient of the products where one is wanted.
     fn chunk_loss(&self, logits: &mut [f32], labels: &[u32], vocab: usize) -> f64 {
-        let with_gradient = self.wants.contains(&true);
+        let with_gradient = self.wanted.hidden || self.wanted.weight;
         let losses: Vec<f32> = logits
             .par_chunks_exact_mut(vocab)
             .zip(labels)
@@ -262,7 +225,7 @@ impl Loss {
 }
 
 impl LogitForm {
-    /// Products to logits; returns the slope of the bound at each, where there is one.
+    /// Precision to logits; returns the slope of the bound at each, where there is one.
     fn apply(&self, row: &mut [f32]) -> Option<Vec<f32>> {
         self.rescale(row);
         let cap = self.cap? as f32;
@@ -288,9 +251,8 @@ impl LogitForm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check_gradients, random, stored as stored_as};
+    use crate::testing::{assert_close, check_backward, random, stored as stored_as};
     use crate::weights::Format;
-    use candle_core::Var;
 
     const FORMS: [LogitForm; 3] = [
         LogitForm { scale: 1.0, cap: None },
@@ -298,49 +260,74 @@ mod tests {
         LogitForm { scale: 0.7, cap: Some(1.5) },
     ];
 
+    const BOTH: WantedGradients = WantedGradients { hidden: true, weight: true };
+
+    fn run(
+        hidden: &Tensor,
+        weight: &Parameter,
+        labels: &[u32],
+        form: LogitForm,
+        wanted: WantedGradients,
+    ) -> Result<HeadGradients> {
+        cross_entropy(CrossEntropy { hidden, weight, labels, form, precision: Precision::F32 }, wanted)
+    }
+
     fn loss(hidden: &Tensor, weight: &Tensor, labels: &[u32], form: LogitForm) -> Result<Tensor> {
-        linear_cross_entropy(hidden, &Parameter::Tensor(weight.clone()), labels, form, Products::F32)
+        let weight = Parameter::Tensor(weight.clone());
+        let loss = run(hidden, &weight, labels, form, WantedGradients::default())?.loss;
+        Ok(Tensor::new(loss as f32, hidden.device())?)
+    }
+
+    fn plain(
+        hidden: &Tensor,
+        weight: &Tensor,
+        labels: &[u32],
+        form: LogitForm,
+    ) -> candle_core::Result<Tensor> {
+        let logits = (hidden.matmul(&weight.t()?)? * form.scale)?;
+        let logits = match form.cap {
+            Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+            None => logits,
+        };
+        let rows: Vec<u32> = (0..labels.len() as u32).filter(|&i| labels[i as usize] != IGNORE_LABEL).collect();
+        let kept: Vec<u32> = rows.iter().map(|&row| labels[row as usize]).collect();
+        let n = rows.len();
+        let logits = logits.index_select(&Tensor::from_vec(rows, n, hidden.device())?, 0)?;
+        let chosen = logits.gather(&Tensor::from_vec(kept, (n, 1), hidden.device())?, 1)?.sum_all()?;
+        logits.exp()?.sum(1)?.log()?.sum_all()?.sub(&chosen)
     }
 
     #[test]
-    fn agrees_with_plain_tensors() {
-        let (hidden, weight) = (random(&[5, 7], 1), random(&[11, 7], 2));
-        let labels = [3, IGNORE_LABEL, 0, 10, 3];
+    fn gradients_agree_with_the_formula_and_finite_differences() {
+        let labels = [5, IGNORE_LABEL, 0, 2];
         for form in FORMS {
-            let logits = (hidden.matmul(&weight.t().unwrap()).unwrap() * form.scale).unwrap();
-            let logits = match form.cap {
-                Some(cap) => ((logits / cap).unwrap().tanh().unwrap() * cap).unwrap(),
-                None => logits,
-            };
-            let logits: Vec<Vec<f32>> = logits.to_vec2().unwrap();
-            let expected: f32 = (logits.iter().zip(labels))
-                .filter(|&(_, label)| label != IGNORE_LABEL)
-                .map(|(row, label)| row.iter().map(|x| x.exp()).sum::<f32>().ln() - row[label as usize])
-                .sum();
-            let found = loss(&hidden, &weight, &labels, form).unwrap();
-            assert_close(&found, &Tensor::new(expected, found.device()).unwrap(), 1e-5);
+            check_backward(
+                &[random(&[4, 3], 1), random(&[6, 3], 2)],
+                |args| plain(&args[0], &args[1], &labels, form),
+                |args| loss(&args[0], &args[1], &labels, form),
+                |args, dy| {
+                    let weight = Parameter::Tensor(args[1].clone());
+                    let found = run(&args[0], &weight, &labels, form, BOTH)?;
+                    let factor = f64::from(dy.to_scalar::<f32>()?);
+                    [found.hidden, found.weight].map(|x| Ok((x.expect("it was wanted") * factor)?)).into_iter().collect()
+                },
+            );
         }
     }
 
     #[test]
     fn a_stored_head_gives_the_loss_and_gradient_of_its_numbers() {
         let stored = stored_as(&random(&[11, 7], 2), Format::BF16);
-        let plain = stored.to_tensor(&candle_core::Device::Cpu).unwrap();
-        let hidden = Var::from_tensor(&random(&[5, 7], 1)).unwrap();
+        let plain = Parameter::Tensor(stored.to_tensor(&candle_core::Device::Cpu).unwrap());
+        let stored = Parameter::Stored(stored);
+        let hidden = random(&[5, 7], 1);
         let labels = [3, IGNORE_LABEL, 0, 10, 3];
         for form in FORMS {
-            let found = linear_cross_entropy(
-                &hidden,
-                &Parameter::Stored(stored.clone()),
-                &labels,
-                form,
-                Products::F32,
-            )
-            .unwrap();
-            let expected = loss(&hidden, &plain, &labels, form).unwrap();
-            assert_close(&found, &expected, 1e-6);
-            let (found, expected) = (found.backward().unwrap(), expected.backward().unwrap());
-            assert_close(found.get(&hidden).unwrap(), expected.get(&hidden).unwrap(), 1e-5);
+            let [found, expected] =
+                [&stored, &plain].map(|weight| run(&hidden, weight, &labels, form, BOTH).unwrap());
+            assert!((found.loss - expected.loss).abs() < 1e-5, "{} {}", found.loss, expected.loss);
+            assert_close(&found.hidden.unwrap(), &expected.hidden.unwrap(), 1e-5);
+            assert!(found.weight.is_none() && expected.weight.is_some());
         }
     }
 
@@ -359,15 +346,6 @@ mod tests {
             })
             .sum();
         assert!((whole - parts).abs() < 1e-2 * 1500f32.sqrt(), "{whole} != {parts}");
-    }
-
-    #[test]
-    fn gradients_agree_with_finite_differences() {
-        for form in FORMS {
-            check_gradients(&[random(&[4, 3], 1), random(&[6, 3], 2)], |args| {
-                loss(&args[0], &args[1], &[5, IGNORE_LABEL, 0, 2], form)
-            });
-        }
     }
 
     #[test]

@@ -1,67 +1,137 @@
 //! Rows of a table by id.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::Tensor;
+use rayon::prelude::*;
 
-use super::host::{contiguous, host_slice};
+use super::backend::of;
+use super::host::{change_in_place, host_slice};
 use crate::error::{Error, Result};
+use crate::parameter::Parameter;
 
-/// The rows `ids` of `table` `[rows, d]` f32, as `[ids, d]`. The gradient adds up in the order of `ids`.
+/// The rows `ids` of `table` `[rows, d]` in any stored form, as f32 `[ids, d]`.
 ///
 /// # Errors
 /// [`Error::TokenId`] for an id that is no row.
-pub fn embedding(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
-    let (vocab_size, _) = table.dims2()?;
+pub fn embedding(table: &Parameter, ids: &[u32]) -> Result<Tensor> {
+    let &[vocab_size, _] = table.dims() else {
+        let (actual, expected) = (format!("{:?}", table.dims()), "[rows, d]".to_owned());
+        return Err(Error::Shape { op: "embedding", argument: "table", actual, expected });
+    };
     if let Some((position, &id)) = ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
         return Err(Error::TokenId { id, position, vocab_size });
     }
-    Ok(table.contiguous()?.apply_op1(EmbeddingOp { ids: ids.into() })?)
+    super::backend::of_parameter(table)?.embedding(table, ids)
 }
 
-struct EmbeddingOp {
-    ids: Box<[u32]>,
+/// Adds the gradient of the rows `ids`, `d_rows` `[ids, d]`, to that of their table, `d_table` `[rows, d]`, in place.
+///
+/// The gradients of one row are summed in the order of `ids`, and their sum is added once: the same bits whatever
+/// `d_table` held before them.
+///
+/// # Errors
+/// [`Error::Shape`] when `d_rows` has another count of rows or another width.
+pub fn embedding_backward(d_table: &Tensor, ids: &[u32], d_rows: &Tensor) -> Result<()> {
+    let (rows, d) = d_table.dims2()?;
+    if d_rows.dims() != [ids.len(), d] || ids.iter().any(|&id| id as usize >= rows) {
+        let (actual, expected) = (format!("{:?}", d_rows.dims()), format!("[{}, {d}]", ids.len()));
+        return Err(Error::Shape { op: "embedding_backward", argument: "d_rows", actual, expected });
+    }
+    of(d_table)?.embedding_backward(d_table, ids, &d_rows.contiguous()?)
 }
 
-impl CustomOp1 for EmbeddingOp {
-    fn name(&self) -> &'static str {
-        "embedding"
+pub(super) mod cpu {
+    //! Gathering and scattering on the processor.
+
+    use super::*;
+
+    pub(crate) fn embedding(table: &Parameter, ids: &[u32]) -> Result<Tensor> {
+        let &[_, d] = table.dims() else { unreachable!("checked by `embedding`") };
+        let mut rows = vec![0f32; ids.len() * d];
+        match table {
+            Parameter::Tensor(table) => {
+                let table = table.contiguous()?;
+                let table = host_slice(&table)?;
+                for (&id, row) in ids.iter().zip(rows.chunks_exact_mut(d)) {
+                    row.copy_from_slice(&table[id as usize * d..][..d]);
+                }
+            }
+            Parameter::Stored(table) => {
+                for (&id, row) in ids.iter().zip(rows.chunks_exact_mut(d)) {
+                    table.widen_rows(id as usize..id as usize + 1, row);
+                }
+            }
+        }
+        Ok(Tensor::from_vec(rows, (ids.len(), d), &candle_core::Device::Cpu)?)
     }
 
-    fn cpu_fwd(&self, table: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (_, d) = layout.shape().dims2()?;
-        let table = contiguous(table, layout)?;
-        let mut rows = Vec::with_capacity(self.ids.len() * d);
-        for &id in &self.ids {
-            rows.extend_from_slice(&table[id as usize * d..][..d]);
-        }
-        Ok((CpuStorage::F32(rows), Shape::from((self.ids.len(), d))))
-    }
-
-    fn bwd(&self, table: &Tensor, _rows: &Tensor, d_rows: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let (_, d) = table.dims2()?;
-        let d_rows = d_rows.contiguous()?;
-        let mut d_table = vec![0f32; table.elem_count()];
-        for (&id, d_row) in self.ids.iter().zip(host_slice(&d_rows)?.chunks_exact(d)) {
-            let sum = &mut d_table[id as usize * d..][..d];
-            sum.iter_mut().zip(d_row).for_each(|(sum, value)| *sum += value);
-        }
-        Ok(Some(Tensor::from_vec(d_table, table.shape(), table.device())?))
+    pub(crate) fn embedding_backward(d_table: &Tensor, ids: &[u32], d_rows: &Tensor) -> Result<()> {
+        let (_, d) = d_table.dims2()?;
+        let d_rows = host_slice(d_rows)?;
+        let d_rows: &[f32] = &d_rows;
+        let mut places: Vec<usize> = (0..ids.len()).collect();
+        places.sort_by_key(|&place| ids[place]); // stable: the places of one id stay in order
+        let groups: Vec<&[usize]> = places.chunk_by(|&a, &b| ids[a] == ids[b]).collect();
+        let sum = |places: &&[usize]| {
+            let mut sum = vec![0f32; d];
+            for place in *places {
+                sum.iter_mut().zip(&d_rows[place * d..][..d]).for_each(|(sum, value)| *sum += value);
+            }
+            (ids[places[0]] as usize, sum)
+        };
+        let sums: Vec<(usize, Vec<f32>)> = groups.par_iter().with_min_len(16).map(sum).collect();
+        change_in_place(d_table, |d_table| {
+            for (id, sum) in &sums {
+                let row = &mut d_table[id * d..][..d];
+                row.iter_mut().zip(sum).for_each(|(row, sum)| *row += sum);
+            }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check_gradients, random};
+    use crate::testing::{assert_close, check_backward, random, stored};
+    use crate::weights::Format;
+    use candle_core::Device;
 
-    #[test]
-    fn agrees_with_plain_tensors() {
-        let table = random(&[6, 3], 1);
-        let ids = Tensor::new(&[5u32, 0, 5], table.device()).unwrap();
-        assert_close(&embedding(&table, &[5, 0, 5]).unwrap(), &table.index_select(&ids, 0).unwrap(), 0.0);
+    const IDS: [u32; 4] = [5, 0, 5, 5];
+
+    fn plain(table: &Tensor) -> candle_core::Result<Tensor> {
+        table.index_select(&Tensor::new(&IDS, table.device())?, 0)
     }
 
     #[test]
-    fn gradients_agree_with_finite_differences() {
-        check_gradients(&[random(&[6, 3], 1)], |args| embedding(&args[0], &[5, 0, 5]));
+    fn gradients_agree_with_the_formula_and_finite_differences() {
+        check_backward(
+            &[random(&[6, 3], 1)],
+            |args| plain(&args[0]),
+            |args| embedding(&Parameter::Tensor(args[0].clone()), &IDS),
+            |args, dy| {
+                let d_table = args[0].zeros_like()?;
+                embedding_backward(&d_table, &IDS, dy)?;
+                Ok(vec![d_table])
+            },
+        );
+    }
+
+    #[test]
+    fn gradients_are_added_to_what_is_there() {
+        let (d_table, d_rows) = (random(&[6, 3], 1), random(&[4, 3], 2));
+        let alone = d_table.zeros_like().unwrap();
+        embedding_backward(&alone, &IDS, &d_rows).unwrap();
+        let expected = (&d_table + &alone).unwrap();
+        embedding_backward(&d_table, &IDS, &d_rows).unwrap();
+        assert_close(&d_table, &expected, 0.0);
+    }
+
+    #[test]
+    fn rows_of_a_stored_table_are_its_widened_values() {
+        let table = stored(&random(&[6, 3], 1), Format::BF16);
+        let expected = plain(&table.to_tensor(&Device::Cpu).unwrap()).unwrap();
+        let table = Parameter::Stored(table);
+        assert_close(&embedding(&table, &IDS).unwrap(), &expected, 0.0);
+        let message = embedding(&table, &[6]).unwrap_err().to_string();
+        assert!(message.starts_with("token id 6"), "{message}");
     }
 }

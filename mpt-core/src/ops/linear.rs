@@ -1,133 +1,232 @@
-//! A linear map by a weight stored `[out, in]`.
+//! A linear map by a weight stored `[out, in]`, in any stored form.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
+use candle_core::Tensor;
 
-use super::host::{contiguous, host_slice};
+use super::backend::of;
+use super::host::{change_in_place, host_slice, tensor_of_width};
+use super::Precision;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gemm::{Mat, Products, matmul_new};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul, matmul_new};
+use crate::kernels::cpu::stored;
+use crate::parameter::Parameter;
 
-/// `x W^T`, plus `bias` where given.
+/// `x W^T`.
 ///
-/// `x` `[.., in]`, `weight` `[out, in]`, `bias` `[out]`; all f32. Returns `[.., out]`. The gradient of a weight that leads to no
-/// variable is not computed, so a frozen layer costs its input gradient alone. `products` says how factors are rounded, in all
-/// three products.
+/// `x` `[.., in]`, `weight` `[out, in]`; returns `[.., out]`. `precision` says how factors of an f32 weight are rounded; a
+/// stored weight gives the numbers that widening it first would give, up to the order of sums and the rounding of rows
+/// that its form asks for.
 ///
 /// # Errors
 /// [`Error::Shape`] naming the argument when shapes disagree.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, products: Products) -> Result<Tensor> {
-    let (_, d_in) = weight.dims2()?;
-    if x.dims().last() != Some(&d_in) {
-        let (actual, expected) = (format!("{:?}", x.dims()), format!("[.., {d_in}]"));
-        return Err(Error::Shape { op: "linear", argument: "x", actual, expected });
-    }
-    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, LinearOp { products })?;
-    Ok(match bias {
-        Some(bias) => y.broadcast_add(bias)?,
-        None => y,
-    })
+pub fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
+    let [_, d_in] = matrix_dims(weight)?;
+    expect_width("x", x, d_in)?;
+    of(x)?.linear(&x.contiguous()?, weight, precision)
 }
 
-struct LinearOp {
-    products: Products,
+/// `y += x W^T`, in place.
+///
+/// `x` `[.., in]`, `weight` `[out, in]`, `y` `[.., out]` contiguous and not shared.
+///
+/// # Errors
+/// [`Error::Shape`] naming the argument when shapes disagree.
+pub fn linear_add(y: &Tensor, x: &Tensor, weight: &Tensor, precision: Precision) -> Result<()> {
+    let (d_out, d_in) = weight.dims2()?;
+    expect_width("x", x, d_in)?;
+    expect_width("y", y, d_out)?;
+    of(x)?.linear_add(y, &x.contiguous()?, &weight.contiguous()?, precision)
 }
 
-impl CustomOp2 for LinearOp {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
+/// Gradient of the input of [`linear`], `dX = dY W`.
+///
+/// `dy` `[.., out]`, `weight` `[out, in]`; returns `[.., in]`.
+///
+/// # Errors
+/// [`Error::Shape`] naming the argument when shapes disagree.
+pub fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
+    let [d_out, _] = matrix_dims(weight)?;
+    expect_width("dy", dy, d_out)?;
+    of(dy)?.linear_backward(&dy.contiguous()?, weight, precision)
+}
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (d_out, d_in) = weight_layout.shape().dims2()?;
-        let rows = x_layout.shape().elem_count() / d_in;
-        let y = forward(
-            contiguous(x, x_layout)?,
-            contiguous(weight, weight_layout)?,
-            [rows, d_in, d_out],
-            self.products,
-        );
-        let mut dims = x_layout.dims().to_vec();
-        *dims.last_mut().expect("x has at least one dimension") = d_out;
-        Ok((CpuStorage::F32(y), Shape::from(dims)))
+/// Gradient of the weight of [`linear`], `dW = dY^T X`.
+///
+/// `dy` `[.., out]`, `x` `[.., in]` of as many rows; returns `[out, in]`.
+///
+/// # Errors
+/// [`Error::Shape`] when the counts of rows differ.
+pub fn weight_gradient(dy: &Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
+    let rows = |x: &Tensor| x.elem_count() / x.dims().last().copied().unwrap_or(1).max(1);
+    if rows(dy) != rows(x) {
+        let (actual, expected) = (format!("{:?}", dy.dims()), format!("{} rows", rows(x)));
+        return Err(Error::Shape { op: "weight_gradient", argument: "dy", actual, expected });
     }
+    of(x)?.weight_gradient(&dy.contiguous()?, &x.contiguous()?, precision)
+}
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let (d_out, d_in) = weight.dims2()?;
-        let dims = [x.elem_count() / d_in, d_in, d_out];
-        let (x_data, w_data, dy) = (host_slice(x)?, host_slice(weight)?, host_slice(&dy)?);
-        let dx =
-            || Tensor::from_vec(input_gradient(&dy, &w_data, dims, self.products), x.shape(), x.device());
-        let dw = || {
-            Tensor::from_vec(weight_gradient(&dy, &x_data, dims, self.products), weight.shape(), x.device())
+fn matrix_dims(weight: &Parameter) -> Result<[usize; 2]> {
+    match weight.dims() {
+        &[d_out, d_in] => Ok([d_out, d_in]),
+        dims => Err(Error::Shape {
+            op: "linear",
+            argument: "weight",
+            actual: format!("{dims:?}"),
+            expected: "[out, in]".to_owned(),
+        }),
+    }
+}
+
+fn expect_width(argument: &'static str, x: &Tensor, width: usize) -> Result<()> {
+    if x.dims().last() == Some(&width) {
+        return Ok(());
+    }
+    let (actual, expected) = (format!("{:?}", x.dims()), format!("[.., {width}]"));
+    Err(Error::Shape { op: "linear", argument, actual, expected })
+}
+
+/// `x` as a matrix of rows.
+fn rows<'a>(x: &'a [f32], width: usize) -> Mat<'a> {
+    Mat::new(x, x.len() / width.max(1), width, width)
+}
+
+pub(super) mod cpu {
+    //! The products on the processor.
+
+    use super::*;
+
+    pub(crate) fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
+        let [d_out, d_in] = matrix_dims(weight)?;
+        let x_data = host_slice(x)?;
+        let y = match weight {
+            Parameter::Tensor(weight) => {
+                let weight = weight.contiguous()?;
+                matmul_new(rows(&x_data, d_in), rows(&host_slice(&weight)?, d_in).t(), precision)
+            }
+            Parameter::Stored(weight) => {
+                let mut y = vec![0f32; x_data.len() / d_in * d_out];
+                stored::times_transposed(&mut y, &x_data, weight);
+                y
+            }
         };
-        Ok((x.track_op().then(dx).transpose()?, weight.track_op().then(dw).transpose()?))
+        tensor_of_width(y, x, d_out)
     }
-}
 
-/// `Y = X W^T` for `x` `[rows, d_in]` and `weight` `[d_out, d_in]`.
-pub(crate) fn forward(
-    x: &[f32],
-    weight: &[f32],
-    [rows, d_in, d_out]: [usize; 3],
-    products: Products,
-) -> Vec<f32> {
-    matmul_new(Mat::new(x, rows, d_in, d_in), Mat::new(weight, d_out, d_in, d_in).t(), products)
-}
+    pub(crate) fn linear_add(y: &Tensor, x: &Tensor, weight: &Tensor, precision: Precision) -> Result<()> {
+        let (d_out, d_in) = weight.dims2()?;
+        let (x, weight) = (host_slice(x)?, host_slice(weight)?);
+        let (x, weight) = (rows(&x, d_in), rows(&weight, d_in).t());
+        change_in_place(y, |y| {
+            let y = MatMut::new(y, y.len() / d_out.max(1), d_out, d_out);
+            matmul(y, x, weight, precision, Write::Add, Threads::Pool);
+        })
+    }
 
-/// `dX = dY W`
-pub(crate) fn input_gradient(
-    dy: &[f32],
-    weight: &[f32],
-    [rows, d_in, d_out]: [usize; 3],
-    products: Products,
-) -> Vec<f32> {
-    matmul_new(Mat::new(dy, rows, d_out, d_out), Mat::new(weight, d_out, d_in, d_in), products)
-}
+    pub(crate) fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
+        let [d_out, d_in] = matrix_dims(weight)?;
+        let dy_data = host_slice(dy)?;
+        let dx = match weight {
+            Parameter::Tensor(weight) => {
+                let weight = weight.contiguous()?;
+                matmul_new(rows(&dy_data, d_out), rows(&host_slice(&weight)?, d_in), precision)
+            }
+            Parameter::Stored(weight) => {
+                let mut dx = vec![0f32; dy_data.len() / d_out * d_in];
+                stored::times(&mut dx, &dy_data, weight);
+                dx
+            }
+        };
+        tensor_of_width(dx, dy, d_in)
+    }
 
-/// `dW = dY^T X`
-pub(crate) fn weight_gradient(
-    dy: &[f32],
-    x: &[f32],
-    [rows, d_in, d_out]: [usize; 3],
-    products: Products,
-) -> Vec<f32> {
-    matmul_new(Mat::new(dy, rows, d_out, d_out).t(), Mat::new(x, rows, d_in, d_in), products)
+    pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        let width = |x: &Tensor| x.dims().last().copied().unwrap_or(1);
+        let (d_out, d_in) = (width(dy), width(x));
+        let dw = matmul_new(rows(&host_slice(dy)?, d_out).t(), rows(&host_slice(x)?, d_in), precision);
+        Ok(Tensor::from_vec(dw, (d_out, d_in), x.device())?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check_gradients, random};
+    use crate::testing::{assert_close, check_backward, random, stored as stored_as};
+    use crate::weights::Format;
+    use candle_core::{DType, Device};
+    use proptest::prelude::*;
 
-    #[test]
-    fn agrees_with_plain_tensors() {
-        let (x, w, b) = (random(&[2, 3, 5], 1), random(&[4, 5], 2), random(&[4], 3));
-        let expected = x.broadcast_matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
-        assert_close(&linear(&x, &w, Some(&b), Products::F32).unwrap(), &expected, 1e-5);
+    const F32: Precision = Precision::F32;
+
+    fn of_tensor(weight: &Tensor) -> Parameter {
+        Parameter::Tensor(weight.clone())
     }
 
     #[test]
-    fn gradients_agree_with_finite_differences() {
-        check_gradients(&[random(&[2, 3, 5], 1), random(&[4, 5], 2), random(&[4], 3)], |args| {
-            linear(&args[0], &args[1], Some(&args[2]), Products::F32)
-        });
+    fn agrees_with_plain_tensors() {
+        let (x, w) = (random(&[2, 3, 5], 1), random(&[4, 5], 2));
+        let expected = x.broadcast_matmul(&w.t().unwrap()).unwrap();
+        assert_close(&linear(&x, &of_tensor(&w), F32).unwrap(), &expected, 1e-5);
+        let y = random(&[2, 3, 4], 3);
+        let sum = (&y + &expected).unwrap();
+        linear_add(&y, &x, &w, F32).unwrap();
+        assert_close(&y, &sum, 1e-5);
+    }
+
+    #[test]
+    fn gradients_agree_with_the_formula_and_finite_differences() {
+        check_backward(
+            &[random(&[2, 3, 5], 1), random(&[4, 5], 2)],
+            |args| args[0].broadcast_matmul(&args[1].t()?),
+            |args| linear(&args[0], &of_tensor(&args[1]), F32),
+            |args, dy| {
+                Ok(vec![linear_backward(dy, &of_tensor(&args[1]), F32)?, weight_gradient(dy, &args[0], F32)?])
+            },
+        );
     }
 
     #[test]
     fn a_wrong_width_is_named() {
-        let error = linear(&random(&[2, 3], 1), &random(&[4, 5], 2), None, Products::F32).unwrap_err();
+        let weight = of_tensor(&random(&[4, 5], 2));
+        let error = linear(&random(&[2, 3], 1), &weight, F32).unwrap_err();
         assert_eq!(error.to_string(), "linear: `x` is [2, 3], expected [.., 5]");
+        let error = linear_backward(&random(&[2, 3], 1), &weight, F32).unwrap_err();
+        assert_eq!(error.to_string(), "linear: `dy` is [2, 3], expected [.., 4]");
+        let error = weight_gradient(&random(&[2, 3], 1), &random(&[3, 3], 1), F32).unwrap_err();
+        assert!(error.to_string().contains("`dy` is [2, 3], expected 3 rows"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Sums of up to 600 products in another order.
+        #[test]
+        fn stored_products_are_those_of_the_widened_weight(rows in 1usize..40, d_in in 1usize..300, d_out in 1usize..600,
+                                                           form in 0usize..3, seed: u32) {
+            let format = [Format::F32, Format::F16, Format::BF16][form];
+            let weight = stored_as(&random(&[d_out, d_in], seed.into()), format);
+            let wide = weight.to_tensor(&Device::Cpu).unwrap();
+            let weight = Parameter::Stored(weight);
+            let x = random(&[rows, d_in], u64::from(seed) + 1);
+            let found = linear(&x, &weight, F32).unwrap();
+            assert_close(&found, &x.matmul(&wide.t().unwrap()).unwrap(), 1e-4);
+            let dy = random(&[rows, d_out], u64::from(seed) + 2);
+            assert_close(&linear_backward(&dy, &weight, F32).unwrap(), &dy.matmul(&wide).unwrap(), 1e-4);
+        }
+    }
+
+    /// In tiles and in panels a weight holds the same values, and rows of `x` are rounded before they are multiplied.
+    #[test]
+    fn a_weight_in_another_order_is_the_same_weight() {
+        let (x, dy) = (random(&[19, 256], 2), random(&[19, 37], 3));
+        for (format, tolerance) in [(Format::BF16, 1e-4), (Format::Q8_0, 0.3), (Format::Q6K, 0.3)] {
+            let rows = stored_as(&random(&[37, 256], 1), format);
+            let other = rows.clone().in_panels().unwrap().in_tiles().unwrap();
+            let wide = rows.to_tensor(&Device::Cpu).unwrap();
+            assert_close(&other.to_tensor(&Device::Cpu).unwrap(), &wide, 0.0);
+            let rounded = if format == Format::BF16 { x.to_dtype(DType::BF16) } else { Ok(x.clone()) };
+            let rounded = rounded.unwrap().to_dtype(DType::F32).unwrap();
+            let other = Parameter::Stored(other);
+            let found = linear(&x, &other, F32).unwrap();
+            assert_close(&found, &rounded.matmul(&wide.t().unwrap()).unwrap(), tolerance);
+            assert_close(&linear_backward(&dy, &other, F32).unwrap(), &dy.matmul(&wide).unwrap(), 1e-4);
+        }
     }
 }

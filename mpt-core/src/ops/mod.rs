@@ -1,35 +1,45 @@
-//! Tensor-level operations: checks, dispatch to kernels, stated gradients. One file per op.
+//! Tensor-level operations with their backward passes. One file per op.
 //!
-//! Every op runs on f32 tensors on the CPU and has a gradient under candle's autograd. Gradients of arguments that
-//! lead to no variable are not computed.
+//! An op is a function that checks shapes and hands over to the [`backend`](Backend) of its tensors' device; its backward
+//! pass is a function beside it. Nothing is recorded: who calls an op forward calls its backward pass too. All tensors
+//! are f32; `rows` are all dimensions but the last.
+//!
+//! What a new device must implement is the trait [`Backend`], and nothing else.
 
 mod activation;
-pub(crate) mod attention;
+mod attention;
+mod backend;
+mod bias;
 mod cached_attention;
 mod clip;
 mod cross_entropy;
+mod dropout;
+mod elementwise;
 mod embedding;
 mod host;
-pub(crate) use host::host_slice;
-pub(crate) mod linear;
-pub(crate) mod norm;
-pub mod optim;
+mod linear;
+mod norm;
+mod optimizer;
 mod rotate;
-mod scale_gradient;
 mod soft_cap;
-mod stored;
 
-pub use crate::kernels::cpu::gemm::Products;
-pub use activation::activation;
-pub use attention::{Scores, attention};
+pub use activation::{activation, activation_backward, glu, glu_backward};
+pub use attention::{AttentionInputs, AttentionOutputs, Scores, attention, attention_backward};
+pub use backend::{Backend, check_device};
+pub use bias::{add_bias, column_sum};
 pub use cached_attention::cached_attention;
-pub use clip::clip;
-pub use cross_entropy::{IGNORE_LABEL, LogitForm, linear_cross_entropy};
-pub use embedding::embedding;
-pub use linear::linear;
-pub use norm::{layer_norm, rms_norm};
-pub use optim::square_norm;
-pub use rotate::rotate;
-pub use scale_gradient::scale_gradient;
+pub use clip::{ClipMask, clip, clip_backward};
+pub use cross_entropy::{CrossEntropy, HeadGradients, IGNORE_LABEL, LogitForm, WantedGradients, cross_entropy};
+pub use dropout::dropout;
+pub use elementwise::{add, scale};
+pub use embedding::{embedding, embedding_backward};
+pub(crate) use host::host_slice;
+pub use linear::{linear, linear_add, linear_backward, weight_gradient};
+pub use norm::{NormKind, NormWeights, norm, norm_backward};
+pub use optimizer::{AdamWStep, LionStep, adamw_step, lion_step, square_norm};
+pub(crate) use optimizer::overwrite;
+pub use rotate::{rotate, rotate_backward};
 pub use soft_cap::soft_cap;
-pub use stored::{stored_embedding, stored_linear};
+
+pub use crate::dtype::Precision;
+pub use crate::rng::Dropout;

@@ -11,8 +11,10 @@ use super::stored::StoredTensor;
 use crate::config::MptConfig;
 use crate::error::Result;
 use crate::init::initial_values;
-use crate::ops::Products;
-use crate::source::{Parameter, ParameterSource};
+use crate::ops::Precision;
+use crate::params::{ModuleId, ParamId};
+use crate::parameter::Parameter;
+use crate::source::ParameterSource;
 
 /// Weights drawn by a configuration's scheme, rounded a tensor at a time: no more than one is f32 at any moment.
 ///
@@ -23,7 +25,8 @@ pub struct Drawn<'a> {
     config: &'a MptConfig,
     seed: u64,
     form: Format,
-    first_block: RefCell<BTreeMap<String, StoredTensor>>,
+    /// By the parameter of block 0.
+    first_block: RefCell<BTreeMap<ParamId, StoredTensor>>,
 }
 
 impl<'a> Drawn<'a> {
@@ -32,33 +35,31 @@ impl<'a> Drawn<'a> {
         Self { config, seed, form, first_block: RefCell::default() }
     }
 
-    fn draw(&self, name: &str, shape: &[usize]) -> Result<StoredTensor> {
-        let values = initial_values(self.config, self.seed, name, shape)?;
-        let form = forms::loaded(name, shape, Format::F32, self.form);
-        let refused = |refusal| refused(Path::new("random weights"), name, form, refusal);
+    fn draw(&self, id: ParamId, shape: &[usize]) -> Result<StoredTensor> {
+        let (values, name) = (initial_values(self.config, self.seed, id, shape)?, id.to_string());
+        let form = forms::loaded(&name, shape, Format::F32, self.form);
+        let refused = |refusal| refused(Path::new("random weights"), &name, form, refusal);
         StoredTensor::from_f32(&values, shape, form).map_err(refused)?.in_panels()?.in_tiles()
     }
 }
 
 impl ParameterSource for Drawn<'_> {
-    fn products(&self) -> Products {
-        if self.form == Format::BF16 { Products::Bf16 } else { Products::F32 }
+    fn precision(&self) -> Precision {
+        if self.form == Format::BF16 { Precision::Bf16 } else { Precision::F32 }
     }
 
-    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
-        let Some(place) = place_in_block(name) else { return self.draw(name, shape).map(Parameter::Stored) };
-        if let Some(first) = self.first_block.borrow().get(place) {
+    fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
+        let ModuleId { layer: Some(_), module } = id.module else {
+            return self.draw(id, shape).map(Parameter::Stored);
+        };
+        let first = ModuleId::of_block(0, module).param(id.kind);
+        if let Some(first) = self.first_block.borrow().get(&first) {
             return first.copied().map(Parameter::Stored);
         }
-        let drawn = self.draw(name, shape)?;
-        self.first_block.borrow_mut().insert(place.to_owned(), drawn.clone());
+        let drawn = self.draw(first, shape)?;
+        self.first_block.borrow_mut().insert(first, drawn.clone());
         Ok(Parameter::Stored(drawn))
     }
-}
-
-/// What follows the number of the block in a parameter's name.
-fn place_in_block(name: &str) -> Option<&str> {
-    Some(name.strip_prefix("transformer.blocks.")?.split_once('.')?.1)
 }
 
 #[cfg(test)]
@@ -73,7 +74,7 @@ mod tests {
         let (config, _) = tiny_model(1);
         for form in [Format::F32, Format::BF16, Format::Q8_0] {
             let drawn = Drawn::new(&config, 7, form);
-            let stored = |name: &str| match drawn.get(name, &config.parameter_shapes()[name]).unwrap() {
+            let stored = |name: &str| match drawn.get(name.parse().unwrap(), &config.parameter_shapes()[name]).unwrap() {
                 Parameter::Stored(stored) => stored,
                 Parameter::Tensor(_) => panic!("{name} is a variable"),
             };

@@ -1,6 +1,7 @@
 //! Which tensors a form is for, when a whole model is asked for in it.
 
 use super::format::Format;
+use crate::params::ParamId;
 
 /// The form of the tensor `name` where matrices are to be `asked`; `other` is that of what the form is not for.
 ///
@@ -27,7 +28,7 @@ pub(crate) fn loaded(name: &str, shape: &[usize], stored: Format, asked: Format)
 
 /// Whether a checkpoint's matrix is the weight of a linear map of a block.
 pub(crate) fn is_block_linear(name: &str) -> bool {
-    name.starts_with("transformer.blocks.") && name.ends_with(".weight")
+    name.parse().is_ok_and(ParamId::is_block_linear)
 }
 
 #[cfg(test)]

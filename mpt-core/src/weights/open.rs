@@ -13,9 +13,11 @@ use super::stored::StoredTensor;
 use super::{forms, index, nf4, pickle, safetensors};
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gemm::Products;
 use crate::kernels::cpu::quantize::Refusal;
-use crate::source::{Parameter, ParameterSource};
+use crate::ops::Precision;
+use crate::parameter::Parameter;
+use crate::params::{Module, ParamId};
+use crate::source::ParameterSource;
 
 /// A model, opened: its configuration, and its tensors mapped into memory. Cloning shares the maps.
 #[derive(Clone)]
@@ -29,7 +31,7 @@ pub struct Weights {
     nf4: Arc<BTreeMap<String, nf4::Parts>>,
     metadata: Option<Arc<Metadata>>,
     round_to: Format,
-    products: Products,
+    precision: Precision,
 }
 
 /// What a weights file says of one tensor.
@@ -119,13 +121,14 @@ impl Weights {
             nf4: nf4.into(),
             metadata,
             round_to,
-            products: Products::F32,
+            precision: Precision::F32,
         })
     }
 
     /// Every tensor of the configuration is there, and no other that would change the model.
     fn check_names(&self) -> Result<()> {
-        if let Some((name, _)) = self.config.parameters().find(|(name, _)| !self.tensors.contains_key(name)) {
+        let mut names = self.config.parameters().map(|(id, _)| id.to_string());
+        if let Some(name) = names.find(|name| !self.tensors.contains_key(name)) {
             return Err(Error::MissingTensor { path: self.path.clone(), name });
         }
         let expected = self.config.parameter_shapes(); // no more than there are tensors
@@ -153,8 +156,8 @@ impl Weights {
 
     /// The same weights for a model whose matrix products round their factors so; f32 unless said.
     #[must_use]
-    pub fn multiplied_as(mut self, products: Products) -> Self {
-        self.products = products;
+    pub fn multiplied_as(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -261,18 +264,18 @@ pub(crate) fn refused(path: &Path, name: &str, form: Format, refusal: Refusal) -
 
 /// Tensors that other programs leave in a checkpoint and that change nothing: buffers, and a head that is tied.
 fn is_bystander(name: &str, config: &MptConfig) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
+    name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == ParamId::weight(Module::LmHead).to_string())
 }
 
 impl ParameterSource for Weights {
-    fn get(&self, name: &str, shape: &[usize]) -> Result<Parameter> {
-        let stored = self.stored(name, Some(shape))?.in_panels()?;
-        let stored = if self.products() == Products::Bf16 { stored.in_tiles()? } else { stored };
+    fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
+        let stored = self.stored(&id.to_string(), Some(shape))?.in_panels()?;
+        let stored = if self.precision == Precision::Bf16 { stored.in_tiles()? } else { stored };
         Ok(Parameter::Stored(stored))
     }
 
-    fn products(&self) -> Products {
-        self.products
+    fn precision(&self) -> Precision {
+        self.precision
     }
 }
 

@@ -166,7 +166,7 @@ fn an_adapter_is_saved_opened_and_folded_in() {
     let options = ConvertOptions { adapter: Some(&opened), ..ConvertOptions::default() };
     let merged = folder(&weights, &dir.path().join("merged"), &options);
     let layer = "transformer.blocks.1.attn.Wqkv";
-    let lora = opened.layer(layer).expect("an adapted layer");
+    let lora = opened.layer(layer.parse().expect("a linear")).expect("an adapted layer");
     assert_eq!(lora.scale, 4.0); // 8 / sqrt(4)
     let delta = (lora.b.matmul(&lora.a).expect("a product") * lora.scale).expect("scaled");
     let name = format!("{layer}.weight");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mpt_core::{
-    AttnMask, CausalLm, Drawn, KvCache, KvDtype, Lora, MptConfig, Parameter, ParameterSource, Products,
+    AttnMask, CausalLm, Drawn, KvCache, KvDtype, Lora, MptConfig, Parameter, ParameterSource, Precision,
     Result as CoreResult,
 };
 use serde_json::json;
@@ -169,7 +169,7 @@ impl ParameterSource for Counted<'_> {
         Ok(parameter)
     }
 
-    fn products(&self) -> Products {
+    fn products(&self) -> Precision {
         self.source.products()
     }
 

@@ -17,7 +17,7 @@ use attention::RawAttnConfig;
 use checker::Checker;
 use init::RawInitConfig;
 
-use super::{Activation, Dropout, FfnType, MptConfig, NormType};
+use super::{Activation, DropoutRates, FfnType, MptConfig, NormType};
 use crate::error::{Error, Result};
 
 impl MptConfig {
@@ -195,7 +195,7 @@ impl RawMptConfig {
             final_logit_softcapping: at
                 .optional_positive("final_logit_softcapping", self.final_logit_softcapping)?,
             embedding_fraction: at.fraction("embedding_fraction", self.embedding_fraction.unwrap_or(1.0))?,
-            dropout: Dropout {
+            dropout: DropoutRates {
                 embedding: at.rate("emb_pdrop", self.emb_pdrop)?,
                 residual: at.rate("resid_pdrop", self.resid_pdrop)?,
                 attention: at.rate("attn_pdrop", raw_attn.attn_pdrop)?,

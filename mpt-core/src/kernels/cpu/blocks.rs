@@ -43,7 +43,54 @@ pub(crate) fn add_into(sum: &mut [f32], values: &[f32]) {
     pool::run_chunks(sum, len, |task, sum| add(sum, &values[task * len..][..sum.len()]));
 }
 
+/// `product *= values` on all threads.
+///
+/// # Panics
+/// When the lengths differ.
+pub(crate) fn multiply_into(product: &mut [f32], values: &[f32]) {
+    assert_eq!(product.len(), values.len(), "as many values as products");
+    let len = BLOCKS * BLOCK;
+    pool::run_chunks(product, len, |task, product| multiply(product, &values[task * len..][..product.len()]));
+}
+
+/// `values *= factor` on all threads.
+pub(crate) fn scale_all(values: &mut [f32], factor: f32) {
+    pool::run_chunks(values, BLOCKS * BLOCK, |_, values| scale(values, factor));
+}
+
+/// Adds `row` to every row of `rows`, on all threads.
+pub(crate) fn add_rows(rows: &mut [f32], row: &[f32]) {
+    let of_task = (BLOCKS * BLOCK).div_ceil(row.len().max(1)) * row.len();
+    pool::run_chunks(rows, of_task, |_, rows| rows.chunks_exact_mut(row.len()).for_each(|sum| add(sum, row)));
+}
+
+/// Rows that are summed by one task; the sums of tasks are added in order.
+const SUM_ROWS: usize = 64;
+
+/// The sum of the rows of `rows` `[rows, d]`, on all threads and in one order for any number of them.
+pub(crate) fn sum_rows(rows: &[f32], d: usize) -> Vec<f32> {
+    if d == 0 {
+        return Vec::new();
+    }
+    let mut partial = vec![0f32; rows.len().div_ceil(SUM_ROWS * d) * d];
+    pool::run_chunks(&mut partial, d, |task, sum| {
+        let from = task * SUM_ROWS * d;
+        rows[from..rows.len().min(from + SUM_ROWS * d)].chunks_exact(d).for_each(|row| add(sum, row));
+    });
+    let mut sum = vec![0f32; d];
+    partial.chunks_exact(d).for_each(|partial| add(&mut sum, partial));
+    sum
+}
+
 for_each_level! {
+    fn multiply(product: &mut [f32], values: &[f32]) {
+        product.iter_mut().zip(values).for_each(|(product, value)| *product *= value);
+    }
+
+    fn scale(values: &mut [f32], factor: f32) {
+        values.iter_mut().for_each(|value| *value *= factor);
+    }
+
     fn add(sum: &mut [f32], values: &[f32]) {
         sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
     }

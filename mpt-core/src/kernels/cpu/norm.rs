@@ -5,7 +5,7 @@ use super::math::{deviation, dot};
 
 /// Which statistics a norm uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NormKind {
+pub enum NormKind {
     /// Subtract the mean, divide by the standard deviation.
     Layer,
     /// Divide by the root of the mean square.

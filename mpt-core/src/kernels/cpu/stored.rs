@@ -1,10 +1,11 @@
-//! Products with a stored matrix: in integers where it lies in panels (`quant`); else its rows are widened to f32 while they are in cache: piece by piece for the few rows
+//! Precision with a stored matrix: in integers where it lies in panels (`quant`); else its rows are widened to f32 while they are in cache: piece by piece for the few rows
 //! of decoding, which read the weights once and do little else, and in panels for a matrix product otherwise.
 
 use rayon::prelude::*;
 
 use super::dispatch::for_each_level;
-use super::gemm::{Mat, MatMut, Products, Threads, Write, matmul, matmul_packed};
+use crate::dtype::Precision;
+use super::gemm::{Mat, MatMut, Threads, Write, matmul, matmul_packed};
 use super::math::{dot, sum};
 use super::quant;
 use super::widen::widen;
@@ -48,7 +49,7 @@ pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &StoredTensor) 
             MatMut::new(y, m, n, n),
             x,
             weight.t(),
-            Products::F32,
+            Precision::F32,
             Write::Overwrite,
             Threads::Pool,
         );
@@ -130,7 +131,7 @@ fn panels(y: &mut [f32], x: Mat<'_>, weight: &StoredTensor) {
                 MatMut::new(y, rows.len(), m, m),
                 panel,
                 x.t(),
-                Products::F32,
+                Precision::F32,
                 Write::Overwrite,
                 Threads::Caller,
             );
@@ -144,7 +145,7 @@ pub(crate) fn times(dx: &mut [f32], dy: &[f32], weight: &StoredTensor) {
     let m = dy.len() / n;
     if let Some(values) = weight.as_f32s() {
         let (dy, weight) = (Mat::new(dy, m, n, n), Mat::new(values, n, k, k));
-        return matmul(MatMut::new(dx, m, k, k), dy, weight, Products::F32, Write::Overwrite, Threads::Pool);
+        return matmul(MatMut::new(dx, m, k, k), dy, weight, Precision::F32, Write::Overwrite, Threads::Pool);
     }
     let rows = panel_rows(k);
     let mut panel = vec![0f32; rows * k];
@@ -161,7 +162,7 @@ pub(crate) fn times(dx: &mut [f32], dy: &[f32], weight: &StoredTensor) {
             MatMut::new(dx, m, k, k),
             d_rows,
             Mat::new(panel, rows.len(), k, k),
-            Products::F32,
+            Precision::F32,
             write,
             Threads::Pool,
         );

@@ -48,8 +48,7 @@ pub fn write_gguf(
     header.write_header(&mut out).map_err(Error::io(path, "writing"))?;
     let mut written = Vec::new();
     for (_, tensor) in &tensors {
-        let layer = tensor.name.strip_suffix(".weight");
-        let lora = options.adapter.zip(layer).and_then(|(adapter, layer)| adapter.layer(layer));
+        let lora = options.lora(&tensor.name);
         let tensor = copy(weights, &tensor.name, form(tensor), lora.as_ref(), &mut out)
             .map_err(|error| error.at(path))?;
         out.write_all(padding(tensor.bytes as usize)).map_err(Error::io(path, "writing"))?;

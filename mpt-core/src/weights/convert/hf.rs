@@ -11,6 +11,7 @@ use super::{ConvertOptions, Converted, OnBytes, Written, nf4, plain, report};
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
+use crate::params::ParamId;
 use crate::kernels::cpu::narrow::narrow;
 use crate::weights::format::Format;
 use crate::weights::forms::form_of;
@@ -33,8 +34,7 @@ pub fn write_hf(
     let other = if format == Format::Nf4 { plain(source) } else { format };
     let folder = Folder { config: weights.config(), dir, format, other, limit: options.max_shard_size };
     folder.write(on_bytes, &mut |tensor, out| {
-        let layer = options.adapter.zip(tensor.name.strip_suffix(".weight"));
-        let lora = layer.and_then(|(adapter, layer)| adapter.layer(layer));
+        let lora = options.lora(&tensor.name);
         match tensor.format {
             Format::Nf4 => copy_nf4(weights, &tensor.name, other, lora.as_ref(), out),
             format => copy(weights, &tensor.name, format, lora.as_ref(), out),
@@ -64,7 +64,7 @@ pub fn write_drawn(
     }
     let folder = Folder { config, dir, format, other: format, limit: options.max_shard_size };
     folder.write(on_bytes, &mut |tensor, out| {
-        let values = initial_values(config, seed, &tensor.name, &tensor.shape)?;
+        let values = initial_values(config, seed, tensor.id, &tensor.shape)?;
         for values in values.chunks(1 << 20) {
             out.write_all(&narrow(format, values)).map_err(CopyError::Output)?;
         }
@@ -79,6 +79,7 @@ fn unsupported(dir: &Path, format: Format, instead: &'static str) -> Error {
 
 /// A tensor to write.
 struct Tensor {
+    id: ParamId,
     name: String,
     shape: Vec<usize>,
     format: Format,
@@ -137,13 +138,16 @@ impl Folder<'_> {
     /// numbers stay aligned.
     fn shards(&self) -> Vec<Vec<Tensor>> {
         let (mut shards, mut size) = (vec![Vec::new()], 0);
-        for (name, shape) in self.config.parameter_shapes() {
+        let mut parameters: Vec<_> =
+            self.config.parameters().map(|(id, shape)| (id.to_string(), id, shape)).collect();
+        parameters.sort_unstable();
+        for (name, id, shape) in parameters {
             let format = if self.format == Format::Nf4 {
                 form_of(&name, &shape, self.format, self.other)
             } else {
                 self.format
             };
-            let tensor = Tensor { name, shape, format };
+            let tensor = Tensor { id, name, shape, format };
             if size > 0 && self.limit.is_some_and(|limit| size + tensor.bytes() > limit) {
                 shards.push(Vec::new());
                 size = 0;

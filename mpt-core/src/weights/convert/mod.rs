@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use super::format::Format;
 use crate::error::{Error, Result};
 use crate::lora::Adapter;
+use crate::params::{ParamId, ParamKind};
+use crate::source::LoraWeights;
 
 pub use gguf::write_gguf;
 pub use hf::{config_json, write_drawn, write_hf};
@@ -27,6 +29,14 @@ pub struct ConvertOptions<'a> {
     pub adapter: Option<&'a Adapter>,
     /// Bytes of a file at most, before another one is begun; for folders only.
     pub max_shard_size: Option<u64>,
+}
+
+impl ConvertOptions<'_> {
+    /// What the adapter adds to the tensor `name`.
+    fn lora(&self, name: &str) -> Option<LoraWeights> {
+        let id: ParamId = name.parse().ok()?;
+        self.adapter.filter(|_| id.kind == ParamKind::Weight)?.layer(id.module)
+    }
 }
 
 /// Hears of bytes written, and may end the work.

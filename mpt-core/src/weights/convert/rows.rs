@@ -7,12 +7,13 @@ use std::path::Path;
 
 use super::{Written, measure, nf4};
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gemm::{Mat, MatMut, Products, Threads, Write as Into, matmul};
+use crate::dtype::Precision;
+use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write as Into, matmul};
 use crate::kernels::cpu::narrow::narrow;
 use crate::kernels::cpu::quantize::nf4::Nf4;
 use crate::kernels::cpu::quantize::{Refusal, quantize};
 use crate::kernels::cpu::widen;
-use crate::lora::Lora;
+use crate::source::LoraWeights;
 use crate::ops::host_slice;
 use crate::weights::format::Format;
 use crate::weights::open::{Weights, refused};
@@ -29,7 +30,7 @@ pub(super) fn copy(
     weights: &Weights,
     name: &str,
     format: Format,
-    lora: Option<&Lora>,
+    lora: Option<&LoraWeights>,
     out: &mut (impl Write + ?Sized),
 ) -> Result<Written, CopyError> {
     let source = Source::open(weights, name)?;
@@ -63,7 +64,7 @@ pub(super) fn copy_nf4(
     weights: &Weights,
     name: &str,
     other: Format,
-    lora: Option<&Lora>,
+    lora: Option<&LoraWeights>,
     out: &mut dyn Write,
 ) -> Result<Written, CopyError> {
     let source = Source::open(weights, name)?;
@@ -102,7 +103,7 @@ impl CopyError {
 }
 
 /// `values += scale * B[rows] A`
-fn add_rows(values: &mut [f32], lora: &Lora, rows: Range<usize>) -> candle_core::Result<()> {
+fn add_rows(values: &mut [f32], lora: &LoraWeights, rows: Range<usize>) -> Result<()> {
     let (rank, d_in) = lora.a.dims2()?;
     let (a, b) = (lora.a.contiguous()?, lora.b.contiguous()?);
     let (a, b) = (host_slice(&a)?, host_slice(&b)?);
@@ -110,7 +111,7 @@ fn add_rows(values: &mut [f32], lora: &Lora, rows: Range<usize>) -> candle_core:
         b[rows.start * rank..rows.end * rank].iter().map(|x| x * lora.scale as f32).collect();
     let b = Mat::new(&scaled, rows.len(), rank, rank);
     let sum = MatMut::new(values, rows.len(), d_in, d_in);
-    matmul(sum, b, Mat::new(&a, rank, d_in, d_in), Products::F32, Into::Add, Threads::Pool);
+    matmul(sum, b, Mat::new(&a, rank, d_in, d_in), Precision::F32, Into::Add, Threads::Pool);
     Ok(())
 }
 
@@ -146,7 +147,7 @@ impl<'a> Source<'a> {
     /// Calls `piece` with the values of some rows after the other, and the index of their first.
     fn each_piece(
         &self,
-        lora: Option<&Lora>,
+        lora: Option<&LoraWeights>,
         mut piece: impl FnMut(usize, &[f32]) -> Result<(), CopyError>,
     ) -> Result<(), CopyError> {
         let step = (BUFFER_VALUES / self.row_len).max(1);

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::metadata::Metadata;
 use crate::config::MptConfig;
 use crate::error::Result;
+use crate::params::{Module, ModuleId, ParamId, ParamKind};
 use crate::weights::limits::quoted;
 use crate::weights::mmap::{FileTensor, damaged};
 
@@ -25,10 +26,13 @@ pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> 
         let found = metadata.int(&format!("mpt.{key}")).filter(|&value| value > 0);
         found.ok_or_else(|| damaged(path, format!("no positive `mpt.{key}`"), "the sizes of an MPT model"))
     };
-    let shape =
-        |name: &str| tensors.iter().find(|tensor| tensor.name == name).map(|tensor| &tensor.shape[..]);
-    let has = |name: &str| shape(name).is_some();
-    let Some(&[vocab_size, _]) = shape("transformer.wte.weight") else {
+    let shape = |id: ParamId| {
+        let name = id.to_string();
+        tensors.iter().find(|tensor| tensor.name == name).map(|tensor| &tensor.shape[..])
+    };
+    let has = |id: ParamId| shape(id).is_some();
+    let in_first_block = |module| ModuleId::of_block(0, module);
+    let Some(&[vocab_size, _]) = shape(ParamId::weight(Module::Wte)) else {
         return Err(damaged(path, "no matrix `token_embd.weight`", "the embedding of a model"));
     };
     let number = |key: &str| match metadata.float(&format!("mpt.attention.{key}")) {
@@ -39,7 +43,6 @@ pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> 
     };
     let (n_heads, alibi) = (size("attention.head_count")?, number("max_alibi_bias")?.unwrap_or(0.0));
     let kv_n_heads = metadata.int("mpt.attention.head_count_kv").unwrap_or(n_heads);
-    let first = "transformer.blocks.0";
     let config = json!({
         "architectures": ["MptForCausalLM"],
         "d_model": size("embedding_length")?,
@@ -47,11 +50,11 @@ pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> 
         "n_layers": size("block_count")?,
         "max_seq_len": size("context_length")?,
         "vocab_size": vocab_size,
-        "no_bias": !has(&format!("{first}.norm_1.bias")),
-        "attention_bias": has(&format!("{first}.attn.Wqkv.bias")),
+        "no_bias": !has(in_first_block(Module::Norm1).param(ParamKind::Bias)),
+        "attention_bias": has(in_first_block(Module::Wqkv).param(ParamKind::Bias)),
         "norm_eps": number("layer_norm_epsilon")?.unwrap_or(1e-5),
-        "tie_word_embeddings": !has("lm_head.weight"),
-        "learned_pos_emb": has("transformer.wpe.weight"),
+        "tie_word_embeddings": !has(ParamId::weight(Module::LmHead)),
+        "learned_pos_emb": has(ParamId::weight(Module::Wpe)),
         "ffn_config": { "ffn_hidden_size": size("feed_forward_length")? },
         "attn_config": {
             "attn_type": if kv_n_heads == n_heads { "multihead_attention" } else { "grouped_query_attention" },
@@ -59,7 +62,7 @@ pub(crate) fn read(path: &Path, metadata: &Metadata, tensors: &[FileTensor]) -> 
             "alibi": alibi > 0.0,
             "alibi_bias_max": if alibi > 0.0 { alibi } else { 8.0 },
             "clip_qkv": number("clamp_kqv")?.filter(|&clip| clip != 0.0),
-            "qk_ln": has(&format!("{first}.attn.q_ln.weight")),
+            "qk_ln": has(in_first_block(Module::QLn).param(ParamKind::Weight)),
         },
     });
     MptConfig::from_json(&config.to_string(), path)

@@ -1,45 +1,63 @@
 //! Names of MPT's tensors: those of checkpoints, and those of llama.cpp.
 
-/// Pairs of names of a whole model, checkpoint first.
-const OF_MODEL: [(&str, &str); 4] = [
-    ("transformer.wte", "token_embd"),
-    ("transformer.wpe", "position_embd"),
-    ("transformer.norm_f", "output_norm"),
-    ("lm_head", "output"),
+use crate::params::{Module, ModuleId, ParamId, ParamKind};
+
+/// Modules of a whole model with llama.cpp's names.
+const OF_MODEL: [(Module, &str); 4] = [
+    (Module::Wte, "token_embd"),
+    (Module::Wpe, "position_embd"),
+    (Module::NormF, "output_norm"),
+    (Module::LmHead, "output"),
 ];
 
-/// Pairs of names within a block, checkpoint first.
-const OF_BLOCK: [(&str, &str); 8] = [
-    ("norm_1", "attn_norm"),
-    ("norm_2", "ffn_norm"),
-    ("attn.Wqkv", "attn_qkv"),
-    ("attn.q_ln", "attn_q_norm"),
-    ("attn.k_ln", "attn_k_norm"),
-    ("attn.out_proj", "attn_output"),
-    ("ffn.up_proj", "ffn_up"),
-    ("ffn.down_proj", "ffn_down"),
+/// Modules of a block with llama.cpp's names.
+const OF_BLOCK: [(Module, &str); 8] = [
+    (Module::Norm1, "attn_norm"),
+    (Module::Norm2, "ffn_norm"),
+    (Module::Wqkv, "attn_qkv"),
+    (Module::QLn, "attn_q_norm"),
+    (Module::KLn, "attn_k_norm"),
+    (Module::OutProj, "attn_output"),
+    (Module::UpProj, "ffn_up"),
+    (Module::DownProj, "ffn_down"),
 ];
 
 /// llama.cpp's name of a checkpoint's tensor.
 pub(crate) fn to_gguf(name: &str) -> Option<String> {
-    let (layer, kind) = name.rsplit_once('.')?;
-    if let Some((_, gguf)) = OF_MODEL.iter().find(|(hf, _)| *hf == layer) {
-        return Some(format!("{gguf}.{kind}"));
-    }
-    let (block, layer) = layer.strip_prefix("transformer.blocks.")?.split_once('.')?;
-    let (_, gguf) = OF_BLOCK.iter().find(|(hf, _)| *hf == layer)?;
-    Some(format!("blk.{block}.{gguf}.{kind}"))
+    let ParamId { module, kind } = name.parse().ok()?;
+    let kind = match kind {
+        ParamKind::Weight => "weight",
+        ParamKind::Bias => "bias",
+        ParamKind::LoraA | ParamKind::LoraB => return None,
+    };
+    let find = |table: &[(Module, &'static str)]| {
+        table.iter().find(|(known, _)| *known == module.module).map(|&(_, name)| name)
+    };
+    Some(match module.layer {
+        Some(layer) => format!("blk.{layer}.{}.{kind}", find(&OF_BLOCK)?),
+        None => format!("{}.{kind}", find(&OF_MODEL)?),
+    })
 }
 
 /// A checkpoint's name of llama.cpp's tensor.
 pub(crate) fn from_gguf(name: &str) -> Option<String> {
-    let (layer, kind) = name.rsplit_once('.')?;
-    if let Some((hf, _)) = OF_MODEL.iter().find(|(_, gguf)| *gguf == layer) {
-        return Some(format!("{hf}.{kind}"));
-    }
-    let (block, layer) = layer.strip_prefix("blk.")?.split_once('.')?;
-    let (hf, _) = OF_BLOCK.iter().find(|(_, gguf)| *gguf == layer)?;
-    Some(format!("transformer.blocks.{block}.{hf}.{kind}"))
+    let (module, kind) = name.rsplit_once('.')?;
+    let kind = match kind {
+        "weight" => ParamKind::Weight,
+        "bias" => ParamKind::Bias,
+        _ => return None,
+    };
+    let find = |table: &[(Module, &str)], name: &str| {
+        table.iter().find(|(_, known)| *known == name).map(|&(module, _)| module)
+    };
+    let module = match module.strip_prefix("blk.") {
+        Some(rest) => {
+            let (layer, name) = rest.split_once('.')?;
+            ModuleId::of_block(layer.parse().ok()?, find(&OF_BLOCK, name)?)
+        }
+        None => ModuleId::of_model(find(&OF_MODEL, module)?),
+    };
+    Some(module.param(kind).to_string())
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ fn forward_block<K: KeyRows>(
         let queries = q.matrix(batch, rows.clone(), head, e);
         k.each_piece(batch, keys.clone(), kv_head, e, |at, piece| {
             let scores = MatMut::new(&mut scores[at.start..], m, at.len(), t);
-            matmul(scores, queries, piece.t(), shape.products, Write::Overwrite, Threads::Caller);
+            matmul(scores, queries, piece.t(), shape.precision, Write::Overwrite, Threads::Caller);
         });
         if let Some(cap) = shape.cap {
             soft_cap(&mut scores, shape.scale, cap);
@@ -68,12 +68,13 @@ fn forward_block<K: KeyRows>(
             let visible = shape.visible(batch, rows.start + i);
             let seen = visible.start - keys.start..visible.end - keys.start;
             lse[i * h + head] = softmax(row, &seen, shape.scale, shape.slopes[head]);
+            shape.drop_weights([batch, head, rows.start + i], visible.start, &mut row[seen]);
         }
         v.each_piece(batch, keys.clone(), kv_head, e, |at, piece| {
             let write = if at.start == 0 { Write::Overwrite } else { Write::Add };
             let out = MatMut::new(&mut out[head * e..], m, e, h * e);
             let probs = Mat::new(&scores[at.start..], m, at.len(), t);
-            matmul(out, probs, piece, shape.products, write, Threads::Caller);
+            matmul(out, probs, piece, shape.precision, write, Threads::Caller);
         });
     }
 }
@@ -146,7 +147,7 @@ fn backward_head(
             MatMut::new(probs, m, t, t),
             queries,
             keys_of_head.t(),
-            shape.products,
+            shape.precision,
             Write::Overwrite,
             Threads::Caller,
         );
@@ -154,7 +155,7 @@ fn backward_head(
             MatMut::new(d_scores, m, t, t),
             d_rows,
             values.t(),
-            shape.products,
+            shape.precision,
             Write::Overwrite,
             Threads::Caller,
         );
@@ -170,7 +171,9 @@ fn backward_head(
             let seen = visible.start - keys.start..visible.end - keys.start;
             let lse = saved.lse[(batch * seq + row) * h + head];
             let delta = dot(out.row(batch, row, head, e), d_out.row(batch, row, head, e));
+            shape.drop_weights([batch, head, row], visible.start, &mut d_scores[seen.clone()]);
             softmax_backward(probs, d_scores, &seen, (shape.scale, shape.slopes[head]), (lse, delta));
+            shape.drop_weights([batch, head, row], visible.start, &mut probs[seen]);
         }
         for (d_score, slope) in d_scores.iter_mut().zip(cap_slopes.iter().flatten()) {
             *d_score *= slope;
@@ -178,12 +181,12 @@ fn backward_head(
         let (probs, d_scores) = (Mat::new(probs, m, t, t), Mat::new(d_scores, m, t, t));
         let range = keys.start * e..keys.end * e;
         let dq = MatMut::new(&mut dq[rows.start * e..rows.end * e], m, e, e);
-        matmul(dq, d_scores, keys_of_head, shape.products, Write::Overwrite, Threads::Caller);
+        matmul(dq, d_scores, keys_of_head, shape.precision, Write::Overwrite, Threads::Caller);
         matmul(
             MatMut::new(&mut dk[range.clone()], t, e, e),
             d_scores.t(),
             queries,
-            shape.products,
+            shape.precision,
             Write::Add,
             Threads::Caller,
         );
@@ -191,7 +194,7 @@ fn backward_head(
             MatMut::new(&mut dv[range], t, e, e),
             probs.t(),
             d_rows,
-            shape.products,
+            shape.precision,
             Write::Add,
             Threads::Caller,
         );

@@ -250,7 +250,7 @@ fn combine<'p>(parts: impl Iterator<Item = &'p [f32]> + Clone, out: &mut [f32]) 
     out.iter_mut().for_each(|out| *out *= norm);
 }
 
-/// Products of a query `[e]` with `keys` `[N, e]`, summed by lanes in the order of numbers.
+/// Precision of a query `[e]` with `keys` `[N, e]`, summed by lanes in the order of numbers.
 #[inline(always)]
 fn lane_sums<const N: usize>(query: &[f32], keys: &[f32], lanes: &mut [[f32; LANES]; N]) {
     let (e, (query, query_rest)) = (query.len(), query.as_chunks::<LANES>());
@@ -292,7 +292,7 @@ fn columns<const N: usize>(out: &mut [f32], from: usize, weights: &[f32], values
 }
 
 for_each_level! {
-    /// Products of a query `[e]` with `keys` `[scores, e]`. The sums of all keys go through memory together: a sum that
+    /// Precision of a query `[e]` with `keys` `[scores, e]`. The sums of all keys go through memory together: a sum that
     /// ends in registers makes the compiler vectorize by pairs alone. Asks for `ahead` meanwhile.
     fn products(scores: &mut [f32], query: &[f32], keys: &[f32], sums: &mut Sums, ahead: &[u8]) {
         let e = query.len();

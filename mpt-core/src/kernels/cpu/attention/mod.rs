@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use super::gemm::{Mat, Products};
+use super::gemm::Mat;
+use crate::dtype::Precision;
+use crate::rng::Dropout;
 
 mod blocks;
 pub(crate) mod cached;
@@ -73,11 +75,13 @@ pub(crate) struct Shape<'a> {
     /// One slope per head; all zero without ALiBi.
     pub(crate) slopes: &'a [f32],
     /// How factors of matrix products are rounded.
-    pub(crate) products: Products,
+    pub(crate) precision: Precision,
     /// Position of the first query of each batch row among its keys.
     pub(crate) start: &'a [usize],
     /// First key each query sees, `[b, s]`; without it every query sees from key 0.
     pub(crate) first_key: Option<&'a [u32]>,
+    /// Dropout of the weights, whose positions are `[b, h, s, s]`.
+    pub(crate) dropout: Option<Dropout>,
 }
 
 impl Shape<'_> {
@@ -85,6 +89,14 @@ impl Shape<'_> {
     fn visible(&self, batch: usize, row: usize) -> Range<usize> {
         let first = self.first_key.map_or(0, |first| first[batch * self.seq + row] as usize);
         first..self.start[batch] + row + 1
+    }
+
+    /// Multiplies the `weights` of a query, of which the first is that of the key `first_key`, by what dropout leaves.
+    fn drop_weights(&self, [batch, head, row]: [usize; 3], first_key: usize, weights: &mut [f32]) {
+        if let Some(dropout) = self.dropout {
+            let at = ((batch * self.n_heads + head) * self.seq + row) * self.seq + first_key;
+            weights.iter_mut().zip(dropout.factors(at as u64)).for_each(|(weight, factor)| *weight *= factor);
+        }
     }
 
     /// The keys that any query of a block sees.

@@ -12,10 +12,10 @@ mod tiles;
 
 pub(crate) use mat::{Mat, MatMut};
 use pack::Form;
-pub use pack::Products;
 pub(crate) use pack::{Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
 
 use super::dispatch::{Level, level};
+use crate::dtype::Precision;
 
 /// What happens to the old content of the result.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,12 +45,12 @@ pub(crate) fn matmul(
     c: MatMut<'_>,
     a: Mat<'_>,
     b: Mat<'_>,
-    products: Products,
+    precision: Precision,
     write: Write,
     threads: Threads,
 ) {
     assert_eq!((c.rows, c.cols, a.cols), (a.rows, b.cols, b.rows), "shapes of a matrix product disagree");
-    let right = Packed::right_in(b, Form::of(level(), products, threads), threads);
+    let right = Packed::right_in(b, Form::of(level(), precision, threads), threads);
     matmul_at(level(), c, a, &right, write, threads);
 }
 
@@ -58,11 +58,11 @@ pub(crate) fn matmul(
 ///
 /// # Panics
 /// When the shapes of `a` `[m, k]` and `b` `[k, n]` disagree.
-pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, products: Products) -> Vec<f32> {
+pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, precision: Precision) -> Vec<f32> {
     let (rows, cols) = (a.rows, b.cols);
     let mut out = Vec::with_capacity(rows * cols);
     let c = MatMut::fresh(&mut out.spare_capacity_mut()[..rows * cols], rows, cols);
-    matmul(c, a, b, products, Write::Overwrite, Threads::Pool);
+    matmul(c, a, b, precision, Write::Overwrite, Threads::Pool);
     #[expect(unsafe_code, reason = "zeroing a vector that is written whole costs a pass over memory")]
     // SAFETY: the capacity is at least `rows * cols`, and the product wrote every element.
     unsafe {
@@ -106,10 +106,10 @@ mod tests {
     use proptest::prelude::*;
 
     /// The sum of the products, and of their absolute values, in f64.
-    fn plain(a: Mat<'_>, b: Mat<'_>, (i, j): (usize, usize), products: Products) -> (f64, f64) {
-        let round = |x: f32| match products {
-            Products::F32 => f64::from(x),
-            Products::Bf16 => half::bf16::from_f32(x).to_f64(),
+    fn plain(a: Mat<'_>, b: Mat<'_>, (i, j): (usize, usize), precision: Precision) -> (f64, f64) {
+        let round = |x: f32| match precision {
+            Precision::F32 => f64::from(x),
+            Precision::Bf16 => half::bf16::from_f32(x).to_f64(),
         };
         let terms = (0..a.cols).map(|k| round(a.at(i, k)) * round(b.at(k, j)));
         terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
@@ -142,11 +142,11 @@ mod tests {
             let (a, b) = (Mat::new(&a, a_rows, a_cols, a_cols + pad), Mat::new(&b, b_rows, b_cols, b_cols + pad));
             let (a, b) = (if ta { a.t() } else { a }, if tb { b.t() } else { b });
             let write = if add { Write::Add } else { Write::Overwrite };
-            let products = if bf16 { Products::Bf16 } else { Products::F32 };
+            let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
             let threads = if pooled { Threads::Pool } else { Threads::Caller };
             for level in levels() {
                 let mut c = before.clone();
-                let packed = Packed::right_in(b, Form::of(level, products, threads), threads);
+                let packed = Packed::right_in(b, Form::of(level, precision, threads), threads);
                 matmul_at(level, MatMut::new(&mut c, m, n, n + pad), a, &packed, write, threads);
                 for i in 0..m {
                     for j in 0..n + pad {
@@ -155,12 +155,12 @@ mod tests {
                             prop_assert_eq!(found.to_bits(), old.to_bits(), "{:?}: beyond the result", level);
                             continue;
                         }
-                        let (sum, size) = plain(a, b, (i, j), products);
+                        let (sum, size) = plain(a, b, (i, j), precision);
                         let (sum, size) = if add { (sum + old, size + old.abs()) } else { (sum, size) };
                         // each addition errs by at most 2^-24 of the sum so far, a split product by four times that; matrix
                         // units also drop what lies below 2^-126
                         let bound = size * (k + 5) as f64 * 2f64.powi(-24) + 1e-34;
-                        prop_assert!((found - sum).abs() <= bound, "{:?} {:?}: {} {}", level, products, found, sum);
+                        prop_assert!((found - sum).abs() <= bound, "{:?} {:?}: {} {}", level, precision, found, sum);
                     }
                 }
             }
@@ -173,26 +173,26 @@ mod tests {
             let (a, b) = (Mat::new(&a, m, k, k), Mat::new(&b, k, n, n));
             let mut expected = vec![f32::NAN; m * n];
             let c = MatMut::new(&mut expected, m, n, n);
-            matmul(c, a, b, Products::F32, Write::Overwrite, Threads::Pool);
-            prop_assert_eq!(matmul_new(a, b, Products::F32), expected);
+            matmul(c, a, b, Precision::F32, Write::Overwrite, Threads::Pool);
+            prop_assert_eq!(matmul_new(a, b, Precision::F32), expected);
         }
 
         #[test]
         fn a_row_has_the_same_bits_alone_and_among_others(m in 2usize..60, n in 1usize..100, k in 1usize..900,
                                                           row: usize, bf16: bool, seed: u64) {
             let mut rng = CounterRng::new(seed, 0);
-            let (row, products) = (row % m, if bf16 { Products::Bf16 } else { Products::F32 });
+            let (row, precision) = (row % m, if bf16 { Precision::Bf16 } else { Precision::F32 });
             let (a, b) = (values(&mut rng, m * k, true), values(&mut rng, n * k, true));
             let b = Mat::new(&b, n, k, k).t();
             for level in levels() {
                 let (mut all, mut alone) = (vec![0f32; m * n], vec![0f32; n]);
-                let packed = Packed::right_in(b, Form::of(level, products, Threads::Pool), Threads::Caller);
+                let packed = Packed::right_in(b, Form::of(level, precision, Threads::Pool), Threads::Caller);
                 let a_row = Mat::new(&a[row * k..(row + 1) * k], 1, k, k);
                 let a = Mat::new(&a, m, k, k);
                 matmul_at(level, MatMut::new(&mut all, m, n, n), a, &packed, Write::Overwrite, Threads::Pool);
                 matmul_at(level, MatMut::new(&mut alone, 1, n, n), a_row, &packed, Write::Overwrite, Threads::Caller);
                 let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                prop_assert_eq!(bits(&all[row * n..(row + 1) * n]), bits(&alone), "{:?} {:?}", level, products);
+                prop_assert_eq!(bits(&all[row * n..(row + 1) * n]), bits(&alone), "{:?} {:?}", level, precision);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Products with quantized weights, computed in integers.
+//! Precision with quantized weights, computed in integers.
 //!
 //! Weights lie in panels of 16 rows (`panel`), the same bytes as in the file in another order. A panel is unpacked 256 columns at
 //! a time (`unpack`) to 8-bit codes with f32 scales, `w = scale * code - min`, and multiplied with activations that are

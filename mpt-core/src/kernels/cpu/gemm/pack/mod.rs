@@ -13,6 +13,7 @@ use fill::fill_panels;
 
 use super::Threads;
 use super::mat::Mat;
+use crate::dtype::Precision;
 use crate::kernels::cpu::dispatch::{Level, level};
 use crate::kernels::cpu::pool;
 use crate::kernels::cpu::scratch::Scratch;
@@ -32,15 +33,6 @@ impl Tile {
     pub(crate) const ZERO: Self = Self([[0; SIDE]; SIDE]);
 }
 
-/// How factors are rounded before they are multiplied; sums are f32 always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Products {
-    /// Not at all.
-    F32,
-    /// To bf16, to the nearest, ties to even.
-    Bf16,
-}
-
 /// What the words of an operand hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -57,11 +49,11 @@ impl Form {
     /// The form that `level` multiplies fastest for products that are rounded as `products`.
     ///
     /// Small products inside a parallel loop have too few operations for each value that would be split.
-    pub(super) fn of(level: Level, products: Products, threads: Threads) -> Self {
-        match products {
-            Products::F32 if level == Level::Amx && threads == Threads::Pool => Self::Split,
-            Products::F32 => Self::Words,
-            Products::Bf16 => Self::Pairs,
+    pub(super) fn of(level: Level, precision: Precision, threads: Threads) -> Self {
+        match precision {
+            Precision::F32 if level == Level::Amx && threads == Threads::Pool => Self::Split,
+            Precision::F32 => Self::Words,
+            Precision::Bf16 => Self::Pairs,
         }
     }
 
@@ -129,8 +121,8 @@ impl<'a> Packed<'a> {
     }
 
     /// The right operand `b` `[inner, columns]` for products of all threads, in the form that this processor wants.
-    pub(crate) fn right(b: Mat<'_>, products: Products) -> Self {
-        Self::right_in(b, Form::of(level(), products, Threads::Pool), Threads::Pool)
+    pub(crate) fn right(b: Mat<'_>, precision: Precision) -> Self {
+        Self::right_in(b, Form::of(level(), precision, Threads::Pool), Threads::Pool)
     }
 
     /// The left operand `a` `[rows, inner]`.

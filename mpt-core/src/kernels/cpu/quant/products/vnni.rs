@@ -1,4 +1,4 @@
-//! Products with AVX-512 VNNI: four unsigned times four signed bytes a lane.
+//! Precision with AVX-512 VNNI: four unsigned times four signed bytes a lane.
 
 #![expect(unsafe_code, reason = "vector instructions")]
 

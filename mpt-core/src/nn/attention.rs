@@ -1,0 +1,321 @@
+//! Causal self-attention.
+
+use candle_core::Tensor;
+
+use super::{DropoutSite, Linear, Norm, TrainContext};
+use crate::cache::LayerCache;
+use crate::config::MptConfig;
+use crate::error::Result;
+use crate::gradients::GradSink;
+use crate::mask::{AttnMask, alibi_slopes};
+use crate::ops::{self, AttentionInputs, AttentionOutputs, ClipMask, Scores};
+use crate::params::Module;
+use crate::rng::Dropout;
+use crate::rope::Rope;
+use crate::source::ParamBuilder;
+
+/// Projections to queries, keys and values, attention, and the projection of its result.
+///
+/// Legend of shapes: b batch, s seq, h n_heads, g kv_n_heads, e head_dim, d d_model; tokens are b * s.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    layer: usize,
+    projection: Projection,
+    out_proj: Linear,
+    /// Norms of queries and keys, over all heads (`qk_ln`) or over each (`qk_gn`).
+    qk_norms: Option<[Norm; 2]>,
+    norm_each_head: bool,
+    clip_qkv: Option<f64>,
+    rope: Option<Rope>,
+    scores: Scores,
+    window: Option<usize>,
+    /// Rate of dropout of attention weights.
+    dropout: f64,
+    n_heads: usize,
+    kv_n_heads: usize,
+    head_dim: usize,
+}
+
+/// The projections to queries, keys and values.
+#[derive(Clone, Debug)]
+enum Projection {
+    /// One linear for all queries, then all keys, then all values.
+    Fused(Linear),
+    /// One linear for each.
+    Split([Linear; 3]),
+}
+
+/// Keys and values that attention reads.
+#[derive(Debug)]
+pub enum KeyValues<'a> {
+    /// Those of the tokens themselves, of which each sees what the mask says.
+    Own(&'a AttnMask),
+    /// Those of a cache, and behind them those of the tokens themselves.
+    Cached(&'a AttnMask, LayerCache<'a>),
+}
+
+/// What a forward pass leaves for the backward pass.
+#[derive(Debug)]
+pub struct AttentionSaved {
+    projected: Projected,
+    outputs: AttentionOutputs,
+}
+
+/// Queries `[b, s, h, e]`, keys and values `[b, s, g, e]` as they are projected and clipped, before norms and rotation.
+#[derive(Debug)]
+struct Projected {
+    heads: [Tensor; 3],
+    /// What was clipped, for each linear of the projection; empty without `clip_qkv`.
+    clipped: Vec<ClipMask>,
+}
+
+impl Attention {
+    /// Reads `Wqkv` (or `Wq`, `Wk`, `Wv`), `out_proj` and where configured `q_ln` and `k_ln`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(config: &MptConfig, pb: ParamBuilder<'_>) -> Result<Self> {
+        let attn = &config.attn_config;
+        let (d, q_width, kv_width) = (config.d_model, config.q_width(), config.kv_width());
+        let linear = |module, widths| Linear::new(module, widths, config, pb);
+        let projection = match attn.fused_qkv {
+            true => Projection::Fused(linear(Module::Wqkv, [d, q_width + 2 * kv_width])?),
+            false => Projection::Split([
+                linear(Module::Wq, [d, q_width])?,
+                linear(Module::Wk, [d, kv_width])?,
+                linear(Module::Wv, [d, kv_width])?,
+            ]),
+        };
+        let norm = |module, width| Norm::new(module, width, config, pb);
+        let qk_norms = match config.qk_norm_widths() {
+            Some([q, k]) => Some([norm(Module::QLn, q)?, norm(Module::KLn, k)?]),
+            None => None,
+        };
+        let slopes = if attn.alibi {
+            alibi_slopes(config.n_heads, attn.alibi_bias_max)
+        } else {
+            vec![0.0; config.n_heads]
+        };
+        let scores = Scores {
+            scale: attn.softmax_scale,
+            cap: attn.logit_softcapping,
+            slopes: slopes.into(),
+            precision: pb.precision(),
+        };
+        Ok(Self {
+            layer: pb.id(Module::OutProj).layer.unwrap_or(0),
+            projection,
+            out_proj: linear(Module::OutProj, [q_width, d])?,
+            qk_norms,
+            norm_each_head: attn.qk_gn,
+            clip_qkv: attn.clip_qkv,
+            rope: Rope::new(config),
+            scores,
+            window: attn.sliding_window_size,
+            dropout: config.dropout.attention,
+            n_heads: config.n_heads,
+            kv_n_heads: attn.kv_n_heads,
+            head_dim: config.head_dim,
+        })
+    }
+
+    /// `x` `[tokens, d]` to `[tokens, d]`.
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn forward(&self, x: &Tensor, keys: KeyValues<'_>) -> Result<Tensor> {
+        let (mask, mut cache) = match keys {
+            KeyValues::Own(mask) => {
+                let context = TrainContext { mask, dropout: None };
+                return Ok(self.forward_train(x, context)?.0);
+            }
+            KeyValues::Cached(mask, cache) => (mask, cache),
+        };
+        let start = cache.lens().to_vec();
+        let [q, k, v] = self.project(x, mask.dims())?.heads;
+        let angles = self.angles(mask, &start);
+        let q = self.placed(0, &q, angles.as_deref())?;
+        // keys whose angles change with the length of the sequence are kept as they are and rotated at use
+        let late = self.rope.as_ref().is_some_and(Rope::depends_on_length);
+        let k = self.placed(1, &k, angles.as_deref().filter(|_| !late))?;
+        cache.append(&k, &v)?;
+        let first_key = mask.first_keys(self.window, &start);
+        assert!(!late, "to be replaced by the paged cache");
+        let out = ops::cached_attention(&q, &cache, &self.scores, first_key.as_ref())?;
+        self.out_proj.forward(&self.flat(&out)?)
+    }
+
+    /// [`Attention::forward`] over the tokens' own keys, with what [`Attention::backward`] needs.
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn forward_train(&self, x: &Tensor, context: TrainContext<'_>) -> Result<(Tensor, AttentionSaved)> {
+        let projected = self.project(x, context.mask.dims())?;
+        let angles = self.angles(context.mask, &vec![0; context.mask.dims().0]);
+        let inputs = self.inputs(&projected, angles.as_deref(), context)?;
+        let outputs = ops::attention(&inputs, &self.scores)?;
+        let y = self.out_proj.forward(&self.flat(&outputs.out)?)?;
+        Ok((y, AttentionSaved { projected, outputs }))
+    }
+
+    /// Gradient of the input `x` `[tokens, d]`, given that of the result, `dy` `[tokens, d]`.
+    ///
+    /// # Errors
+    /// When shapes disagree, and those of `sink`.
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        saved: AttentionSaved,
+        dy: &Tensor,
+        context: TrainContext<'_>,
+        sink: &mut dyn GradSink,
+    ) -> Result<Tensor> {
+        let AttentionSaved { projected, outputs } = saved;
+        let d_out = self.out_proj.backward(&self.flat(&outputs.out)?, dy, sink)?;
+        let angles = self.angles(context.mask, &vec![0; context.mask.dims().0]);
+        let inputs = self.inputs(&projected, angles.as_deref(), context)?;
+        let d_qkv = ops::attention_backward(&inputs, &self.scores, &outputs, &d_out)?;
+        drop((inputs, outputs, d_out));
+        let d_qkv = self.unplaced(&projected.heads, d_qkv, angles.as_deref(), sink)?;
+        self.project_backward(x, &d_qkv, &projected.clipped, sink)
+    }
+
+    /// Heads of `x` `[b * s, d]`, clipped.
+    fn project(&self, x: &Tensor, (b, s): (usize, usize)) -> Result<Projected> {
+        let (h, g, e) = (self.n_heads, self.kv_n_heads, self.head_dim);
+        let mut clipped = Vec::new();
+        let mut heads = |linear: &Linear, heads: usize| {
+            let y = linear.forward(x)?;
+            if let Some(bound) = self.clip_qkv {
+                clipped.push(ops::clip(&y, bound)?);
+            }
+            Ok::<_, crate::Error>(y.reshape((b, s, heads, e))?)
+        };
+        let heads = match &self.projection {
+            Projection::Fused(wqkv) => {
+                let qkv = heads(wqkv, h + 2 * g)?;
+                [qkv.narrow(2, 0, h)?, qkv.narrow(2, h, g)?, qkv.narrow(2, h + g, g)?]
+            }
+            Projection::Split([wq, wk, wv]) => [heads(wq, h)?, heads(wk, g)?, heads(wv, g)?],
+        };
+        Ok(Projected { heads, clipped })
+    }
+
+    /// Gradient of `x` `[b * s, d]`, given that of its heads, `d_qkv` `[b, s, h + 2 g, e]`.
+    fn project_backward(
+        &self,
+        x: &Tensor,
+        d_qkv: &Tensor,
+        clipped: &[ClipMask],
+        sink: &mut dyn GradSink,
+    ) -> Result<Tensor> {
+        let (h, g) = (self.n_heads, self.kv_n_heads);
+        let mut pull = |index: usize, linear: &Linear, from: usize, heads: usize| {
+            let dy = self.flat(&d_qkv.narrow(2, from, heads)?)?;
+            if let Some(clipped) = clipped.get(index) {
+                ops::clip_backward(&dy, clipped)?;
+            }
+            linear.backward(x, &dy, sink)
+        };
+        match &self.projection {
+            Projection::Fused(wqkv) => pull(0, wqkv, 0, h + 2 * g),
+            Projection::Split([wq, wk, wv]) => {
+                let dx = pull(0, wq, 0, h)?;
+                ops::add(&dx, &pull(1, wk, h, g)?)?;
+                ops::add(&dx, &pull(2, wv, h + g, g)?)?;
+                Ok(dx)
+            }
+        }
+    }
+
+    /// What attention works on in training: queries and keys in their places.
+    fn inputs(
+        &self,
+        Projected { heads: [q, k, v], .. }: &Projected,
+        angles: Option<&[f32]>,
+        context: TrainContext<'_>,
+    ) -> Result<AttentionInputs> {
+        let mask = context.mask;
+        let (b, s) = mask.dims();
+        Ok(AttentionInputs {
+            q: self.placed(0, q, angles)?,
+            k: self.placed(1, k, angles)?,
+            v: v.clone(),
+            first_key: mask.first_keys(self.window, &vec![0; b]),
+            dropout: self.dropout(s, context),
+        })
+    }
+
+    fn dropout(&self, s: usize, context: TrainContext<'_>) -> Option<Dropout> {
+        let row_len = self.n_heads * s * s;
+        context.dropout(self.dropout, DropoutSite::AttentionWeights(self.layer), row_len)
+    }
+
+    /// Queries (`which` 0) or keys (1) `[b, s, heads, e]`, normed and rotated where the model does so.
+    fn placed(&self, which: usize, heads: &Tensor, angles: Option<&[f32]>) -> Result<Tensor> {
+        let x = match &self.qk_norms {
+            Some(norms) => norms[which].forward(&self.norm_rows(heads)?)?.reshape(heads.dims())?,
+            None => heads.clone(),
+        };
+        match angles {
+            Some(angles) => by_token(&x, |x| ops::rotate(x, angles)),
+            None => Ok(x),
+        }
+    }
+
+    /// Gradient of projected heads, given that of the heads in their places, `d_qkv` `[b, s, h + 2 g, e]`.
+    fn unplaced(
+        &self,
+        heads: &[Tensor; 3],
+        d_qkv: Tensor,
+        angles: Option<&[f32]>,
+        sink: &mut dyn GradSink,
+    ) -> Result<Tensor> {
+        if self.qk_norms.is_none() && angles.is_none() {
+            return Ok(d_qkv);
+        }
+        let (h, g) = (self.n_heads, self.kv_n_heads);
+        let mut pull = |which: usize, from: usize, n: usize| {
+            let dy = d_qkv.narrow(2, from, n)?;
+            let dy = match angles {
+                Some(angles) => by_token(&dy, |dy| ops::rotate_backward(dy, angles))?,
+                None => dy,
+            };
+            match &self.qk_norms {
+                Some(norms) => {
+                    let x = self.norm_rows(&heads[which])?;
+                    let dx = norms[which].backward(&x, &self.norm_rows(&dy)?, sink)?;
+                    Ok::<_, crate::Error>(dx.reshape(dy.dims())?)
+                }
+                None => Ok(dy),
+            }
+        };
+        Ok(Tensor::cat(&[pull(0, 0, h)?, pull(1, h, g)?, d_qkv.narrow(2, h + g, g)?], 2)?)
+    }
+
+    /// Heads `[b, s, heads, e]` as rows that a norm of queries or keys takes: each head, or all heads of a token.
+    fn norm_rows(&self, heads: &Tensor) -> Result<Tensor> {
+        let heads = heads.contiguous()?;
+        if self.norm_each_head { Ok(heads) } else { Ok(heads.flatten_from(2)?) }
+    }
+
+    /// Angles `[b * s * e / 2]` of new tokens behind `start` `[b]` others, in a model with RoPE.
+    fn angles(&self, mask: &AttnMask, start: &[usize]) -> Option<Vec<f32>> {
+        let rope = self.rope.as_ref()?;
+        let positions = mask.positions(start);
+        let rows = positions.chunks_exact(mask.dims().1).zip(mask.lengths(start));
+        Some(rows.flat_map(|(row, length)| rope.angles(row.iter().copied(), length)).collect())
+    }
+
+    /// Heads `[b, s, heads, e]` as `[b * s, heads * e]`.
+    fn flat(&self, heads: &Tensor) -> Result<Tensor> {
+        let (b, s, n, e) = heads.dims4()?;
+        Ok(heads.reshape((b * s, n * e))?)
+    }
+}
+
+/// Runs `op` on heads `[b, s, heads, e]` as `[b * s, heads, e]`.
+fn by_token(heads: &Tensor, op: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let (b, s, n, e) = heads.dims4()?;
+    Ok(op(&heads.reshape((b * s, n, e))?)?.reshape((b, s, n, e))?)
+}

@@ -1,0 +1,80 @@
+//! The output projection with the loss.
+
+use candle_core::Tensor;
+
+use crate::config::MptConfig;
+use crate::error::Result;
+use crate::gradients::GradSink;
+use crate::ops::{self, CrossEntropy, LogitForm, Precision, WantedGradients};
+use crate::parameter::Parameter;
+use crate::params::{Module, ParamId};
+use crate::source::ParamBuilder;
+
+/// The map from hidden states to logits: the embedding, or a matrix of its own.
+#[derive(Clone, Debug)]
+pub struct Head {
+    id: ParamId,
+    weight: Parameter,
+    form: LogitForm,
+    precision: Precision,
+}
+
+impl Head {
+    /// Reads `lm_head` `[vocab_size, d]` where it is not tied to `wte`.
+    ///
+    /// # Errors
+    /// When the tensor is missing or has another shape.
+    pub fn new(config: &MptConfig, wte: &Parameter, pb: ParamBuilder<'_>) -> Result<Self> {
+        let (module, weight) = match config.tie_word_embeddings {
+            true => (Module::Wte, wte.clone()),
+            false => (Module::LmHead, pb.matrix(Module::LmHead, config.vocab_size, config.d_model)?),
+        };
+        let scale = config.logit_scale.unwrap_or(1.0);
+        let form = LogitForm { scale, cap: config.final_logit_softcapping };
+        Ok(Self { id: ParamId::weight(module), weight, form, precision: pb.precision() })
+    }
+
+    /// Logits `[.., vocab_size]` of hidden states `[.., d]`.
+    ///
+    /// # Errors
+    /// When the width of `hidden` is not `d`.
+    pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = ops::linear(hidden, &self.weight, self.precision)?;
+        ops::scale(&logits, self.form.scale)?;
+        if let Some(cap) = self.form.cap {
+            ops::soft_cap(&logits, cap)?;
+        }
+        Ok(logits)
+    }
+
+    /// The sum of -log p(label) over the labels that are not [`ops::IGNORE_LABEL`], in nats.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the count of labels is not that of tokens,
+    /// [`Error::TokenId`](crate::Error::TokenId) for a label outside the vocabulary.
+    pub fn loss(&self, hidden: &Tensor, labels: &[u32]) -> Result<f64> {
+        Ok(ops::cross_entropy(self.inputs(hidden, labels), WantedGradients::default())?.loss)
+    }
+
+    /// [`Head::loss`], and its gradient with respect to `hidden`.
+    ///
+    /// # Errors
+    /// As [`Head::loss`], and those of `sink`.
+    pub fn loss_and_backward(
+        &self,
+        hidden: &Tensor,
+        labels: &[u32],
+        sink: &mut dyn GradSink,
+    ) -> Result<(f64, Tensor)> {
+        let wanted = WantedGradients { hidden: true, weight: sink.wants(self.id) };
+        let found = ops::cross_entropy(self.inputs(hidden, labels), wanted)?;
+        if let Some(gradient) = found.weight {
+            sink.add(self.id, gradient)?;
+        }
+        Ok((found.loss, found.hidden.expect("it was wanted")))
+    }
+
+    fn inputs<'a>(&'a self, hidden: &'a Tensor, labels: &'a [u32]) -> CrossEntropy<'a> {
+        CrossEntropy { hidden, weight: &self.weight, labels, form: self.form, precision: self.precision }
+    }
+}

@@ -1,0 +1,72 @@
+//! A vector added to every row.
+
+use candle_core::Tensor;
+
+use super::backend::of;
+use super::host::{change_in_place, host_slice};
+use crate::error::{Error, Result};
+use crate::kernels::cpu::blocks::{add_rows, sum_rows};
+
+/// `y += bias` for every row, in place. `y` `[.., d]` contiguous and not shared, `bias` `[d]`.
+///
+/// # Errors
+/// [`Error::Shape`] when the last dimension of `y` is not `d`.
+pub fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
+    let d = bias.dims1()?;
+    if y.dims().last() != Some(&d) {
+        let (actual, expected) = (format!("{:?}", y.dims()), format!("[.., {d}]"));
+        return Err(Error::Shape { op: "add_bias", argument: "y", actual, expected });
+    }
+    of(y)?.add_bias(y, &bias.contiguous()?)
+}
+
+/// Sum of the rows of `dy` `[.., d]`, `[d]`: the gradient of a bias. The order of the sum is fixed.
+///
+/// # Errors
+/// When `dy` is a scalar.
+pub fn column_sum(dy: &Tensor) -> Result<Tensor> {
+    of(dy)?.column_sum(&dy.contiguous()?)
+}
+
+pub(super) mod cpu {
+    //! The sums on the processor.
+
+    use super::*;
+
+    pub(crate) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
+        let bias = host_slice(bias)?;
+        change_in_place(y, |y| add_rows(y, &bias))
+    }
+
+    pub(crate) fn column_sum(dy: &Tensor) -> Result<Tensor> {
+        let d = dy.dim(candle_core::D::Minus1)?;
+        Ok(Tensor::from_vec(sum_rows(&host_slice(dy)?, d), d, dy.device())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, check_backward, random};
+
+    #[test]
+    fn gradients_agree_with_the_formula_and_finite_differences() {
+        check_backward(
+            &[random(&[70, 5], 1), random(&[5], 2)],
+            |args| args[0].broadcast_add(&args[1]),
+            |args| {
+                let y = args[0].copy()?;
+                add_bias(&y, &args[1])?;
+                Ok(y)
+            },
+            |_, dy| Ok(vec![dy.clone(), column_sum(dy)?]),
+        );
+    }
+
+    #[test]
+    fn a_sum_of_many_rows_is_near_the_exact_one() {
+        let x = random(&[1000, 3], 1);
+        assert_close(&column_sum(&x).unwrap(), &x.sum(0).unwrap(), 1e-4);
+        assert!(add_bias(&x, &random(&[4], 1)).unwrap_err().to_string().contains("`y` is [1000, 3]"));
+    }
+}

@@ -1,0 +1,59 @@
+//! Sums of streams and multiples, in place.
+
+use candle_core::Tensor;
+
+use super::backend::of;
+use super::host::{change_in_place, host_slice};
+use crate::error::{Error, Result};
+use crate::kernels::cpu::blocks::{add_into, scale_all};
+
+/// `sum += x`, in place. Both of one shape; `sum` contiguous and not shared.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes differ.
+pub fn add(sum: &Tensor, x: &Tensor) -> Result<()> {
+    if sum.dims() != x.dims() {
+        let (actual, expected) = (format!("{:?}", x.dims()), format!("{:?}", sum.dims()));
+        return Err(Error::Shape { op: "add", argument: "x", actual, expected });
+    }
+    of(sum)?.add(sum, &x.contiguous()?)
+}
+
+/// `x *= factor`, in place. `x` contiguous and not shared.
+///
+/// # Errors
+/// When `x` is not f32.
+pub fn scale(x: &Tensor, factor: f64) -> Result<()> {
+    if factor == 1.0 { Ok(()) } else { of(x)?.scale(x, factor) }
+}
+
+pub(super) mod cpu {
+    //! The loops on the processor.
+
+    use super::*;
+
+    pub(crate) fn add(sum: &Tensor, x: &Tensor) -> Result<()> {
+        let x = host_slice(x)?;
+        change_in_place(sum, |sum| add_into(sum, &x))
+    }
+
+    pub(crate) fn scale(x: &Tensor, factor: f64) -> Result<()> {
+        change_in_place(x, |x| scale_all(x, factor as f32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, random};
+
+    #[test]
+    fn streams_are_changed_in_place() {
+        let (sum, x) = (random(&[70, 300], 1), random(&[70, 300], 2));
+        let expected = ((&sum + &x).unwrap() * 0.25).unwrap();
+        add(&sum, &x).unwrap();
+        scale(&sum, 0.25).unwrap();
+        assert_close(&sum, &expected, 0.0);
+        assert!(add(&sum, &random(&[70], 1)).unwrap_err().to_string().starts_with("add: `x` is [70]"));
+    }
+}
