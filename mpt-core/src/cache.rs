@@ -3,7 +3,6 @@
 //! Each of a layer's two halves lies `[batch, kv_n_heads, capacity, head_dim]`, so that decoding reads a head's keys from
 //! one end to the other. Capacity costs nothing until it is used: the system gives a page when it is first written.
 
-use std::fmt;
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
@@ -11,53 +10,10 @@ use memmap2::MmapMut;
 
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::attention::cached::{Cached, Vectors, narrow_bf16, narrow_int8};
+use crate::kernels::cpu::attention::cached::{Cached, Vectors};
+use crate::kernels::cpu::attention::paged::{narrow_bf16, narrow_int8};
+use crate::kv_dtype::KvDtype;
 use crate::ops::host_slice;
-
-/// How a cache holds a number. A smaller form lets more tokens fit, and decoding reads them faster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum KvDtype {
-    /// As it was computed.
-    #[default]
-    F32,
-    /// Rounded to 8 significant bits: within 2^-8 of its size.
-    Bf16,
-    /// Rounded to a multiple of 1/127 of the largest number of its vector (one token's key or value in one head), which
-    /// an f32 keeps: within 1/254 of that largest number. A vector with a number that is not finite becomes NaN.
-    Int8,
-}
-
-impl KvDtype {
-    /// Every form, as `Display` names it.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
-
-    /// Bytes of a vector of `len` numbers.
-    pub fn vector_bytes(self, len: usize) -> usize {
-        self.number_bytes() * len + self.scale_bytes()
-    }
-
-    fn number_bytes(self) -> usize {
-        match self {
-            Self::F32 => size_of::<f32>(),
-            Self::Bf16 => size_of::<u16>(),
-            Self::Int8 => size_of::<i8>(),
-        }
-    }
-
-    fn scale_bytes(self) -> usize {
-        if self == Self::Int8 { size_of::<f32>() } else { 0 }
-    }
-}
-
-impl fmt::Display for KvDtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        })
-    }
-}
 
 /// Keys and values of a batch of sequences, with room set aside once; each row has its own length.
 ///

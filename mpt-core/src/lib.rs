@@ -13,12 +13,15 @@
 //! # }
 //! ```
 
+mod batch;
 mod bias;
 mod cache;
 mod config;
 mod error;
 mod init;
 mod kernels;
+mod kv;
+mod kv_dtype;
 mod lora;
 mod model;
 mod nn;
@@ -31,14 +34,17 @@ pub mod testing;
 mod threads;
 mod weights;
 
+pub use batch::{Batch, Part, SeqId};
 pub use bias::{AttnMask, alibi_slopes};
-pub use cache::{KvCache, KvDtype, LayerCache};
+pub use cache::{KvCache, LayerCache};
 pub use config::{
     Activation, AttnConfig, Dropout, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
     PRESETS, RopeConfig, RopeScaling,
 };
 pub use error::{Error, Result};
 pub use kernels::cpu::dispatch::check_cpu_level;
+pub use kv::KvPool;
+pub use kv_dtype::KvDtype;
 pub use lora::{Adapted, Adapter, Lora, LoraConfig};
 pub use model::{Attention, Block, BlockGradients, BlockPass, CausalLm, Ffn, PlainBlock};
 pub use nn::{Linear, Norm};

@@ -451,7 +451,7 @@ fn expect_no_left_padding(mask: &AttnMask) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::KvDtype;
+    use crate::kv_dtype::KvDtype;
     use crate::testing::{assert_close, tiny_model};
 
     fn model() -> CausalLm {

@@ -76,7 +76,8 @@ impl CustomOp1 for CachedAttentionOp {
 mod tests {
     use super::*;
     use crate::bias::alibi_slopes;
-    use crate::cache::{KvCache, KvDtype};
+    use crate::cache::KvCache;
+    use crate::kv_dtype::KvDtype;
     use crate::config::MptConfig;
     use crate::ops::attention;
     use crate::testing::{assert_close, random};

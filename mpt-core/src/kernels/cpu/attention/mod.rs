@@ -10,6 +10,7 @@ use super::gemm::{Mat, Products};
 mod blocks;
 pub(crate) mod cached;
 pub(crate) mod decode;
+pub(crate) mod paged;
 
 pub(crate) use blocks::{Saved, backward, forward};
 
