@@ -169,6 +169,19 @@ pub enum Error {
         /// What to do.
         instead: &'static str,
     },
+    /// A pool of keys and values has no room for the new tokens of a batch; nothing has changed.
+    #[error(
+        "a batch needs room for {needed} tokens in the key/value pool, which has room for {free} of {capacity}; \
+         run fewer sequences at a time, remove or truncate some, or make a larger pool"
+    )]
+    PoolFull {
+        /// Tokens of the pages that the batch needs beyond those its sequences have.
+        needed: usize,
+        /// Tokens of the pages that are free.
+        free: usize,
+        /// Tokens of all pages.
+        capacity: usize,
+    },
     /// The system gives no memory.
     #[error(
         "{bytes} bytes of memory cannot be had: {reason}; free memory, or take a smaller form (--dtype) or model"

@@ -7,19 +7,21 @@
 //! # fn main() -> mpt_core::Result<()> {
 //! let weights = Weights::open(Path::new("mpt-30b"))?;
 //! let model = CausalLm::new(weights.config(), &weights)?;
-//! let hidden = model.hidden(&[[510, 2003]], &AttnMask::causal(1, 2), None)?; // [batch, seq, d_model]
+//! let hidden = model.hidden(&[[510, 2003]], &AttnMask::causal(1, 2))?; // [batch, seq, d_model]
 //! let logits = model.logits(&hidden)?; // [batch, seq, vocab_size]
 //! # Ok(())
 //! # }
 //! ```
 
-mod cache;
+mod batch;
 mod config;
 mod dtype;
 mod error;
 mod gradients;
 mod init;
 mod kernels;
+mod kv;
+mod kv_dtype;
 mod lora;
 mod mask;
 mod model;
@@ -36,7 +38,7 @@ mod training;
 mod variables;
 mod weights;
 
-pub use cache::{KvCache, KvDtype, LayerCache};
+pub use batch::{Batch, Part, SeqId};
 pub use config::{
     Activation, AttnConfig, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
     PRESETS, RopeConfig, RopeScaling,
@@ -45,6 +47,8 @@ pub use dtype::Precision;
 pub use error::{Error, Result};
 pub use gradients::{GradSink, Gradients};
 pub use kernels::cpu::dispatch::check_cpu_level;
+pub use kv::KvPool;
+pub use kv_dtype::KvDtype;
 pub use lora::{Adapted, Adapter, LoraConfig};
 pub use mask::{AttnMask, alibi_slopes};
 pub use model::CausalLm;

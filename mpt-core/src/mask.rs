@@ -28,13 +28,13 @@ struct Real {
 }
 
 impl AttnMask {
-    /// Every token sees itself and all tokens before it. In a batch that continues a cache, all cached tokens too.
+    /// Every token sees itself and all tokens before it.
     pub fn causal(batch: usize, seq: usize) -> Self {
         Self { batch, seq, first_key: None, real: None }
     }
 
-    /// Rows of real tokens (1) with padding (0) on the left or on the right; `mask` is `[batch, seq]`. In a batch that
-    /// continues a cache, padding is on the right, and a row may be padding alone.
+    /// Rows of real tokens (1) with padding (0) on the left or on the right; `mask` is `[batch, seq]`.
+    /// A row may be padding alone.
     ///
     /// # Errors
     /// [`Error::Shape`] when the length is not batch x seq, a value is neither 0 nor 1, or padding lies between tokens.
@@ -50,7 +50,8 @@ impl AttnMask {
         Ok(Self { batch, seq, first_key: Some(first_key), real: Some(real.into()) })
     }
 
-    /// A token sees only earlier tokens of its own document; `documents` `[batch, seq]` numbers them along each row.
+    /// A token sees only earlier tokens of its own document; `documents` `[batch, seq]` numbers them along each row, and
+    /// positions are counted from the first token of each.
     ///
     /// # Errors
     /// [`Error::Shape`] when the length is not batch x seq or a document is not contiguous.
@@ -91,46 +92,31 @@ impl AttnMask {
         (self.batch, self.seq)
     }
 
-    /// First visible key of every query, `[batch, seq]`, under a sliding window of `window` keys before the query's own;
-    /// `start` holds each row's number of cached tokens. `None` when every query sees from key 0.
-    pub(crate) fn first_keys(&self, window: Option<usize>, start: &[usize]) -> Option<Arc<[u32]>> {
+    /// First visible key of every query, `[batch, seq]`, under a sliding window of `window` keys before the query's own.
+    /// `None` when every query sees from key 0.
+    pub(crate) fn first_keys(&self, window: Option<usize>) -> Option<Arc<[u32]>> {
         let Some(window) = window else { return self.first_key.clone() };
         let first = |token: usize| {
-            let position = start[token / self.seq] + token % self.seq;
             let masked = self.first_key.as_ref().map_or(0, |first| first[token]);
-            masked.max(position.saturating_sub(window) as u32)
+            masked.max((token % self.seq).saturating_sub(window) as u32)
         };
         Some((0..self.batch * self.seq).map(first).collect())
     }
 
-    /// Real tokens of each row after this batch.
-    pub(crate) fn lengths(&self, start: &[usize]) -> Vec<usize> {
+    /// Real tokens of each row, `[batch]`.
+    pub(crate) fn lengths(&self) -> Vec<usize> {
         let tokens = |row: usize| self.real.as_ref().map_or(self.seq, |real| real[row].tokens as usize);
-        start.iter().enumerate().map(|(row, start)| start + tokens(row)).collect()
+        (0..self.batch).map(tokens).collect()
     }
 
-    /// Tokens of padding before each row's first real token.
-    pub(crate) fn paddings(&self) -> Vec<u32> {
-        (0..self.batch).map(|row| self.left_padding(row)).collect()
-    }
-
-    /// Whether a row has padding before its first real token.
-    pub(crate) fn is_padded_left(&self) -> bool {
-        (0..self.batch).any(|row| self.left_padding(row) > 0)
-    }
-
-    fn left_padding(&self, row: usize) -> u32 {
-        self.real.as_ref().map_or(0, |real| real[row].left)
-    }
-
-    /// Position of every token, `[batch, seq]`, counted from its row's first real token; padding behind the last real
-    /// token has the position of that.
-    pub(crate) fn positions(&self, start: &[usize]) -> Vec<u32> {
-        let lengths = self.lengths(start);
+    /// Position of every token, `[batch, seq]`, counted from its row's first real token or its document's first token;
+    /// padding behind the last real token has the position of that.
+    pub(crate) fn positions(&self) -> Vec<u32> {
+        let lengths = self.lengths();
         let position = |token: usize| {
-            let row = token / self.seq;
-            let at = ((start[row] + token % self.seq) as u32).saturating_sub(self.left_padding(row));
-            at.min(lengths[row].saturating_sub(1) as u32)
+            let first = self.first_key.as_ref().map_or(0, |first| first[token]);
+            let last = lengths[token / self.seq].saturating_sub(1) as u32;
+            ((token % self.seq) as u32 - first).min(last)
         };
         (0..self.batch * self.seq).map(position).collect()
     }
@@ -199,34 +185,33 @@ mod tests {
     #[test]
     fn padding_on_the_left_hides_keys_and_shifts_positions() {
         let mask = AttnMask::padded(&[0, 0, 1, 1, 1, 1, 1, 0], 2, 4).unwrap();
-        assert_eq!(mask.first_keys(None, &[0, 0]).unwrap().to_vec(), [0, 1, 2, 2, 0, 0, 0, 0]);
-        assert_eq!(mask.positions(&[0, 0]), [0, 0, 0, 1, 0, 1, 2, 2]);
-        assert_eq!(mask.lengths(&[0, 0]), [2, 3]);
-        assert!(mask.is_padded_left());
+        assert_eq!(mask.first_keys(None).unwrap().to_vec(), [0, 1, 2, 2, 0, 0, 0, 0]);
+        assert_eq!(mask.positions(), [0, 0, 0, 1, 0, 1, 2, 2]);
+        assert_eq!(mask.lengths(), [2, 3]);
     }
 
     #[test]
-    fn padding_on_the_right_lengthens_nothing() {
+    fn a_row_of_padding_alone_has_no_length() {
         let mask = AttnMask::padded(&[1, 1, 0, 0, 0, 0], 2, 3).unwrap();
-        assert_eq!(mask.lengths(&[4, 4]), [6, 4]);
-        assert_eq!(mask.positions(&[4, 4]), [4, 5, 5, 3, 3, 3]);
-        assert!(!mask.is_padded_left());
+        assert_eq!(mask.lengths(), [2, 0]);
+        assert_eq!(mask.positions(), [0, 1, 1, 0, 0, 0]);
     }
 
     #[test]
     fn a_row_is_a_batch_of_its_own() {
         let mask = AttnMask::padded(&[0, 0, 1, 1, 1, 1, 1, 0], 2, 4).unwrap();
         let first = mask.row(0);
-        assert_eq!(first.first_keys(None, &[0]).unwrap().to_vec(), [0, 1, 2, 2]);
-        assert_eq!((first.dims(), first.positions(&[0])), ((1, 4), vec![0, 0, 0, 1]));
+        assert_eq!(first.first_keys(None).unwrap().to_vec(), [0, 1, 2, 2]);
+        assert_eq!((first.dims(), first.positions()), ((1, 4), vec![0, 0, 0, 1]));
     }
 
     #[test]
     fn documents_and_windows_bound_the_range() {
         let mask = AttnMask::documents(&[5, 5, 6, 6, 6], 1, 5).unwrap();
-        assert_eq!(mask.first_keys(None, &[0]).unwrap().to_vec(), [0, 0, 2, 2, 2]);
-        assert_eq!(mask.first_keys(Some(1), &[0]).unwrap().to_vec(), [0, 0, 2, 2, 3]);
-        assert_eq!(AttnMask::causal(1, 2).first_keys(Some(3), &[10]).unwrap().to_vec(), [7, 8]);
+        assert_eq!(mask.first_keys(None).unwrap().to_vec(), [0, 0, 2, 2, 2]);
+        assert_eq!(mask.first_keys(Some(1)).unwrap().to_vec(), [0, 0, 2, 2, 3]);
+        assert_eq!(mask.positions(), [0, 1, 0, 1, 2]);
+        assert_eq!(AttnMask::causal(1, 4).first_keys(Some(2)).unwrap().to_vec(), [0, 0, 0, 1]);
     }
 
     #[test]

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::cache::KvCache;
+use crate::batch::Batch;
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
+use crate::kv::KvPool;
 use crate::mask::AttnMask;
 use crate::nn::{Block, BlockSource, Embedding, Head, KeyValues, Norm};
 use crate::params::Module;
@@ -84,38 +85,47 @@ impl CausalLm {
         &self.head
     }
 
-    /// Hidden states `[b, s, d]` after the last norm of a batch of rows of token ids.
+    /// Hidden states `[tokens, d]` after the last norm of new tokens of sequences, whose earlier tokens are in `pool`;
+    /// afterwards it holds the new ones too. Where this fails, `pool` is as it was.
     ///
-    /// With a cache, its tokens come before those of `tokens`, and it holds both afterwards; `mask` counts new tokens,
-    /// and pads them on the right, where [`KvCache::truncate`] cuts them off.
+    /// A token's bits depend on its own sequence alone: not on what else is in the batch, nor on how a prompt is cut.
     ///
     /// # Errors
-    /// [`Error::TokenId`], [`Error::TooLong`] and [`Error::Shape`].
-    pub fn hidden<R: AsRef<[u32]>>(
-        &self,
-        tokens: &[R],
-        mask: &AttnMask,
-        mut cache: Option<&mut KvCache>,
-    ) -> Result<Tensor> {
-        let (b, s) = mask.dims();
-        let start = cache.as_ref().map_or(vec![0; b], |cache| cache.lens().to_vec());
-        if let Some(cache) = &cache {
-            cache.expect_room(b, s)?;
-            expect_no_left_padding(mask)?;
+    /// [`Error::TokenId`], [`Error::TooLong`] past learned positions, [`Error::PoolFull`], and [`Error::Shape`].
+    pub fn forward(&self, batch: &Batch, pool: &mut KvPool) -> Result<Tensor> {
+        pool.begin(batch)?;
+        let hidden = self.forward_begun(batch, pool);
+        match &hidden {
+            Ok(_) => pool.commit(batch)?,
+            Err(_) => pool.abandon(),
         }
-        let mut x = self.embedding.forward(&flat(tokens, mask)?, &mask.positions(&start))?;
+        hidden
+    }
+
+    fn forward_begun(&self, batch: &Batch, pool: &mut KvPool) -> Result<Tensor> {
+        let positions = &pool.positions(batch)?[..];
+        let mut x = self.embedding.forward(batch.tokens(), positions)?;
         for layer in 0..self.blocks.num_blocks() {
             self.blocks.with_block(layer, &mut |block| {
-                let keys = match cache.as_mut() {
-                    Some(cache) => KeyValues::Cached(mask, cache.layer(layer)),
-                    None => KeyValues::Own(mask),
-                };
-                x = block.forward(&x, keys)?;
+                x = block.forward(&x, KeyValues::Paged { pool: &mut *pool, batch, positions })?;
                 Ok(())
             })?;
         }
-        if let Some(cache) = cache {
-            cache.advance(s);
+        self.norm_f.forward(&x)
+    }
+
+    /// Hidden states `[b, s, d]` after the last norm of rows of token ids, without a cache.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`], [`Error::TooLong`] past learned positions, and [`Error::Shape`].
+    pub fn hidden<R: AsRef<[u32]>>(&self, tokens: &[R], mask: &AttnMask) -> Result<Tensor> {
+        let (b, s) = mask.dims();
+        let mut x = self.embedding.forward(&flat(tokens, mask)?, &mask.positions())?;
+        for layer in 0..self.blocks.num_blocks() {
+            self.blocks.with_block(layer, &mut |block| {
+                x = block.forward(&x, KeyValues::Own(mask))?;
+                Ok(())
+            })?;
         }
         Ok(self.norm_f.forward(&x)?.reshape((b, s, self.config.d_model))?)
     }
@@ -151,23 +161,11 @@ pub(crate) fn flat<R: AsRef<[u32]>>(tokens: &[R], mask: &AttnMask) -> Result<Vec
     Err(Error::Shape { op: "embed", argument: "tokens", actual, expected })
 }
 
-/// Padding within a cache would be seen by the tokens that follow.
-fn expect_no_left_padding(mask: &AttnMask) -> Result<()> {
-    if !mask.is_padded_left() {
-        return Ok(());
-    }
-    Err(Error::Shape {
-        op: "cached forward pass",
-        argument: "mask",
-        actual: "padded on the left".to_owned(),
-        expected: "padding on the right, to be cut off with `KvCache::truncate`".to_owned(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::KvDtype;
+    use crate::batch::SeqId;
+    use crate::kv_dtype::KvDtype;
     use crate::testing::{assert_close, tiny_model};
 
     fn model() -> CausalLm {
@@ -175,38 +173,48 @@ mod tests {
         CausalLm::new(&config, &params).unwrap()
     }
 
+    fn pool(model: &CausalLm, dtype: KvDtype) -> KvPool {
+        KvPool::new(model.config(), 256, dtype).unwrap()
+    }
+
     fn ids(n: usize, seed: u32) -> Vec<u32> {
         (0..n as u32).map(|i| (i * i * 7 + seed) % 50).collect()
+    }
+
+    /// Hidden states `[tokens, d]` of new tokens of one sequence.
+    fn run(model: &CausalLm, pool: &mut KvPool, sequence: SeqId, tokens: &[u32]) -> Tensor {
+        let mut batch = Batch::new();
+        batch.push(sequence, tokens).unwrap();
+        model.forward(&batch, pool).unwrap()
     }
 
     #[test]
     fn decoding_token_by_token_equals_prefill() {
         let model = model();
         let tokens = ids(40, 3); // beyond max_seq_len, as ALiBi allows
-        let whole = model.hidden(&[&tokens], &AttnMask::causal(1, 40), None).unwrap();
-        let mut cache = KvCache::new(model.config(), 1, 40, KvDtype::F32).unwrap();
-        let first = model.hidden(&[&tokens[..7]], &AttnMask::causal(1, 7), Some(&mut cache)).unwrap();
-        assert_close(&first, &whole.narrow(1, 0, 7).unwrap(), 1e-5);
+        let whole = model.hidden(&[&tokens], &AttnMask::causal(1, 40)).unwrap().squeeze(0).unwrap();
+        let mut pool = pool(&model, KvDtype::F32);
+        let sequence = pool.add();
+        let first = run(&model, &mut pool, sequence, &tokens[..7]);
+        assert_close(&first, &whole.narrow(0, 0, 7).unwrap(), 1e-5);
         for at in 7..40 {
-            let next = model.hidden(&[&tokens[at..=at]], &AttnMask::causal(1, 1), Some(&mut cache)).unwrap();
-            assert_close(&next, &whole.narrow(1, at, 1).unwrap(), 1e-5);
+            let next = run(&model, &mut pool, sequence, &tokens[at..=at]);
+            assert_close(&next, &whole.narrow(0, at, 1).unwrap(), 1e-5);
         }
-        let error = model.hidden(&[[1]], &AttnMask::causal(1, 1), Some(&mut cache)).unwrap_err();
-        assert!(error.to_string().contains("a sequence of 41 tokens does not fit a cache of 40"), "{error}");
     }
 
     #[test]
     fn a_cache_that_rounds_gives_almost_the_same() {
         let model = model();
         let tokens = ids(40, 3);
-        let whole = model.hidden(&[&tokens], &AttnMask::causal(1, 40), None).unwrap();
+        let whole = model.hidden(&[&tokens], &AttnMask::causal(1, 40)).unwrap().squeeze(0).unwrap();
         for dtype in [KvDtype::Bf16, KvDtype::Int8] {
-            let mut cache = KvCache::new(model.config(), 1, 40, dtype).unwrap();
+            let mut pool = pool(&model, dtype);
+            let sequence = pool.add();
             for piece in tokens.chunks(13) {
-                let at = cache.len(0);
-                let mask = AttnMask::causal(1, piece.len());
-                let found = model.hidden(&[piece], &mask, Some(&mut cache)).unwrap();
-                let off = (found - whole.narrow(1, at, piece.len()).unwrap()).unwrap();
+                let at = pool.len(sequence);
+                let found = run(&model, &mut pool, sequence, piece);
+                let off = (found - whole.narrow(0, at, piece.len()).unwrap()).unwrap();
                 let mean_square = off.sqr().and_then(|x| x.mean_all()?.to_scalar::<f32>()).unwrap();
                 // hidden states behind the last norm have a mean square of 1
                 assert!(mean_square.sqrt() < 1e-2, "{dtype}: {}", mean_square.sqrt());
@@ -215,43 +223,38 @@ mod tests {
     }
 
     #[test]
-    fn unequal_rows_of_a_cache_do_not_see_each_other() {
+    fn a_pass_that_fails_leaves_the_pool_as_it_was() {
         let model = model();
-        let (short, long) = (ids(4, 1), ids(9, 2));
-        let mut padded = short.clone();
-        padded.resize(9, 0);
-        let mut cache = KvCache::new(model.config(), 2, 12, KvDtype::F32).unwrap();
-        model.hidden(&[&padded, &long], &AttnMask::causal(2, 9), Some(&mut cache)).unwrap();
-        cache.truncate(0, 4);
-        let next = model.hidden(&[[11], [12]], &AttnMask::causal(2, 1), Some(&mut cache)).unwrap();
-        for (row, (mut alone, token)) in [(short, 11), (long, 12)].into_iter().enumerate() {
-            alone.push(token);
-            let n = alone.len();
-            let hidden = model.hidden(&[alone], &AttnMask::causal(1, n), None).unwrap();
-            let (found, expected) = (next.narrow(0, row, 1).unwrap(), hidden.narrow(1, n - 1, 1).unwrap());
-            assert_close(&found, &expected, 1e-5);
-        }
+        let mut pool = pool(&model, KvDtype::F32);
+        let sequence = pool.add();
+        run(&model, &mut pool, sequence, &ids(5, 1));
+        let mut batch = Batch::new();
+        batch.push(sequence, &[1, 50]).unwrap();
+        let used = pool.used_pages();
+        let error = model.forward(&batch, &mut pool).unwrap_err();
+        assert!(error.to_string().starts_with("token id 50 at position 1"), "{error}");
+        assert_eq!((pool.len(sequence), pool.used_pages()), (5, used));
     }
 
     #[test]
     fn padding_on_either_side_changes_nothing() {
         let model = model();
         let tokens = ids(5, 9);
-        let alone = model.hidden(&[&tokens], &AttnMask::causal(1, 5), None).unwrap();
+        let alone = model.hidden(&[&tokens], &AttnMask::causal(1, 5)).unwrap();
         for left in [0, 3] {
             let mut padded = vec![0; 8];
             let mut mask = vec![0; 8];
             padded[left..left + 5].copy_from_slice(&tokens);
             mask[left..left + 5].fill(1);
             let mask = AttnMask::padded(&mask, 1, 8).unwrap();
-            let hidden = model.hidden(&[padded], &mask, None).unwrap();
+            let hidden = model.hidden(&[padded], &mask).unwrap();
             assert_close(&hidden.narrow(1, left, 5).unwrap(), &alone, 1e-5);
         }
     }
 
     #[test]
     fn an_id_outside_the_vocabulary_is_named() {
-        let error = model().hidden(&[[1, 50]], &AttnMask::causal(1, 2), None).unwrap_err();
+        let error = model().hidden(&[[1, 50]], &AttnMask::causal(1, 2)).unwrap_err();
         assert!(error.to_string().starts_with("token id 50 at position 1"), "{error}");
     }
 }

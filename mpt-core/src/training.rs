@@ -61,7 +61,7 @@ impl CausalLm {
     ) -> Result<f64> {
         let context = TrainContext { mask: batch.mask, dropout: batch.dropout };
         let ids = flat(batch.tokens, batch.mask)?;
-        let positions = batch.mask.positions(&vec![0; batch.mask.dims().0]);
+        let positions = batch.mask.positions();
         let x = self.embedding().forward_train(&ids, &positions, context)?;
         let (x, kept) = self.blocks_forward(x, context, recompute)?;
 

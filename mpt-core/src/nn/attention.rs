@@ -3,10 +3,11 @@
 use candle_core::Tensor;
 
 use super::{DropoutSite, Linear, Norm, TrainContext};
-use crate::cache::LayerCache;
+use crate::batch::{Batch, Part};
 use crate::config::MptConfig;
 use crate::error::Result;
 use crate::gradients::GradSink;
+use crate::kv::KvPool;
 use crate::mask::{AttnMask, alibi_slopes};
 use crate::ops::{self, AttentionInputs, AttentionOutputs, ClipMask, Scores};
 use crate::params::Module;
@@ -50,8 +51,15 @@ enum Projection {
 pub enum KeyValues<'a> {
     /// Those of the tokens themselves, of which each sees what the mask says.
     Own(&'a AttnMask),
-    /// Those of a cache, and behind them those of the tokens themselves.
-    Cached(&'a AttnMask, LayerCache<'a>),
+    /// Those of the sequences of a batch that has begun, in a pool, and behind them those of the tokens themselves.
+    Paged {
+        /// Keys and values of all layers; those of the tokens are added to it.
+        pool: &'a mut KvPool,
+        /// The tokens.
+        batch: &'a Batch,
+        /// Position of each token, `[tokens]`.
+        positions: &'a [u32],
+    },
 }
 
 /// What a forward pass leaves for the backward pass.
@@ -124,25 +132,36 @@ impl Attention {
     /// # Errors
     /// When shapes disagree.
     pub fn forward(&self, x: &Tensor, keys: KeyValues<'_>) -> Result<Tensor> {
-        let (mask, mut cache) = match keys {
-            KeyValues::Own(mask) => {
-                let context = TrainContext { mask, dropout: None };
-                return Ok(self.forward_train(x, context)?.0);
-            }
-            KeyValues::Cached(mask, cache) => (mask, cache),
-        };
-        let start = cache.lens().to_vec();
-        let [q, k, v] = self.project(x, mask.dims())?.heads;
-        let angles = self.angles(mask, &start);
-        let q = self.placed(0, &q, angles.as_deref())?;
+        match keys {
+            KeyValues::Own(mask) => Ok(self.forward_train(x, TrainContext { mask, dropout: None })?.0),
+            KeyValues::Paged { pool, batch, positions } => self.forward_paged(x, pool, batch, positions),
+        }
+    }
+
+    fn forward_paged(
+        &self,
+        x: &Tensor,
+        pool: &mut KvPool,
+        batch: &Batch,
+        positions: &[u32],
+    ) -> Result<Tensor> {
+        let [q, k, v] = self.project(x, (1, batch.len()))?.heads;
+        let angles = self.rope.as_ref().map(|rope| paged_angles(rope, pool, batch, positions));
         // keys whose angles change with the length of the sequence are kept as they are and rotated at use
-        let late = self.rope.as_ref().is_some_and(Rope::depends_on_length);
-        let k = self.placed(1, &k, angles.as_deref().filter(|_| !late))?;
-        cache.append(&k, &v)?;
-        let first_key = mask.first_keys(self.window, &start);
-        assert!(!late, "to be replaced by the paged cache");
-        let out = ops::cached_attention(&q, &cache, &self.scores, first_key.as_ref())?;
-        self.out_proj.forward(&self.flat(&out)?)
+        let late = self.rope.as_ref().filter(|rope| rope.depends_on_length());
+        let q = self.placed(0, &q, angles.as_deref())?.squeeze(0)?;
+        let k = self.placed(1, &k, angles.as_deref().filter(|_| late.is_none()))?.squeeze(0)?;
+        pool.append(self.layer, batch, &k, &v.squeeze(0)?)?;
+        let out = match late {
+            None => ops::paged_attention(&q, pool, self.layer, batch, &self.scores, self.window)?,
+            Some(rope) => {
+                let rotated = pool.with_keys(self.layer, batch, |positions, keys| {
+                    ops::rotate(keys, &rope.angles(positions.iter().copied(), positions.len()))
+                })?;
+                ops::paged_attention(&q, &rotated, 0, batch, &self.scores, self.window)?
+            }
+        };
+        self.out_proj.forward(&out.flatten_from(1)?)
     }
 
     /// [`Attention::forward`] over the tokens' own keys, with what [`Attention::backward`] needs.
@@ -151,7 +170,7 @@ impl Attention {
     /// When shapes disagree.
     pub fn forward_train(&self, x: &Tensor, context: TrainContext<'_>) -> Result<(Tensor, AttentionSaved)> {
         let projected = self.project(x, context.mask.dims())?;
-        let angles = self.angles(context.mask, &vec![0; context.mask.dims().0]);
+        let angles = self.angles(context.mask);
         let inputs = self.inputs(&projected, angles.as_deref(), context)?;
         let outputs = ops::attention(&inputs, &self.scores)?;
         let y = self.out_proj.forward(&self.flat(&outputs.out)?)?;
@@ -172,7 +191,7 @@ impl Attention {
     ) -> Result<Tensor> {
         let AttentionSaved { projected, outputs } = saved;
         let d_out = self.out_proj.backward(&self.flat(&outputs.out)?, dy, sink)?;
-        let angles = self.angles(context.mask, &vec![0; context.mask.dims().0]);
+        let angles = self.angles(context.mask);
         let inputs = self.inputs(&projected, angles.as_deref(), context)?;
         let d_qkv = ops::attention_backward(&inputs, &self.scores, &outputs, &d_out)?;
         drop((inputs, outputs, d_out));
@@ -236,12 +255,12 @@ impl Attention {
         context: TrainContext<'_>,
     ) -> Result<AttentionInputs> {
         let mask = context.mask;
-        let (b, s) = mask.dims();
+        let (_, s) = mask.dims();
         Ok(AttentionInputs {
             q: self.placed(0, q, angles)?,
             k: self.placed(1, k, angles)?,
             v: v.clone(),
-            first_key: mask.first_keys(self.window, &vec![0; b]),
+            first_key: mask.first_keys(self.window),
             dropout: self.dropout(s, context),
         })
     }
@@ -299,11 +318,11 @@ impl Attention {
         if self.norm_each_head { Ok(heads) } else { Ok(heads.flatten_from(2)?) }
     }
 
-    /// Angles `[b * s * e / 2]` of new tokens behind `start` `[b]` others, in a model with RoPE.
-    fn angles(&self, mask: &AttnMask, start: &[usize]) -> Option<Vec<f32>> {
+    /// Angles `[b * s * e / 2]` of the tokens of a batch, in a model with RoPE.
+    fn angles(&self, mask: &AttnMask) -> Option<Vec<f32>> {
         let rope = self.rope.as_ref()?;
-        let positions = mask.positions(start);
-        let rows = positions.chunks_exact(mask.dims().1).zip(mask.lengths(start));
+        let positions = mask.positions();
+        let rows = positions.chunks_exact(mask.dims().1).zip(mask.lengths());
         Some(rows.flat_map(|(row, length)| rope.angles(row.iter().copied(), length)).collect())
     }
 
@@ -312,6 +331,15 @@ impl Attention {
         let (b, s, n, e) = heads.dims4()?;
         Ok(heads.reshape((b * s, n * e))?)
     }
+}
+
+/// Angles `[tokens * e / 2]` of the new tokens of a batch at `positions` `[tokens]`.
+fn paged_angles(rope: &Rope, pool: &KvPool, batch: &Batch, positions: &[u32]) -> Vec<f32> {
+    let of_part = |part: &Part| {
+        let length = pool.len(part.sequence()) + part.tokens().len();
+        rope.angles(positions[part.tokens()].iter().copied(), length)
+    };
+    batch.parts().iter().flat_map(of_part).collect()
 }
 
 /// Runs `op` on heads `[b, s, heads, e]` as `[b * s, heads, e]`.

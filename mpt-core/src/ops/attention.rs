@@ -129,9 +129,8 @@ pub(super) mod cpu {
         let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
         let mut lse = vec![0f32; batch * seq * n_heads];
         let mut out = vec![0f32; lse.len() * head_dim];
-        let start = vec![0; batch];
-        with_heads(inputs, |[q, k, v]| {
-            kernel::forward(&shape(inputs, scores, &start)?, q, [k, v], &mut out, &mut lse);
+        with_heads(inputs, |qkv| {
+            kernel::forward(&shape(inputs, scores)?, qkv, &mut out, &mut lse);
             Ok(())
         })?;
         let lse = Tensor::from_vec(lse, (batch, seq, n_heads), inputs.q.device())?;
@@ -147,11 +146,10 @@ pub(super) mod cpu {
         let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
         let heads = n_heads + 2 * inputs.k.dims()[2];
         let mut d_qkv = vec![0f32; batch * seq * heads * head_dim];
-        let start = vec![0; batch];
         let (out, lse, d_out) = (host_slice(&outputs.out)?, host_slice(&outputs.lse)?, host_slice(d_out)?);
         with_heads(inputs, |qkv| {
             let saved = Saved { out: &out, lse: &lse, d_out: &d_out };
-            kernel::backward(&shape(inputs, scores, &start)?, qkv, &saved, &mut d_qkv);
+            kernel::backward(&shape(inputs, scores)?, qkv, &saved, &mut d_qkv);
             Ok(())
         })?;
         Ok(Tensor::from_vec(d_qkv, (batch, seq, heads, head_dim), inputs.q.device())?)
@@ -167,13 +165,10 @@ pub(super) mod cpu {
         }))
     }
 
-    fn shape<'a>(
-        inputs: &'a AttentionInputs,
-        scores: &'a Scores,
-        start: &'a [usize],
-    ) -> Result<kernel::Shape<'a>> {
-        let (_, seq, n_heads, head_dim) = inputs.q.dims4()?;
+    fn shape<'a>(inputs: &'a AttentionInputs, scores: &'a Scores) -> Result<kernel::Shape<'a>> {
+        let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
         Ok(kernel::Shape {
+            batch,
             seq,
             n_heads,
             kv_n_heads: inputs.k.dims()[2],
@@ -182,7 +177,6 @@ pub(super) mod cpu {
             cap: scores.cap.map(|cap| cap as f32),
             slopes: &scores.slopes,
             precision: scores.precision,
-            start,
             first_key: inputs.first_key.as_deref(),
             dropout: inputs.dropout,
         })

@@ -84,7 +84,7 @@ mod tests {
             assert_close(&values(&a), &values(&b), 0.0);
             let logits = || {
                 let lm = CausalLm::new(&config, &drawn).unwrap();
-                lm.logits(&lm.hidden(&[[3, 5]], &AttnMask::causal(1, 2), None).unwrap()).unwrap()
+                lm.logits(&lm.hidden(&[[3, 5]], &AttnMask::causal(1, 2)).unwrap()).unwrap()
             };
             assert_close(&logits(), &logits(), 0.0);
         }

@@ -102,6 +102,6 @@ fn used(path: &Path) -> mpt_core::Result<()> {
 /// Two tokens.
 pub(crate) fn run(model: &CausalLm) -> mpt_core::Result<()> {
     let last = model.config().vocab_size as u32 - 1;
-    let hidden = model.hidden(&[[0, last]], &AttnMask::causal(1, 2), None)?;
+    let hidden = model.hidden(&[[0, last]], &AttnMask::causal(1, 2))?;
     model.logits(&hidden).map(drop)
 }

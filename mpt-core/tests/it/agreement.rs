@@ -103,7 +103,7 @@ fn expect_agreement(case: &Case, batch: &Batch) {
     let reference = Reference::new(&case.config, parameters).expect("a reference");
     let (model, labels) = (case.model(), batch.labels());
     let theirs = reference.logits(batch).expect("logits");
-    let hidden = model.hidden(&batch.rows, &batch.mask(), None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let hidden = model.hidden(&batch.rows, &batch.mask()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let logits = model.logits(&hidden).expect("logits");
     let [found, expected] =
         [&logits, &theirs].map(|tensor| real(&flat(tensor), case.config.vocab_size, batch));
@@ -198,7 +198,7 @@ fn every_option_is_felt() {
             let model = case.model();
             flat(
                 &model
-                    .logits(&model.hidden(&batch.rows, &batch.mask(), None).expect("hidden"))
+                    .logits(&model.hidden(&batch.rows, &batch.mask()).expect("hidden"))
                     .expect("logits"),
             )
         };

@@ -5,6 +5,7 @@ mod compare;
 mod convert;
 mod decoding;
 mod fixtures;
+mod invariance;
 mod options;
 mod parity;
 mod published;

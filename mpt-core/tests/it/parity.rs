@@ -57,7 +57,7 @@ fn load(name: &str) -> Option<Loaded> {
 
 impl Loaded {
     fn logits(&self, rows: &[Vec<u32>], mask: &AttnMask) -> Tensor {
-        let hidden = self.model.hidden(rows, mask, None).expect("a forward pass");
+        let hidden = self.model.hidden(rows, mask).expect("a forward pass");
         self.model.logits(&hidden).expect("logits")
     }
 }
@@ -223,7 +223,7 @@ fn a_lora_adapter_agrees() {
     let rows = expected.rows("main.input_ids").expect("ids");
     let labels: Vec<u32> =
         expected.rows("main.labels").expect("labels").iter().flat_map(|row| shifted(row)).collect();
-    let hidden = model.hidden(&rows, &causal(&rows), None).expect("a forward pass");
+    let hidden = model.hidden(&rows, &causal(&rows)).expect("a forward pass");
     let logits = flat(&model.logits(&hidden).expect("logits"));
     for part in ["main", "merged"] {
         let expected = expected.tensor(&format!("{part}.logits")).expect("logits");
@@ -267,7 +267,7 @@ fn rounding_at_load_is_rounding_the_file() {
     let rounded = CausalLm::new(weights.config(), &rounded).expect("a model");
     let rows = Expected::read(&dir).rows("main.input_ids").expect("ids");
     let logits = |model: &CausalLm| {
-        flat(&model.logits(&model.hidden(&rows, &causal(&rows), None).expect("hidden")).expect("logits"))
+        flat(&model.logits(&model.hidden(&rows, &causal(&rows)).expect("hidden")).expect("logits"))
     };
     let error = relative_error(&logits(&rounded), &logits(&exact));
     assert!(error > 1e-5 && error < 2e-2, "{error:e}");

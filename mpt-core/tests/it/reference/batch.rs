@@ -52,12 +52,14 @@ impl Batch {
         j <= i && !hidden
     }
 
-    /// Places in each row, `[b * s]`: the count of tokens before one, padding left out.
+    /// Places in each row, `[b * s]`: the count of tokens before one that it sees, padding left out.
     pub(crate) fn positions(&self) -> Vec<u32> {
         let (b, s) = self.dims();
         let position = |row, token| {
-            let padding = (0..=token).filter(|&earlier| !self.is_real(row, earlier)).count();
-            token.saturating_sub(padding) as u32
+            let counts = |&earlier: &usize| self.is_real(row, earlier) && self.sees(row, token, earlier);
+            let before = (0..token).filter(counts).count();
+            // the first of padding behind a row has the place of the last token
+            if self.is_real(row, token) { before as u32 } else { before.saturating_sub(1) as u32 }
         };
         (0..b).flat_map(|row| (0..s).map(move |token| position(row, token))).collect()
     }

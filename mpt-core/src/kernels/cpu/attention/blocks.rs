@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Heads, KeyRows, Shape, negligible_to_zero};
+use super::{Heads, Shape, negligible_to_zero};
 use crate::kernels::cpu::activation::tanh;
 use crate::kernels::cpu::dispatch::for_each_level;
 use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
@@ -24,29 +24,22 @@ fn blocks(seq: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Writes the attention output `[b, s, h, e]` and, per query, the logarithm of its softmax denominator `[b, s, h]`.
-pub(crate) fn forward<K: KeyRows>(
-    shape: &Shape<'_>,
-    q: Heads<'_>,
-    [k, v]: [K; 2],
-    out: &mut [f32],
-    lse: &mut [f32],
-) {
+pub(crate) fn forward(shape: &Shape<'_>, qkv: [Heads<'_>; 3], out: &mut [f32], lse: &mut [f32]) {
     let (h, e, seq) = (shape.n_heads, shape.head_dim, shape.seq);
     let rows_of_out = out.chunks_mut(seq * h * e).flat_map(|of_batch| of_batch.chunks_mut(BLOCK * h * e));
     let rows_of_lse = lse.chunks_mut(seq * h).flat_map(|of_batch| of_batch.chunks_mut(BLOCK * h));
-    let blocks = (0..shape.start.len()).flat_map(|batch| blocks(seq).map(move |rows| (batch, rows)));
+    let blocks = (0..shape.batch).flat_map(|batch| blocks(seq).map(move |rows| (batch, rows)));
     let tasks: Vec<_> = blocks.zip(rows_of_out.zip(rows_of_lse)).collect();
     tasks.into_par_iter().for_each(|((batch, rows), (out, lse))| {
-        forward_block(shape, batch, rows, q, [k, v], out, lse);
+        forward_block(shape, batch, rows, qkv, out, lse);
     });
 }
 
-fn forward_block<K: KeyRows>(
+fn forward_block(
     shape: &Shape<'_>,
     batch: usize,
     rows: Range<usize>,
-    q: Heads<'_>,
-    [k, v]: [K; 2],
+    [q, k, v]: [Heads<'_>; 3],
     out: &mut [f32],
     lse: &mut [f32],
 ) {
@@ -57,10 +50,9 @@ fn forward_block<K: KeyRows>(
     for head in 0..h {
         let kv_head = head / (h / shape.kv_n_heads);
         let queries = q.matrix(batch, rows.clone(), head, e);
-        k.each_piece(batch, keys.clone(), kv_head, e, |at, piece| {
-            let scores = MatMut::new(&mut scores[at.start..], m, at.len(), t);
-            matmul(scores, queries, piece.t(), shape.precision, Write::Overwrite, Threads::Caller);
-        });
+        let keys_of_head = k.matrix(batch, keys.clone(), kv_head, e);
+        let products = MatMut::new(&mut scores, m, t, t);
+        matmul(products, queries, keys_of_head.t(), shape.precision, Write::Overwrite, Threads::Caller);
         if let Some(cap) = shape.cap {
             soft_cap(&mut scores, shape.scale, cap);
         }
@@ -70,12 +62,9 @@ fn forward_block<K: KeyRows>(
             lse[i * h + head] = softmax(row, &seen, shape.scale, shape.slopes[head]);
             shape.drop_weights([batch, head, rows.start + i], visible.start, &mut row[seen]);
         }
-        v.each_piece(batch, keys.clone(), kv_head, e, |at, piece| {
-            let write = if at.start == 0 { Write::Overwrite } else { Write::Add };
-            let out = MatMut::new(&mut out[head * e..], m, e, h * e);
-            let probs = Mat::new(&scores[at.start..], m, at.len(), t);
-            matmul(out, probs, piece, shape.precision, write, Threads::Caller);
-        });
+        let (out, probs) = (MatMut::new(&mut out[head * e..], m, e, h * e), Mat::new(&scores, m, t, t));
+        let values = v.matrix(batch, keys.clone(), kv_head, e);
+        matmul(out, probs, values, shape.precision, Write::Overwrite, Threads::Caller);
     }
 }
 
@@ -94,9 +83,9 @@ pub(crate) struct Saved<'a> {
 pub(crate) fn backward(shape: &Shape<'_>, qkv: [Heads<'_>; 3], saved: &Saved<'_>, d_qkv: &mut [f32]) {
     let (seq, e, h, g) = (shape.seq, shape.head_dim, shape.n_heads, shape.kv_n_heads);
     let (group, width) = (h / g, (h + 2 * g) * e);
-    assert_eq!(d_qkv.len(), shape.start.len() * seq * width, "gradients of all heads");
+    assert_eq!(d_qkv.len(), shape.batch * seq * width, "gradients of all heads");
     let base = Shared(d_qkv.as_mut_ptr());
-    pool::run(shape.start.len() * g, |task| {
+    pool::run(shape.batch * g, |task| {
         let (batch, kv_head) = (task / g, task % g);
         let place = |head: usize, from: &[f32]| {
             for (row, from) in from.chunks_exact(e).enumerate() {

@@ -1,5 +1,5 @@
-//! Causal attention with ALiBi: by blocks of queries, forward and backward (`blocks`), and over a cache (`cached`), where
-//! few queries have a kernel of their own (`decode`).
+//! Causal attention with ALiBi: among the tokens of a batch, forward and backward (`blocks`), and over the pages of a cache
+//! (`paged`).
 //!
 //! Legend: b batch, s queries, t keys, h heads, g key/value heads, e head_dim.
 
@@ -10,8 +10,7 @@ use crate::dtype::Precision;
 use crate::rng::Dropout;
 
 mod blocks;
-pub(crate) mod cached;
-pub(crate) mod decode;
+pub(crate) mod paged;
 
 pub(crate) use blocks::{Saved, backward, forward};
 
@@ -36,35 +35,10 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// Keys or values in any form, given as matrices of f32.
-pub(crate) trait KeyRows: Copy + Sync {
-    /// Calls `each` with the rows `rows` of one head, in order and in pieces `[piece, e]`; the range counts from `rows.start`.
-    fn each_piece(
-        self,
-        batch: usize,
-        rows: Range<usize>,
-        head: usize,
-        e: usize,
-        each: impl FnMut(Range<usize>, Mat<'_>),
-    );
-}
-
-impl KeyRows for Heads<'_> {
-    fn each_piece(
-        self,
-        batch: usize,
-        rows: Range<usize>,
-        head: usize,
-        e: usize,
-        mut each: impl FnMut(Range<usize>, Mat<'_>),
-    ) {
-        each(0..rows.len(), self.matrix(batch, rows, head, e));
-    }
-}
-
 /// Sizes and constants of one call.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape<'a> {
+    pub(crate) batch: usize,
     pub(crate) seq: usize,
     pub(crate) n_heads: usize,
     pub(crate) kv_n_heads: usize,
@@ -76,8 +50,6 @@ pub(crate) struct Shape<'a> {
     pub(crate) slopes: &'a [f32],
     /// How factors of matrix products are rounded.
     pub(crate) precision: Precision,
-    /// Position of the first query of each batch row among its keys.
-    pub(crate) start: &'a [usize],
     /// First key each query sees, `[b, s]`; without it every query sees from key 0.
     pub(crate) first_key: Option<&'a [u32]>,
     /// Dropout of the weights, whose positions are `[b, h, s, s]`.
@@ -88,7 +60,7 @@ impl Shape<'_> {
     /// The keys that query `row` sees: it is never empty, since a token sees itself.
     fn visible(&self, batch: usize, row: usize) -> Range<usize> {
         let first = self.first_key.map_or(0, |first| first[batch * self.seq + row] as usize);
-        first..self.start[batch] + row + 1
+        first..row + 1
     }
 
     /// Multiplies the `weights` of a query, of which the first is that of the key `first_key`, by what dropout leaves.

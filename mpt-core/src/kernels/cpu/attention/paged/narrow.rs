@@ -1,0 +1,89 @@
+//! Vectors to bf16 and int8, and back.
+//!
+//! What a vector x of finite numbers reads back as: from f32, x itself; from bf16, each number within 2^-8 of its size
+//! (above 2^-126, below 2^127); from int8, each number within `max |x| / 254` times 1.0001 (for `max |x|` above 2^-119). A vector
+//! with a number that is not finite never reads back as finite: bf16 keeps the number, int8 makes all of the vector NaN.
+
+use crate::kernels::cpu::dispatch::for_each_level;
+
+/// Rounds to the nearest bf16, ties to even.
+pub(crate) fn narrow_bf16(x: &[f32], out: &mut [u16]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = half::bf16::from_f32(x).to_bits();
+    }
+}
+
+for_each_level! {
+    /// Rounds a vector to multiples of `max |x| / 127`, the scale returned, which is NaN where a number is not finite.
+    pub(crate) fn narrow_int8(x: &[f32], out: &mut [i8]) -> f32 {
+        let mut top = 0f32;
+        let mut finite = true;
+        for x in x {
+            top = if x.abs() > top { x.abs() } else { top };
+            finite &= x.is_finite();
+        }
+        let scale = if finite { top / 127.0 } else { f32::NAN };
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = (x / scale).round_ties_even() as i8; // 0 / 0 and NaN become 0
+        }
+        scale
+    }
+
+    /// The numbers of bf16.
+    pub(crate) fn widen_bf16(values: &[u16], out: &mut [f32]) {
+        for (out, &value) in out.iter_mut().zip(values) {
+            *out = f32::from_bits(u32::from(value) << 16);
+        }
+    }
+
+    /// The numbers of int8, before they are scaled.
+    pub(crate) fn widen_int8(values: &[i8], out: &mut [f32]) {
+        for (out, &value) in out.iter_mut().zip(values) {
+            *out = f32::from(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn int8(x: &[f32]) -> Vec<f32> {
+        let (mut values, mut out) = (vec![0i8; x.len()], vec![0f32; x.len()]);
+        let scale = narrow_int8(x, &mut values);
+        widen_int8(&values, &mut out);
+        out.iter().map(|x| x * scale).collect()
+    }
+
+    fn bf16(x: &[f32]) -> Vec<f32> {
+        let (mut values, mut out) = (vec![0u16; x.len()], vec![0f32; x.len()]);
+        narrow_bf16(x, &mut values);
+        widen_bf16(&values, &mut out);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_back_keeps_the_bounds(x in proptest::collection::vec(-4f32..4.0, 1..140), power in -115i32..125) {
+            let x: Vec<f32> = x.iter().map(|x| x * 2f32.powi(power)).collect();
+            let top = x.iter().fold(0f32, |top, x| top.max(x.abs()));
+            prop_assume!(top > 2f32.powi(-119));
+            for (x, found) in x.iter().zip(int8(&x)) {
+                prop_assert!((x - found).abs() <= top / 254.0 * 1.0001, "{x} {found}, the largest {top}");
+            }
+            for (x, found) in x.iter().zip(bf16(&x)) {
+                prop_assert!(x.abs() < 2f32.powi(-126) || (x - found).abs() <= x.abs() / 256.0, "{x} {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(int8(&[1.0, bad, 0.0]).iter().all(|x| x.is_nan()));
+            assert!(!bf16(&[1.0, bad])[1].is_finite());
+        }
+        assert_eq!(int8(&[0.0, -0.0]), [0.0, 0.0]);
+    }
+}
