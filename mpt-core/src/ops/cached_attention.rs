@@ -77,8 +77,8 @@ mod tests {
     use super::*;
     use crate::bias::alibi_slopes;
     use crate::cache::KvCache;
-    use crate::kv_dtype::KvDtype;
     use crate::config::MptConfig;
+    use crate::kv_dtype::KvDtype;
     use crate::ops::attention;
     use crate::testing::{assert_close, random};
     use candle_core::Var;
