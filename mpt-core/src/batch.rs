@@ -77,14 +77,13 @@ impl Batch {
         self.push_part(sequence, tokens, Some(documents.into()))
     }
 
-    fn push_part(
-        &mut self,
-        sequence: SeqId,
-        tokens: &[u32],
-        documents: Option<Box<[u32]>>,
-    ) -> Result<()> {
+    fn push_part(&mut self, sequence: SeqId, tokens: &[u32], documents: Option<Box<[u32]>>) -> Result<()> {
         if tokens.is_empty() {
-            return Err(wrong("tokens", "empty".to_owned(), "at least one token of each sequence".to_owned()));
+            return Err(wrong(
+                "tokens",
+                "empty".to_owned(),
+                "at least one token of each sequence".to_owned(),
+            ));
         }
         if self.parts.iter().any(|part| part.sequence == sequence) {
             let expected = "a sequence once; push all of its tokens together".to_owned();

@@ -31,7 +31,8 @@ impl<'a> HostHeads<'a> {
         let is_f32 = matches!(&*storage, Storage::Cpu(CpuStorage::F32(_)));
         if !is_size || !is_f32 || layout.stride()[2] != 1 {
             let size = |size: Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
-            let expected = format!("[{}], f32 on the CPU, numbers of a head side by side", sizes.map(size).join(", "));
+            let expected =
+                format!("[{}], f32 on the CPU, numbers of a head side by side", sizes.map(size).join(", "));
             let actual = format!("{:?}, {:?}, strides {:?}", x.dims(), x.dtype(), layout.stride());
             return Err(Error::Shape { op, argument, actual, expected });
         }

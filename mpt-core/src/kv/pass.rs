@@ -192,7 +192,11 @@ impl KvPool {
     }
 
     /// One layer of the pages in `memory`.
-    pub(crate) fn layer<'a>(&self, layer: usize, (slabs, slab_pages): &'a (Vec<&'a [u8]>, usize)) -> paged::Pages<'a> {
+    pub(crate) fn layer<'a>(
+        &self,
+        layer: usize,
+        (slabs, slab_pages): &'a (Vec<&'a [u8]>, usize),
+    ) -> paged::Pages<'a> {
         paged::Pages { layout: self.layout, layer, slabs, slab_pages: *slab_pages }
     }
 

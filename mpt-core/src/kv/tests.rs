@@ -279,18 +279,19 @@ fn names_of_removed_sequences_name_nothing() {
 fn documents_go_on_across_passes_and_restart_positions() {
     let mut pool = pool(8, KvDtype::F32);
     let a = pool.add();
-    let run = |pool: &mut KvPool, id, tokens: usize, documents: Option<&[u32]>| -> Result<(Vec<u32>, Vec<u32>)> {
-        let (mut batch, tokens) = (Batch::new(), numbers(0, tokens));
-        match documents {
-            Some(documents) => batch.push_documents(id, &tokens, documents)?,
-            None => batch.push(id, &tokens)?,
-        }
-        let positions = pool.positions(&batch)?;
-        forward(pool, &batch)?;
-        let first_keys = pool.first_keys(&batch, None)?;
-        pool.commit(&batch)?;
-        Ok((positions, first_keys))
-    };
+    let run =
+        |pool: &mut KvPool, id, tokens: usize, documents: Option<&[u32]>| -> Result<(Vec<u32>, Vec<u32>)> {
+            let (mut batch, tokens) = (Batch::new(), numbers(0, tokens));
+            match documents {
+                Some(documents) => batch.push_documents(id, &tokens, documents)?,
+                None => batch.push(id, &tokens)?,
+            }
+            let positions = pool.positions(&batch)?;
+            forward(pool, &batch)?;
+            let first_keys = pool.first_keys(&batch, None)?;
+            pool.commit(&batch)?;
+            Ok((positions, first_keys))
+        };
     assert_eq!(run(&mut pool, a, 4, Some(&[5, 5, 6, 6])).unwrap(), (vec![0, 1, 0, 1], vec![0, 0, 2, 2]));
     assert_eq!(run(&mut pool, a, 3, Some(&[6, 6, 7])).unwrap(), (vec![2, 3, 0], vec![2, 2, 6]));
     let fork = pool.fork(a, 3).unwrap();
@@ -328,7 +329,8 @@ fn bytes_are_those_of_whole_pages() {
     let bytes = |dtype| KvPool::bytes(&config(), 65, dtype);
     let (tokens, heads_of_layers) = (2 * PAGE, 2 * HEADS);
     // keys as they are, values filled up to 16 numbers
-    let expected = [(E + 16) * 4, (E + 16) * 2, E + 16 + 2 * 4].map(|token| (token * tokens * heads_of_layers) as u64);
+    let expected =
+        [(E + 16) * 4, (E + 16) * 2, E + 16 + 2 * 4].map(|token| (token * tokens * heads_of_layers) as u64);
     assert_eq!(KvDtype::ALL.map(bytes), expected);
 }
 

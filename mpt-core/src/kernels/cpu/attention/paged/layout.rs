@@ -162,7 +162,9 @@ mod tests {
                 let layout = PageLayout { dtype, n_layers: 3, kv_n_heads: 2, head_dim };
                 let mut end = 0;
                 for (layer, head) in (0..3).flat_map(|layer| [(layer, 0), (layer, 1)]) {
-                    for range in [Half::Keys, Half::Values].map(|half| layout.block(layer, head, half)).concat() {
+                    for range in
+                        [Half::Keys, Half::Values].map(|half| layout.block(layer, head, half)).concat()
+                    {
                         assert_eq!(range.start, end);
                         assert_eq!(range.start % 64, 0, "vectors begin at a line of the cache");
                         end = range.end;

@@ -123,7 +123,8 @@ pub(crate) fn forward(level: Level, call: &Call<'_>, q: HeadRows<'_>, out: &mut 
         let split = &plan.merges[index];
         let mut sum = Scratch::take(part_len, 0f32);
         for query in 0..split.queries {
-            let part = |span: usize| &parts[(split.first + span * split.queries + query) * part_len..][..part_len];
+            let part =
+                |span: usize| &parts[(split.first + span * split.queries + query) * part_len..][..part_len];
             sum.copy_from_slice(part(0));
             (1..split.spans).for_each(|span| merge(&mut sum, part(span)));
             let (token, head) = split.place(call, query);

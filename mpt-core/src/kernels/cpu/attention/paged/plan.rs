@@ -57,10 +57,12 @@ impl Plan {
         let is_split = |sequence: &Sequence<'_>| {
             sequence.tokens.len() <= FEW && call.spans(sequence, &sequence.tokens).len() > 1
         };
-        for (index, sequence) in call.sequences.iter().enumerate().filter(|(_, sequence)| !is_split(sequence)) {
+        for (index, sequence) in call.sequences.iter().enumerate().filter(|(_, sequence)| !is_split(sequence))
+        {
             plan.blocks(call, index, sequence);
         }
-        for (index, sequence) in call.sequences.iter().enumerate().filter(|(_, sequence)| is_split(sequence)) {
+        for (index, sequence) in call.sequences.iter().enumerate().filter(|(_, sequence)| is_split(sequence))
+        {
             plan.split(call, index, sequence);
         }
         plan

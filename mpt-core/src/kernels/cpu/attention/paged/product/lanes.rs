@@ -1,6 +1,9 @@
 //! Sixteen f32 side by side, as each level holds them.
 
-#![expect(unsafe_code, reason = "vectors are read and written through pointers, and levels have their instructions")]
+#![expect(
+    unsafe_code,
+    reason = "vectors are read and written through pointers, and levels have their instructions"
+)]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;

@@ -172,7 +172,8 @@ unsafe fn tile<L: Lanes, T: Element, const Q: usize, const B: usize>(
     unsafe {
         let product = typed.product;
         let out_of = |q: usize, b: usize| out.first.add(q * out.step + (block + b) * LANES);
-        let weights: [*const f32; Q] = std::array::from_fn(|q| product.weights.as_ptr().add(q * product.weight_step));
+        let weights: [*const f32; Q] =
+            std::array::from_fn(|q| product.weights.as_ptr().add(q * product.weight_step));
         let mut row = typed.matrix.add(block * product.block_step);
         let mut ahead = Ahead::new(typed, block);
         let mut sums = [[L::zero(); B]; Q];
@@ -240,9 +241,9 @@ fn prefetch<T>(at: *const T) {
     #[expect(unsafe_code, reason = "a prefetch takes a raw pointer")]
     // SAFETY: a prefetch is a hint without effect on memory, and every x86-64 processor has it.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -256,7 +257,13 @@ mod tests {
     use proptest::prelude::*;
 
     /// One sum at a time.
-    fn plain<T: Element>(product: &Product<'_>, matrix: &[T], level: Level, out: &mut [f32], out_step: usize) {
+    fn plain<T: Element>(
+        product: &Product<'_>,
+        matrix: &[T],
+        level: Level,
+        out: &mut [f32],
+        out_step: usize,
+    ) {
         for (q, b, lane) in (0..product.queries)
             .flat_map(|q| (0..product.blocks).flat_map(move |b| (0..LANES).map(move |lane| (q, b, lane))))
         {
