@@ -52,6 +52,24 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "error",
         ],
     ),
+    (
+        "mpt-train",
+        &[
+            "train",
+            "metrics",
+            "evaluate",
+            "checkpoint",
+            "observer",
+            "run",
+            "bench",
+            "step",
+            "optim",
+            "segments",
+            "schedule",
+            "config",
+            "error",
+        ],
+    ),
 ];
 
 /// Folders whose modules may still use one another in a cycle, as `crate` or `crate::folder`.
