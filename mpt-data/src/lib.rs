@@ -5,15 +5,18 @@
 //! function of seed and sample index, so that a [`Cursor`] of a few bytes resumes anywhere at once.
 
 mod blob;
+mod compressed;
 mod config;
 mod dedup;
-mod documents;
+mod document;
+mod document_tables;
 pub mod durable;
 mod error;
-mod file_table;
 mod filter;
 mod hash;
+mod hashed_file;
 pub mod interop;
+mod layout;
 mod loader;
 mod manifest;
 mod map;
@@ -35,17 +38,17 @@ pub use dedup::{
     CopyGroup, Dedup, DedupStage, Embedder, KeepFirst, MinHash, Paragraphs, SemDedup, StageKind, StageReport,
     StageSource,
 };
-pub use documents::DocumentIndex;
+pub use document::Document;
+pub use document_tables::DocumentIndex;
 pub use error::{Damage, Error, Result};
 pub use filter::{
     C4, Column, Decontaminate, Drop, Filter, FinewebQuality, GopherQuality, GopherRepetition, Language,
     Listed, Pii, UrlList, WordList,
 };
+pub use hashed_file::PlainFile;
+pub use layout::{FileRecord, Group, Pages};
 pub use loader::{Accepted, Cursor, Loader, LoaderConfig, Sample, SampleId, SamplePlace, TokenBatch};
-pub use manifest::{
-    Contents, FileRecord, Manifest, PlainFile, Plan, SourcePlan, SourceRecord, Split, SplitRecord,
-    TokenAccount,
-};
+pub use manifest::{Contents, Manifest, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount};
 pub use mixing::{
     Batching, DEFAULT_WINDOW, Mixing, MixingChanges, Quota, Sampling, Share, Shuffle, StageConfig, WrongKey,
 };
@@ -53,10 +56,9 @@ pub use pack::{Packer, Row, is_start};
 pub use prepare::{UnitStatus, commit_units, plan_units, prepare, prepare_unit, prepare_with};
 pub use progress::{Note, Progress, Silent, Stage};
 pub use report::{MixRow, MixTable, inspect, plan, plan_of_known};
-pub use shard::{Group, Pages};
 pub use simulate::{
     SimulateConfig, Simulation, SourceSimulation, Spread, SpreadMeter, Traffic, simulate,
     true_shuffle_entropy,
 };
-pub use source::{Document, MAX_DOCUMENT_BYTES};
+pub use source::MAX_DOCUMENT_BYTES;
 pub use trace::{TracedDocument, TracedSample, trace};

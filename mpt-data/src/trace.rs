@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::documents::DocumentIndex;
+use crate::document_tables::DocumentIndex;
 use crate::error::Result;
 use crate::loader::{Loader, SamplePlace};
 use crate::manifest::Manifest;

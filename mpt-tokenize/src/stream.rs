@@ -13,11 +13,14 @@ pub struct StreamDecoder<'a> {
     held: Vec<u8>,
 }
 
-impl<'a> StreamDecoder<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, held: Vec::new() }
+impl Tokenizer {
+    /// A decoder for ids that come one by one.
+    pub fn stream(&self) -> StreamDecoder<'_> {
+        StreamDecoder { tokenizer: self, held: Vec::new() }
     }
+}
 
+impl StreamDecoder<'_> {
     /// Takes the next id and gives the text that is certain now: often a word, sometimes nothing.
     ///
     /// # Errors

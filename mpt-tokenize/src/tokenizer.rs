@@ -17,7 +17,6 @@ use crate::bytes;
 use crate::error::{Error, Result, shown};
 use crate::file::{AddedToken, MAX_BYTES, TokenizerFile, WordRules};
 use crate::split::{Words, digits};
-use crate::stream::StreamDecoder;
 use crate::train::END_OF_TEXT;
 
 /// The id of a token.
@@ -160,11 +159,6 @@ impl Tokenizer {
     pub fn token_bytes(&self, id: TokenId) -> Result<&[u8]> {
         let bytes = self.token_bytes.get(id as usize).and_then(Option::as_deref);
         bytes.ok_or(Error::UnknownId { id, num_ids: self.num_ids() })
-    }
-
-    /// A decoder for ids that come one by one.
-    pub fn stream(&self) -> StreamDecoder<'_> {
-        StreamDecoder::new(self)
     }
 
     fn encode_normalized(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<()> {

@@ -13,9 +13,11 @@ pub enum Error {
     #[error(transparent)]
     Model(#[from] mpt_core::Error),
     /// The run file or the data.
+    #[cfg(feature = "run")]
     #[error(transparent)]
     Data(#[from] mpt_data::Error),
     /// The tokenizer.
+    #[cfg(feature = "run")]
     #[error(transparent)]
     Tokenizer(#[from] mpt_tokenize::Error),
     /// A tensor operation.
@@ -114,6 +116,7 @@ pub enum Error {
 
 impl Error {
     /// Names the file in an operating-system error.
+    #[cfg(feature = "run")]
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }

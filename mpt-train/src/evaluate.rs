@@ -32,7 +32,7 @@ struct Sums {
 
 impl Sums {
     fn add(&mut self, model: &CausalLm, rows: TokenRows<'_>) -> Result<()> {
-        let hidden = model.hidden(&rows.rows(), &rows.mask(model.config())?, None)?;
+        let hidden = model.hidden(&rows.rows(), &rows.mask(model.config())?)?;
         self.loss += model.loss_sum(&hidden, &rows.labels())?;
         self.tokens += rows.num_labels();
         Ok(())

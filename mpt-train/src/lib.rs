@@ -1,29 +1,42 @@
 //! From a run description to MPT checkpoints.
 //!
-//! A [`TrainRun`] read from a TOML file, prepared data ([`mpt_data`]) and a seed decide every byte of the result;
+//! A `TrainRun` read from a TOML file, prepared data (`mpt_data`) and a seed decide every byte of the result;
 //! threads, interruptions and restarts do not.
+//!
+//! Without the default feature `run` this crate is the step alone: a [`Trainer`] takes [`TokenRows`] from wherever the
+//! caller has them, and no data format is compiled.
 
 pub mod bench;
+#[cfg(feature = "run")]
 mod checkpoint;
 mod config;
 mod error;
+#[cfg(feature = "run")]
 mod evaluate;
+#[cfg(feature = "run")]
 mod metrics;
+#[cfg(feature = "run")]
 mod observer;
 mod optim;
+#[cfg(feature = "run")]
+mod run;
 mod schedule;
 mod step;
+#[cfg(feature = "run")]
 mod train;
 
+#[cfg(feature = "run")]
 pub use checkpoint::latest_checkpoint;
-pub use config::{
-    CheckpointConfig, DataConfig, OptimizerConfig, Resume, ScheduleConfig, ScheduleKind,
-    StepConfig, TrainRun,
-};
+pub use config::{OptimizerConfig, ScheduleConfig, ScheduleKind, StepConfig};
 pub use error::{Error, Result};
+#[cfg(feature = "run")]
 pub use evaluate::{EvalReport, evaluate, evaluate_ids};
+#[cfg(feature = "run")]
 pub use observer::{Observer, Silent, StepMetrics, TrainEvent, TrainSummary};
 pub use optim::Optimizer;
+#[cfg(feature = "run")]
+pub use run::{CheckpointConfig, DataConfig, Resume, TrainRun};
 pub use schedule::Schedule;
 pub use step::{StepOutcome, TokenRows, Trainer};
+#[cfg(feature = "run")]
 pub use train::train;

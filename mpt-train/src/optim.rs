@@ -60,7 +60,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`mpt_core::Error::Io`].
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, path: &Path) -> Result<()> {
         let mut tensors = BTreeMap::new();
         for (name, moments) in &self.state {
             for (moment, values) in self.config.moments().iter().zip(moments) {
@@ -74,7 +74,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] naming the tensor that is missing or has another size.
-    pub(crate) fn load(&mut self, path: &Path) -> Result<()> {
+    pub fn load(&mut self, path: &Path) -> Result<()> {
         let tensors =
             candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| Error::checkpoint(path, e))?;
         for (name, moments) in &mut self.state {

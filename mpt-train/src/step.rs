@@ -114,11 +114,12 @@ impl Trainer {
     }
 
     /// The optimizer's state.
-    pub(crate) fn optimizer(&self) -> &Optimizer {
+    pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
     }
 
-    pub(crate) fn optimizer_mut(&mut self) -> &mut Optimizer {
+    /// The optimizer's state, to load one into it.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
         &mut self.optimizer
     }
 

@@ -12,11 +12,11 @@ use mpt_tokenize::Tokenizer;
 use serde_json::Value;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, Fixed, State};
-use crate::config::{Resume, TrainRun};
 use crate::error::{Error, Result};
 use crate::evaluate::evaluate;
 use crate::metrics::MetricsFile;
 use crate::observer::{Observer, StepMetrics, TrainEvent, TrainSummary};
+use crate::run::{Resume, TrainRun};
 use crate::schedule::Schedule;
 use crate::step::{TokenRows, Trainer};
 

@@ -28,7 +28,7 @@ enum Task {
     Test(test::Args),
     /// rustfmt, clippy and rustdoc, with warnings denied
     Lint,
-    /// The rules of the tree that no compiler knows: dependency direction, headers, named paths, top level
+    /// The rules of the tree that no compiler knows: dependency direction, module cycles and layers, headers, named paths
     Tidy,
     /// The bench targets
     Bench(bench::Args),

@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: rules of the tree that no compiler knows. Each rule is a function that returns what breaks it.
 
+mod modules;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -72,6 +74,7 @@ fn problems(sh: &Shell) -> Result<Vec<String>> {
     for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
         problems.extend(source_file(path, &read(path)));
     }
+    problems.extend(modules::problems(&MAY_USE.map(|(name, _)| name), &files, &read));
     let page = Path::new("docs/architecture.md");
     problems.extend(named_paths(&read(page), &|path| sh.path_exists(path)));
     problems.extend(test_command(&read(Path::new("README.md")), &read(Path::new(".ci/run"))));

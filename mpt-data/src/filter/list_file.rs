@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use crate::compressed;
 use crate::error::{Error, Result};
-use crate::source;
 
 /// The text of a file.
 pub(super) fn text(path: &Path) -> Result<String> {
-    let bytes = source::read_whole(path)?;
+    let bytes = compressed::read_whole(path)?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Error::input(path, format!("byte {at} is not UTF-8; convert the file"))

@@ -34,9 +34,9 @@ pub use self::language::Language;
 pub use self::pii::Pii;
 pub use self::url_list::{Listed, UrlList};
 pub use self::word_list::WordList;
+use crate::document::Document;
 use crate::error::Result;
 use crate::remote;
-use crate::source::Document;
 
 /// One step of a source's filters: a condition that a document must meet to stay, an edit of its text, or both. They run
 /// in the order of the run file, and a step sees the text as the steps before it left it.

@@ -9,10 +9,11 @@ use super::import::Follow;
 use super::mds::{Dataset, Encoding, MdsOptions, MdsWriter, Numbers, Shard, Value, merge_index};
 use super::megatron::{self, MegatronWriter};
 use crate::error::{Error, Result};
+use crate::layout::{Scratch, get_tokens};
 use crate::manifest::{Manifest, SourceRecord};
 use crate::pack::is_start;
 use crate::progress::{Progress, Stage};
-use crate::shard::{Scratch, ShardReader, get_tokens};
+use crate::shard::ShardReader;
 
 /// The column that tokens go to.
 const COLUMN: &str = "tokens";

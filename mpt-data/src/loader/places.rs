@@ -3,7 +3,27 @@
 use super::LoaderConfig;
 use crate::error::Result;
 use crate::manifest::{Manifest, SourceRecord, Split};
-use crate::order::{Order, OrderConfig, Place};
+use crate::order::{Order, OrderConfig, OrderSource, Place};
+
+impl OrderConfig {
+    /// The order in which a loader goes through its split.
+    pub fn of_data(manifest: &Manifest, config: &LoaderConfig) -> Self {
+        let row_tokens = manifest.plan().row_tokens;
+        let source = |source: &SourceRecord| OrderSource {
+            name: source.name.clone(),
+            share: source.proportion,
+            tokens: source.split(config.split).rows * row_tokens as u64,
+        };
+        Self {
+            sources: manifest.sources().iter().map(source).collect(),
+            row_tokens,
+            seq_len: config.seq_len,
+            seed: config.seed,
+            mixing: config.mixing.clone(),
+            group: config.mixing.batch_group.unwrap_or(config.batch_size as u64),
+        }
+    }
+}
 
 /// The places of the samples of a split.
 #[derive(Debug)]

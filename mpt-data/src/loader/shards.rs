@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use crate::error::Result;
+use crate::layout::{RowBytes, RowLayout, Scratch, get_tokens};
 use crate::manifest::{Manifest, Split};
 use crate::order::Place;
 use crate::pack::push_documents;
-use crate::shard::{RowBytes, RowLayout, Scratch, ShardReader, get_tokens};
+use crate::shard::ShardReader;
 
 /// Shards held open at most; opening one again costs no read of its content.
 const MAX_OPEN: usize = 512;

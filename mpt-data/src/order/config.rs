@@ -1,8 +1,6 @@
-//! What an order is made of, from prepared data or from a mix that says how much there is.
+//! What an order is made of, and the order of a mix that says how much there is.
 
 use crate::config::PrepareRun;
-use crate::loader::LoaderConfig;
-use crate::manifest::Manifest;
 use crate::mixing::{Mixing, Share};
 
 /// A source as the order knows it.
@@ -34,24 +32,6 @@ pub struct OrderConfig {
 }
 
 impl OrderConfig {
-    /// The order in which a loader goes through its split.
-    pub fn of_data(manifest: &Manifest, config: &LoaderConfig) -> Self {
-        let row_tokens = manifest.plan().row_tokens;
-        let source = |source: &crate::SourceRecord| OrderSource {
-            name: source.name.clone(),
-            share: source.proportion,
-            tokens: source.split(config.split).rows * row_tokens as u64,
-        };
-        Self {
-            sources: manifest.sources().iter().map(source).collect(),
-            row_tokens,
-            seq_len: config.seq_len,
-            seed: config.seed,
-            mixing: config.mixing.clone(),
-            group: config.mixing.batch_group.unwrap_or(config.batch_size as u64),
-        }
-    }
-
     /// The order of a mix that says the tokens of all its sources, for batches of so many samples; `None`: it does not.
     pub fn of_mix(run: &PrepareRun, batch_size: u64) -> Option<Self> {
         let row_tokens = run.row_tokens as u64;

@@ -26,8 +26,8 @@ use draws::Draws;
 use path::Shuffler;
 
 use crate::error::{Error, Result};
+use crate::layout::GROUP_ROWS;
 use crate::mixing::{Share, StageConfig};
-use crate::shard::GROUP_ROWS;
 
 /// Where a sample comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,16 +10,15 @@ use super::decide::Decided;
 use super::plan::PlannedRun;
 use super::unit_file::{KeptEntry, UnitReader};
 use super::walk::{Step, Walk};
-use crate::documents::{DocumentRow, DocumentWriter};
+use crate::document_tables::{DocumentRow, DocumentWriter};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::hash;
-use crate::manifest::{
-    Contents, DOCUMENTS, Manifest, PlainFile, SourceRecord, Split, SplitRecord, TOKENIZER,
-};
+use crate::hashed_file::PlainFile;
+use crate::manifest::{Contents, DOCUMENTS, Manifest, SourceRecord, Split, SplitRecord, TOKENIZER};
 use crate::pack::Packer;
 use crate::progress::{Progress, Shared, Stage, step};
-use crate::shard::{Part, ShardFiles};
+use crate::shard::ShardFiles;
 
 /// Completes the folder `out`.
 pub(super) fn commit(
@@ -125,13 +124,7 @@ impl Pass<'_> {
         let counts = self.decided.sources[source].split(split);
         let mut shards = ShardFiles::new(
             self.out,
-            Part {
-                plan: &self.planned.plan,
-                plan_hash: &self.planned.hash,
-                layout: self.planned.layout,
-                source: &self.planned.run.sources[source].name,
-                split,
-            },
+            self.planned.plan.part(&self.planned.hash, &self.planned.run.sources[source].name, split),
         );
         let mut packer = Packer::new(self.planned.run.row_tokens);
         let (mut ordinal, mut tokens) = (first, Vec::new());

@@ -9,18 +9,20 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::meaning::Meaning;
 use super::near::near;
-use super::plan::{PlannedRun, Unit};
+use super::plan::PlannedRun;
 use super::screen::{Fates, screen};
+use super::unit::{DroppedDocument, TokenizedDocument, Unit, UnitSink};
 use super::unit_file::KeptEntry;
-use super::units::{DroppedDocument, TokenizedDocument, UnitSink};
+
 use super::walk::{Fate, Files, Gone, Passed, Place, Step, Walk};
 use crate::dedup::{DedupStage, Embedder, StageKind, StageReport, Tallies};
-use crate::documents::DropWriter;
+use crate::document_tables::DropWriter;
 use crate::error::{Error, Result};
 use crate::filter::{
     self, BAD_LINE, DUPLICATE_PARAGRAPHS, Drop, EXACT_DUPLICATE, NEAR_DUPLICATE, SEMANTIC_DUPLICATE,
 };
-use crate::manifest::{DROPS, PlainFile, Split, TokenAccount};
+use crate::hashed_file::PlainFile;
+use crate::manifest::{DROPS, Split, TokenAccount};
 use crate::progress::Progress;
 
 /// What is decided about every document.

@@ -12,9 +12,11 @@ mod meaning;
 mod near;
 mod plan;
 mod screen;
+mod sketch;
 mod steps;
+mod tokenize;
+mod unit;
 mod unit_file;
-mod units;
 mod walk;
 
 use std::path::Path;
@@ -24,17 +26,15 @@ use mpt_tokenize::Tokenizer;
 pub(crate) use decide::{Counts, Tally};
 pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
 pub use steps::{UnitStatus, commit_units, plan_units, prepare_unit};
-pub(crate) use units::tokenize;
+pub(crate) use tokenize::tokenize;
 
 use crate::config::PrepareRun;
 use crate::dedup::Embedder;
 use crate::durable;
 use crate::error::{Error, Result};
-use crate::manifest::{MANIFEST, Manifest};
+use crate::manifest::{MANIFEST, Manifest, UNITS};
 use crate::progress::{Note, Progress};
 
-/// The folder of work units, in the output folder while it is being built.
-pub(crate) const UNITS: &str = ".units";
 const LOCK: &str = "lock";
 
 /// Prepares data: from the sources of `run` to shards and a manifest in `run.out`.
@@ -84,7 +84,7 @@ fn finish(
     let _lock = durable::lock(&units.join(LOCK))?.ok_or_else(|| Error::Busy { path: run.out.clone() })?;
     let missing = planned.missing_units(&units, progress)?;
     allowed(&planned, &missing)?;
-    let mut writer = unit_file::UnitFiles::new(&units, &planned);
+    let mut writer = unit_file::UnitFiles::new(&units, planned.layout.token_bytes);
     tokenize(&planned, &missing, tokenizer, &mut writer, progress)?;
     let decided = decide::decide(&planned, &units, &run.out, tokenizer, embedder, progress)?;
     let manifest = commit::commit(&planned, &decided, &run.out, tokenizer, progress)?;

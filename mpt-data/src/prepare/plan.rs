@@ -5,20 +5,21 @@ use std::sync::Mutex;
 
 use mpt_tokenize::Tokenizer;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::sketch::Sketcher;
+use super::unit::{Input, Unit};
 use super::unit_file;
-use super::units::Sketcher;
 use crate::config::{PrepareRun, SourceConfig};
 use crate::dedup::StageKind;
 use crate::error::{Error, Result};
 use crate::filter::{self, Judge};
 use crate::hash;
-use crate::manifest::{FORMAT, PlainFile, Plan, SourcePlan};
+use crate::hashed_file::{PlainFile, sha256_file};
+use crate::layout::RowLayout;
+use crate::manifest::{FORMAT, Plan, SourcePlan};
 use crate::progress::{Note, Progress, Shared, Stage, step};
 use crate::remote;
-use crate::shard::RowLayout;
 
 /// Files of a source are taken together up to this size, so that many small files do not make many small units.
 const UNIT_BYTES: u64 = 8 << 20;
@@ -59,34 +60,6 @@ impl SpecialTokens {
     /// How many they are.
     pub(crate) fn count(self) -> u64 {
         u64::from(self.bos.is_some()) + u64::from(self.eos.is_some())
-    }
-}
-
-/// A few files of one source, tokenized as one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unit {
-    /// The hash of everything that decides its content.
-    pub(crate) name: String,
-    /// The source it belongs to.
-    pub(crate) source: usize,
-    /// Its files.
-    pub(crate) inputs: Vec<Input>,
-}
-
-/// One input file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Input {
-    /// Where it is.
-    pub(crate) path: PathBuf,
-    /// What it is called, and what it holds.
-    pub(crate) file: PlainFile,
-}
-
-impl Unit {
-    /// Bytes of its files.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.inputs.iter().map(|input| input.file.bytes).sum()
     }
 }
 
@@ -191,7 +164,7 @@ fn find(source: &SourceConfig, folder: &Path) -> Result<Vec<(PathBuf, String)>> 
 /// The files a pattern leads to, with their names relative to the pattern's fixed part.
 fn expand(source: &SourceConfig, folder: &Path, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
     if remote::is_remote(Path::new(pattern)) {
-        return remote::find(source, pattern);
+        return remote::find(&source.name, pattern);
     }
     let literal = folder.join(pattern);
     if literal.is_file() {
@@ -244,11 +217,8 @@ pub(crate) fn hash_all(
     let shared: Shared<'_, '_> = Mutex::new(&mut *progress);
     let hashed = |(path, name): (PathBuf, String)| {
         let read = |bytes| step(&shared, bytes);
-        let (sha256, bytes) = if remote::is_remote(&path) {
-            remote::identity(&path, read)
-        } else {
-            hash::sha256_file(&path, read)
-        }?;
+        let (sha256, bytes) =
+            if remote::is_remote(&path) { remote::identity(&path, read) } else { sha256_file(&path, read) }?;
         Ok(Input { path, file: PlainFile { name, bytes, sha256 } })
     };
     let inputs = found.into_par_iter().map(|files| files.into_par_iter().map(hashed).collect()).collect();
@@ -259,7 +229,7 @@ pub(crate) fn hash_all(
 /// The files that the filters of a source name.
 fn lists(source: &SourceConfig, folder: &Path) -> Result<Vec<PlainFile>> {
     let list = |file: String| {
-        let (sha256, bytes) = hash::sha256_file(&folder.join(&file), |_| Ok(()))?;
+        let (sha256, bytes) = sha256_file(&folder.join(&file), |_| Ok(()))?;
         Ok(PlainFile { name: filter::file_name(&file), bytes, sha256 })
     };
     source.filters.iter().flat_map(filter::Filter::files).map(list).collect()

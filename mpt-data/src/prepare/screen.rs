@@ -12,9 +12,11 @@ use rayon::prelude::*;
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::plan::{PlannedRun, Unit};
+use super::plan::PlannedRun;
+use super::sketch::Sketch;
+use super::unit::{TokenizedDocument, Unit, UnitSink};
 use super::unit_file::{self, Entry, KeptEntry, UnitFiles, UnitReader};
-use super::units::{Sketch, TokenizedDocument, UnitSink};
+
 use super::walk::{Fate, Files, Gone, Place};
 use crate::dedup::{self, StageKind};
 use crate::error::{Error, Result};
@@ -155,7 +157,7 @@ impl<'a> Edits<'a> {
             is_there: has_edits && unit_file::is_whole(&path)?,
             unit: Unit { name, source: unit.source, inputs: Vec::new() },
             path,
-            writer: UnitFiles::new(dir, planned),
+            writer: UnitFiles::new(dir, planned.layout.token_bytes),
             is_open: false,
             waiting: Vec::new(),
             bytes: 0,

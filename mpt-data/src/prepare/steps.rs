@@ -9,14 +9,15 @@ use std::path::Path;
 use mpt_tokenize::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Input, PlannedRun, Unit};
+use super::plan::PlannedRun;
+use super::unit::{Input, Unit};
 use super::unit_file::{self, UnitFiles};
 use super::{LOCK, claim, finish, finished, tokenize};
 use crate::config::PrepareRun;
 use crate::dedup::Embedder;
 use crate::durable;
 use crate::error::{Error, Result};
-use crate::manifest::{MANIFEST, Manifest};
+use crate::manifest::{MANIFEST, Manifest, UNITS};
 use crate::progress::Progress;
 
 /// The inputs, in the folder of units.
@@ -78,7 +79,7 @@ pub fn prepare_unit(
     id: &str,
     progress: &mut dyn Progress,
 ) -> Result<UnitStatus> {
-    let dir = run.out.join(super::UNITS);
+    let dir = run.out.join(UNITS);
     let json = std::fs::read(dir.join(INPUTS)).map_err(|_| Error::NoPlan { path: run.out.clone() })?;
     let inputs: Inputs =
         serde_json::from_slice(&json).map_err(|_| Error::NoPlan { path: run.out.clone() })?;
@@ -91,7 +92,13 @@ pub fn prepare_unit(
     let _shared = durable::lock_shared(&dir.join(LOCK))?.ok_or_else(busy)?;
     let _own = durable::lock(&dir.join(format!(".{id}.lock")))?.ok_or_else(busy)?;
     if !unit_file::is_whole(&dir.join(id))? {
-        tokenize(&planned, &[index], tokenizer, &mut UnitFiles::new(&dir, &planned), progress)?;
+        tokenize(
+            &planned,
+            &[index],
+            tokenizer,
+            &mut UnitFiles::new(&dir, planned.layout.token_bytes),
+            progress,
+        )?;
     }
     status(&planned, &dir, &planned.units[index])
 }

@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::plan::{PlannedRun, Unit};
-use super::units::{DroppedDocument, TokenizedDocument, UnitSink};
+use super::unit::{DroppedDocument, TokenizedDocument, Unit, UnitSink};
 use crate::durable::AtomicFile;
 use crate::error::{Error, Result};
 use crate::filter::{self, Drop};
+use crate::layout::{get_tokens, put_tokens};
 use crate::map::Map;
-use crate::shard::{get_tokens, put_tokens};
 
 /// The version of the form of these files.
 pub(super) const VERSION: u32 = 3;
@@ -79,8 +78,8 @@ struct Open {
 }
 
 impl<'a> UnitFiles<'a> {
-    pub(super) fn new(dir: &'a Path, planned: &PlannedRun<'_>) -> Self {
-        Self { dir, token_bytes: planned.layout.token_bytes, open: None }
+    pub(super) fn new(dir: &'a Path, token_bytes: usize) -> Self {
+        Self { dir, token_bytes, open: None }
     }
 
     fn open(&mut self) -> &mut Open {
@@ -370,7 +369,7 @@ impl UnitReader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::units::Sketch;
+    use super::super::sketch::Sketch;
     use super::*;
 
     fn write(dir: &Path) -> PathBuf {

@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::config::SourceConfig;
 use crate::error::{Damage, Error, Result};
-use crate::manifest::{FileRecord, PlainFile};
-use crate::shard::{RowBytes, RowLayout, Scratch};
+use crate::layout::{FileRecord, RowBytes, RowLayout, Scratch};
 
 fn refused<T>(path: &Path) -> Result<T> {
     let problem = super::address::NOT_BUILT.to_owned();
@@ -72,8 +70,7 @@ impl RemoteRows {
     }
 }
 
-pub(crate) fn find(source: &SourceConfig, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
-    let _ = source;
+pub(crate) fn find(_source_name: &str, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
     refused(Path::new(pattern))
 }
 
@@ -81,7 +78,7 @@ pub(crate) fn identity(path: &Path, _read: impl FnMut(u64) -> Result<()>) -> Res
     refused(path)
 }
 
-pub(crate) fn local_copy(dir: &Path, _file: &PlainFile) -> Result<PathBuf> {
+pub(crate) fn local_copy(dir: &Path, _name: &str, _sha256: &str) -> Result<PathBuf> {
     refused(dir)
 }
 

@@ -8,8 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Object;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
-use crate::manifest::FileRecord;
-use crate::shard::{Group, RowLayout, length_problem, sound_row};
+use crate::layout::{FileRecord, Group, Pages, RowLayout, length_problem, sound_row};
 
 /// Lists what is wrong with a shard: first the rows that are, else what the whole file says.
 ///
@@ -69,7 +68,7 @@ fn end(group: &Group, layout: RowLayout) -> u64 {
 }
 
 fn is_sound(group: &Group, layout: RowLayout, row: u64, start: u64, bytes: &[u8]) -> bool {
-    let cell = |pages: &crate::shard::Pages, width: usize| {
+    let cell = |pages: &Pages, width: usize| {
         let at = usize::try_from(pages.offset(row, group.rows, width).checked_sub(start)?).ok()?;
         bytes.get(at..at.checked_add(width)?)
     };

@@ -7,7 +7,6 @@ use object_store::path::Path as Key;
 
 use super::options;
 use super::store::Store;
-use crate::config::SourceConfig;
 use crate::error::{Error, Result};
 
 /// `*` does not cross `/`, and hidden objects are found like any other.
@@ -21,10 +20,10 @@ const MATCH: MatchOptions = MatchOptions {
 ///
 /// # Errors
 /// [`Error::NoInput`] when there are none; [`Error::Remote`].
-pub(crate) fn find(source: &SourceConfig, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
+pub(crate) fn find(source_name: &str, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
     let path = Path::new(pattern);
     let address = options::address(path)?;
-    let missing = || Error::NoInput { source_name: source.name.clone(), pattern: pattern.to_owned() };
+    let missing = || Error::NoInput { source_name: source_name.to_owned(), pattern: pattern.to_owned() };
     if !address.key.contains(is_wild) {
         let (store, key) = Store::of(path)?;
         let name = address.key.rsplit('/').next().unwrap_or_default().to_owned();

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use object_store::path::Path as Key;
 
 use super::store::{Identity, MISSING, Piece, Store, failed, refused};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::hash;
-use crate::manifest::PlainFile;
 
 /// Windows of a Parquet file in memory: columns are read beside each other.
 const WINDOWS: usize = 8;
@@ -158,26 +157,26 @@ fn in_words(error: Error) -> io::Error {
 ///
 /// # Errors
 /// [`Error::Remote`]; [`Error::Io`]; [`Error::Shard`] when the object does not hold what the manifest says.
-pub(crate) fn local_copy(dir: &Path, file: &PlainFile) -> Result<PathBuf> {
-    let path = dir.join(&file.name);
+pub(crate) fn local_copy(dir: &Path, name: &str, sha256: &str) -> Result<PathBuf> {
+    let path = dir.join(name);
     let (store, _) = Store::of(&path)?;
     let folder = match &store.options.cache {
         Some(cache) => cache.dir.join("files"),
         None => std::env::temp_dir().join("mpt-remote-files"),
     };
-    let copy = folder.join(&file.sha256).join(&file.name);
-    if hash::sha256_file(&copy, |_| Ok(())).is_ok_and(|(sha256, _)| sha256 == file.sha256) {
+    let copy = folder.join(sha256).join(name);
+    if fs::read(&copy).is_ok_and(|bytes| hash::sha256(&bytes) == sha256) {
         return Ok(copy);
     }
     let object = Object::open(&path)?;
     let bytes = object.range(0, object.bytes() as usize)?;
-    if hash::sha256(&bytes) != file.sha256 {
+    if hash::sha256(&bytes) != sha256 {
         let problem = "is not as it was written; restore it, or build again".to_owned();
-        return Err(Error::Shard(crate::Damage { path: file.name.clone().into(), row: None, problem }));
+        return Err(Error::Shard(Damage { path: name.into(), row: None, problem }));
     }
     // Two processes may write the same: each aside under a name of its own.
-    let aside = copy.with_file_name(format!(".{}.{}.tmp", file.name, std::process::id()));
-    fs::create_dir_all(folder.join(&file.sha256)).map_err(Error::io(&copy, "making the folder of"))?;
+    let aside = copy.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    fs::create_dir_all(folder.join(sha256)).map_err(Error::io(&copy, "making the folder of"))?;
     fs::write(&aside, &bytes).map_err(Error::io(&aside, "writing"))?;
     fs::rename(&aside, &copy).map_err(Error::io(&copy, "renaming to"))?;
     Ok(copy)

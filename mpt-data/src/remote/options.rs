@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::address::Address;
 use crate::error::{Error, Result};
+use crate::layout::PAGE_ROWS;
 
 /// What is kept on disk unless `MPT_REMOTE_CACHE_LIMIT` says otherwise.
 const DEFAULT_LIMIT: u64 = 16 << 30;
@@ -111,7 +112,7 @@ fn mode(text: &str) -> Option<ReadMode> {
         "rows" => Some(ReadMode::Rows(DEFAULT_ROWS)),
         _ => {
             let rows = text.strip_prefix("rows:")?.parse().ok()?;
-            (1..=crate::shard::PAGE_ROWS).contains(&rows).then_some(ReadMode::Rows(rows))
+            (1..=PAGE_ROWS).contains(&rows).then_some(ReadMode::Rows(rows))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::options::ReadMode;
-use crate::shard::{Group, PAGE_ROWS, RowLayout};
+use crate::layout::{Group, PAGE_ROWS, RowLayout};
 
 /// Ranges with less than this between them are fetched as one.
 const COALESCE: u64 = 64 << 10;
@@ -126,7 +126,7 @@ pub(super) fn rows_at(rows: u64, from: u64, count: u64, layout: RowLayout) -> [R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::Pages;
+    use crate::layout::Pages;
 
     const LAYOUT: RowLayout = RowLayout { row_tokens: 8, token_bytes: 2 };
 

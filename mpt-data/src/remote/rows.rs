@@ -9,8 +9,7 @@ use super::fetch::Failure;
 use super::page::{PageKey, Span, rows_at};
 use super::store::{Identity, Store, refused};
 use crate::error::{Damage, Error, Result};
-use crate::manifest::FileRecord;
-use crate::shard::{Group, RowBytes, RowLayout, Scratch, length_problem, sound_row};
+use crate::layout::{FileRecord, Group, RowBytes, RowLayout, Scratch, length_problem, sound_row};
 
 /// How often a row that comes wrong from the cache is fetched again.
 const HEALS: u32 = 3;

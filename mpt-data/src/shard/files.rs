@@ -2,25 +2,26 @@
 
 use std::path::Path;
 
-use super::RowLayout;
 use super::writer::ShardWriter;
 use crate::error::Result;
-use crate::manifest::{FileRecord, Plan, Split};
+use crate::layout::{FileRecord, RowLayout};
 use crate::pack::Row;
 
 /// What the shards are part of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part<'a> {
-    /// What decides their content.
-    pub(crate) plan: &'a Plan,
-    /// The hash of that.
+    /// Version of the format of all that is written.
+    pub(crate) format: u32,
+    /// The hash of the plan, which decides their content.
     pub(crate) plan_hash: &'a str,
+    /// SHA-256 of the `tokenizer.json`.
+    pub(crate) tokenizer: &'a str,
     /// The sizes of a row.
     pub(crate) layout: RowLayout,
     /// The source.
     pub(crate) source: &'a str,
-    /// The split.
-    pub(crate) split: Split,
+    /// The name of the split.
+    pub(crate) split: &'static str,
 }
 
 /// Writes rows into as many files as they need.
@@ -51,7 +52,7 @@ impl<'a> ShardFiles<'a> {
 
     fn open(&mut self) -> Result<&mut ShardWriter> {
         if self.open.is_none() {
-            let (split, source) = (self.part.split.name(), self.part.source);
+            let (split, source) = (self.part.split, self.part.source);
             let relative = format!("{split}/{source}/{:05}.parquet", self.files.len());
             self.open = Some(ShardWriter::create(self.out, relative, self.part.layout)?);
         }
@@ -60,15 +61,15 @@ impl<'a> ShardFiles<'a> {
 
     fn close(&mut self) -> Result<()> {
         let Some(shard) = self.open.take() else { return Ok(()) };
-        let Part { plan, plan_hash, layout, source, split } = self.part;
+        let Part { format, plan_hash, tokenizer, layout, source, split } = self.part;
         self.files.push(shard.finish(&[
-            ("mpt.format", plan.format.to_string()),
+            ("mpt.format", format.to_string()),
             ("mpt.plan", plan_hash.to_owned()),
             ("mpt.source", source.to_owned()),
-            ("mpt.split", split.name().to_owned()),
-            ("mpt.row_tokens", plan.row_tokens.to_string()),
+            ("mpt.split", split.to_owned()),
+            ("mpt.row_tokens", layout.row_tokens.to_string()),
             ("mpt.token_bytes", layout.token_bytes.to_string()),
-            ("mpt.tokenizer", plan.tokenizer.clone()),
+            ("mpt.tokenizer", tokenizer.to_owned()),
         ])?);
         Ok(())
     }

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Group, PAGE_ROWS, Pages, RowBytes, RowLayout};
 use crate::error::{Damage, Error, Result};
-use crate::manifest::FileRecord;
+use crate::layout::{
+    FileRecord, Group, PAGE_ROWS, Pages, RowBytes, RowLayout, Scratch, length_problem, sound_row,
+};
 use crate::map::Map;
 use crate::remote::{self, RemoteRows};
 
@@ -31,23 +32,6 @@ enum Content {
     Local(Map),
     /// An object of a store, whose rows are checked where they are read.
     Remote(RemoteRows),
-}
-
-/// Buffers that reads of objects use again and again; those of maps need none.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    #[cfg(feature = "remote")]
-    tokens: Vec<u8>,
-    #[cfg(feature = "remote")]
-    meta: Vec<u8>,
-}
-
-impl Scratch {
-    /// The buffers of `tokens` and `meta`.
-    #[cfg(feature = "remote")]
-    pub(crate) fn columns(&mut self) -> (&mut Vec<u8>, &mut Vec<u8>) {
-        (&mut self.tokens, &mut self.meta)
-    }
 }
 
 impl ShardReader {
@@ -146,7 +130,7 @@ impl ShardReader {
         let (tokens, meta) = (column(&group.tokens, tokens_width)?, column(&group.meta, meta_width)?);
         let cells = tokens.chunks_exact(tokens_width).zip(meta.chunks_exact(meta_width));
         for ((tokens, meta), row) in cells.zip(first..) {
-            let bytes = super::sound_row(tokens, meta).ok_or_else(|| self.damaged(row, UNSOUND))?;
+            let bytes = sound_row(tokens, meta).ok_or_else(|| self.damaged(row, UNSOUND))?;
             each(self.expected(row, bytes)?);
         }
         Ok(())
@@ -181,10 +165,4 @@ impl ShardReader {
     fn damaged(&self, row: u64, problem: &str) -> Error {
         Error::Shard(Damage { path: self.relative.clone(), row: Some(row), problem: problem.to_owned() })
     }
-}
-
-/// What is wrong with a file of the wrong length.
-pub(crate) fn length_problem(bytes: u64, expected: u64) -> String {
-    let what = if bytes < expected { "truncated" } else { "changed" };
-    format!("has {bytes} bytes, expected {expected}: it was {what}; restore it, or build again")
 }

@@ -13,13 +13,12 @@ use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{Type, TypePtr};
-use sha2::{Digest, Sha256};
 
-use super::reader::{Scratch, ShardReader};
-use super::{FILE_GROUPS, GROUP_ROWS, Group, PAGE_ROWS, RowLayout, geometry, put_row};
-use crate::durable::AtomicFile;
+use super::geometry;
+use super::reader::ShardReader;
 use crate::error::{Error, Result};
-use crate::manifest::FileRecord;
+use crate::hashed_file::HashedFile;
+use crate::layout::{FILE_GROUPS, FileRecord, GROUP_ROWS, Group, PAGE_ROWS, RowLayout, Scratch, put_row};
 use crate::pack::Row;
 
 /// Who wrote the file, in its footer. Not the library's version: the same data gives the same bytes.
@@ -185,45 +184,11 @@ fn writing(path: &Path, error: ParquetError) -> Error {
     Error::io(path, "writing")(source)
 }
 
-/// A file written aside whose length and SHA-256 are known when it is complete.
-pub(crate) struct HashedFile {
-    file: AtomicFile,
-    hash: Sha256,
-    bytes: u64,
-    path: PathBuf,
-}
-
-impl HashedFile {
-    /// Starts to write what will be `path`.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        Ok(Self { file: AtomicFile::create(path)?, hash: Sha256::new(), bytes: 0, path: path.to_owned() })
-    }
-
-    /// The complete file, still aside, with its length and its SHA-256 in hex.
-    pub(crate) fn finish(mut self) -> Result<(AtomicFile, u64, String)> {
-        self.file.flush().map_err(Error::io(&self.path, "writing"))?;
-        Ok((self.file, self.bytes, crate::hash::hex(&self.hash.finalize())))
-    }
-}
-
-impl Write for HashedFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.hash.update(&bytes[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::{RowBytes, get_tokens};
     use crate::pack::Packer;
-    use crate::shard::get_tokens;
 
     /// A file of `rows` rows of `row_tokens` tokens, token `i` of the stream being `i % vocab`, and a document every 100 tokens.
     fn write(dir: &Path, rows: usize, row_tokens: usize, vocab: usize) -> FileRecord {
@@ -241,7 +206,7 @@ mod tests {
         let layout = RowLayout::new(row_tokens, vocab);
         let reader = ShardReader::open(dir, record, layout).expect("openable");
         let (mut scratch, mut tokens, mut documents) = (Scratch::default(), Vec::new(), Vec::new());
-        let mut keep = |row: super::super::RowBytes<'_>| {
+        let mut keep = |row: RowBytes<'_>| {
             get_tokens(row.tokens, layout.token_bytes, &mut tokens);
             documents.push(row.document());
         };

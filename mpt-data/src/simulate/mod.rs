@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use self::cache::Cache;
 use crate::error::{Error, Result};
+use crate::layout::{GROUP_ROWS, RowLayout};
 use crate::order::{Order, OrderConfig, Place};
-use crate::shard::{GROUP_ROWS, RowLayout};
 
 /// What is simulated.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,14 +5,16 @@ use std::io::{BufRead, Read};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::{DEFAULT_ID, Document, InputFile, Record, Sink, Wanted, broken_line, check_size, compressed};
+use super::{DEFAULT_ID, InputFile, Record, Sink, Wanted, broken_line, check_size};
+use crate::compressed;
+use crate::document::Document;
 use crate::error::Result;
 
 /// The longest line: a document whose characters are all escaped, and its other fields.
 const MAX_LINE_BYTES: usize = 256 << 20;
 
 pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
-    let mut lines = compressed::open(file)?;
+    let mut lines = compressed::open(file.path, file.progress)?;
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();

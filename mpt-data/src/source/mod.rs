@@ -1,31 +1,19 @@
 //! Readers: files of documents, streamed one document at a time in bounded memory.
 
-mod compressed;
 mod jsonl;
 mod parquet;
 mod text;
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use crate::config::{Format, OnBadLine, SourceConfig};
+use crate::document::Document;
 use crate::error::{Error, Result};
 use crate::filter;
 
 /// The longest text of one document: tokenizing takes many times as much memory.
 pub const MAX_DOCUMENT_BYTES: usize = 64 << 20;
-
-/// One document as read: nothing is normalized here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
-    /// Its own id, or file and line where it has none.
-    pub id: String,
-    /// Its text.
-    pub text: String,
-    /// The values of the fields that the source's filters look at, in their order.
-    pub fields: Vec<Option<String>>,
-}
 
 /// What a reader finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,14 +88,6 @@ pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) 
             Err(Error::input(file.path, "holds tokens, not text; convert it instead of building from it"))
         }
     }
-}
-
-/// The content of a file that is no source, decompressed as its name asks for.
-pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>> {
-    let (progress, mut bytes) = (AtomicU64::new(0), Vec::new());
-    let mut file = compressed::open(&InputFile { path, name: "", progress: &progress })?;
-    file.read_to_end(&mut bytes).map_err(|error| compressed::explain(path, error))?;
-    Ok(bytes)
 }
 
 /// The id field where the run file names none.

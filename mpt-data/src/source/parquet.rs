@@ -13,8 +13,9 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 
-use super::{DEFAULT_ID, Document, InputFile, Record, Sink, Wanted, check_size};
+use super::{DEFAULT_ID, InputFile, Record, Sink, Wanted, check_size};
 use crate::blob::Blob;
+use crate::document::Document;
 use crate::error::{Error, Result};
 
 /// Rows decoded at once: few, since a row may be a book.

@@ -2,12 +2,14 @@
 
 use std::io::Read;
 
-use super::{Document, InputFile, MAX_DOCUMENT_BYTES, Record, Sink, Wanted, check_size, compressed};
+use super::{InputFile, MAX_DOCUMENT_BYTES, Record, Sink, Wanted, check_size};
+use crate::compressed;
+use crate::document::Document;
 use crate::error::{Error, Result};
 
 pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
     let mut bytes = Vec::new();
-    let mut limited = compressed::open(file)?.take(MAX_DOCUMENT_BYTES as u64 + 1);
+    let mut limited = compressed::open(file.path, file.progress)?.take(MAX_DOCUMENT_BYTES as u64 + 1);
     limited.read_to_end(&mut bytes).map_err(|error| compressed::explain(file.path, error))?;
     match document(bytes, file.name) {
         Ok(document) => sink(Record::Document(document)),

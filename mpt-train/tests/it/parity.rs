@@ -43,7 +43,7 @@ fn check(name: &str, optimizer: &OptimizerConfig, tolerance: f64) {
     }
     let first: Vec<Vec<u32>> =
         batches[0].iter().map(|row| row.iter().map(|&id| id as u32).collect()).collect();
-    let hidden = trainer.model().hidden(&first, &AttnMask::causal(2, 20), None).unwrap();
+    let hidden = trainer.model().hidden(&first, &AttnMask::causal(2, 20)).unwrap();
     same_range(&trainer.model().logits(&hidden).unwrap(), &expected["final.logits"], tolerance);
     final_weights(trainer.params(), &expected, tolerance);
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::split;
-use crate::documents::{DocumentRow, DocumentWriter, DropWriter};
+use crate::document_tables::{DocumentRow, DocumentWriter, DropWriter};
 use crate::error::{Error, Result};
 use crate::filter::{Drop, EMPTY};
-use crate::manifest::{DOCUMENTS, DROPS, PlainFile, Plan, Split, SplitRecord};
+use crate::hashed_file::PlainFile;
+use crate::manifest::{DOCUMENTS, DROPS, Plan, Split, SplitRecord};
 use crate::pack::Packer;
 use crate::prepare::hash_of;
-use crate::shard::{Part, RowLayout, ShardFiles};
+use crate::shard::ShardFiles;
 
 /// Packs the sources of a plan, one after the other, into a folder.
 pub(super) struct Intake<'a> {
@@ -67,8 +68,7 @@ impl<'a> Intake<'a> {
         fill: impl FnOnce(&mut SourceIntake<'_, '_>) -> Result<()>,
     ) -> Result<Counts> {
         let (first, dir, plan, plan_hash) = (self.ordinal, self.dir, self.plan, self.plan_hash.clone());
-        let layout = RowLayout::new(plan.row_tokens, plan.vocab_size);
-        let part = Part { plan, plan_hash: &plan_hash, layout, source: name, split: Split::Train };
+        let part = plan.part(&plan_hash, name, Split::Train);
         let mut source = SourceIntake {
             intake: self,
             name,

@@ -20,9 +20,10 @@ use crate::dedup::Dedup;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::hash;
+use crate::hashed_file::PlainFile;
 use crate::manifest::{
-    Contents, FORMAT, MANIFEST, Manifest, PlainFile, Plan, SourcePlan, SourceRecord, Split, SplitRecord,
-    TOKENIZER, TokenAccount,
+    Contents, FORMAT, MANIFEST, Manifest, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TOKENIZER,
+    TokenAccount,
 };
 use crate::mixing::{Mixing, Share};
 use crate::prepare::{changes, hash_all};

@@ -17,8 +17,8 @@ use parquet::file::properties::WriterProperties;
 use crate::blob::Blob;
 use crate::error::{Damage, Error, Result};
 use crate::filter::Drop;
-use crate::manifest::PlainFile;
-use crate::shard::HashedFile;
+use crate::hashed_file::{HashedFile, PlainFile};
+use crate::shard::CREATED_BY;
 
 /// Rows in a row group: a look-up decodes one.
 const GROUP_ROWS: usize = 8192;
@@ -238,7 +238,7 @@ impl Table {
         let path = dir.join(name);
         let schema = Arc::new(Schema::new(fields));
         let properties = WriterProperties::builder()
-            .set_created_by(crate::shard::CREATED_BY.to_owned())
+            .set_created_by(CREATED_BY.to_owned())
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a level")))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .build();

@@ -23,21 +23,23 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
+use super::contents::{SourceRecord, Split, SplitRecord};
 use crate::blob::Blob;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
-use crate::manifest::{FileRecord, PlainFile, SourceRecord, Split, SplitRecord};
-use crate::shard::{CREATED_BY, Group, HashedFile, Pages};
+use crate::hashed_file::{HashedFile, PlainFile, sha256_file};
+use crate::layout::{FileRecord, Group, Pages};
+use crate::shard::CREATED_BY;
 
 /// The name of the table in the folder.
-pub(crate) const FILE_TABLE: &str = "manifest.parquet";
+pub(super) const FILE_TABLE: &str = "manifest.parquet";
 /// Rows in a row group, which is as much as is in memory at once.
 const GROUP_ROWS: usize = 8192;
 /// Bytes of a row group's entry.
 const ENTRY: usize = 7 * 8;
 
 /// Writes the shards of all sources to the table of the folder.
-pub(crate) fn write(dir: &Path, sources: &[SourceRecord]) -> Result<PlainFile> {
+pub(super) fn write(dir: &Path, sources: &[SourceRecord]) -> Result<PlainFile> {
     let path = dir.join(FILE_TABLE);
     let failed = |error: ParquetError| Error::io(&path, "writing")(std::io::Error::other(error));
     let field = |name, kind| Field::new(name, kind, false);
@@ -74,11 +76,11 @@ pub(crate) fn write(dir: &Path, sources: &[SourceRecord]) -> Result<PlainFile> {
 ///
 /// # Errors
 /// [`Error::Shard`] when the table is not the one described.
-pub(crate) fn read(dir: &Path, table: &PlainFile, sources: &mut [SourceRecord]) -> Result<()> {
+pub(super) fn read(dir: &Path, table: &PlainFile, sources: &mut [SourceRecord]) -> Result<()> {
     let path = dir.join(FILE_TABLE);
     let damaged =
         |problem: String| Error::Shard(Damage { path: PathBuf::from(FILE_TABLE), row: None, problem });
-    let (sha256, _) = hash::sha256_file(&path, |_| Ok(()))?;
+    let (sha256, _) = sha256_file(&path, |_| Ok(()))?;
     if sha256 != table.sha256 {
         return Err(damaged("is not as it was written; restore it, or build again".into()));
     }

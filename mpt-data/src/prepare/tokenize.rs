@@ -8,9 +8,10 @@ use mpt_tokenize::Tokenizer;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::plan::{PlannedRun, Unit};
-use crate::config::{PrepareRun, SourceConfig};
-use crate::dedup::{self, MinHasher, StageKind};
+use super::plan::PlannedRun;
+use super::sketch::Sketch;
+use super::unit::{DroppedDocument, TokenizedDocument, Unit, UnitSink};
+use crate::config::SourceConfig;
 use crate::error::{Error, Result};
 use crate::filter::ngrams::Runs;
 use crate::filter::{BAD_LINE, Drop, Scratch, Verdict};
@@ -26,91 +27,6 @@ const BATCH_DOCUMENTS: usize = 8192;
 const READ_AHEAD: usize = 1;
 /// Batches that wait to be written.
 const WRITE_BEHIND: usize = 1;
-
-/// Takes what becomes of the documents of each unit, in order.
-pub(crate) trait UnitSink {
-    /// A unit begins.
-    fn begin(&mut self, unit: &Unit) -> Result<()>;
-    /// A document passed the filters.
-    fn keep(&mut self, document: &TokenizedDocument<'_>) -> Result<()>;
-    /// A document did not, or is none.
-    fn drop(&mut self, document: &DroppedDocument<'_>) -> Result<()>;
-    /// The unit is complete. Bit `i` of `fields_seen`: some document had the filters' field `i`.
-    fn end(&mut self, fields_seen: u64) -> Result<()>;
-}
-
-/// A document with its tokens, none added.
-pub(crate) struct TokenizedDocument<'a> {
-    /// Its id.
-    pub(crate) id: &'a str,
-    /// The hash of its text.
-    pub(crate) text_hash: u128,
-    /// Bytes of its text.
-    pub(crate) text_bytes: u64,
-    /// What stages of deduplication look at.
-    pub(crate) sketch: &'a Sketch,
-    /// Its tokens.
-    pub(crate) tokens: &'a [u32],
-    /// How many tokens the text had before filters edited it.
-    pub(crate) tokens_read: u64,
-    /// Whether they did.
-    pub(crate) is_edited: bool,
-}
-
-/// What is kept of a text for the stages of deduplication; empty where none needs it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Sketch {
-    /// Its signature.
-    pub(crate) signature: Vec<u32>,
-    /// The hashes of its paragraphs.
-    pub(crate) paragraphs: Vec<u128>,
-    /// The text itself.
-    pub(crate) text: Option<String>,
-}
-
-/// Makes the sketches of a source.
-#[derive(Debug)]
-pub(crate) struct Sketcher {
-    minhash: Option<MinHasher>,
-    min_paragraph_words: Option<u64>,
-}
-
-impl Sketcher {
-    /// What the stages that a source goes through need.
-    pub(crate) fn new(run: &PrepareRun, source: usize) -> Self {
-        let minhash = run.dedup.minhash().filter(|_| run.goes_through(source, StageKind::MinHash));
-        let paragraphs = run.dedup.paragraphs().filter(|_| run.goes_through(source, StageKind::Paragraph));
-        Self {
-            minhash: minhash.map(MinHasher::new),
-            min_paragraph_words: paragraphs.map(|settings| settings.min_words),
-        }
-    }
-
-    /// The sketch of a text.
-    pub(crate) fn sketch(&self, text: &str, runs: &mut Runs) -> Sketch {
-        let paragraphs = self.min_paragraph_words.map(|words| dedup::paragraph_hashes(text, words));
-        Sketch {
-            signature: self.signature(text, runs),
-            text: paragraphs.as_ref().map(|_| text.to_owned()),
-            paragraphs: paragraphs.unwrap_or_default(),
-        }
-    }
-
-    /// The signature of a text, where a stage needs it.
-    pub(crate) fn signature(&self, text: &str, runs: &mut Runs) -> Vec<u32> {
-        self.minhash.as_ref().map_or_else(Vec::new, |hasher| hasher.signature(text, runs))
-    }
-}
-
-/// A document that did not pass the filters, or a line that is none.
-pub(crate) struct DroppedDocument<'a> {
-    /// Its id.
-    pub(crate) id: &'a str,
-    /// Why.
-    pub(crate) drop: &'a Drop,
-    /// How many tokens its text as read had, none added.
-    pub(crate) tokens_read: u64,
-}
 
 /// Reads and tokenizes units of a plan, in the order given.
 ///
@@ -366,6 +282,7 @@ mod tests {
     use mpt_tokenize::TrainConfig;
 
     use super::*;
+    use crate::config::PrepareRun;
     use crate::progress::Silent;
 
     /// More units than the threads can hold between them.

@@ -1,0 +1,40 @@
+//! Where the rows of a row group lie: a base and a stride per column.
+
+use serde::{Deserialize, Serialize};
+
+use super::PAGE_ROWS;
+
+/// Where the rows of a row group are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Rows in the group.
+    pub rows: u64,
+    /// The pages of `tokens`.
+    pub tokens: Pages,
+    /// The pages of `meta`.
+    pub meta: Pages,
+}
+
+/// Where the pages of a column chunk hold their rows. All but the last are equally long and equally far apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pages {
+    /// File offset of the first row of the first page.
+    pub base: u64,
+    /// From the first row of a page to that of the next, in bytes; 0 where there is one page.
+    pub stride: u64,
+    /// File offset of the first row of the last page, whose header may be shorter.
+    pub tail: u64,
+}
+
+impl Pages {
+    /// File offset of a row of a group of `rows` rows, each `width` bytes.
+    pub fn offset(&self, row: u64, rows: u64, width: usize) -> u64 {
+        let page = row / PAGE_ROWS;
+        let last = rows.saturating_sub(1) / PAGE_ROWS;
+        let start =
+            if page == last { self.tail } else { self.base.saturating_add(page.saturating_mul(self.stride)) };
+        start.saturating_add(row % PAGE_ROWS * width as u64)
+    }
+}

@@ -1,0 +1,196 @@
+//! The manifest: what was prepared, from what, and the hash of every file. Its presence means that the data is complete.
+
+mod contents;
+mod examine;
+mod file_table;
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::contents::{Contents, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount};
+use crate::blob::Blob;
+use crate::document_tables::DocumentIndex;
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::hash;
+use crate::layout::RowLayout;
+use crate::remote;
+
+/// The name of the manifest in its folder.
+pub(crate) const MANIFEST: &str = "manifest.json";
+/// The name of the copy of the tokenizer in the folder.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+/// The index of the documents that stayed.
+pub(crate) const DOCUMENTS: &str = "documents.parquet";
+/// The ledger of the documents that did not.
+pub(crate) const DROPS: &str = "drops.parquet";
+/// The folder of work units, in the output folder while it is being built.
+pub(crate) const UNITS: &str = ".units";
+/// Shards that stand in the manifest itself at most; more of them stand in a table beside it.
+const MAX_FILES: usize = 1024;
+/// The version of everything that is written: shards, tables, units, rules.
+pub(crate) const FORMAT: u32 = 2;
+
+/// Prepared data: a folder of shards and what is known of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    dir: PathBuf,
+    tokenizer: PathBuf,
+    root: String,
+    contents: Arc<Contents>,
+}
+
+/// The manifest file: the contents, and the hash that names them.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    root: String,
+    contents: Contents,
+}
+
+impl Manifest {
+    /// Opens prepared data, in a folder or at an address of an object store.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] when there is no manifest, or it is damaged or of another version; [`Error::Remote`].
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(MANIFEST);
+        let wrong = |problem: String| Error::Manifest { path: path.clone(), problem };
+        let text = read(&path, &wrong)?;
+        let wire: Wire = serde_json::from_slice(&text).map_err(|error| {
+            wrong(format!("not a manifest of this version ({error}); build the data again"))
+        })?;
+        let root = root_of(&wire.contents);
+        if root != wire.root {
+            return Err(wrong(format!(
+                "its content has the hash {root}, expected {}; it was changed, restore it or build again",
+                wire.root
+            )));
+        }
+        if wire.contents.plan.format != FORMAT {
+            return Err(wrong(format!(
+                "format {}, expected {FORMAT}; build the data again",
+                wire.contents.plan.format
+            )));
+        }
+        let mut contents = wire.contents;
+        if let Some(table) = &contents.file_table {
+            file_table::read(dir, table, &mut contents.sources)?;
+        }
+        let tokenizer = tokenizer(dir, &contents)?;
+        Ok(Self { dir: dir.to_owned(), tokenizer, root, contents: Arc::new(contents) })
+    }
+
+    /// Writes the manifest of the folder: from now on the data is complete.
+    pub(crate) fn commit(dir: &Path, mut contents: Contents) -> Result<Self> {
+        let shards = contents.sources.iter().map(|source| source.train.files.len() + source.eval.files.len());
+        let whole = if shards.sum::<usize>() > MAX_FILES {
+            contents.file_table = Some(file_table::write(dir, &contents.sources)?);
+            let whole = contents.clone();
+            for source in &mut contents.sources {
+                source.train.files.clear();
+                source.eval.files.clear();
+            }
+            Some(whole)
+        } else {
+            None
+        };
+        let root = root_of(&contents);
+        let wire = Wire { root: root.clone(), contents };
+        let mut text =
+            serde_json::to_vec_pretty(&wire).expect("manifests have string keys and finite numbers");
+        text.push(b'\n');
+        durable::write_file(&dir.join(MANIFEST), &text)?;
+        let contents = Arc::new(whole.unwrap_or(wire.contents));
+        Ok(Self { dir: dir.to_owned(), tokenizer: dir.join(TOKENIZER), root, contents })
+    }
+
+    /// The folder, or the address.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The hash of everything: contents, files, plan. Two folders with the same root hold the same data.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// All that the manifest says.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// What the data was made from and how.
+    pub fn plan(&self) -> &Plan {
+        &self.contents.plan
+    }
+
+    /// The sources, in order.
+    pub fn sources(&self) -> &[SourceRecord] {
+        &self.contents.sources
+    }
+
+    /// The copy of the tokenizer that lies with the data; on this machine, wherever the data is.
+    pub fn tokenizer_path(&self) -> PathBuf {
+        self.tokenizer.clone()
+    }
+
+    /// Bytes of a token in the shards.
+    pub fn token_bytes(&self) -> usize {
+        self.layout().token_bytes
+    }
+
+    /// Tokens of a split over all sources, in full rows.
+    pub fn tokens(&self, split: Split) -> u64 {
+        let rows: u64 = self.sources().iter().map(|source| source.split(split).rows).sum();
+        rows * self.plan().row_tokens as u64
+    }
+
+    /// The index from ordinals to the documents' own ids.
+    ///
+    /// # Errors
+    /// [`Error::Shard`] when it is missing or damaged.
+    pub fn documents(&self) -> Result<DocumentIndex> {
+        DocumentIndex::open(&self.dir, DOCUMENTS)
+    }
+
+    pub(crate) fn layout(&self) -> RowLayout {
+        self.plan().layout()
+    }
+}
+
+fn root_of(contents: &Contents) -> String {
+    hash::sha256(&serde_json::to_vec(contents).expect("manifests have string keys and finite numbers"))
+}
+
+/// The text of a manifest file.
+fn read(path: &Path, wrong: &dyn Fn(String) -> Error) -> Result<Vec<u8>> {
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let mut text = Vec::new();
+    let file = Blob::open(path).map_err(|error| match error {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => wrong(missing(dir)),
+        error => error,
+    })?;
+    file.into_read().read_to_end(&mut text).map_err(Error::io(path, "reading"))?;
+    Ok(text)
+}
+
+/// Where the tokenizer can be read from: that of an address is copied to this machine.
+fn tokenizer(dir: &Path, contents: &Contents) -> Result<PathBuf> {
+    let copy = contents.files.iter().find(|file| file.name == TOKENIZER);
+    match copy.filter(|_| remote::is_remote(dir)) {
+        Some(file) => remote::local_copy(dir, &file.name, &file.sha256),
+        None => Ok(dir.join(TOKENIZER)),
+    }
+}
+
+fn missing(dir: &Path) -> String {
+    if dir.join(UNITS).is_dir() {
+        "there is no manifest: the build here was interrupted; run the same `mpt data build` again and it continues".into()
+    } else {
+        "there is no manifest here; expected a folder made by `mpt data build`".into()
+    }
+}

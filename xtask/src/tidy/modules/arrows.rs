@@ -1,0 +1,137 @@
+//! Which module of a crate uses which, by the paths that its files write.
+//!
+//! An arrow goes between two modules of the same folder: a path from `a::b` to `c::d` is an arrow from `a` to `c`, one
+//! from `a::b` to `a::e` an arrow from `b` to `e` inside of `a`. Between a module and what holds it there is none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::source::{Mention, Module, Source};
+
+/// More imports that name one another than anyone writes.
+const MAX_IMPORTS: usize = 32;
+
+/// The modules of a crate, and the arrows between them.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    /// All modules but the root and those of tests.
+    pub(super) modules: BTreeSet<Module>,
+    /// From and to, each with the first place that says so.
+    pub(super) arrows: BTreeMap<(Module, Module), Place>,
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: PathBuf,
+    pub(super) line: usize,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+impl Graph {
+    /// From the files of a crate, each with what it says.
+    pub(super) fn new(mut files: Vec<(PathBuf, Source)>) -> Self {
+        let tests: Vec<_> = files.iter().flat_map(|(_, source)| source.test_modules.clone()).collect();
+        files.retain(|(_, source)| !tests.iter().any(|test| source.modules[0].starts_with(test)));
+        let names = Names::new(&files);
+        let mut arrows = BTreeMap::new();
+        for (file, source) in &files {
+            for mention in &source.mentions {
+                for arrow in names.arrows(mention) {
+                    let place = || Place { file: file.clone(), line: mention.line };
+                    arrows.entry(arrow).or_insert_with(place);
+                }
+            }
+        }
+        let modules = names.modules.into_iter().filter(|module| !module.is_empty()).collect();
+        Self { modules, arrows }
+    }
+}
+
+/// The module that a file of a crate holds, by the file's path below `src`.
+pub(super) fn module_of(path: &Path) -> Module {
+    let mut module: Module =
+        path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    let is_folder = module.last().is_some_and(|last| last == "mod");
+    let is_root = module.len() == 1 && ["lib", "main"].contains(&module[0].as_str());
+    if is_folder || is_root {
+        module.pop();
+    }
+    module
+}
+
+/// What names stand for.
+struct Names<'a> {
+    modules: BTreeSet<Module>,
+    /// By module and name; several where the features of the crate decide which of them is meant.
+    imports: BTreeMap<(&'a [String], &'a str), Vec<&'a [String]>>,
+}
+
+impl<'a> Names<'a> {
+    fn new(files: &'a [(PathBuf, Source)]) -> Self {
+        let sources = || files.iter().map(|(_, source)| source);
+        let modules = sources().flat_map(|source| source.modules.iter().cloned()).collect();
+        let mut imports = BTreeMap::<_, Vec<_>>::new();
+        for import in sources().flat_map(|source| &source.imports) {
+            let key = (import.module.as_slice(), import.name.as_str());
+            imports.entry(key).or_default().push(import.path.as_slice());
+        }
+        Self { modules, imports }
+    }
+
+    /// The pairs of modules of one folder between which a mention is an arrow.
+    fn arrows(&self, mention: &Mention) -> Vec<(Module, Module)> {
+        let from = &mention.module;
+        let arrow = |to: Module| {
+            let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+            let apart = shared < from.len() && shared < to.len();
+            apart.then(|| (from[..=shared].to_vec(), to[..=shared].to_vec()))
+        };
+        self.targets(from, from, &mention.path, MAX_IMPORTS).into_iter().filter_map(arrow).collect()
+    }
+
+    /// The modules that may hold what a path in `scope` leads to. What a module that does not hold `reader` hands on counts
+    /// as its own; none for what lies outside of the crate.
+    fn targets(&self, reader: &Module, scope: &[String], path: &[String], imports: usize) -> Vec<Module> {
+        let (mut at, names) = anchor(scope, path);
+        for (index, name) in names.iter().enumerate() {
+            let inner: Module = at.iter().cloned().chain([name.clone()]).collect();
+            if self.modules.contains(&inner) {
+                at = inner;
+                continue;
+            }
+            let import = self.imports.get(&(at.as_slice(), name.as_str()));
+            return match import {
+                Some(paths) if reader.starts_with(&at) && imports > 0 => {
+                    let whole = |path: &&[String]| [path, &names[index + 1..]].concat();
+                    let paths = paths.iter().map(whole);
+                    paths.flat_map(|path| self.targets(reader, &at, &path, imports - 1)).collect()
+                }
+                None if index == 0 && names.len() == path.len() => Vec::new(),
+                _ => vec![at],
+            };
+        }
+        vec![at]
+    }
+}
+
+/// The module at which a path in `scope` begins, and the names after that.
+fn anchor<'p>(scope: &[String], path: &'p [String]) -> (Module, &'p [String]) {
+    let mut at = scope.to_vec();
+    let mut names = path;
+    while let [first, rest @ ..] = names {
+        match first.as_str() {
+            "crate" => at.clear(),
+            "super" => drop(at.pop()),
+            "self" => {}
+            _ => break,
+        }
+        names = rest;
+    }
+    (at, names)
+}
