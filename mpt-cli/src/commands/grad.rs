@@ -26,7 +26,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let weights = args.model.weights()?;
-    let params = Params::load(&weights, &ctx.device()?)?;
+    let params = Params::load(&weights, &ctx.device)?;
     let model = CausalLm::new(weights.config(), &params)?;
     let rows = args.rows.read(None)?;
     let scored = rows.num_scored();

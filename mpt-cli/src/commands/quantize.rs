@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use mpt_core::{ConvertOptions, Converted, Format, Weights, Written};
+use mpt_infer::open_weights;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
-use crate::model;
 use crate::settings::Context;
 use crate::table;
 use crate::tui::{Unit, amount};
@@ -78,7 +78,7 @@ impl Type {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.form.format();
-    let weights = model::open(&args.input)?;
+    let weights = open_weights(&args.input)?;
     let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
     let converted = match args.form {
         Type::Nf4 => export::to_folder(&weights, &args.output, &options, "quantize", ctx)?,

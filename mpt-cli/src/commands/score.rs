@@ -151,7 +151,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CliError>
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let model = args.model.load()?.lm;
+    let model = args.model.model()?;
     let rows = args.rows.read(args.mask_file.as_deref())?;
     if args.rows.sequence_id_file.is_some() != model.config().attn_config.attn_uses_sequence_id {
         let what = if args.rows.sequence_id_file.is_some() {

@@ -1,5 +1,6 @@
 //! Generation against a plain loop without a cache, and against the reference's greedy texts.
 
+mod pipeline;
 mod verify;
 
 use std::ops::ControlFlow;

@@ -108,7 +108,6 @@ struct Loaded {
 
 fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
     let dtype = args.dtype;
-    ctx.device()?;
     match (&args.model, &args.config) {
         (Some(model), _) => {
             let weights =
