@@ -6,17 +6,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
-use mpt_core::{AttnMask, CausalLm};
+use mpt_core::AttnMask;
 use mpt_data::{Embedder, PrepareRun};
+use mpt_infer::Pipeline;
 use mpt_tokenize::Tokenizer;
 use sha2::{Digest, Sha256};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model::{AdaptedArgs, Dtype, ModelArgs};
 
 /// A model and the hash of its files.
 pub(crate) struct ModelEmbedder {
-    lm: CausalLm,
+    pipeline: Pipeline,
     fingerprint: String,
 }
 
@@ -25,15 +25,14 @@ impl ModelEmbedder {
     pub(crate) fn of(run: &PrepareRun, tokenizer: &Tokenizer) -> Result<Option<Self>, CliError> {
         let Some(settings) = run.dedup.semdedup() else { return Ok(None) };
         let path = run.folder().join(&settings.model);
-        let base = ModelArgs { model: path.clone(), dtype: Dtype::F32 };
-        let model = AdaptedArgs { base, adapter: None }.load()?;
-        if model.need_tokenizer()?.fingerprint() != tokenizer.fingerprint() {
+        let pipeline = Pipeline::open(&path)?;
+        if pipeline.tokenizer()?.fingerprint() != tokenizer.fingerprint() {
             let message = format!("{}: the model has another tokenizer than the run", path.display());
             return Err(CliError::usage(message)
                 .help("name the model's tokenizer.json as `tokenizer`, or another model"));
         }
-        let fingerprint = fingerprint(model.weights.path())?;
-        Ok(Some(Self { lm: model.lm, fingerprint }))
+        let fingerprint = fingerprint(pipeline.weights().path())?;
+        Ok(Some(Self { pipeline, fingerprint }))
     }
 }
 
@@ -43,7 +42,8 @@ impl Embedder for ModelEmbedder {
     }
 
     fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Box<dyn Error + Send + Sync>> {
-        let hidden = self.lm.hidden(&[tokens], &AttnMask::causal(1, tokens.len()), None)?;
+        let model = self.pipeline.model();
+        let hidden = model.hidden(&[tokens], &AttnMask::causal(1, tokens.len()))?;
         Ok(hidden.to_dtype(DType::F32)?.mean(1)?.squeeze(0)?.to_vec1()?)
     }
 }

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mpt_infer::TokenizerProblem;
+
 use crate::output::Log;
 
 /// How a command ended; the numbers are the exit codes of the command-line contract.
@@ -152,13 +154,16 @@ impl From<mpt_data::Error> for CliError {
 
 impl From<mpt_tokenize::Error> for CliError {
     fn from(error: mpt_tokenize::Error) -> Self {
-        use mpt_tokenize::Error as E;
-        let status = match &error {
-            E::Io { source, .. } => io_status(source, ExitStatus::Data),
-            E::UnknownId { .. } | E::Config { .. } | E::UnknownTemplate { .. } => ExitStatus::Usage,
-            _ => ExitStatus::Data,
-        };
-        Self::new(status, error)
+        Self::new(tokenize_status(&error), error)
+    }
+}
+
+fn tokenize_status(error: &mpt_tokenize::Error) -> ExitStatus {
+    use mpt_tokenize::Error as E;
+    match error {
+        E::Io { source, .. } => io_status(source, ExitStatus::Data),
+        E::UnknownId { .. } | E::Config { .. } | E::UnknownTemplate { .. } => ExitStatus::Usage,
+        _ => ExitStatus::Data,
     }
 }
 
@@ -167,9 +172,27 @@ impl From<mpt_infer::Error> for CliError {
         use mpt_infer::Error as E;
         match error {
             E::Model(error) => error.into(),
+            E::Text(error) => error.into(),
+            E::Tokenizer(problem) => problem.into(),
             E::Parameter { .. } | E::PromptTooLong { .. } => Self::new(ExitStatus::Usage, error),
+            E::NoChatTemplate { .. } => {
+                let names = mpt_tokenize::ChatTemplate::names().collect::<Vec<_>>().join(", ");
+                Self::new(ExitStatus::Data, error)
+                    .help(format!("--template with one of {names}, or --template-file"))
+            }
             _ => Self::new(ExitStatus::Data, error),
         }
+    }
+}
+
+impl From<TokenizerProblem> for CliError {
+    fn from(problem: TokenizerProblem) -> Self {
+        let status = match &problem {
+            TokenizerProblem::Unusable(error) => tokenize_status(error),
+            _ => ExitStatus::Data,
+        };
+        let help = problem.remedy();
+        Self::new(status, problem).help(help)
     }
 }
 

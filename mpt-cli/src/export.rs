@@ -1,5 +1,6 @@
 //! Writing a model out: a folder for transformers or a GGUF file for llama.cpp, whole or not at all.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -11,11 +12,11 @@ use mpt_core::{
     ConvertOptions, Converted, GgufWriter, MptConfig, Weights, config_json, write_drawn, write_gguf, write_hf,
 };
 use mpt_data::durable;
-use mpt_tokenize::Tokenizer;
+use mpt_infer::{stop_ids, tokenizer_of};
+use mpt_tokenize::{GgufTokenizer, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model;
 use crate::settings::Context;
 use crate::tui::{Bar, Unit, amount};
 
@@ -70,7 +71,7 @@ pub(crate) fn to_folder(
     let original = original_keys(weights)?;
     let config = config_json(weights.config(), &converted, Some(&original));
     write(&aside.path.join("config.json"), config.as_bytes())?;
-    companions(weights, &aside.path)?;
+    companions(weights, &aside.path, ctx)?;
     durable::commit_dir(&aside.path, out)?;
     name_files(&mut converted, out);
     Ok(converted)
@@ -103,6 +104,7 @@ fn name_files(converted: &mut Converted, out: &Path) {
 }
 
 /// Writes the GGUF file of a model with its tokenizer, under its name only when it is whole; `doing` names the bar.
+/// Without a usable tokenizer the file is written without one, with a warning: it has the weights all the same.
 pub(crate) fn to_gguf(
     weights: &Weights,
     out: &Path,
@@ -111,17 +113,10 @@ pub(crate) fn to_gguf(
     ctx: &Context,
 ) -> Result<Converted, CliError> {
     refuse_existing(out)?;
-    let tokenizer = model::tokenizer(weights)?;
-    if tokenizer.is_none() {
-        let path = weights.path().display();
-        ctx.out
-            .log()
-            .warn(format_args!("{path} has no tokenizer.json: llama.cpp will not load the file without one"));
-    }
-    let section = tokenizer.as_ref().map(|tokenizer| Section::new(tokenizer, weights)).transpose()?;
+    let section = Section::of(weights, ctx)?;
     let name = weights.path().file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let aside = Aside::file(out)?;
-    let mut describe = |header: &mut GgufWriter| section.iter().for_each(|section| section.write(header));
+    let mut describe = |header: &mut GgufWriter| section.write(header);
     let mut converted = progress(doing, weights.config(), ctx, |on_bytes| {
         write_gguf(weights, &aside.path, &name, options, &mut describe, on_bytes)
     })?;
@@ -218,6 +213,10 @@ fn warn_of_ignored_keys(weights: &Weights, ctx: &Context) {
     }
 }
 
+fn warn_of_no_tokenizer(problem: &dyn Display, outcome: &str, ctx: &Context) {
+    ctx.out.log().warn(format_args!("{problem}; {outcome}"));
+}
+
 /// Keys of the source's configuration beyond those of the model, such as the ids that end a text.
 fn original_keys(weights: &Weights) -> Result<Map<String, Value>, CliError> {
     if let Some(metadata) = weights.metadata() {
@@ -233,11 +232,14 @@ fn original_keys(weights: &Weights) -> Result<Map<String, Value>, CliError> {
 }
 
 /// Copies the files that go with the weights, or writes the tokenizer that a GGUF file holds.
-fn companions(weights: &Weights, out: &Path) -> Result<(), CliError> {
+fn companions(weights: &Weights, out: &Path, ctx: &Context) -> Result<(), CliError> {
     if weights.metadata().is_some() {
-        return match model::tokenizer(weights)? {
-            Some(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.bytes()),
-            None => Ok(()),
+        return match tokenizer_of(weights) {
+            Ok(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.bytes()),
+            Err(problem) => {
+                warn_of_no_tokenizer(&problem, "the folder is written without a tokenizer.json", ctx);
+                Ok(())
+            }
         };
     }
     for name in COMPANIONS {
@@ -257,15 +259,34 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 
 /// The tokenizer section of a GGUF file.
 struct Section {
-    parts: mpt_tokenize::GgufTokenizer,
+    parts: Option<GgufTokenizer>,
     /// Key and id of the tokens that have a meaning.
     ids: Vec<(&'static str, u32)>,
     chat_template: Option<String>,
 }
 
 impl Section {
-    fn new(tokenizer: &Tokenizer, weights: &Weights) -> Result<Self, CliError> {
-        let parts = tokenizer.to_gguf(weights.config().vocab_size)?;
+    /// What the model's files say of text. Without a tokenizer, or one that fits the model, it is the ids that end a text.
+    fn of(weights: &Weights, ctx: &Context) -> Result<Self, CliError> {
+        let chat_template = chat_template(weights);
+        let found = tokenizer_of(weights).map_err(|problem| problem.to_string());
+        let fitting = found.and_then(|tokenizer| {
+            let parts = tokenizer.to_gguf(weights.config().vocab_size).map_err(|error| error.to_string())?;
+            Ok((Self::meanings(&tokenizer), parts))
+        });
+        Ok(match fitting {
+            Ok((ids, parts)) => Self { parts: Some(parts), ids, chat_template },
+            Err(problem) => {
+                let outcome = "the file is written without a tokenizer, and llama.cpp will not load it";
+                warn_of_no_tokenizer(&problem, outcome, ctx);
+                let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
+                let ids = keys.into_iter().zip(stop_ids(weights, None)?).collect();
+                Self { parts: None, ids, chat_template }
+            }
+        })
+    }
+
+    fn meanings(tokenizer: &Tokenizer) -> Vec<(&'static str, u32)> {
         let named = [
             ("tokenizer.ggml.bos_token_id", "<|endoftext|>"),
             ("tokenizer.ggml.eos_token_id", "<|endoftext|>"),
@@ -273,26 +294,33 @@ impl Section {
             ("tokenizer.ggml.padding_token_id", "<|padding|>"),
             ("tokenizer.ggml.eot_token_id", "<|im_end|>"),
         ];
-        let ids = named.into_iter().filter_map(|(key, token)| Some((key, tokenizer.id_of(token)?))).collect();
-        Ok(Self { parts, ids, chat_template: chat_template(weights.path()) })
+        named.into_iter().filter_map(|(key, token)| Some((key, tokenizer.id_of(token)?))).collect()
     }
 
     fn write(&self, header: &mut GgufWriter) {
-        header.text("tokenizer.ggml.model", "gpt2");
-        header.text("tokenizer.ggml.pre", "mpt");
-        header.texts("tokenizer.ggml.tokens", &self.parts.tokens);
-        header.ints("tokenizer.ggml.token_type", &self.parts.token_types);
-        header.texts("tokenizer.ggml.merges", &self.parts.merges);
+        if let Some(parts) = &self.parts {
+            header.text("tokenizer.ggml.model", "gpt2");
+            header.text("tokenizer.ggml.pre", "mpt");
+            header.texts("tokenizer.ggml.tokens", &parts.tokens);
+            header.ints("tokenizer.ggml.token_type", &parts.token_types);
+            header.texts("tokenizer.ggml.merges", &parts.merges);
+        }
         self.ids.iter().for_each(|&(key, id)| header.int(key, id));
-        header.bool("tokenizer.ggml.add_bos_token", false);
+        if self.parts.is_some() {
+            header.bool("tokenizer.ggml.add_bos_token", false);
+        }
         if let Some(template) = &self.chat_template {
             header.text("tokenizer.chat_template", template);
         }
     }
 }
 
-/// The chat template of a folder, where it has a single one.
-fn chat_template(dir: &Path) -> Option<String> {
+/// The chat template of a model, where it has a single one.
+fn chat_template(weights: &Weights) -> Option<String> {
+    if let Some(metadata) = weights.metadata() {
+        return metadata.text("tokenizer.chat_template").map(str::to_owned);
+    }
+    let dir = weights.path();
     let template = fs::read_to_string(dir.join("chat_template.jinja")).ok();
     template.or_else(|| {
         let config = fs::read_to_string(dir.join("tokenizer_config.json")).ok()?;

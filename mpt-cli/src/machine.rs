@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
+use mpt_core::{Parameter, Precision};
 use rayon::prelude::*;
 
 use crate::exit::CliError;
@@ -30,7 +31,7 @@ pub(crate) fn peak_flops() -> Result<f64, CliError> {
     let mut best = f64::MAX;
     for _ in 0..3 {
         let began = Instant::now();
-        mpt_core::ops::linear(&matrix, &matrix, None, mpt_core::ops::Precision::F32)?;
+        mpt_core::ops::linear(&matrix, &Parameter::Tensor(matrix.clone()), Precision::F32)?;
         best = best.min(began.elapsed().as_secs_f64());
     }
     Ok(2.0 * (N as f64).powi(3) / best)

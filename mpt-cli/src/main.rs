@@ -72,7 +72,6 @@ fn main() -> std::process::ExitCode {
 
 fn run(cli: Cli, out: Output) -> Result<ExitStatus, CliError> {
     let mut ctx = Context::new(&cli.common, out)?;
-    ctx.device()?; // refused here for every command, also for one that computes nothing
     let status = cli.command.run(&mut ctx)?;
     ctx.out.finish()?;
     Ok(status)

@@ -1,11 +1,9 @@
-//! `--model PATH`: a Hugging Face folder, a GGUF file, or the run folder of `mpt train`, whose latest checkpoint it
-//! stands for.
+//! `--model PATH`, `--dtype`, `--adapter`: the flags that say which model, and how it is opened.
 
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
-use mpt_core::{Adapted, Adapter, CausalLm, Format, KvDtype, MetaArray, Metadata, Precision, Weights};
-use mpt_tokenize::{GgufTokenizer, Tokenizer, token_type};
+use mpt_core::{CausalLm, Format, KvDtype, Precision, Weights};
+use mpt_infer::{OpenOptions, Pipeline, open_model, open_weights, precision_of};
 
 use crate::exit::CliError;
 
@@ -70,14 +68,14 @@ pub(crate) struct AdaptedArgs {
 impl ModelArgs {
     /// The weights, mapped; nothing of them is read yet.
     pub(crate) fn weights(&self) -> Result<Weights, CliError> {
-        Ok(open(&self.model)?.rounded_to(self.dtype.format()))
+        Ok(open_weights(&self.model)?.rounded_to(self.dtype.format()))
     }
 }
 
 impl Dtype {
-    /// How a model in this form multiplies: bf16 computes in bf16, all others keep the factors of plain forms as they are.
-    pub(crate) fn products(self) -> Precision {
-        if matches!(self, Self::Bf16) { Precision::Bf16 } else { Precision::F32 }
+    /// How a model in this form multiplies.
+    pub(crate) fn precision(self) -> Precision {
+        precision_of(self.format())
     }
 
     /// The stored form.
@@ -97,104 +95,51 @@ impl Dtype {
 }
 
 impl AdaptedArgs {
-    /// The model, its tokenizer if it has one, and where it lies.
-    pub(crate) fn load(&self) -> Result<Model, CliError> {
-        self.load_with(self.base.dtype.products())
+    /// The model with all that text needs.
+    pub(crate) fn pipeline(&self) -> Result<Pipeline, CliError> {
+        self.pipeline_with(None)
     }
 
-    /// [`AdaptedArgs::load`], with the rounding of factors that `products` says.
-    pub(crate) fn load_with(&self, products: Precision) -> Result<Model, CliError> {
-        let began = Instant::now();
-        let weights = self.base.weights()?.multiplied_as(products);
-        let lm = match &self.adapter {
-            Some(dir) => {
-                let adapter = Adapter::open(dir, weights.config())?;
-                CausalLm::new(weights.config(), &Adapted { base: &weights, adapter: &adapter })?
-            }
-            None => CausalLm::new(weights.config(), &weights)?,
+    /// [`AdaptedArgs::pipeline`], in this precision where one is named, whatever the dtype of the weights.
+    pub(crate) fn pipeline_with(&self, precision: Option<Precision>) -> Result<Pipeline, CliError> {
+        Ok(Pipeline::open_with(&self.base.model, &OpenOptions { precision, ..self.options() })?)
+    }
+
+    /// The model alone, for what needs no text.
+    pub(crate) fn model(&self) -> Result<CausalLm, CliError> {
+        let (model, _) = open_model(&self.base.model, &self.options())?;
+        Ok(model)
+    }
+
+    fn options(&self) -> OpenOptions {
+        let weight_dtype = self.base.dtype.format();
+        OpenOptions { weight_dtype, precision: None, adapter: self.adapter.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use mpt_infer::latest_checkpoint;
+
+    #[test]
+    fn generating_and_training_mean_the_same_checkpoint() {
+        let run = tempfile::tempdir().expect("a temporary folder");
+        let same = || {
+            let trained = mpt_train::latest_checkpoint(run.path()).expect("listed");
+            assert_eq!(latest_checkpoint(run.path()).expect("listed"), trained);
+            trained
         };
-        let tokenizer = tokenizer(&weights)?;
-        let stop_ids = stop_ids(&weights, tokenizer.as_ref())?;
-        let path = weights.path().to_owned();
-        Ok(Model { lm, weights, tokenizer, stop_ids, path, load_seconds: began.elapsed().as_secs_f64() })
+        assert_eq!(same(), None);
+        for name in ["", "step-x", ".step-00000099.partial", "step-"] {
+            fs::create_dir_all(run.path().join("checkpoints").join(name)).expect("writable");
+            assert_eq!(same(), None, "{name}");
+        }
+        for name in ["step-00000099", "step-00000100", "step-9", "step-+100", "step-00000100.old", "step-100"]
+        {
+            fs::create_dir(run.path().join("checkpoints").join(name)).expect("writable");
+            assert!(same().is_some(), "{name}");
+        }
     }
-}
-
-/// A model ready to run.
-pub(crate) struct Model {
-    /// The network.
-    pub(crate) lm: CausalLm,
-    /// Its weights, mapped.
-    pub(crate) weights: Weights,
-    /// Its tokenizer.
-    pub(crate) tokenizer: Option<Tokenizer>,
-    /// The ids that end a text.
-    pub(crate) stop_ids: Vec<u32>,
-    /// Its folder or file.
-    path: PathBuf,
-    /// Seconds that loading took.
-    pub(crate) load_seconds: f64,
-}
-
-impl Model {
-    /// Its tokenizer, which the command cannot do without.
-    pub(crate) fn need_tokenizer(&self) -> Result<&Tokenizer, CliError> {
-        let missing = || {
-            CliError::data(format!("{}: there is no tokenizer.json, which text needs", self.path.display()))
-                .help("put the model's tokenizer.json there, or give token ids instead of text")
-        };
-        self.tokenizer.as_ref().ok_or_else(missing)
-    }
-}
-
-/// Opens a model or the latest checkpoint of a run.
-pub(crate) fn open(path: &Path) -> Result<Weights, CliError> {
-    Ok(Weights::open(&dir(path)?)?)
-}
-
-/// The folder of a model: the one named, or the latest checkpoint of a run.
-pub(crate) fn dir(path: &Path) -> Result<PathBuf, CliError> {
-    Ok(mpt_train::latest_checkpoint(path)?.unwrap_or_else(|| path.to_owned()))
-}
-
-/// The tokenizer in a model's folder or GGUF file, if there is one.
-pub(crate) fn tokenizer(weights: &Weights) -> Result<Option<Tokenizer>, CliError> {
-    if let Some(metadata) = weights.metadata() {
-        return gguf_tokenizer(metadata, weights.path());
-    }
-    folder_tokenizer(weights.path())
-}
-
-/// The tokenizer in a folder, if there is one.
-pub(crate) fn folder_tokenizer(dir: &Path) -> Result<Option<Tokenizer>, CliError> {
-    let path = dir.join("tokenizer.json");
-    if path.exists() { Ok(Some(Tokenizer::from_file(&path)?)) } else { Ok(None) }
-}
-
-fn gguf_tokenizer(metadata: &Metadata, path: &Path) -> Result<Option<Tokenizer>, CliError> {
-    let Some(kind) = metadata.text("tokenizer.ggml.model") else { return Ok(None) };
-    let pre = metadata.text("tokenizer.ggml.pre").unwrap_or("default");
-    if kind != "gpt2" || !["mpt", "gpt-2", "default"].contains(&pre) {
-        let found = format!("{}: the tokenizer is `{kind}` with the splitting of `{pre}`", path.display());
-        return Err(CliError::data(found).help("MPT's is `gpt2` with that of `mpt`; convert the model again"));
-    }
-    let texts = |key: &str| {
-        let texts = metadata.array(key).and_then(MetaArray::texts).map(Iterator::collect::<Vec<_>>);
-        texts.ok_or_else(|| CliError::data(format!("{}: no list of texts `{key}`", path.display())))
-    };
-    let types = metadata.array("tokenizer.ggml.token_type").and_then(MetaArray::ints).map(Iterator::collect);
-    let tokens = texts("tokenizer.ggml.tokens")?;
-    let token_types = types.unwrap_or_else(|| vec![token_type::NORMAL; tokens.len()]);
-    let parts = GgufTokenizer { tokens, token_types, merges: texts("tokenizer.ggml.merges")? };
-    Ok(Some(Tokenizer::from_gguf(&parts, path)?))
-}
-
-/// The ids that end a text, from the model's files.
-fn stop_ids(weights: &Weights, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>, CliError> {
-    let Some(metadata) = weights.metadata() else {
-        return Ok(mpt_infer::stop_ids(weights.path(), tokenizer)?);
-    };
-    let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
-    let ids: Vec<u32> = keys.iter().filter_map(|key| u32::try_from(metadata.int(key)?).ok()).collect();
-    if ids.is_empty() { Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect()) } else { Ok(ids) }
 }

@@ -73,7 +73,7 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// Exit status 4 when this build cannot use the device.
-    pub(crate) fn open(self) -> Result<Device, CliError> {
+    fn open(self) -> Result<Device, CliError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(ordinal) => {
@@ -113,28 +113,24 @@ pub(crate) struct Context {
     pub(crate) out: Output,
     /// `--seed`, if given; a command has its own default, or its file's.
     pub(crate) seed: Option<u64>,
-    device: DeviceChoice,
+    /// `--device`, which this build can use.
+    pub(crate) device: Device,
 }
 
 impl Context {
-    /// Resolves the common flags and sets the number of threads.
+    /// Resolves the common flags and sets the number of threads. Every command passes here before it does anything, also
+    /// one that computes nothing, so a device is refused here or nowhere.
     ///
     /// # Errors
-    /// Exit status 4 when the system refuses the threads, 2 when `MPT_CPU_LEVEL` names no level.
+    /// Exit status 4 when this build cannot use the device or the system refuses the threads, 2 when `MPT_CPU_LEVEL`
+    /// names no level.
     pub(crate) fn new(args: &CommonArgs, out: Output) -> Result<Self, CliError> {
         mpt_core::check_cpu_level().map_err(|error| CliError::usage(error.to_string()))?;
+        let device = args.device.open()?;
         if let Some(threads) = args.threads {
             mpt_core::set_threads(usize::from(threads))?;
         }
-        Ok(Self { out, seed: args.seed, device: args.device })
-    }
-
-    /// The device asked for.
-    ///
-    /// # Errors
-    /// Exit status 4 when this build cannot use it.
-    pub(crate) fn device(&self) -> Result<Device, CliError> {
-        self.device.open()
+        Ok(Self { out, seed: args.seed, device })
     }
 
     /// The flag that the first Ctrl-C (or a polite kill) sets. To ask for it is to promise to poll it: until then an

@@ -56,6 +56,16 @@ impl Batch {
         Self::default()
     }
 
+    /// New tokens of one sequence.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there are none.
+    pub fn of(sequence: SeqId, tokens: &[u32]) -> Result<Self> {
+        let mut batch = Self::new();
+        batch.push(sequence, tokens)?;
+        Ok(batch)
+    }
+
     /// Adds new tokens of a sequence. They go on with the document of the token before them.
     ///
     /// # Errors

@@ -91,7 +91,8 @@ impl Module {
         name.rsplit_once('.').map_or(name, |(_, last)| last)
     }
 
-    fn name(self) -> &'static str {
+    /// Name in checkpoints, without `transformer.blocks.N.` where it is one of a block: `attn.Wqkv`, `transformer.wte`.
+    pub fn name(self) -> &'static str {
         let all = OF_MODEL.iter().chain(&OF_BLOCK);
         all.copied().find(|&(module, _)| module == self).map_or("", |(_, name)| name)
     }

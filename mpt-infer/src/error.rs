@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::text_files::TokenizerProblem;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -12,6 +14,20 @@ pub enum Error {
     /// The model or its kernels.
     #[error(transparent)]
     Model(#[from] mpt_core::Error),
+    /// A text could not be encoded or decoded, or a chat template failed.
+    #[error(transparent)]
+    Text(#[from] mpt_tokenize::Error),
+    /// The model has no usable tokenizer, and text was given or asked for.
+    #[error("{}; {}", .0, .0.remedy())]
+    Tokenizer(#[from] TokenizerProblem),
+    /// The model has no chat template.
+    #[error("{}: the model has no chat template: {place}; name the one it was trained with", .path.display())]
+    NoChatTemplate {
+        /// The folder or GGUF file.
+        path: PathBuf,
+        /// Where it would be.
+        place: &'static str,
+    },
     /// A tensor operation.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -26,7 +42,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// The prompt leaves no room for a new token.
-    #[error("the prompt has {tokens} tokens, and {limit} fit; shorten it, or raise --max-seq-len")]
+    #[error("the prompt has {tokens} tokens, and {limit} fit; shorten it, or raise `max_seq_len`")]
     PromptTooLong {
         /// Its tokens.
         tokens: usize,

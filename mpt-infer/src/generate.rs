@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use candle_core::DType;
-use mpt_core::{AttnMask, CausalLm, KvCache, KvDtype};
+use mpt_core::{Batch, CausalLm, KvDtype, KvPool, SeqId};
 use mpt_tokenize::TokenId;
 use serde::Serialize;
 
@@ -13,8 +13,6 @@ use crate::sampler::{Sampler, SamplingParams};
 
 /// Tokens of a prompt that go through the model at once: enough for full speed, little enough for any prompt.
 const PREFILL_TOKENS: usize = 512;
-/// Tokens a cache has room for at first; it doubles when it is full.
-const FIRST_CAPACITY: usize = 256;
 
 /// What to generate.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -112,15 +110,18 @@ fn room(model: &CausalLm, prompt: &[TokenId], params: &GenerateParams) -> Result
 struct Text<'a> {
     model: &'a CausalLm,
     params: &'a GenerateParams,
-    cache: KvCache,
+    pool: KvPool,
+    sequence: SeqId,
     sampler: Sampler,
     ids: Vec<TokenId>,
 }
 
 impl<'a> Text<'a> {
     fn begin(model: &'a CausalLm, prompt: &[TokenId], params: &'a GenerateParams) -> Result<Self> {
-        let cache = KvCache::new(model.config(), 1, FIRST_CAPACITY, params.kv_dtype)?;
-        Ok(Self { model, params, cache, sampler: Sampler::new(&params.sampling)?, ids: prompt.to_vec() })
+        let most = prompt.len().saturating_add(params.max_new_tokens);
+        let mut pool = KvPool::new(model.config(), most, params.kv_dtype)?;
+        let (sequence, sampler) = (pool.add(), Sampler::new(&params.sampling)?);
+        Ok(Self { model, params, pool, sequence, sampler, ids: prompt.to_vec() })
     }
 
     fn prefill(&mut self, prompt: &[TokenId]) -> Result<Vec<f32>> {
@@ -133,13 +134,8 @@ impl<'a> Text<'a> {
 
     /// Runs new tokens and gives the logits of what follows the last of them.
     fn forward(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>> {
-        let needed = self.cache.len(0) + tokens.len();
-        if needed > self.cache.capacity() {
-            self.cache.grow(needed.max(2 * self.cache.capacity()))?;
-        }
-        let mask = AttnMask::causal(1, tokens.len());
-        let hidden = self.model.hidden(&[tokens], &mask, Some(&mut self.cache))?;
-        let last = hidden.narrow(1, tokens.len() - 1, 1)?.contiguous()?;
+        let hidden = self.model.forward(&Batch::of(self.sequence, tokens)?, &mut self.pool)?;
+        let last = hidden.narrow(0, tokens.len() - 1, 1)?.contiguous()?;
         let mut logits = self.model.logits(&last)?.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         logits.truncate(self.params.num_ids.unwrap_or(usize::MAX));
         Ok(logits)

@@ -1,13 +1,58 @@
 //! Text out of an MPT model: greedy and sampled generation with a key/value cache, token by token; and
 //! proof that a model computes what it should ([`verify`]).
+//!
+//! [`Pipeline`] opens a model with everything that text needs:
+//!
+//! ```no_run
+//! use mpt_infer::{CompletionParams, Pipeline, SamplingParams};
+//!
+//! # fn main() -> mpt_infer::Result<()> {
+//! let pipe = Pipeline::open("mpt-7b")?;
+//! let sampling = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
+//! let params = CompletionParams { max_new_tokens: 100, sampling, ..CompletionParams::default() };
+//! println!("{}", pipe.generate("Here is a recipe for vegan banana bread:\n", &params)?.text);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `mpt-7b` is a folder with `config.json`, weights and `tokenizer.json`; it may as well be a GGUF file, or the run folder
+//! of a training. A chat model answers conversations, here shown as the answer comes:
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use mpt_infer::{ChatTemplate, CompletionParams, Message, Pipeline};
+//!
+//! # fn main() -> mpt_infer::Result<()> {
+//! let pipe = Pipeline::open("mpt-30b-chat.gguf")?.with_chat_template(ChatTemplate::named("chatml")?);
+//! let messages = [Message::new("user", "Why is the sky blue?")];
+//! pipe.stream_chat(&messages, &CompletionParams::default(), &mut |text| {
+//!     print!("{text}");
+//!     ControlFlow::Continue(())
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Below it, [`generate()`] continues token ids with any [`CausalLm`](mpt_core::CausalLm).
 
 mod error;
 mod generate;
+mod gguf_text;
+mod open;
+mod pipeline;
 mod sampler;
 mod stop;
+mod text_files;
+mod text_stream;
 pub mod verify;
 
 pub use error::{Error, Result};
 pub use generate::{FinishReason, GenerateParams, Generation, generate};
+pub use mpt_tokenize::{ChatTemplate, Message};
+pub use open::{OpenOptions, latest_checkpoint, model_path, open_model, open_weights, precision_of};
+pub use pipeline::{Completion, CompletionParams, Pipeline};
 pub use sampler::{Sampler, SamplingParams};
 pub use stop::{StopStrings, stop_ids};
+pub use text_files::{
+    TokenizerProblem, chat_template_of, folder_chat_template, folder_tokenizer, tokenizer_of,
+};

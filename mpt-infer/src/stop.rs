@@ -2,24 +2,35 @@
 
 use std::path::Path;
 
+use mpt_core::Weights;
 use mpt_tokenize::{TokenId, Tokenizer};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::gguf_text;
 
-/// The ids that end a text: `eos_token_id` of `generation_config.json`, else of `config.json`, else the tokenizer's
-/// end-of-text token. None where none of them has one.
+/// The ids that end a text: of a folder `eos_token_id` of `generation_config.json`, else of `config.json`; of a GGUF file
+/// `tokenizer.ggml.eos_token_id` and `eot_token_id`; else the tokenizer's end-of-text token. None where none of them has
+/// one.
 ///
 /// # Errors
 /// [`Error::StopFile`] when a file is there but unusable.
-pub fn stop_ids(model_dir: &Path, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
+pub fn stop_ids(weights: &Weights, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
+    let ids = match weights.metadata() {
+        Some(metadata) => gguf_text::stop_ids(metadata),
+        None => folder_stop_ids(weights.path())?,
+    };
+    if ids.is_empty() { Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect()) } else { Ok(ids) }
+}
+
+fn folder_stop_ids(dir: &Path) -> Result<Vec<TokenId>> {
     for name in ["generation_config.json", "config.json"] {
-        let ids = eos_ids(&model_dir.join(name))?;
+        let ids = eos_ids(&dir.join(name))?;
         if !ids.is_empty() {
             return Ok(ids);
         }
     }
-    Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect())
+    Ok(Vec::new())
 }
 
 fn eos_ids(path: &Path) -> Result<Vec<TokenId>> {
@@ -134,13 +145,13 @@ mod tests {
     fn ids_come_from_the_first_file_that_has_them() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        assert!(stop_ids(dir.path(), None).unwrap().is_empty());
+        assert!(folder_stop_ids(dir.path()).unwrap().is_empty());
         write("config.json", "{\"eos_token_id\": 7}");
-        assert_eq!(stop_ids(dir.path(), None).unwrap(), [7]);
+        assert_eq!(folder_stop_ids(dir.path()).unwrap(), [7]);
         write("generation_config.json", "{\"eos_token_id\": [0, 3]}");
-        assert_eq!(stop_ids(dir.path(), None).unwrap(), [0, 3]);
+        assert_eq!(folder_stop_ids(dir.path()).unwrap(), [0, 3]);
         write("generation_config.json", "{\"eos_token_id\": -1}");
-        let error = stop_ids(dir.path(), None).unwrap_err().to_string();
+        let error = folder_stop_ids(dir.path()).unwrap_err().to_string();
         assert!(error.contains("generation_config.json: `eos_token_id` is -1"), "{error}");
     }
 }

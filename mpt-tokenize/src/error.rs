@@ -60,13 +60,17 @@ pub enum Error {
         /// What it must be.
         expected: String,
     },
-    /// A GGUF file's tokenizer cannot be used.
-    #[error("{}: no usable tokenizer in the file: {problem}", .path.display())]
+    /// A GGUF file has no tokenizer, or one that cannot be used.
+    #[error("{}: no usable tokenizer in the file: `{key}` {found}, expected {expected}", .path.display())]
     FromGguf {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        problem: String,
+        /// The key of the file's metadata; of a list, perhaps the entry.
+        key: String,
+        /// What is wrong with its value, as in "is missing".
+        found: String,
+        /// What the value must be.
+        expected: String,
     },
     /// A tokenizer has no place in a GGUF file.
     #[error("the tokenizer cannot be written to GGUF: {0}")]

@@ -7,8 +7,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::tokenizer::{TokenId, Tokenizer};
+
+/// Key of the tokens' texts.
+const TOKENS: &str = "tokenizer.ggml.tokens";
+/// Key of the tokens' kinds.
+const TYPES: &str = "tokenizer.ggml.token_type";
+/// Key of the merges.
+const MERGES: &str = "tokenizer.ggml.merges";
 
 /// What llama.cpp keeps of a byte-level BPE tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,43 +80,79 @@ impl Tokenizer {
     /// The tokenizer that a GGUF file describes, as GPT-NeoX writes its file; `origin` is named in errors.
     ///
     /// # Errors
-    /// [`Error::FromGguf`] when the parts make no tokenizer, or ids would move.
+    /// [`Error::FromGguf`] naming the key of the list that makes no tokenizer, or in which ids would move.
     pub fn from_gguf(parts: &GgufTokenizer, origin: &Path) -> Result<Self> {
-        let broken = |problem: String| Error::FromGguf { path: origin.to_owned(), problem };
+        let broken = |key: String, found: String, expected: &str| Error::FromGguf {
+            path: origin.to_owned(),
+            key,
+            found,
+            expected: expected.to_owned(),
+        };
         let GgufTokenizer { tokens, token_types, merges } = parts;
         if tokens.len() != token_types.len() {
-            return Err(broken(format!("{} tokens, {} token types", tokens.len(), token_types.len())));
+            let (found, expected) = (token_types.len(), tokens.len());
+            let expected = format!("{expected}, as `{TOKENS}` has");
+            return Err(broken(TYPES.to_owned(), format!("has {found} entries"), &expected));
         }
         let last = token_types.iter().rposition(|&kind| kind == token_type::NORMAL);
-        let last = last.ok_or_else(|| broken("no ordinary token".to_owned()))?;
+        let last = last.ok_or_else(|| {
+            broken(TYPES.to_owned(), "names no ordinary token".to_owned(), "1 for ordinary tokens")
+        })?;
         let (mut vocab, mut added) = (BTreeMap::new(), Vec::new());
         for (id, (text, &kind)) in tokens.iter().zip(token_types).enumerate() {
             if id <= last && vocab.insert(text.clone(), id).is_some() {
-                return Err(broken(format!("token {id} `{text}` comes twice")));
+                let found = format!("is {}, which comes twice", shown(text));
+                return Err(broken(format!("{TOKENS}[{id}]"), found, "every token once"));
             }
             if kind == token_type::CONTROL || kind == token_type::USER_DEFINED {
                 added.push(added_token(id, text, kind == token_type::CONTROL));
             }
         }
-        let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
-        let file = json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-            "normalizer": { "type": "NFC" },
-            "pre_tokenizer": byte_level, "post_processor": byte_level, "decoder": byte_level,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "vocab": vocab, "merges": merges,
-            },
-        });
-        let tokenizer = Self::from_bytes(file.to_string().into_bytes(), origin)?;
+        let file = tokenizer_json(&vocab, &added, merges).to_string().into_bytes();
+        let tokenizer = Self::from_bytes(file, origin).map_err(under_gguf_key)?;
         let moved = |(id, (text, &kind)): (usize, (&String, &i32))| {
             kind != token_type::UNUSED && tokenizer.id_of(text) != Some(id as TokenId)
         };
         match tokens.iter().zip(token_types).enumerate().find(|&token| moved(token)) {
-            Some((id, (text, _))) => Err(broken(format!("token {id} `{text}` would have another id"))),
+            Some((id, (text, _))) => {
+                let found = format!("is {}, which would have another id", shown(text));
+                Err(broken(format!("{TOKENS}[{id}]"), found, "an order in which every token keeps its id"))
+            }
             None => Ok(tokenizer),
         }
     }
+}
+
+/// The `tokenizer.json` of a byte-level BPE, as GPT-NeoX's is.
+fn tokenizer_json(vocab: &BTreeMap<String, usize>, added: &[Value], merges: &[String]) -> Value {
+    let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": { "type": "NFC" },
+        "pre_tokenizer": byte_level, "post_processor": byte_level, "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "vocab": vocab, "merges": merges,
+        },
+    })
+}
+
+/// The same error under the key of the GGUF file that the field of [`tokenizer_json`] was made from.
+fn under_gguf_key(error: Error) -> Error {
+    let (path, field, found, expected) = match error {
+        Error::TokenizerField { path, field, actual, expected } => {
+            (path, field, format!("is {actual}"), expected)
+        }
+        Error::BrokenTokenizer { path, field, source } => {
+            (path, field, format!("cannot be read: {source}"), "the lists that llama.cpp writes".to_owned())
+        }
+        other => return other,
+    };
+    let key = match field.strip_prefix("model.merges") {
+        Some(entry) => format!("{MERGES}{entry}"),
+        None => TOKENS.to_owned(),
+    };
+    Error::FromGguf { path, key, found, expected }
 }
 
 /// Special tokens are matched in the text as it is, others in the normalized text, as in GPT-NeoX's file.
@@ -163,10 +206,18 @@ mod tests {
             change(&mut parts);
             Tokenizer::from_gguf(&parts, Path::new("model.gguf")).unwrap_err().to_string()
         };
-        assert!(refused(|parts| parts.token_types.clear()).contains("0 token types"));
-        assert!(refused(|parts| parts.token_types.fill(token_type::UNUSED)).contains("no ordinary token"));
-        assert!(refused(|parts| parts.tokens[100] = parts.tokens[101].clone()).contains("comes twice"));
-        assert!(refused(|parts| parts.merges.insert(0, "nowhere here".to_owned())).contains("tokenizer"));
+        let lists: [(fn(&mut GgufTokenizer), [&str; 2]); 5] = [
+            (|parts| parts.token_types.clear(), [TYPES, "has 0 entries, expected 512"]),
+            (|parts| parts.token_types.fill(token_type::UNUSED), [TYPES, "no ordinary token"]),
+            (|parts| parts.tokens[100] = parts.tokens[101].clone(), [TOKENS, "comes twice"]),
+            (|parts| parts.merges.insert(0, "nowhere here".to_owned()), [MERGES, "nowhere"]),
+            (|parts| parts.merges.insert(0, "nowhere".to_owned()), [MERGES, "cannot be read"]),
+        ];
+        for (change, words) in lists {
+            let message = refused(change);
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+            assert!(!message.contains("tokenizer.json"), "{message}");
+        }
         assert!(tokenizer().to_gguf(5).unwrap_err().to_string().contains("do not fit"));
     }
 }

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, ConvertOptions, Format, Weights};
+use mpt_infer::open_weights;
 use mpt_infer::verify::{Comparison, Forms, Limits, builtin_rows, compare_models, tolerance_between};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
-use crate::model::{self, Dtype};
+use crate::model::Dtype;
 use crate::settings::Context;
 use crate::tui::{LateBar, Unit};
 
@@ -49,7 +50,7 @@ enum Target {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype.map(Dtype::format);
-    let weights = model::open(&args.input)?;
+    let weights = open_weights(&args.input)?;
     let options = ConvertOptions { format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
     let converted = match args.to {
         Target::Hf => export::to_folder(&weights, &args.output, &options, "convert", ctx)?,
@@ -75,7 +76,7 @@ struct Verified {
 
 /// Runs the model before and after on the built-in rows.
 fn verify(before: &Weights, output: &Path, ctx: &mut Context) -> Result<Verified, CliError> {
-    let after = model::open(output)?;
+    let after = open_weights(output)?;
     let load = |weights: &Weights| CausalLm::new(weights.config(), weights);
     let rows = builtin_rows(before.config(), ctx.seed.unwrap_or(0));
     let forms = |weights: &Weights| Forms::of(weights, Format::F32);

@@ -26,10 +26,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let model = args.model.load()?;
+    let pipeline = args.model.pipeline()?;
+    let tokenizer = pipeline.tokenizer()?;
     let text = std::fs::read_to_string(&args.text)
         .map_err(|error| CliError::read(ExitStatus::Data, &args.text, error))?;
-    let ids = model.need_tokenizer()?.encode(&text)?;
+    let ids = tokenizer.encode(&text)?;
     if ids.len() < 2 {
         return Err(CliError::data(format!(
             "{}: has {} tokens, expected 2 or more",
@@ -37,8 +38,9 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
             ids.len()
         )));
     }
-    let window = args.max_seq_len.map_or(model.lm.config().max_seq_len, |length| length as usize);
-    let report = evaluate_ids(&model.lm, &ids, window)?;
+    let model = pipeline.model();
+    let window = args.max_seq_len.map_or(model.config().max_seq_len, |length| length as usize);
+    let report = evaluate_ids(model, &ids, window)?;
     let (loss, perplexity, tokens) = (report.loss, report.perplexity(), report.tokens);
     ctx.out.text(format_args!(
         "loss {loss:.4} nats a token, perplexity {perplexity:.2}, {tokens} tokens in windows of {window}"

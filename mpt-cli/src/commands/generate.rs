@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use mpt_infer::{FinishReason, GenerateParams, SamplingParams, StopStrings, generate};
-use mpt_tokenize::{StreamDecoder, Tokenizer};
+use mpt_infer::{Completion, CompletionParams, Generation, Pipeline, SamplingParams};
 use serde_json::{Value, json};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model::{AdaptedArgs, CacheDtype, Model};
+use crate::model::{AdaptedArgs, CacheDtype};
 use crate::settings::Context;
 
 /// Generate text
@@ -70,23 +70,26 @@ struct Prompt {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let model = args.model.load()?;
-    let (prompt, tokenizer) = prompt_ids(&args.prompt, &model)?;
-    if tokenizer.is_none() && !args.stop.is_empty() {
+    let began = Instant::now();
+    let pipeline = args.model.pipeline()?;
+    let load_seconds = began.elapsed().as_secs_f64();
+    let start = args.prompt.read()?;
+    if matches!(start, Start::Ids(_)) && !args.stop.is_empty() {
         return Err(CliError::usage("--stop: stop texts need text; they cannot be used with --prompt-ids"));
     }
     let mut choices = Vec::new();
-    let (mut completion, mut prefill, mut decode) = (0, 0.0, 0.0);
+    let (mut prompt_tokens, mut completion_tokens, mut prefill, mut decode) = (0, 0, 0.0, 0.0);
     for index in 0..args.n {
         if index > 0 {
             ctx.out.text("\n---")?;
         }
-        let params = params(&args, &model, ctx.seed.unwrap_or(0) + u64::from(index));
-        let choice = one(&model, &prompt, &params, tokenizer, &args.stop, ctx)?;
-        completion += choice.ids.len();
-        prefill += choice.prefill_seconds;
-        decode += choice.decode_seconds;
-        choices.push(choice.json);
+        let params = params(&args, ctx.seed.unwrap_or(0) + u64::from(index));
+        let choice = one(&pipeline, &start, &params, ctx)?;
+        prompt_tokens = choice.prompt_tokens;
+        completion_tokens += choice.generation.ids.len();
+        prefill += choice.generation.prefill_seconds;
+        decode += choice.generation.decode_seconds;
+        choices.push(choice.json());
         if ctx.stop().load(Ordering::Relaxed) {
             break;
         }
@@ -95,34 +98,36 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     ctx.out.document(&json!({
         "choices": choices,
         "usage": {
-            "prompt_tokens": prompt.len(), "completion_tokens": completion, "total_tokens": prompt.len() + completion,
+            "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
         },
-        "timings": { "load_seconds": model.load_seconds, "prefill_seconds": prefill, "decode_seconds": decode },
+        "timings": { "load_seconds": load_seconds, "prefill_seconds": prefill, "decode_seconds": decode },
     }))?;
     Ok(if ctx.stop().load(Ordering::Relaxed) { ExitStatus::Interrupted } else { ExitStatus::Done })
 }
 
-/// The prompt, and the tokenizer where the answer is text.
-fn prompt_ids<'a>(prompt: &Prompt, model: &'a Model) -> Result<(Vec<u32>, Option<&'a Tokenizer>), CliError> {
-    let text = match (&prompt.ids, &prompt.text, &prompt.file) {
-        (Some(ids), _, _) => return Ok((ids.clone(), None)),
-        (None, Some(text), _) => text.clone(),
-        (None, None, Some(file)) => {
-            std::fs::read_to_string(file).map_err(|error| CliError::read(ExitStatus::Usage, file, error))?
-        }
-        (None, None, None) => unreachable!("one kind of prompt is required"),
-    };
-    let tokenizer = model.need_tokenizer()?;
-    let mut ids = tokenizer.encode(&text)?;
-    if ids.is_empty() {
-        // A text begins where another one ended.
-        ids.extend(tokenizer.eos_id());
-    }
-    Ok((ids, Some(tokenizer)))
+/// What to go on with: text is answered with text, ids with ids.
+enum Start {
+    Text(String),
+    Ids(Vec<u32>),
 }
 
-fn params(args: &Args, model: &Model, seed: u64) -> GenerateParams {
-    GenerateParams {
+impl Prompt {
+    fn read(&self) -> Result<Start, CliError> {
+        match (&self.ids, &self.text, &self.file) {
+            (Some(ids), _, _) => Ok(Start::Ids(ids.clone())),
+            (None, Some(text), _) => Ok(Start::Text(text.clone())),
+            (None, None, Some(file)) => {
+                let text = std::fs::read_to_string(file);
+                Ok(Start::Text(text.map_err(|error| CliError::read(ExitStatus::Usage, file, error))?))
+            }
+            (None, None, None) => unreachable!("one kind of prompt is required"),
+        }
+    }
+}
+
+fn params(args: &Args, seed: u64) -> CompletionParams {
+    CompletionParams {
         max_new_tokens: args.max_new_tokens,
         sampling: SamplingParams {
             temperature: args.temperature,
@@ -132,84 +137,50 @@ fn params(args: &Args, model: &Model, seed: u64) -> GenerateParams {
             repetition_penalty: args.repetition_penalty,
             seed,
         },
-        stop_ids: model.stop_ids.clone(),
-        num_ids: model.tokenizer.as_ref().map(Tokenizer::num_ids),
+        stop: args.stop.clone(),
+        stop_ids: None,
         max_seq_len: args.max_seq_len,
         kv_dtype: args.kv_dtype.into(),
     }
 }
 
+/// One answer.
 struct Choice {
-    ids: Vec<u32>,
-    prefill_seconds: f64,
-    decode_seconds: f64,
-    json: Value,
+    prompt_tokens: usize,
+    text: Option<String>,
+    generation: Generation,
 }
 
+impl Choice {
+    fn json(&self) -> Value {
+        let Generation { ids, finish_reason, .. } = &self.generation;
+        json!({ "ids": ids, "text": self.text, "finish_reason": finish_reason })
+    }
+}
+
+/// Shows an answer as it comes.
 fn one(
-    model: &Model,
-    prompt: &[u32],
-    params: &GenerateParams,
-    tokenizer: Option<&Tokenizer>,
-    stop: &[String],
+    pipeline: &Pipeline,
+    start: &Start,
+    params: &CompletionParams,
     ctx: &mut Context,
 ) -> Result<Choice, CliError> {
-    let mut text = tokenizer.map(|tokenizer| Text::new(tokenizer.stream(), stop));
-    let mut failure = None;
     let interrupted = ctx.stop();
-    let generation = generate(&model.lm, prompt, params, &mut |id| {
-        let shown = match &mut text {
-            Some(text) => text.push(id, ctx),
-            None => ctx.out.stream(&format!("{id} ")),
-        };
-        failure = shown.err();
-        let ended = text.as_ref().is_some_and(Text::ended) || interrupted.load(Ordering::Relaxed);
-        if failure.is_some() || ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    let by_text = text.as_ref().is_some_and(Text::ended);
-    let whole = text.map(|text| text.finish(ctx)).transpose()?;
-    let reason = if by_text { FinishReason::Stop } else { generation.finish_reason };
-    let json = json!({ "ids": generation.ids, "text": whole, "finish_reason": reason });
-    let (prefill_seconds, decode_seconds) = (generation.prefill_seconds, generation.decode_seconds);
-    Ok(Choice { ids: generation.ids, prefill_seconds, decode_seconds, json })
-}
-
-/// Text on its way out: decoded, searched for stop texts, shown.
-struct Text<'a> {
-    decoder: StreamDecoder<'a>,
-    stop: StopStrings,
-    whole: String,
-}
-
-impl<'a> Text<'a> {
-    fn new(decoder: StreamDecoder<'a>, stop: &[String]) -> Self {
-        Self { decoder, stop: StopStrings::new(stop), whole: String::new() }
-    }
-
-    fn push(&mut self, id: u32, ctx: &mut Context) -> Result<(), CliError> {
-        let piece = self.decoder.push(id)?;
-        let piece = self.stop.push(&piece);
-        self.show(&piece, ctx)
-    }
-
-    fn ended(&self) -> bool {
-        self.stop.found()
-    }
-
-    fn finish(mut self, ctx: &mut Context) -> Result<String, CliError> {
-        let rest = self.decoder.finish();
-        let mut last = self.stop.push(&rest);
-        last.push_str(&self.stop.finish());
-        self.whole.push_str(&last);
-        ctx.out.stream(&last)?;
-        Ok(self.whole)
-    }
-
-    fn show(&mut self, piece: &str, ctx: &mut Context) -> Result<(), CliError> {
-        self.whole.push_str(piece);
-        ctx.out.stream(piece)
-    }
+    let mut failure = None;
+    let mut show = |piece: &str| {
+        failure = ctx.out.stream(piece).err();
+        let ends = failure.is_some() || interrupted.load(Ordering::Relaxed);
+        if ends { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let choice = match start {
+        Start::Text(text) => {
+            let Completion { text, prompt_tokens, generation } = pipeline.stream(text, params, &mut show)?;
+            Choice { prompt_tokens, text: Some(text), generation }
+        }
+        Start::Ids(ids) => {
+            let generation = pipeline.stream_ids(ids, params, &mut |id| show(&format!("{id} ")))?;
+            Choice { prompt_tokens: ids.len(), text: None, generation }
+        }
+    };
+    failure.map_or(Ok(choice), Err)
 }

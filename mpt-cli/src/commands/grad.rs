@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::Tensor;
-use mpt_core::{CausalLm, Params, write_safetensors};
-use mpt_train::{Gradients, loss_and_gradients};
+use mpt_core::{CausalLm, Gradients, Params, Recompute, TrainBatch, write_safetensors};
 
 use crate::commands::score::RowsArgs;
 use crate::exit::{CliError, ExitStatus};
@@ -26,7 +25,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let weights = args.model.weights()?;
-    let params = Params::load(&weights, &ctx.device()?)?;
+    let params = Params::load(&weights, &ctx.device)?;
     let model = CausalLm::new(weights.config(), &params)?;
     let rows = args.rows.read(None)?;
     let scored = rows.num_scored();
@@ -37,7 +36,9 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let mut bar = rows.bar("grad", ctx);
     let mut loss = 0.0;
     for row in rows.iter() {
-        loss += loss_and_gradients(&model, &params, &[row.ids], &row.mask, row.labels, true, &mut gradients)?;
+        let (tokens, mask, labels) = (&[row.ids], &row.mask, row.labels);
+        let batch = TrainBatch { tokens, mask, labels, dropout: None };
+        loss += model.loss_and_gradients(&batch, Recompute::All, &mut gradients)?;
         bar.advance(1);
     }
     bar.finish();

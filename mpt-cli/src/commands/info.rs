@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use mpt_core::{MetaValue, Metadata, TensorInfo, Weights};
+use mpt_infer::{TokenizerProblem, open_weights, tokenizer_of};
 use serde_json::{Map, Value, json};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model;
 use crate::settings::Context;
 use crate::table;
 use crate::tui::{Unit, amount};
@@ -22,10 +22,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let weights = model::open(&args.path)?;
-    let tokenizer = model::tokenizer(&weights)?.map(|tokenizer| tokenizer.num_ids());
+    let weights = open_weights(&args.path)?;
+    let tokenizer = tokenizer_of(&weights).map(|tokenizer| tokenizer.num_ids());
     let tensors = weights.tensors();
-    print(&weights, &tensors, tokenizer, ctx)?;
+    print(&weights, &tensors, &tokenizer, ctx)?;
     let tensors: Vec<_> = tensors
         .iter()
         .map(|tensor| {
@@ -38,7 +38,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         "config": Value::from(weights.config().clone()),
         "files": weights.files().map(file).collect::<Vec<_>>(),
         "tensors": tensors,
-        "tokenizer": tokenizer.map(|ids| json!({ "num_ids": ids })),
+        "tokenizer": tokenizer.as_ref().ok().map(|ids| json!({ "num_ids": ids })),
+        "tokenizer_problem": tokenizer.err().map(|problem| problem.to_string()),
         "metadata": weights.metadata().map(metadata),
     }))?;
     Ok(ExitStatus::Done)
@@ -47,7 +48,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
 fn print(
     weights: &Weights,
     tensors: &[TensorInfo],
-    tokenizer: Option<usize>,
+    tokenizer: &Result<usize, TokenizerProblem>,
     ctx: &mut Context,
 ) -> Result<(), CliError> {
     let config = weights.config();
@@ -64,7 +65,10 @@ fn print(
     let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
     let form = weights.matrix_format().map_or("mixed".to_owned(), |format| format.to_string());
     ctx.out.text(format_args!("{} of {form} weights", amount(Unit::Bytes, bytes as u64)))?;
-    ctx.out.text(tokenizer.map_or("no tokenizer".into(), |ids| format!("tokenizer with {ids} ids")))?;
+    match tokenizer {
+        Ok(ids) => ctx.out.text(format_args!("tokenizer with {ids} ids"))?,
+        Err(problem) => ctx.out.text(format_args!("no tokenizer: {problem}"))?,
+    }
     let rows: Vec<_> = tensors
         .iter()
         .map(|tensor| vec![tensor.name.clone(), format!("{:?}", tensor.shape), tensor.dtype.clone()])

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use mpt_core::{Adapter, ConvertOptions};
+use mpt_infer::open_weights;
 
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
-use crate::model::{self, Dtype};
+use crate::model::Dtype;
 use crate::settings::Context;
 
 /// Fold a LoRA adapter into full weights
@@ -36,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype.map(Dtype::format);
-    let weights = model::open(&args.model)?;
+    let weights = open_weights(&args.model)?;
     let adapter = Adapter::open(&args.adapter, weights.config())?;
     let options =
         ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };

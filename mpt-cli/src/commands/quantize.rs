@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mpt_core::{ConvertOptions, Converted, Format, Weights, Written};
+use mpt_core::{ConvertOptions, Converted, Format, ModuleId, ParamId, Weights, Written};
+use mpt_infer::open_weights;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
-use crate::model;
 use crate::settings::Context;
 use crate::table;
 use crate::tui::{Unit, amount};
@@ -78,7 +78,7 @@ impl Type {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.form.format();
-    let weights = model::open(&args.input)?;
+    let weights = open_weights(&args.input)?;
     let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
     let converted = match args.form {
         Type::Nf4 => export::to_folder(&weights, &args.output, &options, "quantize", ctx)?,
@@ -161,11 +161,13 @@ fn kinds(converted: &Converted) -> Vec<Kind> {
     kinds.into_iter().map(kind).collect()
 }
 
-/// A tensor's name without what says which block it is in.
+/// A tensor's module, whatever the block it is in.
 fn kind(name: &str) -> &str {
-    let name = name.trim_start_matches("transformer.").trim_end_matches(".weight");
-    let of_block = name.strip_prefix("blocks.").and_then(|name| name.split_once('.'));
-    of_block.map_or(name, |(_, name)| name)
+    match name.parse::<ParamId>().map(|id| id.module) {
+        Ok(ModuleId { layer: Some(_), module }) => module.name(),
+        Ok(ModuleId { layer: None, module }) => module.short_name(),
+        Err(_) => name,
+    }
 }
 
 fn rows(kinds: &[Kind], all: &Share) -> Vec<Vec<String>> {

@@ -5,12 +5,10 @@ mod page;
 mod unigram;
 
 use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use mpt_core::{CausalLm, KvDtype};
 use mpt_data::{Loader, LoaderConfig, Manifest, PrepareRun, Split, durable, inspect, prepare};
-use mpt_infer::{GenerateParams, SamplingParams, generate};
+use mpt_infer::{CompletionParams, Pipeline, SamplingParams};
 use mpt_tokenize::{Tokenizer, TrainConfig, train as train_tokenizer};
 use mpt_train::{Resume, TrainRun, TrainSummary};
 use serde_json::json;
@@ -20,7 +18,6 @@ use self::unigram::Unigram;
 use crate::commands::data::Bars;
 use crate::commands::train::run_with_bars;
 use crate::exit::{CliError, ExitStatus};
-use crate::model;
 use crate::report::Sample;
 use crate::settings::Context;
 
@@ -78,7 +75,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         return Ok(ExitStatus::Interrupted);
     }
     let unigram_loss = baseline(&manifest, &run, seed)?;
-    let samples = samples(&summary, &manifest, &tokenizer, seed)?;
+    let samples = samples(&summary, &manifest, seed)?;
     let found = Found { summary, unigram_loss, samples, next: folder.next_commands() };
     page::write(&folder.dir, &found, &inspect(&manifest, Some(found.summary.tokens))?)?;
     tell(&folder, &found, ctx)?;
@@ -218,24 +215,13 @@ fn baseline(manifest: &Manifest, run: &TrainRun, seed: u64) -> Result<f64, CliEr
 }
 
 /// A text per source, going on from the beginning of a held-out sequence of it.
-fn samples(
-    summary: &TrainSummary,
-    manifest: &Manifest,
-    tokenizer: &Tokenizer,
-    seed: u64,
-) -> Result<Vec<Sample>, CliError> {
-    let weights = model::open(&summary.run_dir)?;
-    let lm = CausalLm::new(weights.config(), &weights)?;
+fn samples(summary: &TrainSummary, manifest: &Manifest, seed: u64) -> Result<Vec<Sample>, CliError> {
+    let pipeline = Pipeline::open(&summary.run_dir)?;
+    let tokenizer = pipeline.tokenizer()?;
     let config = LoaderConfig { seq_len: SEQ_LEN, seed, ..LoaderConfig::new(manifest, Split::Eval) };
     let mut loader = Loader::new(manifest, config, None)?;
-    let params = GenerateParams {
-        max_new_tokens: SAMPLE_TOKENS,
-        sampling: SamplingParams { temperature: 0.7, top_p: 0.9, seed, ..SamplingParams::default() },
-        stop_ids: tokenizer.eos_id().into_iter().collect(),
-        num_ids: Some(tokenizer.num_ids()),
-        max_seq_len: None,
-        kv_dtype: KvDtype::F32,
-    };
+    let sampling = SamplingParams { temperature: 0.7, top_p: 0.9, seed, ..SamplingParams::default() };
+    let params = CompletionParams { max_new_tokens: SAMPLE_TOKENS, sampling, ..CompletionParams::default() };
     let mut samples = Vec::new();
     let mut met = Vec::new();
     for index in 0..loader.eval_len().unwrap_or(0) {
@@ -245,8 +231,8 @@ fn samples(
         }
         met.push(sample.id.source);
         let prompt = &sample.tokens[..PROMPT_TOKENS];
-        let text = generate(&lm, prompt, &params, &mut |_| ControlFlow::Continue(()))?;
-        samples.push(Sample { prompt: tokenizer.decode(prompt)?, text: tokenizer.decode(&text.ids)? });
+        let text = tokenizer.decode(&pipeline.generate_ids(prompt, &params)?.ids)?;
+        samples.push(Sample { prompt: tokenizer.decode(prompt)?, text });
     }
     Ok(samples)
 }

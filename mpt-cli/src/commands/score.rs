@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, SafetensorsWriter};
 use serde::de::DeserializeOwned;
 
@@ -151,7 +151,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CliError>
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let model = args.model.load()?.lm;
+    let model = args.model.model()?;
     let rows = args.rows.read(args.mask_file.as_deref())?;
     if args.rows.sequence_id_file.is_some() != model.config().attn_config.attn_uses_sequence_id {
         let what = if args.rows.sequence_id_file.is_some() {
@@ -189,7 +189,7 @@ fn write_scores(model: &CausalLm, rows: &Rows, path: &Path, ctx: &Context) -> Re
     let mut bar = rows.bar("score", ctx);
     let mut losses = Vec::with_capacity(batch);
     for row in rows.iter() {
-        let hidden = model.hidden(&[row.ids], &row.mask, None)?;
+        let hidden = model.hidden(&[row.ids], &row.mask)?;
         for at in (0..seq).step_by(CHUNK) {
             let part = hidden.narrow(1, at, CHUNK.min(seq - at))?.contiguous()?;
             writer.write(&model.logits(&part)?)?;
@@ -209,8 +209,8 @@ fn row_loss(model: &CausalLm, hidden: &Tensor, labels: &[u32]) -> Result<f32, Cl
     if scored == 0 {
         return Ok(f32::NAN);
     }
-    let sum = model.loss_sum(hidden, labels)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
-    Ok(sum / scored as f32)
+    let sum = model.loss_sum(hidden, labels)?;
+    Ok((sum / scored as f64) as f32)
 }
 
 fn num_scored(labels: &[u32]) -> usize {

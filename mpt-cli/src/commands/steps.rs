@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use mpt_core::{Params, write_safetensors};
-use mpt_train::{OptimizerConfig, Precision, StepConfig, StepOutcome, TokenRows, Trainer};
+use mpt_core::{Params, Precision, write_safetensors};
+use mpt_train::{OptimizerConfig, StepConfig, StepOutcome, TokenRows, Trainer};
 
 use crate::commands::score::read_json;
 use crate::exit::{CliError, ExitStatus};
@@ -121,7 +121,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let optimizer = args.optimizer()?;
     let weights = args.model.weights()?;
     let batches = read_batches(&args.batches_file, weights.config().vocab_size)?;
-    let params = Params::load(&weights, &ctx.device()?)?;
+    let params = Params::load(&weights, &ctx.device)?;
     let config = step_config(&args, &batches);
     let mut trainer = Trainer::new(weights.config(), params, &optimizer, &config)?;
     let outcomes = take_steps(&mut trainer, &batches, ctx)?;

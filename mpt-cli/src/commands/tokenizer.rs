@@ -4,11 +4,14 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use mpt_data::durable;
+use mpt_infer::{
+    TokenizerProblem, chat_template_of, folder_chat_template, folder_tokenizer, model_path, open_weights,
+    tokenizer_of,
+};
 use mpt_tokenize::{ChatTemplate, Message, Tokenizer, TrainConfig, train};
 use serde_json::{Value, json};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::model;
 use crate::settings::Context;
 
 /// Train a tokenizer, encode text, decode ids, apply chat templates
@@ -69,7 +72,7 @@ enum Command {
         after_help = "Examples:\n  mpt tokenizer apply-template --template chatml --messages chat.json --add-generation-prompt\n  mpt tokenizer apply-template --model mpt-30b-chat --messages chat.json --json\n\nBuilt-in templates: chatml, mpt-30b-instruct, mpt-7b-instruct, dolly."
     )]
     ApplyTemplate {
-        /// Model folder or run folder, whose own template is used unless another is named
+        /// Model folder, GGUF file or run folder, whose own template is used unless another is named
         #[arg(long, value_name = "PATH", required_unless_present_any = ["template", "template_file"])]
         model: Option<PathBuf>,
         /// A built-in template
@@ -126,15 +129,26 @@ fn template_of(
         return Ok(ChatTemplate::from_file(file)?);
     }
     let path = model.ok_or_else(|| CliError::usage("a template or a model is required"))?;
-    if !path.is_dir() {
-        return Err(CliError::data(format!("{}: there is no such model folder", path.display())));
+    own_template(path)
+}
+
+/// The template of a model; a folder need hold nothing else.
+fn own_template(path: &Path) -> Result<ChatTemplate, CliError> {
+    let template = if path.is_dir() {
+        folder_chat_template(&model_path(path)?)
+    } else {
+        chat_template_of(&open_weights(path)?)
+    };
+    Ok(template?)
+}
+
+/// The tokenizer of a model.
+fn own_tokenizer(path: &Path) -> Result<Result<Tokenizer, TokenizerProblem>, CliError> {
+    if path.is_dir() {
+        Ok(folder_tokenizer(&model_path(path)?))
+    } else {
+        Ok(tokenizer_of(&open_weights(path)?))
     }
-    ChatTemplate::from_folder(&model::dir(path)?)?.ok_or_else(|| {
-        let names = ChatTemplate::names().collect::<Vec<_>>().join(", ");
-        CliError::data(format!("{}: the model has no chat template", path.display())).help(format!(
-            "name the form it was trained with: --template with one of {names}, or --template-file"
-        ))
-    })
 }
 
 /// A conversation as data sets and requests write it.
@@ -170,9 +184,12 @@ fn print_rendered(
     ctx: &mut Context,
 ) -> Result<(), CliError> {
     ctx.out.stream(text)?;
-    let tokenizer = match model {
-        Some(path) => model::folder_tokenizer(&model::dir(path)?)?,
-        None => None,
+    let tokenizer = match model.map(own_tokenizer).transpose()? {
+        Some(Err(problem @ TokenizerProblem::Unusable(_))) => {
+            ctx.out.log().warn(format_args!("no ids: {problem}"));
+            None
+        }
+        found => found.and_then(Result::ok),
     };
     let ids = tokenizer.as_ref().map(|tokenizer| tokenizer.encode(text)).transpose()?;
     let stop_ids = tokenizer.as_ref().map(|tokenizer| template.stop_ids(tokenizer));

@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{CausalLm, Precision};
+use mpt_core::{CausalLm, Precision, Weights};
 use mpt_infer::verify::{
     Check, Comparison, Fixture, Forms, Limits, SAME_FORM_TOLERANCE, builtin_rows, compare_models,
     first_non_finite, self_check, tolerance_between, windows,
 };
+use mpt_infer::{Pipeline, open_weights};
 use serde_json::json;
 
 use crate::commands::score::read_json;
 use crate::exit::{CliError, ExitStatus};
-use crate::model::{AdaptedArgs, Dtype, Model, ModelArgs, open};
+use crate::model::{AdaptedArgs, Dtype, ModelArgs};
 use crate::settings::Context;
 use crate::table;
 use crate::tui::{LateBar, Unit};
@@ -70,12 +71,12 @@ struct Rows {
 }
 
 impl RowsArgs {
-    fn read(&self, model: &Model, seed: u64) -> Result<Rows, CliError> {
-        let config = model.lm.config();
+    fn read(&self, pipeline: &Pipeline, seed: u64) -> Result<Rows, CliError> {
+        let config = pipeline.model().config();
         if let Some(path) = &self.text {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| CliError::read(ExitStatus::Data, path, error))?;
-            let ids = windows(&model.need_tokenizer()?.encode(&text)?, config.max_seq_len.max(2));
+            let ids = windows(&pipeline.tokenizer()?.encode(&text)?, config.max_seq_len.max(2));
             return not_empty(path, Rows { ids, is_text: true }, "a text of two or more tokens");
         }
         let Some(path) = &self.ids_file else {
@@ -103,11 +104,12 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     expect_limits(&args)?;
     let base = ModelArgs { model: args.model.clone(), dtype: args.dtype };
     // the weights are what is checked: what plain ones are multiplied with is not rounded
-    let loaded = AdaptedArgs { base, adapter: args.adapter.clone() }.load_with(Precision::F32)?;
+    let adapted = AdaptedArgs { base, adapter: args.adapter.clone() };
+    let pipeline = adapted.pipeline_with(Some(Precision::F32))?;
     let report = match &args.against {
-        Some(path) if Fixture::is_in(path) => against_fixture(&args, &loaded, path, ctx)?,
-        Some(path) => against_model(&args, &loaded, path, ctx)?,
-        None => on_its_own(&args, &loaded, ctx)?,
+        Some(path) if Fixture::is_in(path) => against_fixture(&args, &pipeline, path, ctx)?,
+        Some(path) => against_model(&args, &pipeline, path, ctx)?,
+        None => on_its_own(&args, &pipeline, ctx)?,
     };
     report.print(&args, ctx)
 }
@@ -204,17 +206,17 @@ fn limits(args: &Args, default: f64) -> Limits {
 
 /// The forms in which the weights at `path` compute when rounded to `dtype`.
 fn forms(path: &Path, dtype: Dtype) -> Result<Forms, CliError> {
-    Ok(Forms::of(&open(path)?, dtype.format())?)
+    Ok(Forms::of(&open_weights(path)?, dtype.format())?)
 }
 
 fn bar(ctx: &Context, tokens: usize) -> LateBar {
     LateBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens as u64)
 }
 
-fn against_model(args: &Args, model: &Model, path: &Path, ctx: &Context) -> Result<Report, CliError> {
-    let weights = open(path)?;
+fn against_model(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context) -> Result<Report, CliError> {
+    let weights = open_weights(path)?;
     let against = CausalLm::new(weights.config(), &weights)?;
-    let rows = args.rows.read(model, ctx.seed.unwrap_or(0))?;
+    let rows = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
     let (ours, theirs) = (forms(&args.model, args.dtype)?, forms(path, Dtype::F32)?);
     let default = match args.adapter {
         // what an adapter adds is not rounded here, and is where it was merged
@@ -224,7 +226,7 @@ fn against_model(args: &Args, model: &Model, path: &Path, ctx: &Context) -> Resu
     let limits = limits(args, default);
     let mut bar = bar(ctx, 2 * rows.ids.iter().map(Vec::len).sum::<usize>());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
-    let comparison = compare_models(&model.lm, &against, &rows.ids, rows.is_text, advance)?;
+    let comparison = compare_models(pipeline.model(), &against, &rows.ids, rows.is_text, advance)?;
     bar.finish();
     let title = format!(
         "{} ({}) against {} ({})",
@@ -237,7 +239,7 @@ fn against_model(args: &Args, model: &Model, path: &Path, ctx: &Context) -> Resu
     Ok(Report { title, comparison, tolerance: limits.tolerance, checks })
 }
 
-fn against_fixture(args: &Args, model: &Model, path: &Path, ctx: &Context) -> Result<Report, CliError> {
+fn against_fixture(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context) -> Result<Report, CliError> {
     if args.rows.text.is_some() || args.rows.ids_file.is_some() {
         let message = format!("{}: recorded numbers come with their own ids", path.display());
         return Err(CliError::usage(message).help("leave out --text and --ids-file"));
@@ -247,7 +249,7 @@ fn against_fixture(args: &Args, model: &Model, path: &Path, ctx: &Context) -> Re
     let limits = limits(args, tolerance_between(&ours, None));
     let mut bar = bar(ctx, fixture.num_tokens());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
-    let report = fixture.compare(&model.lm, limits.tolerance, advance)?;
+    let report = fixture.compare(pipeline.model(), limits.tolerance, advance)?;
     bar.finish();
     let mut checks = vec![within(&report.comparison, &limits)];
     checks.extend(report.greedy.map(|greedy| Check {
@@ -260,13 +262,13 @@ fn against_fixture(args: &Args, model: &Model, path: &Path, ctx: &Context) -> Re
     Ok(Report { title, comparison: report.comparison, tolerance: limits.tolerance, checks })
 }
 
-fn on_its_own(args: &Args, model: &Model, ctx: &Context) -> Result<Report, CliError> {
-    let rows = args.rows.read(model, ctx.seed.unwrap_or(0))?;
+fn on_its_own(args: &Args, pipeline: &Pipeline, ctx: &Context) -> Result<Report, CliError> {
+    let rows = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
     let tolerance = args.tolerance.unwrap_or(SAME_FORM_TOLERANCE);
-    let weights = finite_weights(model)?;
+    let weights = finite_weights(pipeline.weights())?;
     let mut bar = bar(ctx, rows.ids.iter().map(Vec::len).sum());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
-    let mut report = self_check(&model.lm, &rows.ids, tolerance, rows.is_text, advance)?;
+    let mut report = self_check(pipeline.model(), &rows.ids, tolerance, rows.is_text, advance)?;
     bar.finish();
     report.checks.insert(0, weights);
     let comparison = Comparison { perplexity: report.perplexity, ..report.comparison };
@@ -275,11 +277,11 @@ fn on_its_own(args: &Args, model: &Model, ctx: &Context) -> Result<Report, CliEr
 }
 
 /// Whether every number of the weights, as they are used, is finite.
-fn finite_weights(model: &Model) -> Result<Check, CliError> {
-    let found = first_non_finite(&model.weights)?;
+fn finite_weights(weights: &Weights) -> Result<Check, CliError> {
+    let found = first_non_finite(weights)?;
     let detail = match &found {
         Some((name, index)) => format!("`{name}` is not finite at value {index}"),
-        None => format!("{} tensors", model.weights.config().parameter_shapes().len()),
+        None => format!("{} tensors", weights.config().parameter_shapes().len()),
     };
     Ok(Check { name: "weights are finite", passed: found.is_none(), detail })
 }

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::{finish, mpt, run};
+use crate::{finish, mpt, run, run_in};
 
 /// Every command and subcommand, as the help lists them.
 fn commands_below(path: &[String]) -> Vec<Vec<String>> {
@@ -109,17 +109,59 @@ fn the_environment_stands_in_for_flags() {
     assert!(run.stderr.contains("`avx9`, expected one of baseline, avx2"), "{}", run.stderr);
 }
 
+/// A command line of every command that the parser accepts.
+const COMMAND_LINES: [&str; 33] = [
+    "quickstart --dir new",
+    "pull owner/name --dir new",
+    "tokenizer train text.txt --vocab-size 300 --out new",
+    "tokenizer encode --tokenizer nowhere text",
+    "tokenizer decode --tokenizer nowhere --ids 1",
+    "tokenizer apply-template --template chatml --messages nowhere",
+    "data build mix.toml --out new",
+    "data inspect nowhere",
+    "data verify nowhere",
+    "data cat nowhere",
+    "data trace nowhere --sample 1",
+    "data simulate nowhere --samples 10 --batch 1",
+    "data convert nowhere new --to mds",
+    "data plan mix.toml",
+    "data unit mix.toml id --out new",
+    "data commit mix.toml --out new",
+    "train run.toml",
+    "eval --model nowhere --text text.txt",
+    "generate --model nowhere --prompt-ids 1",
+    "score --model nowhere --ids-file ids.json --out new",
+    "grad --model nowhere --ids-file ids.json --out new",
+    "steps --model nowhere --batches-file b.json --optimizer lion --lr 1 --betas 0,0 --weight-decay 0 --clip-norm 0 --out new",
+    "init new --preset mpt-125m",
+    "convert nowhere new --to hf",
+    "quantize nowhere new --type q4_k",
+    "merge --model nowhere --adapter nowhere --out new",
+    "verify nowhere",
+    "info nowhere",
+    "bench train --config config.json",
+    "bench infer --model nowhere",
+    "bench tokenizer --tokenizer nowhere text.txt",
+    "bench data nowhere",
+    "completions bash",
+];
+
 #[test]
-fn a_device_this_build_lacks_is_refused_by_every_command() {
-    let commands: [&[&str]; 4] = [
-        &["info", "nowhere"],
-        &["tokenizer", "decode", "--tokenizer", "nowhere", "--ids", "1"],
-        &["data", "inspect", "nowhere"],
-        &["generate", "--model", "nowhere", "--prompt-ids", "1"],
-    ];
-    for command in commands {
-        let run = run(&[command, &["--device", "cuda"]].concat());
-        assert_eq!(run.code, 4, "{command:?}: {}", run.stderr);
-        assert!(run.stderr.contains("`cuda:0` is not supported"), "{}", run.stderr);
+fn a_device_this_build_lacks_is_refused_by_every_command_before_any_work() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let lines = COMMAND_LINES.map(|line| line.split(' ').collect::<Vec<_>>());
+    for path in commands_below(&[]) {
+        let is_group = !commands_below(&path).is_empty();
+        let is_covered = lines.iter().any(|line| line.iter().zip(&path).all(|(word, name)| word == name));
+        assert!(is_group || is_covered, "{path:?} has no command line here");
     }
+    for line in lines {
+        let run = run_in(temp.path(), &[&line[..], &["--device", "cuda:1"]].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (4, ""), "{line:?}: {}", run.stderr);
+        assert!(run.stderr.contains("`cuda:1` is not supported by this build"), "{line:?}: {}", run.stderr);
+        let left = std::fs::read_dir(temp.path()).expect("a folder").count();
+        assert_eq!(left, 0, "{line:?} began its work");
+    }
+    let by_environment = finish(mpt().env("MPT_DEVICE", "cuda").args(["info", "nowhere"]));
+    assert_eq!(by_environment.code, 4, "{}", by_environment.stderr);
 }

@@ -9,6 +9,7 @@ mod job;
 mod killed;
 mod main_job;
 mod models;
+mod no_tokenizer;
 mod pull;
 mod quantize;
 mod steps;

@@ -145,6 +145,11 @@ impl KvPool {
         self.sequences.get(&id).expect("a sequence of this pool")
     }
 
+    /// `tokens` rounded up to whole pages: what a sequence of so many takes of a pool's capacity.
+    pub fn whole_pages(tokens: usize) -> usize {
+        tokens.div_ceil(PAGE).saturating_mul(PAGE)
+    }
+
     /// Tokens of a page.
     pub fn page_tokens(&self) -> usize {
         PAGE

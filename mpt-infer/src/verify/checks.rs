@@ -1,6 +1,6 @@
 //! What a model must hold on its own: finite numbers, and the same numbers whichever way they are computed.
 
-use mpt_core::{AttnMask, CausalLm, KvCache, KvDtype, Weights};
+use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool, Weights};
 use serde::Serialize;
 
 use super::tally::{LogProbs, Place, Tally};
@@ -131,13 +131,14 @@ impl Numbers {
 fn compare_decoding(model: &CausalLm, row: usize, ids: &[u32], tally: &mut Tally) -> Result<()> {
     let n = ids.len();
     let whole = hidden_alone(model, ids)?;
-    let mut cache = KvCache::new(model.config(), 1, n, KvDtype::F32)?;
+    let mut pool = KvPool::new(model.config(), n, KvDtype::F32)?;
+    let sequence = pool.add();
     let first = n.saturating_sub(DECODED);
     if first > 0 {
-        model.hidden(&[&ids[..first]], &AttnMask::causal(1, first), Some(&mut cache))?;
+        model.forward(&Batch::of(sequence, &ids[..first])?, &mut pool)?;
     }
     for position in first..n {
-        let next = model.hidden(&[&ids[position..=position]], &AttnMask::causal(1, 1), Some(&mut cache))?;
+        let next = model.forward(&Batch::of(sequence, &ids[position..=position])?, &mut pool)?;
         let at_once = whole.narrow(1, position, 1)?.contiguous()?;
         each_pair((model, &next), (model, &at_once), |_, found, reference| {
             tally.add(Place { part: "decoding", row, position }, found, reference, None);
@@ -166,7 +167,7 @@ fn compare_batch(model: &CausalLm, rows: &[Vec<u32>], tally: &mut Tally) -> Resu
             ids.push(padded);
             mask.extend((0..longest).map(|at| u8::from(place.contains(&at))));
         }
-        let hidden = model.hidden(&ids, &AttnMask::padded(&mask, rows.len(), longest)?, None)?;
+        let hidden = model.hidden(&ids, &AttnMask::padded(&mask, rows.len(), longest)?)?;
         for (number, row) in rows.iter().enumerate() {
             let of_row = hidden.narrow(0, number, 1)?.narrow(1, padding(row), row.len())?.contiguous()?;
             let alone = hidden_alone(model, row)?;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use mpt_core::{AttnMask, CausalLm, KvCache, KvDtype};
+use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool};
 use serde::Serialize;
 
 use super::models::expect_vocabulary;
@@ -138,7 +138,7 @@ impl Part {
     fn compare(&self, model: &CausalLm, tally: &mut Tally) -> Result<()> {
         let (_, recorded, vocab_size) = self.logits.dims3()?;
         expect_vocabulary(model, vocab_size)?;
-        let hidden = model.hidden(&self.ids, &self.mask, None)?;
+        let hidden = model.hidden(&self.ids, &self.mask)?;
         let skipped = hidden.dim(1)? - recorded;
         for (row, real) in self.real.iter().enumerate() {
             let reference = rows_of(&self.logits.get(row)?)?;
@@ -159,13 +159,13 @@ impl Continuation {
     /// New tokens whose logit is within `margin` of the best, decoded with a cache as generation does.
     fn matched(&self, model: &CausalLm, margin: f64) -> Result<usize> {
         let capacity = self.prompt.len() + self.new.len();
-        let mut cache = KvCache::new(model.config(), 1, capacity, KvDtype::F32)?;
+        let mut pool = KvPool::new(model.config(), capacity, KvDtype::F32)?;
+        let sequence = pool.add();
         let mut input = self.prompt.as_slice();
         let mut matched = 0;
         for (index, &token) in self.new.iter().enumerate() {
-            let mask = AttnMask::causal(1, input.len());
-            let hidden = model.hidden(&[input], &mask, Some(&mut cache))?;
-            let last = hidden.narrow(1, input.len() - 1, 1)?.contiguous()?;
+            let hidden = model.forward(&Batch::of(sequence, input)?, &mut pool)?;
+            let last = hidden.narrow(0, input.len() - 1, 1)?.contiguous()?;
             let logits = rows_of(&model.logits(&last)?)?;
             let highest = best(&logits).map_or(f32::NAN, |best| logits[best]);
             let logit = logits.get(token as usize).copied().unwrap_or(f32::NAN);

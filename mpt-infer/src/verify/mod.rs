@@ -27,7 +27,7 @@ const CHUNK: usize = 32;
 
 /// Hidden states `[1, n, d]` of one row on its own.
 fn hidden_alone(model: &CausalLm, row: &[u32]) -> Result<Tensor> {
-    Ok(model.hidden(&[row], &AttnMask::causal(1, row.len()), None)?)
+    Ok(model.hidden(&[row], &AttnMask::causal(1, row.len()))?)
 }
 
 /// Logits of each of the `n` hidden states `[1, n, d]`, given to `each` with their index.

@@ -1,5 +1,6 @@
 //! Generation against a plain loop without a cache, and against the reference's greedy texts.
 
+mod pipeline;
 mod verify;
 
 use std::ops::ControlFlow;
@@ -27,7 +28,7 @@ fn greedy(max_new_tokens: usize) -> GenerateParams {
 fn plain(model: &CausalLm, prompt: &[u32], count: usize) -> Vec<u32> {
     let mut ids = prompt.to_vec();
     for _ in 0..count {
-        let hidden = model.hidden(&[&ids], &AttnMask::causal(1, ids.len()), None).unwrap();
+        let hidden = model.hidden(&[&ids], &AttnMask::causal(1, ids.len())).unwrap();
         let last = hidden.narrow(1, ids.len() - 1, 1).unwrap();
         let logits = model
             .logits(&last.contiguous().unwrap())

@@ -109,7 +109,7 @@ fn numbers_that_are_not_finite_are_found_and_named() {
 fn record(dir: &Path, model: &CausalLm) {
     let rows = [[1u32, 2, 3, 4, 5, 6], [9, 8, 7, 6, 5, 4]];
     let mask = [0u8, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];
-    let logits = |mask: &AttnMask| model.logits(&model.hidden(&rows, mask, None).unwrap()).unwrap();
+    let logits = |mask: &AttnMask| model.logits(&model.hidden(&rows, mask).unwrap()).unwrap();
     let main = logits(&AttnMask::causal(2, 6));
     let pad = logits(&AttnMask::padded(&mask, 2, 6).unwrap()).narrow(1, 4, 2).unwrap();
     let ids: Vec<f32> = rows.concat().iter().map(|&id| id as f32).collect();

@@ -21,6 +21,10 @@ pub(super) fn from_file(path: &Path) -> Result<ChatTemplate> {
     template(source, path, SpecialTokens::default())
 }
 
+pub(super) fn from_source(source: String, origin: &Path, bos: &str, eos: &str) -> Result<ChatTemplate> {
+    template(source, origin, SpecialTokens { bos: bos.to_owned(), eos: eos.to_owned() })
+}
+
 pub(super) fn from_folder(dir: &Path) -> Result<Option<ChatTemplate>> {
     let config_path = dir.join("tokenizer_config.json");
     let config = match read_text(&config_path)? {

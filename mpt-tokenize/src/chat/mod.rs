@@ -77,6 +77,15 @@ impl ChatTemplate {
         folder::from_file(path)
     }
 
+    /// A template in Jinja that is part of another file, such as a GGUF file; `origin` is its name. `bos` and `eos` are the
+    /// texts that it knows as `bos_token` and `eos_token`.
+    ///
+    /// # Errors
+    /// [`Error::TemplateFile`] when it is no template.
+    pub fn from_source(source: String, origin: &Path, bos: &str, eos: &str) -> Result<Self> {
+        folder::from_source(source, origin, bos, eos)
+    }
+
     /// The template of a checkpoint: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`, whether one
     /// text or a list with one named `default`. None where the folder has neither.
     ///

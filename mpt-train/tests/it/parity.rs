@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use mpt_core::{AttnMask, Params, Weights};
-use mpt_train::{OptimizerConfig, Precision, StepConfig, TokenRows, Trainer};
+use mpt_core::{AttnMask, Params, Precision, Weights};
+use mpt_train::{OptimizerConfig, StepConfig, TokenRows, Trainer};
 
 /// What the steps found: losses, gradient norms and final logits against the reference, within tolerances that allow for
 /// six steps of f32 sums in another order.

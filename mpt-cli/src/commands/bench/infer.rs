@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mpt_core::{
-    AttnMask, CausalLm, Drawn, KvCache, KvDtype, Lora, MptConfig, Parameter, ParameterSource, Precision,
-    Result as CoreResult,
+    Batch, CausalLm, Drawn, KvDtype, KvPool, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter,
+    ParameterSource, Precision, Result as CoreResult, SeqId,
 };
+use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use super::rates::{Measured, Subject, median, table};
@@ -65,7 +66,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let config = lm.config().clone();
     drop(lm);
     let (peak, bandwidth) = (machine::peak_flops()?, machine::read_bytes_per_s());
-    let step_bytes = decode_bytes + KvCache::bytes(&config, batch, prompt + new / 2, kv_dtype);
+    let step_bytes = decode_bytes + batch as u64 * KvPool::bytes(&config, prompt + new / 2, kv_dtype);
     let decode_share = median(&decode) / batch as f64 * step_bytes as f64 / bandwidth;
     let prefill_share = median(&prefill) * prefill_flops(&config, prompt) / peak;
     let test = |name: &str, tokens: usize| match batch {
@@ -108,11 +109,10 @@ struct Loaded {
 
 fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
     let dtype = args.dtype;
-    ctx.device()?;
     match (&args.model, &args.config) {
         (Some(model), _) => {
             let weights =
-                ModelArgs { model: model.clone(), dtype }.weights()?.multiplied_as(dtype.products());
+                ModelArgs { model: model.clone(), dtype }.weights()?.multiplied_as(dtype.precision());
             built(weights.config(), &weights, named(model))
         }
         (None, Some(path)) => {
@@ -148,8 +148,8 @@ struct Counted<'a> {
 }
 
 impl ParameterSource for Counted<'_> {
-    fn get(&self, name: &str, shape: &[usize]) -> CoreResult<Parameter> {
-        let parameter = self.source.get(name, shape)?;
+    fn get(&self, id: ParamId, shape: &[usize]) -> CoreResult<Parameter> {
+        let parameter = self.source.get(id, shape)?;
         let bytes = match &parameter {
             Parameter::Tensor(tensor) => 4 * tensor.elem_count() as u64,
             Parameter::Stored(stored) => stored.num_bytes() as u64,
@@ -158,9 +158,9 @@ impl ParameterSource for Counted<'_> {
         if let (Parameter::Stored(stored), [_, _]) = (&parameter, shape) {
             self.form.set(stored.format().to_string());
         }
-        let is_table = match name {
-            "transformer.wte.weight" => !self.is_head, // the head is read whole
-            "transformer.wpe.weight" => true,
+        let is_table = match id.module.module {
+            Module::Wte => !self.is_head, // the head is read whole
+            Module::Wpe => true,
             _ => false,
         };
         if is_table {
@@ -169,12 +169,12 @@ impl ParameterSource for Counted<'_> {
         Ok(parameter)
     }
 
-    fn products(&self) -> Precision {
-        self.source.products()
+    fn precision(&self) -> Precision {
+        self.source.precision()
     }
 
-    fn lora(&self, layer: &str) -> Option<Lora> {
-        self.source.lora(layer)
+    fn lora(&self, module: ModuleId) -> Option<LoraWeights> {
+        self.source.lora(module)
     }
 }
 
@@ -195,28 +195,35 @@ fn repetition(
 ) -> Result<[f64; 2], CliError> {
     let id = |row: usize, at: usize| ((at + 1000 * row) * 7919 % lm.config().vocab_size) as u32;
     let rows: Vec<Vec<u32>> = (0..batch).map(|row| (0..prompt).map(|at| id(row, at)).collect()).collect();
-    let mut cache = KvCache::new(lm.config(), batch, prompt + new, kv_dtype)?;
+    let mut pool = KvPool::new(lm.config(), batch * KvPool::whole_pages(prompt + new), kv_dtype)?;
+    let sequences: Vec<SeqId> = (0..batch).map(|_| pool.add()).collect();
     let began = Instant::now();
     let mut next = Vec::new();
     for from in (0..prompt).step_by(PREFILL_TOKENS) {
-        let piece: Vec<&[u32]> =
-            rows.iter().map(|row| &row[from..prompt.min(from + PREFILL_TOKENS)]).collect();
-        next = likeliest(lm, &piece, &mut cache)?;
+        let piece = from..prompt.min(from + PREFILL_TOKENS);
+        next = likeliest(lm, &mut pool, sequences.iter().zip(rows.iter().map(|row| &row[piece.clone()])))?;
     }
     let prefill_seconds = began.elapsed().as_secs_f64();
     let began = Instant::now();
     for _ in 0..new {
-        let step: Vec<&[u32]> = next.chunks(1).collect();
-        next = likeliest(lm, &step, &mut cache)?;
+        next = likeliest(lm, &mut pool, sequences.iter().zip(next.chunks(1)))?;
     }
     Ok([prefill_seconds, began.elapsed().as_secs_f64()])
 }
 
-/// Runs new tokens of all rows and gives the likeliest next id of each.
-fn likeliest(lm: &CausalLm, rows: &[&[u32]], cache: &mut KvCache) -> Result<Vec<u32>, CliError> {
-    let seq = rows[0].len();
-    let hidden = lm.hidden(rows, &AttnMask::causal(rows.len(), seq), Some(cache))?;
-    let logits = lm.logits(&hidden.narrow(1, seq - 1, 1)?.contiguous()?)?.flatten_all()?.to_vec1::<f32>()?;
+/// Runs new tokens of all sequences and gives the likeliest next id of each.
+fn likeliest<'a>(
+    lm: &CausalLm,
+    pool: &mut KvPool,
+    news: impl Iterator<Item = (&'a SeqId, &'a [u32])>,
+) -> Result<Vec<u32>, CliError> {
+    let mut batch = Batch::new();
+    for (&sequence, tokens) in news {
+        batch.push(sequence, tokens)?;
+    }
+    let last = Tensor::new(batch.last_token_indices(), &Device::Cpu)?;
+    let hidden = lm.forward(&batch, pool)?.index_select(&last, 0)?;
+    let logits = lm.logits(&hidden)?.flatten_all()?.to_vec1::<f32>()?;
     let best = |row: &[f32]| {
         let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         best.map_or(0, |(id, _)| id as u32)
@@ -227,10 +234,7 @@ fn likeliest(lm: &CausalLm, rows: &[&[u32]], cache: &mut KvCache) -> Result<Vec<
 /// Operations of reading one token of a prompt of `prompt`: two a weight of the blocks, and scores and values over half
 /// the prompt, which is what a causal mask leaves. The head is computed for the last token only.
 fn prefill_flops(config: &MptConfig, prompt: usize) -> f64 {
-    let embeddings = config
-        .parameter_shapes()
-        .into_iter()
-        .filter(|(name, shape)| shape.len() > 1 && !name.starts_with("transformer.blocks."));
+    let embeddings = config.parameters().filter(|(id, shape)| shape.len() > 1 && id.layer().is_none());
     let outside: usize = embeddings.map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let attention = 2 * 2 * config.n_layers * config.q_width() * prompt / 2;
     2.0 * (config.num_parameters() - outside as u64) as f64 + attention as f64

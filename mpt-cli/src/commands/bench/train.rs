@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use mpt_core::MptConfig;
 use mpt_train::bench::{BenchConfig, flops_per_token, step_seconds};
-use mpt_train::{OptimizerConfig, Precision};
+use mpt_core::Precision;
+use mpt_train::OptimizerConfig;
 use serde_json::json;
 
 use super::rates::{Measured, Subject, median, table};
