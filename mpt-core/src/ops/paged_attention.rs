@@ -71,11 +71,11 @@ fn attention_of_level(
 mod tests {
     use super::*;
     use crate::batch::SeqId;
-    use crate::bias::alibi_slopes;
+    use crate::mask::alibi_slopes;
     use crate::config::MptConfig;
     use crate::kernels::cpu::dispatch::levels;
     use crate::kv_dtype::KvDtype;
-    use crate::ops::Products;
+    use crate::ops::Precision;
     use crate::testing::random;
     use proptest::prelude::*;
 
@@ -102,7 +102,7 @@ mod tests {
             Scores {
                 scale: 1.0 / (self.e as f64).sqrt(),
                 cap: self.cap,
-                products: Products::F32,
+                precision: Precision::F32,
                 slopes: alibi_slopes(self.heads(), 8.0).into(),
             }
         }
