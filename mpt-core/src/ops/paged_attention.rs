@@ -256,7 +256,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(30))]
+        #![proptest_config(ProptestConfig::with_cases(20))]
         #[test]
         fn agrees_with_f64_on_every_level(case in cases()) {
             let fused = case.fused(0);
