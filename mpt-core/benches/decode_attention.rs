@@ -4,6 +4,7 @@
 //! The figure to look at is bytes of keys and values a second for `decode`, against `plain_read` of as many bytes as the f32
 //! pool has; and operations a second for `prefill`.
 
+use candle_core::Tensor;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use mpt_core::ops::{Scores, paged_attention};
@@ -59,10 +60,14 @@ fn kinds() -> impl Iterator<Item = (KvDtype, usize)> {
     KvDtype::ALL.into_iter().flat_map(|dtype| [(dtype, 64), (dtype, 128)])
 }
 
-fn attend(config: &MptConfig, pool: &KvPool, batch: &Batch) {
-    let (q, scores) = (random(&[batch.len(), config.n_heads, config.head_dim], 3), scores(config));
+fn queries(config: &MptConfig, batch: &Batch) -> Tensor {
+    random(&[batch.len(), config.n_heads, config.head_dim], 3)
+}
+
+fn attend(config: &MptConfig, q: &Tensor, pool: &KvPool, batch: &Batch) {
+    let scores = scores(config);
     for layer in 0..config.n_layers {
-        black_box(paged_attention(&q, pool, layer, batch, &scores, None).expect("attention"));
+        black_box(paged_attention(q, pool, layer, batch, &scores, None).expect("attention"));
     }
 }
 
@@ -70,16 +75,17 @@ fn attend(config: &MptConfig, pool: &KvPool, batch: &Batch) {
 fn decode(bencher: Bencher<'_, '_>, Kind((dtype, head_dim)): &Kind) {
     let config = config(*head_dim, 24);
     let (pool, batch) = filled(&config, TOKENS, 1, *dtype);
-    let bytes = KvPool::bytes(&config, TOKENS, *dtype);
-    bencher.counter(BytesCount::new(bytes)).bench_local(|| attend(&config, &pool, &batch));
+    let (q, bytes) = (queries(&config, &batch), KvPool::bytes(&config, TOKENS, *dtype));
+    bencher.counter(BytesCount::new(bytes)).bench_local(|| attend(&config, &q, &pool, &batch));
 }
 
 #[divan::bench(args = kinds().map(Kind), consts = [512, 4096], sample_count = 5, sample_size = 1)]
 fn prefill<const PROMPT: usize>(bencher: Bencher<'_, '_>, Kind((dtype, head_dim)): &Kind) {
     let config = config(*head_dim, 2);
     let (pool, batch) = filled(&config, PROMPT, PROMPT, *dtype);
+    let q = queries(&config, &batch);
     let operations = 4 * config.n_layers * config.d_model * PROMPT * (PROMPT + 1) / 2;
-    bencher.counter(ItemsCount::new(operations)).bench_local(|| attend(&config, &pool, &batch));
+    bencher.counter(ItemsCount::new(operations)).bench_local(|| attend(&config, &q, &pool, &batch));
 }
 
 /// A form and a width of heads.
