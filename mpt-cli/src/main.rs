@@ -21,6 +21,7 @@
 
 mod allocator;
 mod commands;
+mod dtype_args;
 mod embed;
 mod exit;
 mod export;

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use mpt_core::{CausalLm, Format, KvDtype, Precision, Weights};
-use mpt_infer::{OpenOptions, Pipeline, open_model, open_weights, precision_of};
+use mpt_core::{CausalLm, Precision, WeightDtype, Weights};
+use mpt_infer::{OpenOptions, Pipeline, open_model, open_weights};
 
+use crate::dtype_args::weight_dtype;
 use crate::exit::CliError;
 
 /// The model to use.
@@ -14,45 +15,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) model: PathBuf,
     /// Form of the matrices; quantized where the file holds a wider one, f32 leaves them as they are
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    pub(crate) dtype: Dtype,
-}
-
-/// A format of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Dtype {
-    F32,
-    Bf16,
-    F16,
-    #[value(name = "q8_0")]
-    Q8_0,
-    #[value(name = "q6_k")]
-    Q6K,
-    #[value(name = "q5_k")]
-    Q5K,
-    #[value(name = "q4_k")]
-    Q4K,
-    #[value(name = "q4_0")]
-    Q4_0,
-    Nf4,
-}
-
-/// A form of keys and values in a cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum CacheDtype {
-    F32,
-    Bf16,
-    Int8,
-}
-
-impl From<CacheDtype> for KvDtype {
-    fn from(dtype: CacheDtype) -> Self {
-        match dtype {
-            CacheDtype::F32 => Self::F32,
-            CacheDtype::Bf16 => Self::Bf16,
-            CacheDtype::Int8 => Self::Int8,
-        }
-    }
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = weight_dtype())]
+    pub(crate) dtype: WeightDtype,
 }
 
 /// The model to use, with an adapter if there is one.
@@ -68,29 +32,7 @@ pub(crate) struct AdaptedArgs {
 impl ModelArgs {
     /// The weights, mapped; nothing of them is read yet.
     pub(crate) fn weights(&self) -> Result<Weights, CliError> {
-        Ok(open_weights(&self.model)?.rounded_to(self.dtype.format()))
-    }
-}
-
-impl Dtype {
-    /// How a model in this form multiplies.
-    pub(crate) fn precision(self) -> Precision {
-        precision_of(self.format())
-    }
-
-    /// The stored form.
-    pub(crate) fn format(self) -> Format {
-        match self {
-            Self::F32 => Format::F32,
-            Self::Bf16 => Format::BF16,
-            Self::F16 => Format::F16,
-            Self::Q8_0 => Format::Q8_0,
-            Self::Q6K => Format::Q6K,
-            Self::Q5K => Format::Q5K,
-            Self::Q4K => Format::Q4K,
-            Self::Q4_0 => Format::Q4_0,
-            Self::Nf4 => Format::Nf4,
-        }
+        Ok(open_weights(&self.model)?.rounded_to(self.dtype))
     }
 }
 
@@ -112,7 +54,7 @@ impl AdaptedArgs {
     }
 
     fn options(&self) -> OpenOptions {
-        let weight_dtype = self.base.dtype.format();
+        let weight_dtype = self.base.dtype;
         OpenOptions { weight_dtype, precision: None, adapter: self.adapter.clone() }
     }
 }

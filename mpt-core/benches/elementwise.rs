@@ -3,8 +3,8 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use mpt_core::testing::random;
 use mpt_core::ops::{NormKind, NormWeights};
+use mpt_core::testing::random;
 use mpt_core::{Activation, ops};
 
 const ACTIVATIONS: [Activation; 4] =

@@ -1,6 +1,6 @@
 //! What can go wrong with a model: its configuration, its weights, its inputs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -20,7 +20,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A configuration file is not valid JSON, or a key has the wrong type.
-    #[error("{}: {}", .path.display(), crate::weights::quoted(&.source.to_string()))]
+    #[error("{}: {}", .path.display(), crate::quoted::quoted(&.source.to_string()))]
     ConfigSyntax {
         /// The configuration file.
         path: PathBuf,
@@ -109,7 +109,7 @@ pub enum Error {
         /// The tensor.
         name: String,
         /// The form.
-        form: crate::Format,
+        form: crate::dtype::WeightDtype,
         /// The value that is in the way, and what to do.
         reason: String,
     },
@@ -234,4 +234,9 @@ impl Error {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
     }
+}
+
+/// An error about the content of `path`.
+pub(crate) fn damaged(path: &Path, found: impl Into<String>, expected: &'static str) -> Error {
+    Error::WeightsFile { path: path.to_owned(), found: found.into(), expected }
 }

@@ -19,6 +19,15 @@ impl KvDtype {
     /// Every form, as `Display` names it.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
+    /// Its name on the command line and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
     /// Bytes of a vector of `len` numbers.
     pub fn vector_bytes(self, len: usize) -> usize {
         self.number_bytes() * len + self.scale_bytes()
@@ -41,10 +50,6 @@ impl KvDtype {
 
 impl fmt::Display for KvDtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        })
+        f.write_str(self.name())
     }
 }

@@ -14,24 +14,36 @@
 //! ```
 
 mod batch;
+mod bounded_file;
+mod cache;
 mod config;
+mod convert;
 mod dtype;
+mod dtype_policy;
 mod error;
 mod gradients;
+mod host;
 mod init;
 mod kernels;
-mod kv;
 mod kv_dtype;
+mod loading;
 mod lora;
 mod mask;
+mod mmap;
 mod model;
+mod nf4;
 pub mod nn;
 pub mod ops;
 mod parameter;
 mod params;
+mod prepack;
+mod quoted;
+mod random_init;
 pub mod rng;
 mod rope;
+mod rounding;
 mod source;
+mod storage;
 pub mod testing;
 mod threads;
 mod training;
@@ -39,15 +51,18 @@ mod variables;
 mod weights;
 
 pub use batch::{Batch, Part, SeqId};
+pub use cache::KvPool;
 pub use config::{
-    Activation, AttnConfig, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig, NormType,
-    PRESETS, RopeConfig, RopeScaling,
+    Activation, AttnConfig, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig,
+    NormType, PRESETS, RopeConfig, RopeScaling,
 };
-pub use dtype::Precision;
+pub use convert::{
+    ConvertOptions, Converted, OnBytes, Written, config_json, write_drawn, write_gguf, write_hf,
+};
+pub use dtype::{Precision, UnknownDtype, WeightDtype};
 pub use error::{Error, Result};
 pub use gradients::{GradSink, Gradients};
 pub use kernels::cpu::dispatch::check_cpu_level;
-pub use kv::KvPool;
 pub use kv_dtype::KvDtype;
 pub use lora::{Adapted, Adapter, LoraConfig};
 pub use mask::{AttnMask, alibi_slopes};
@@ -56,12 +71,12 @@ pub use nn::{Block, BlockSource, StepDropout};
 pub use ops::{IGNORE_LABEL, check_device};
 pub use parameter::Parameter;
 pub use params::{Module, ModuleId, ParamId, ParamKind, UnknownParam};
+pub use random_init::Drawn;
 pub use source::{LoraWeights, ParamBuilder, ParameterSource, WithPrecision};
+pub use storage::StoredTensor;
 pub use threads::set_threads;
 pub use training::{Recompute, TrainBatch};
 pub use variables::Params;
 pub use weights::{
-    ConvertOptions, Converted, Drawn, Format, GgufWriter, MetaArray, MetaValue, Metadata, OnBytes,
-    SafetensorsWriter, StoredTensor, TensorInfo, Weights, Written, config_json, write_drawn, write_gguf,
-    write_hf, write_safetensors,
+    GgufWriter, MetaArray, MetaValue, Metadata, SafetensorsWriter, TensorInfo, Weights, write_safetensors,
 };

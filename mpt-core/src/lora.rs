@@ -9,14 +9,16 @@ use candle_core::{Device, Tensor, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::bounded_file::read_config;
 use crate::config::MptConfig;
+use crate::dtype::Precision;
 use crate::error::{Error, Result};
-use crate::ops::Precision;
 use crate::parameter::Parameter;
 use crate::params::{ModuleId, ParamId, ParamKind};
+use crate::quoted::quoted;
 use crate::rng::CounterRng;
 use crate::source::{LoraWeights, ParameterSource};
-use crate::weights::{open_tensors, quoted, read_config, write_safetensors};
+use crate::weights::{open_tensors, write_safetensors};
 
 /// How an adapter is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,7 +148,7 @@ impl Adapter {
                 }
             }
             let scale = config.scale(rank, raw.alpha(&layer.to_string()));
-            let var = |stored: &crate::StoredTensor| {
+            let var = |stored: &crate::storage::StoredTensor| {
                 Ok::<_, Error>(Var::from_tensor(&stored.to_tensor(&Device::Cpu)?)?)
             };
             layers.push((layer, Pair { a: var(&a)?, b: var(&b)?, scale }));

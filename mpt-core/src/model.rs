@@ -11,9 +11,9 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::batch::Batch;
+use crate::cache::KvPool;
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
-use crate::kv::KvPool;
 use crate::mask::AttnMask;
 use crate::nn::{Block, BlockSource, Embedding, Head, KeyValues, Norm};
 use crate::params::Module;

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
-use crate::weights::StoredTensor;
+use crate::storage::StoredTensor;
 
 /// One parameter.
 #[derive(Clone, Debug)]

@@ -5,8 +5,8 @@ use std::fmt;
 
 use candle_core::{Device, Tensor};
 
+use crate::dtype::Precision;
 use crate::error::{Error, Result};
-use crate::ops::Precision;
 use crate::parameter::Parameter;
 use crate::params::{Module, ModuleId, ParamId, ParamKind};
 

@@ -3,12 +3,13 @@
 use candle_core::{Device, Tensor, Var};
 
 use crate::config::MptConfig;
-use crate::error::Result;
 use crate::dtype::Precision;
+use crate::dtype::WeightDtype;
+use crate::error::Result;
 use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
-use crate::variables::Params;
 use crate::rng::CounterRng;
-use crate::weights::{Format, StoredTensor};
+use crate::storage::StoredTensor;
+use crate::variables::Params;
 
 /// A tensor of standard normal numbers.
 ///
@@ -24,7 +25,7 @@ pub fn random(shape: &[usize], seed: u64) -> Tensor {
 ///
 /// # Panics
 /// When the form's blocks do not fill the rows, or a value does not go into it.
-pub fn stored(tensor: &Tensor, format: Format) -> StoredTensor {
+pub fn stored(tensor: &Tensor, format: WeightDtype) -> StoredTensor {
     let values = tensor.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32 values");
     let len = tensor.dims().last().copied().unwrap_or(1);
     assert!(format.row_bytes(len).is_some(), "blocks of {format} do not fill rows of {len} values");
@@ -90,7 +91,8 @@ fn check_differences(args: &[Tensor], index: usize, found: &Tensor, objective: &
             let mut values = base.clone();
             values[i] += by;
             let mut args = args.to_vec();
-            args[index] = Tensor::from_vec(values, args[index].shape(), &Device::Cpu).expect("the same shape");
+            args[index] =
+                Tensor::from_vec(values, args[index].shape(), &Device::Cpu).expect("the same shape");
             objective(&args)
         };
         let expected = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);

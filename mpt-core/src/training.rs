@@ -65,7 +65,8 @@ impl CausalLm {
         let x = self.embedding().forward_train(&ids, &positions, context)?;
         let (x, kept) = self.blocks_forward(x, context, recompute)?;
 
-        let (loss, d_hidden) = self.head().loss_and_backward(&self.norm_f().forward(&x)?, batch.labels, sink)?;
+        let (loss, d_hidden) =
+            self.head().loss_and_backward(&self.norm_f().forward(&x)?, batch.labels, sink)?;
         let dx = self.norm_f().backward(&x, &d_hidden, sink)?;
         drop((x, d_hidden));
 

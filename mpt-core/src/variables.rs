@@ -9,8 +9,8 @@ use crate::config::MptConfig;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
 use crate::ops;
-use crate::params::ParamId;
 use crate::parameter::Parameter;
+use crate::params::ParamId;
 use crate::source::ParameterSource;
 use crate::weights::{Weights, write_safetensors};
 
@@ -93,12 +93,7 @@ impl ParameterSource for Params {
         let tensor = self.get(&name).ok_or_else(missing)?.as_tensor().clone();
         if tensor.dims() != shape {
             let (actual, expected) = (tensor.dims().to_vec(), shape.to_vec());
-            return Err(Error::TensorShape {
-                path: "parameters".into(),
-                name,
-                actual,
-                expected,
-            });
+            return Err(Error::TensorShape { path: "parameters".into(), name, actual, expected });
         }
         Ok(Parameter::Tensor(tensor))
     }

@@ -49,7 +49,7 @@ pub mod verify;
 pub use error::{Error, Result};
 pub use generate::{FinishReason, GenerateParams, Generation, generate};
 pub use mpt_tokenize::{ChatTemplate, Message};
-pub use open::{OpenOptions, latest_checkpoint, model_path, open_model, open_weights, precision_of};
+pub use open::{OpenOptions, latest_checkpoint, model_path, open_model, open_weights};
 pub use pipeline::{Completion, CompletionParams, Pipeline};
 pub use sampler::{Sampler, SamplingParams};
 pub use stop::{StopStrings, stop_ids};

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mpt_core::{Adapted, Adapter, CausalLm, Format, Precision, Weights};
+use mpt_core::{Adapted, Adapter, CausalLm, Precision, WeightDtype, Weights};
 
 use crate::error::Result;
 
@@ -12,8 +12,8 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Stored form of the matrices: wider ones are rounded to it. f32 leaves every matrix as it is.
-    pub weight_dtype: Format,
-    /// Precision of matrix products; `None` for that of `weight_dtype`, which is [`precision_of`].
+    pub weight_dtype: WeightDtype,
+    /// Precision of matrix products; `None` for that of `weight_dtype`, [`WeightDtype::precision`].
     pub precision: Option<Precision>,
     /// Folder of a LoRA adapter, as peft writes it.
     pub adapter: Option<PathBuf>,
@@ -21,14 +21,8 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { weight_dtype: Format::F32, precision: None, adapter: None }
+        Self { weight_dtype: WeightDtype::F32, precision: None, adapter: None }
     }
-}
-
-/// Precision of the matrix products of a model whose matrices were asked for in a form: bf16 computes in bf16, every
-/// other form keeps activations as they are.
-pub fn precision_of(weight_dtype: Format) -> Precision {
-    if weight_dtype == Format::BF16 { Precision::Bf16 } else { Precision::F32 }
 }
 
 /// The weights at `path`, mapped; only headers are read.
@@ -44,7 +38,7 @@ pub fn open_weights(path: &Path) -> Result<Weights> {
 /// # Errors
 /// Those of [`open_weights`] and of the adapter's files.
 pub fn open_model(path: &Path, options: &OpenOptions) -> Result<(CausalLm, Weights)> {
-    let precision = options.precision.unwrap_or_else(|| precision_of(options.weight_dtype));
+    let precision = options.precision.unwrap_or_else(|| options.weight_dtype.precision());
     let weights = open_weights(path)?.rounded_to(options.weight_dtype).multiplied_as(precision);
     let config = weights.config();
     let model = match &options.adapter {

@@ -110,7 +110,12 @@ fn apply(
         }
         (OptimizerConfig::AdamW { eps, .. }, [m, v]) => {
             let eps = *eps as f32;
-            adamw_step(param, [m, v], gradient, &AdamWStep { lr, decay, beta1, beta2, eps, step, grad_scale })?;
+            adamw_step(
+                param,
+                [m, v],
+                gradient,
+                &AdamWStep { lr, decay, beta1, beta2, eps, step, grad_scale },
+            )?;
         }
         _ => unreachable!("the state was made for this optimizer"),
     }

@@ -97,8 +97,7 @@ impl Trainer {
         optimizer: &OptimizerConfig,
         step: &StepConfig,
     ) -> Result<Self> {
-        let model =
-            CausalLm::new(config, &WithPrecision { source: &params, precision: step.precision })?;
+        let model = CausalLm::new(config, &WithPrecision { source: &params, precision: step.precision })?;
         let optimizer = Optimizer::new(optimizer, &params)?;
         Ok(Self { params, model, optimizer, config: step.clone() })
     }
@@ -160,8 +159,7 @@ impl Trainer {
         let (mask, labels) = (part.mask(self.model.config())?, part.labels());
         let dropout = Some(StepDropout { seed, first_row });
         let batch = TrainBatch { tokens: &part.rows(), mask: &mask, labels: &labels, dropout };
-        let recompute =
-            if self.config.activation_checkpointing { Recompute::All } else { Recompute::None };
+        let recompute = if self.config.activation_checkpointing { Recompute::All } else { Recompute::None };
         Ok(self.model.loss_and_gradients(&batch, recompute, gradients)?)
     }
 }

@@ -45,7 +45,7 @@ const MAY_USE: [(&str, &[&str]); 7] = [
 const UNSAFE_ALLOWED: [&str; 5] = [
     "mpt-cli/src/allocator.rs",
     "mpt-core/src/kernels",
-    "mpt-core/src/weights/mmap.rs",
+    "mpt-core/src/mmap.rs",
     "mpt-data/src/map.rs",
     "mpt-core/tests/hostile/allocations.rs",
 ];

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{CausalLm, ConvertOptions, Format, Weights};
+use mpt_core::{CausalLm, ConvertOptions, WeightDtype, Weights};
 use mpt_infer::open_weights;
 use mpt_infer::verify::{Comparison, Forms, Limits, builtin_rows, compare_models, tolerance_between};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
-use crate::model::Dtype;
 use crate::settings::Context;
 use crate::tui::{LateBar, Unit};
 
@@ -32,8 +32,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORMAT")]
     to: Target,
     /// Form of the matrices [default: as they are; bf16 where they are quantized]
-    #[arg(long, value_name = "DTYPE")]
-    dtype: Option<Dtype>,
+    #[arg(long, value_name = "DTYPE", value_parser = weight_dtype())]
+    dtype: Option<WeightDtype>,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
     max_shard_size: Size,
@@ -49,7 +49,7 @@ enum Target {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let format = args.dtype.map(Dtype::format);
+    let format = args.dtype;
     let weights = open_weights(&args.input)?;
     let options = ConvertOptions { format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
     let converted = match args.to {
@@ -79,7 +79,7 @@ fn verify(before: &Weights, output: &Path, ctx: &mut Context) -> Result<Verified
     let after = open_weights(output)?;
     let load = |weights: &Weights| CausalLm::new(weights.config(), weights);
     let rows = builtin_rows(before.config(), ctx.seed.unwrap_or(0));
-    let forms = |weights: &Weights| Forms::of(weights, Format::F32);
+    let forms = |weights: &Weights| Forms::of(weights, WeightDtype::F32);
     let tolerance = tolerance_between(&forms(&after)?, Some(&forms(before)?));
     let tokens = 2 * rows.iter().map(Vec::len).sum::<usize>() as u64;
     let mut bar = LateBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens);

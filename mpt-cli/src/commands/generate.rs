@@ -8,8 +8,11 @@ use std::time::Instant;
 use mpt_infer::{Completion, CompletionParams, Generation, Pipeline, SamplingParams};
 use serde_json::{Value, json};
 
+use mpt_core::KvDtype;
+
+use crate::dtype_args::kv_dtype;
 use crate::exit::{CliError, ExitStatus};
-use crate::model::{AdaptedArgs, CacheDtype};
+use crate::model::AdaptedArgs;
 use crate::settings::Context;
 
 /// Generate text
@@ -51,8 +54,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "L")]
     max_seq_len: Option<usize>,
     /// How the keys and values of what was read are kept; smaller ones read longer texts faster, and round
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    kv_dtype: CacheDtype,
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = kv_dtype())]
+    kv_dtype: KvDtype,
 }
 
 #[derive(Debug, clap::Args)]
@@ -140,7 +143,7 @@ fn params(args: &Args, seed: u64) -> CompletionParams {
         stop: args.stop.clone(),
         stop_ids: None,
         max_seq_len: args.max_seq_len,
-        kv_dtype: args.kv_dtype.into(),
+        kv_dtype: args.kv_dtype,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use mpt_core::{ConvertOptions, MptConfig, PRESETS};
+use mpt_core::{ConvertOptions, MptConfig, PRESETS, WeightDtype};
 use serde_json::json;
 
+use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
-use crate::model::Dtype;
 use crate::settings::Context;
 use crate::table;
 
@@ -25,8 +25,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     shape: Shape,
     /// Form of the weights
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    dtype: Dtype,
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = weight_dtype())]
+    dtype: WeightDtype,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
     max_shard_size: Size,
@@ -50,7 +50,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         (None, None) => unreachable!("a preset or a configuration is required"),
     };
     let options = ConvertOptions {
-        format: Some(args.dtype.format()),
+        format: Some(args.dtype),
         adapter: None,
         max_shard_size: Some(args.max_shard_size.0),
     };

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mpt_core::{ConvertOptions, Converted, Format, ModuleId, ParamId, Weights, Written};
+use mpt_core::{ConvertOptions, Converted, ModuleId, ParamId, WeightDtype, Weights, Written};
 use mpt_infer::open_weights;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::dtype_args::quantized_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
 use crate::settings::Context;
@@ -37,51 +38,16 @@ pub(crate) struct Args {
     /// What to write: a GGUF file, or a folder for nf4
     output: PathBuf,
     /// Form of the matrices
-    #[arg(long = "type", value_name = "TYPE")]
-    form: Type,
-}
-
-/// A quantized form; bits of a value with its share of scales.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Type {
-    /// 8.5 bits, next to no loss
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 6.6 bits
-    #[value(name = "q6_k")]
-    Q6K,
-    /// 5.5 bits
-    #[value(name = "q5_k")]
-    Q5K,
-    /// 4.5 bits, the best of the small ones
-    #[value(name = "q4_k")]
-    Q4K,
-    /// 4.5 bits, simple and fast
-    #[value(name = "q4_0")]
-    Q4_0,
-    /// 4.1 bits, for QLoRA and transformers
-    Nf4,
-}
-
-impl Type {
-    fn format(self) -> Format {
-        match self {
-            Self::Q8_0 => Format::Q8_0,
-            Self::Q6K => Format::Q6K,
-            Self::Q5K => Format::Q5K,
-            Self::Q4K => Format::Q4K,
-            Self::Q4_0 => Format::Q4_0,
-            Self::Nf4 => Format::Nf4,
-        }
-    }
+    #[arg(long = "type", value_name = "TYPE", value_parser = quantized_dtype())]
+    form: WeightDtype,
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let format = args.form.format();
+    let format = args.form;
     let weights = open_weights(&args.input)?;
     let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
     let converted = match args.form {
-        Type::Nf4 => export::to_folder(&weights, &args.output, &options, "quantize", ctx)?,
+        WeightDtype::Nf4 => export::to_folder(&weights, &args.output, &options, "quantize", ctx)?,
         _ => export::to_gguf(&weights, &args.output, &options, "quantize", ctx)?,
     };
     let before = bytes_before(&weights);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{CausalLm, Precision, Weights};
+use mpt_core::{CausalLm, Precision, WeightDtype, Weights};
 use mpt_infer::verify::{
     Check, Comparison, Fixture, Forms, Limits, SAME_FORM_TOLERANCE, builtin_rows, compare_models,
     first_non_finite, self_check, tolerance_between, windows,
@@ -11,8 +11,9 @@ use mpt_infer::{Pipeline, open_weights};
 use serde_json::json;
 
 use crate::commands::score::read_json;
+use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
-use crate::model::{AdaptedArgs, Dtype, ModelArgs};
+use crate::model::{AdaptedArgs, ModelArgs};
 use crate::settings::Context;
 use crate::table;
 use crate::tui::{LateBar, Unit};
@@ -31,8 +32,8 @@ pub(crate) struct Args {
     /// Model folder, .gguf file, or the run folder of `mpt train`
     model: PathBuf,
     /// Format of its weights and computation
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    dtype: Dtype,
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = weight_dtype())]
+    dtype: WeightDtype,
     /// LoRA adapter folder, as peft writes it
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
@@ -205,8 +206,8 @@ fn limits(args: &Args, default: f64) -> Limits {
 }
 
 /// The forms in which the weights at `path` compute when rounded to `dtype`.
-fn forms(path: &Path, dtype: Dtype) -> Result<Forms, CliError> {
-    Ok(Forms::of(&open_weights(path)?, dtype.format())?)
+fn forms(path: &Path, dtype: WeightDtype) -> Result<Forms, CliError> {
+    Ok(Forms::of(&open_weights(path)?, dtype)?)
 }
 
 fn bar(ctx: &Context, tokens: usize) -> LateBar {
@@ -217,7 +218,7 @@ fn against_model(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context) -
     let weights = open_weights(path)?;
     let against = CausalLm::new(weights.config(), &weights)?;
     let rows = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
-    let (ours, theirs) = (forms(&args.model, args.dtype)?, forms(path, Dtype::F32)?);
+    let (ours, theirs) = (forms(&args.model, args.dtype)?, forms(path, WeightDtype::F32)?);
     let default = match args.adapter {
         // what an adapter adds is not rounded here, and is where it was merged
         Some(_) => tolerance_between(&ours, None).max(tolerance_between(&theirs, None)),

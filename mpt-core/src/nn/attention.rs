@@ -4,10 +4,10 @@ use candle_core::Tensor;
 
 use super::{DropoutSite, Linear, Norm, TrainContext};
 use crate::batch::{Batch, Part};
+use crate::cache::KvPool;
 use crate::config::MptConfig;
 use crate::error::Result;
 use crate::gradients::GradSink;
-use crate::kv::KvPool;
 use crate::mask::{AttnMask, alibi_slopes};
 use crate::ops::{self, AttentionInputs, AttentionOutputs, ClipMask, Scores};
 use crate::params::Module;
@@ -151,7 +151,7 @@ impl Attention {
         let late = self.rope.as_ref().filter(|rope| rope.depends_on_length());
         let q = self.placed(0, &q, angles.as_deref())?.squeeze(0)?;
         let k = self.placed(1, &k, angles.as_deref().filter(|_| late.is_none()))?.squeeze(0)?;
-        pool.append(self.layer, batch, &k, &v.squeeze(0)?)?;
+        ops::append_kv(pool, self.layer, batch, [&k, &v.squeeze(0)?])?;
         let out = match late {
             None => ops::paged_attention(&q, pool, self.layer, batch, &self.scores, self.window)?,
             Some(rope) => {

@@ -2,12 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::backend::of;
-use super::host::{change_in_place, host_slice, tensor_like};
+use super::device::of;
 use crate::config::Activation;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::activation as kernel;
-use crate::kernels::cpu::blocks::{map_blocks, multiply_into};
 
 /// `act(x)` of every element. `x` of any shape.
 ///
@@ -58,27 +55,6 @@ fn expect_same(op: &'static str, argument: &'static str, found: &Tensor, like: &
     }
     let (actual, expected) = (format!("{:?}", found.dims()), format!("{:?}", like.dims()));
     Err(Error::Shape { op, argument, actual, expected })
-}
-
-pub(super) mod cpu {
-    //! The loops on the processor.
-
-    use super::*;
-
-    pub(crate) fn activation(x: &Tensor, activation: Activation) -> Result<Tensor> {
-        let y = map_blocks(&host_slice(x)?, |_, y| kernel::forward(activation, y));
-        tensor_like(y, x)
-    }
-
-    pub(crate) fn activation_backward(x: &Tensor, activation: Activation, dy: &Tensor) -> Result<()> {
-        let dy = host_slice(dy)?;
-        change_in_place(x, |x| kernel::backward_pooled(activation, &dy, x))
-    }
-
-    pub(crate) fn multiply(product: &Tensor, by: &Tensor) -> Result<()> {
-        let by = host_slice(by)?;
-        change_in_place(product, |product| multiply_into(product, &by))
-    }
 }
 
 #[cfg(test)]

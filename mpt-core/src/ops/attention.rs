@@ -1,52 +1,10 @@
 //! Causal attention with ALiBi among the tokens of a batch, forward and backward.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 
-use super::Precision;
-use super::backend::of;
-use super::host::{host_slice, strided_slice, tensor_like};
+use super::arguments::{AttentionInputs, AttentionOutputs, Scores};
+use super::device::of;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::attention::{self as kernel, Heads, Saved};
-use crate::rng::Dropout;
-
-/// How products of queries and keys become scores: `cap * tanh(scale * q k / cap) - slope * distance`.
-#[derive(Clone, Debug)]
-pub struct Scores {
-    /// Factor on the products.
-    pub scale: f64,
-    /// Soft bound on the scaled products; none where absent.
-    pub cap: Option<f64>,
-    /// ALiBi's slopes, `[n_heads]`; zeros without ALiBi.
-    pub slopes: Arc<[f32]>,
-    /// How factors of matrix products are rounded.
-    pub precision: Precision,
-}
-
-/// What attention works on.
-#[derive(Clone, Debug)]
-pub struct AttentionInputs {
-    /// Queries, `[batch, seq, n_heads, head_dim]`.
-    pub q: Tensor,
-    /// Keys, `[batch, seq, kv_n_heads, head_dim]`.
-    pub k: Tensor,
-    /// Values, `[batch, seq, kv_n_heads, head_dim]`.
-    pub v: Tensor,
-    /// First key that each query sees, `[batch, seq]`; 0 where absent. Query `i` sees the keys `first_key[i] ..= i`.
-    pub first_key: Option<Arc<[u32]>>,
-    /// Dropout of the weights, in training.
-    pub dropout: Option<Dropout>,
-}
-
-/// What attention gives, which its backward pass needs again.
-#[derive(Clone, Debug)]
-pub struct AttentionOutputs {
-    /// Weighted values, `[batch, seq, n_heads, head_dim]`.
-    pub out: Tensor,
-    /// Logarithms of the softmax denominators, `[batch, seq, n_heads]`.
-    pub lse: Tensor,
-}
 
 /// Causal attention with ALiBi. Memory is O(keys) per thread: no `[seq, keys]` table is built.
 ///
@@ -90,7 +48,8 @@ impl AttentionInputs {
         let wrong = |argument, actual: String, expected: String| {
             Err(Error::Shape { op: "attention", argument, actual, expected })
         };
-        if self.k.dims() != [batch, seq, kv_n_heads, head_dim] || kv_n_heads == 0 || n_heads % kv_n_heads != 0 {
+        if self.k.dims() != [batch, seq, kv_n_heads, head_dim] || kv_n_heads == 0 || n_heads % kv_n_heads != 0
+        {
             let expected = format!("[{batch}, {seq}, a divisor of {n_heads}, {head_dim}]");
             return wrong("k", format!("{:?}", self.k.dims()), expected);
         }
@@ -120,73 +79,14 @@ impl AttentionInputs {
     }
 }
 
-pub(super) mod cpu {
-    //! Attention on the processor.
-
-    use super::*;
-
-    pub(crate) fn attention(inputs: &AttentionInputs, scores: &Scores) -> Result<AttentionOutputs> {
-        let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
-        let mut lse = vec![0f32; batch * seq * n_heads];
-        let mut out = vec![0f32; lse.len() * head_dim];
-        with_heads(inputs, |qkv| {
-            kernel::forward(&shape(inputs, scores)?, qkv, &mut out, &mut lse);
-            Ok(())
-        })?;
-        let lse = Tensor::from_vec(lse, (batch, seq, n_heads), inputs.q.device())?;
-        Ok(AttentionOutputs { out: tensor_like(out, &inputs.q)?, lse })
-    }
-
-    pub(crate) fn attention_backward(
-        inputs: &AttentionInputs,
-        scores: &Scores,
-        outputs: &AttentionOutputs,
-        d_out: &Tensor,
-    ) -> Result<Tensor> {
-        let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
-        let heads = n_heads + 2 * inputs.k.dims()[2];
-        let mut d_qkv = vec![0f32; batch * seq * heads * head_dim];
-        let (out, lse, d_out) = (host_slice(&outputs.out)?, host_slice(&outputs.lse)?, host_slice(d_out)?);
-        with_heads(inputs, |qkv| {
-            let saved = Saved { out: &out, lse: &lse, d_out: &d_out };
-            kernel::backward(&shape(inputs, scores)?, qkv, &saved, &mut d_qkv);
-            Ok(())
-        })?;
-        Ok(Tensor::from_vec(d_qkv, (batch, seq, heads, head_dim), inputs.q.device())?)
-    }
-
-    /// Runs `body` on queries, keys and values as kernels take them.
-    fn with_heads(inputs: &AttentionInputs, body: impl FnOnce([Heads<'_>; 3]) -> Result<()>) -> Result<()> {
-        let tensors = [&inputs.q, &inputs.k, &inputs.v];
-        let slices = [strided_slice(tensors[0])?, strided_slice(tensors[1])?, strided_slice(tensors[2])?];
-        body(std::array::from_fn(|at| {
-            let stride = tensors[at].stride();
-            Heads { data: &slices[at], batch_stride: stride[0], row_stride: stride[1] }
-        }))
-    }
-
-    fn shape<'a>(inputs: &'a AttentionInputs, scores: &'a Scores) -> Result<kernel::Shape<'a>> {
-        let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
-        Ok(kernel::Shape {
-            batch,
-            seq,
-            n_heads,
-            kv_n_heads: inputs.k.dims()[2],
-            head_dim,
-            scale: scores.scale as f32,
-            cap: scores.cap.map(|cap| cap as f32),
-            slopes: &scores.slopes,
-            precision: scores.precision,
-            first_key: inputs.first_key.as_deref(),
-            dropout: inputs.dropout,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::dtype::Precision;
     use crate::mask::alibi_slopes;
+    use crate::rng::Dropout;
     use crate::testing::{assert_close, check_backward, random};
     use candle_core::D;
     use proptest::prelude::*;

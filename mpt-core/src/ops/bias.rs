@@ -2,10 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::backend::of;
-use super::host::{change_in_place, host_slice};
+use super::device::of;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::blocks::{add_rows, sum_rows};
 
 /// `y += bias` for every row, in place. `y` `[.., d]` contiguous and not shared, `bias` `[d]`.
 ///
@@ -26,22 +24,6 @@ pub fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
 /// When `dy` is a scalar.
 pub fn column_sum(dy: &Tensor) -> Result<Tensor> {
     of(dy)?.column_sum(&dy.contiguous()?)
-}
-
-pub(super) mod cpu {
-    //! The sums on the processor.
-
-    use super::*;
-
-    pub(crate) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
-        let bias = host_slice(bias)?;
-        change_in_place(y, |y| add_rows(y, &bias))
-    }
-
-    pub(crate) fn column_sum(dy: &Tensor) -> Result<Tensor> {
-        let d = dy.dim(candle_core::D::Minus1)?;
-        Ok(Tensor::from_vec(sum_rows(&host_slice(dy)?, d), d, dy.device())?)
-    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,9 @@
 //! Clipping to a symmetric range, as `clip_qkv` does.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
-use super::backend::of;
-use super::host::change_in_place;
+use super::device::of;
 use crate::error::Result;
-
-/// Values of one word of a mask.
-const WORD: usize = 64;
-
-/// Words of one task, at least.
-const TASK_WORDS: usize = 256;
 
 /// Which values of a tensor [`clip`] left as they were: one bit a value.
 #[derive(Debug)]
@@ -35,38 +27,6 @@ pub fn clip_backward(dy: &Tensor, mask: &ClipMask) -> Result<()> {
     of(dy)?.clip_backward(dy, &mask.words)
 }
 
-pub(super) mod cpu {
-    //! The loops on the processor.
-
-    use super::*;
-
-    pub(crate) fn clip(x: &Tensor, bound: f64) -> Result<Vec<u64>> {
-        let bound = bound as f32;
-        let mut words = vec![0u64; x.elem_count().div_ceil(WORD)];
-        change_in_place(x, |x| {
-            words.par_iter_mut().zip(x.par_chunks_mut(WORD)).with_min_len(TASK_WORDS).for_each(
-                |(word, values)| {
-                    for (bit, value) in values.iter_mut().enumerate() {
-                        *word |= u64::from(value.abs() <= bound) << bit;
-                        *value = value.clamp(-bound, bound);
-                    }
-                },
-            );
-        })?;
-        Ok(words)
-    }
-
-    pub(crate) fn clip_backward(dy: &Tensor, words: &[u64]) -> Result<()> {
-        change_in_place(dy, |dy| {
-            words.par_iter().zip(dy.par_chunks_mut(WORD)).with_min_len(TASK_WORDS).for_each(|(word, dy)| {
-                for (bit, dy) in dy.iter_mut().enumerate() {
-                    *dy = if word >> bit & 1 == 1 { *dy } else { 0.0 };
-                }
-            });
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,8 +41,10 @@ mod tests {
                 let mask = clip(&y, 0.8)?;
                 Ok::<_, crate::Error>((y, mask))
             };
-            assert_eq!(clipped(&x).unwrap().0.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
-                       x.clamp(-0.8, 0.8).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            assert_eq!(
+                clipped(&x).unwrap().0.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+                x.clamp(-0.8, 0.8).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            );
             if shape[1] < 10 {
                 check_backward(
                     &[x],

@@ -1,74 +1,8 @@
 //! The output projection and the cross-entropy of its logits in one op, a chunk of tokens at a time.
 
-use candle_core::Tensor;
-use rayon::prelude::*;
-
-use super::Precision;
-use super::backend::of;
-use super::host::{host_slice, tensor_like};
+use super::arguments::{CrossEntropy, HeadGradients, IGNORE_LABEL, WantedGradients};
+use super::device::of;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::activation::tanh;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Packed, Threads, Write, matmul, matmul_packed};
-use crate::kernels::cpu::{cross_entropy as kernel, stored};
-use crate::parameter::Parameter;
-use crate::weights::StoredTensor;
-
-/// The label of a token that has no target.
-pub const IGNORE_LABEL: u32 = u32::MAX;
-
-/// Logits held at once: 16 MiB.
-const CHUNK_LOGITS: usize = 1 << 24;
-
-/// What becomes of the products of the output projection: `cap * tanh(scale * product / cap)`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LogitForm {
-    /// Factor on the products.
-    pub scale: f64,
-    /// Soft bound on the scaled products; none where absent.
-    pub cap: Option<f64>,
-}
-
-impl Default for LogitForm {
-    /// The products as they are.
-    fn default() -> Self {
-        Self { scale: 1.0, cap: None }
-    }
-}
-
-/// What the loss of a batch is computed from.
-#[derive(Clone, Copy, Debug)]
-pub struct CrossEntropy<'a> {
-    /// Hidden states behind the last norm, `[.., d]`.
-    pub hidden: &'a Tensor,
-    /// Output projection, `[vocab, d]`.
-    pub weight: &'a Parameter,
-    /// One id a token, [`IGNORE_LABEL`] where it has no target.
-    pub labels: &'a [u32],
-    /// What becomes of its products.
-    pub form: LogitForm,
-    /// How factors of an f32 weight are rounded.
-    pub precision: Precision,
-}
-
-/// Which gradients the caller wants; others are not computed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WantedGradients {
-    /// That of `hidden`.
-    pub hidden: bool,
-    /// That of `weight`; a stored weight has none.
-    pub weight: bool,
-}
-
-/// A loss with the gradients that were wanted.
-#[derive(Clone, Debug)]
-pub struct HeadGradients {
-    /// The summed loss, in nats.
-    pub loss: f64,
-    /// Of `hidden`, in its shape.
-    pub hidden: Option<Tensor>,
-    /// Of `weight`, `[vocab, d]`.
-    pub weight: Option<Tensor>,
-}
 
 /// The sum over tokens of `-log softmax(form(hidden weight^T))[label]`, 0 without any target.
 ///
@@ -96,163 +30,16 @@ pub fn cross_entropy(inputs: CrossEntropy<'_>, wanted: WantedGradients) -> Resul
     of(&hidden)?.cross_entropy(CrossEntropy { hidden: &hidden, ..inputs }, wanted)
 }
 
-/// The output projection: products with it, and with its transpose.
-enum Head<'a> {
-    /// The transpose, and where a gradient is wanted the weight itself, packed once for all chunks.
-    Plain(Packed<'a>, Option<Packed<'a>>),
-    Stored(&'a StoredTensor),
-}
-
-impl Head<'_> {
-    /// `logits = hidden W^T`
-    fn logits(&self, logits: &mut [f32], hidden: &[f32], [rows, vocab, d]: [usize; 3]) {
-        match self {
-            Self::Stored(weight) => stored::times_transposed(logits, hidden, weight),
-            Self::Plain(transpose, _) => {
-                let (logits, hidden) =
-                    (MatMut::new(logits, rows, vocab, vocab), Mat::new(hidden, rows, d, d));
-                matmul_packed(logits, hidden, transpose, Write::Overwrite);
-            }
-        }
-    }
-
-    /// `d_hidden = d_logits W`
-    fn input_gradient(&self, d_hidden: &mut [f32], d_logits: &[f32], [rows, vocab, d]: [usize; 3]) {
-        match self {
-            Self::Stored(weight) => stored::times(d_hidden, d_logits, weight),
-            Self::Plain(_, weight) => {
-                let weight = weight.as_ref().expect("packed where the gradient is wanted");
-                let d_logits = Mat::new(d_logits, rows, vocab, vocab);
-                let d_hidden = MatMut::new(d_hidden, rows, d, d);
-                matmul_packed(d_hidden, d_logits, weight, Write::Overwrite);
-            }
-        }
-    }
-}
-
-pub(super) mod cpu {
-    //! The loss on the processor.
-
-    use super::*;
-
-    pub(crate) fn cross_entropy(inputs: CrossEntropy<'_>, wanted: WantedGradients) -> Result<HeadGradients> {
-        let CrossEntropy { hidden, weight, labels, form, precision } = inputs;
-        let &[vocab, d] = weight.dims() else { unreachable!("checked by `cross_entropy`") };
-        let loss = Loss { labels, form, precision, wanted };
-        let hidden_data = host_slice(hidden)?;
-        let (loss, [d_hidden, d_weight]) = match weight {
-            Parameter::Stored(weight) => loss.run(&hidden_data, &Head::Stored(weight), vocab, d),
-            Parameter::Tensor(weight) => {
-                let weight = weight.contiguous()?;
-                let data = host_slice(&weight)?;
-                let matrix = Mat::new(&data, vocab, d, d);
-                let packed = |matrix| Packed::right(matrix, precision);
-                let head = Head::Plain(packed(matrix.t()), wanted.hidden.then(|| packed(matrix)));
-                loss.run(&hidden_data, &head, vocab, d)
-            }
-        };
-        let d_weight = d_weight.map(|dw| Tensor::from_vec(dw, (vocab, d), hidden.device()));
-        Ok(HeadGradients {
-            loss: f64::from(loss),
-            hidden: d_hidden.map(|d_hidden| tensor_like(d_hidden, hidden)).transpose()?,
-            weight: d_weight.transpose()?,
-        })
-    }
-}
-
-struct Loss<'a> {
-    labels: &'a [u32],
-    form: LogitForm,
-    precision: Precision,
-    wanted: WantedGradients,
-}
-
-impl Loss<'_> {
-    /// The summed loss and the gradients wanted.
-    fn run(&self, hidden: &[f32], head: &Head<'_>, vocab: usize, d: usize) -> (f32, [Option<Vec<f32>>; 2]) {
-        let mut d_hidden = self.wanted.hidden.then(|| vec![0f32; hidden.len()]);
-        let mut d_weight = self.wanted.weight.then(|| vec![0f32; vocab * d]);
-        let tokens = (CHUNK_LOGITS / vocab).clamp(8, 1024);
-        let mut logits = vec![0f32; tokens.min(self.labels.len()) * vocab];
-        let mut loss = 0f64;
-        for (chunk, (hidden, labels)) in hidden.chunks(tokens * d).zip(self.labels.chunks(tokens)).enumerate()
-        {
-            let rows = labels.len();
-            let logits = &mut logits[..rows * vocab];
-            head.logits(logits, hidden, [rows, vocab, d]);
-            loss += self.chunk_loss(logits, labels, vocab);
-            if let Some(d_hidden) = &mut d_hidden {
-                let d_hidden = &mut d_hidden[chunk * tokens * d..][..rows * d];
-                head.input_gradient(d_hidden, logits, [rows, vocab, d]);
-            }
-            if let Some(d_weight) = &mut d_weight {
-                let (logits, hidden) = (Mat::new(logits, rows, vocab, vocab), Mat::new(hidden, rows, d, d));
-                matmul(
-                    MatMut::new(d_weight, vocab, d, d),
-                    logits.t(),
-                    hidden,
-                    self.precision,
-                    Write::Add,
-                    Threads::Pool,
-                );
-            }
-        }
-        (loss as f32, [d_hidden, d_weight])
-    }
-
-    /// Sum of the losses of a chunk; `logits` becomes the gradient of the products where one is wanted.
-    fn chunk_loss(&self, logits: &mut [f32], labels: &[u32], vocab: usize) -> f64 {
-        let with_gradient = self.wanted.hidden || self.wanted.weight;
-        let losses: Vec<f32> = logits
-            .par_chunks_exact_mut(vocab)
-            .zip(labels)
-            .map(|(row, &label)| {
-                if label == IGNORE_LABEL {
-                    row.fill(0.0);
-                    return 0.0;
-                }
-                let slopes = self.form.apply(row);
-                if !with_gradient {
-                    return kernel::row(row, label as usize);
-                }
-                let loss = kernel::row_with_gradient(row, label as usize);
-                self.form.pull(row, slopes.as_deref());
-                loss
-            })
-            .collect();
-        losses.iter().map(|&loss| f64::from(loss)).sum()
-    }
-}
-
-impl LogitForm {
-    /// Precision to logits; returns the slope of the bound at each, where there is one.
-    fn apply(&self, row: &mut [f32]) -> Option<Vec<f32>> {
-        self.rescale(row);
-        let cap = self.cap? as f32;
-        row.iter_mut().for_each(|value| *value = cap * tanh(*value / cap));
-        Some(row.iter().map(|value| 1.0 - (value / cap) * (value / cap)).collect())
-    }
-
-    /// The gradient of logits to that of products.
-    fn pull(&self, row: &mut [f32], slopes: Option<&[f32]>) {
-        for (value, slope) in row.iter_mut().zip(slopes.into_iter().flatten()) {
-            *value *= slope;
-        }
-        self.rescale(row);
-    }
-
-    fn rescale(&self, row: &mut [f32]) {
-        if self.scale != 1.0 {
-            row.iter_mut().for_each(|value| *value *= self.scale as f32);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use candle_core::Tensor;
+
     use super::*;
+    use crate::dtype::Precision;
+    use crate::dtype::WeightDtype;
+    use crate::ops::LogitForm;
+    use crate::parameter::Parameter;
     use crate::testing::{assert_close, check_backward, random, stored as stored_as};
-    use crate::weights::Format;
 
     const FORMS: [LogitForm; 3] = [
         LogitForm { scale: 1.0, cap: None },
@@ -289,7 +76,8 @@ mod tests {
             Some(cap) => ((logits / cap)?.tanh()? * cap)?,
             None => logits,
         };
-        let rows: Vec<u32> = (0..labels.len() as u32).filter(|&i| labels[i as usize] != IGNORE_LABEL).collect();
+        let rows: Vec<u32> =
+            (0..labels.len() as u32).filter(|&i| labels[i as usize] != IGNORE_LABEL).collect();
         let kept: Vec<u32> = rows.iter().map(|&row| labels[row as usize]).collect();
         let n = rows.len();
         let logits = logits.index_select(&Tensor::from_vec(rows, n, hidden.device())?, 0)?;
@@ -309,7 +97,10 @@ mod tests {
                     let weight = Parameter::Tensor(args[1].clone());
                     let found = run(&args[0], &weight, &labels, form, BOTH)?;
                     let factor = f64::from(dy.to_scalar::<f32>()?);
-                    [found.hidden, found.weight].map(|x| Ok((x.expect("it was wanted") * factor)?)).into_iter().collect()
+                    [found.hidden, found.weight]
+                        .map(|x| Ok((x.expect("it was wanted") * factor)?))
+                        .into_iter()
+                        .collect()
                 },
             );
         }
@@ -317,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_stored_head_gives_the_loss_and_gradient_of_its_numbers() {
-        let stored = stored_as(&random(&[11, 7], 2), Format::BF16);
+        let stored = stored_as(&random(&[11, 7], 2), WeightDtype::BF16);
         let plain = Parameter::Tensor(stored.to_tensor(&candle_core::Device::Cpu).unwrap());
         let stored = Parameter::Stored(stored);
         let hidden = random(&[5, 7], 1);

@@ -1,15 +1,10 @@
 //! Dropout of the elements of a tensor.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
-use super::backend::of;
-use super::host::change_in_place;
+use super::device::of;
 use crate::error::Result;
 use crate::rng::Dropout;
-
-/// Elements of one task.
-const CHUNK: usize = 1 << 13;
 
 /// Replaces each element of `x` by 0 with the probability `rate`, and divides the others by `1 - rate`; in place.
 ///
@@ -19,21 +14,6 @@ const CHUNK: usize = 1 << 13;
 /// When `x` is not f32.
 pub fn dropout(x: &Tensor, dropout: Dropout) -> Result<()> {
     if dropout.rate == 0.0 { Ok(()) } else { of(x)?.dropout(x, dropout) }
-}
-
-pub(super) mod cpu {
-    //! The loop on the processor.
-
-    use super::*;
-
-    pub(crate) fn dropout(x: &Tensor, dropout: Dropout) -> Result<()> {
-        change_in_place(x, |x| {
-            x.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, x)| {
-                let factors = dropout.factors((chunk * CHUNK) as u64);
-                x.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
-            });
-        })
-    }
 }
 
 #[cfg(test)]

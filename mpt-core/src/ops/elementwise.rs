@@ -2,10 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::backend::of;
-use super::host::{change_in_place, host_slice};
+use super::device::of;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::blocks::{add_into, scale_all};
 
 /// `sum += x`, in place. Both of one shape; `sum` contiguous and not shared.
 ///
@@ -25,21 +23,6 @@ pub fn add(sum: &Tensor, x: &Tensor) -> Result<()> {
 /// When `x` is not f32.
 pub fn scale(x: &Tensor, factor: f64) -> Result<()> {
     if factor == 1.0 { Ok(()) } else { of(x)?.scale(x, factor) }
-}
-
-pub(super) mod cpu {
-    //! The loops on the processor.
-
-    use super::*;
-
-    pub(crate) fn add(sum: &Tensor, x: &Tensor) -> Result<()> {
-        let x = host_slice(x)?;
-        change_in_place(sum, |sum| add_into(sum, &x))
-    }
-
-    pub(crate) fn scale(x: &Tensor, factor: f64) -> Result<()> {
-        change_in_place(x, |x| scale_all(x, factor as f32))
-    }
 }
 
 #[cfg(test)]

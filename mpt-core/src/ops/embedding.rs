@@ -1,10 +1,8 @@
 //! Rows of a table by id.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
-use super::backend::of;
-use super::host::{change_in_place, host_slice};
+use super::device::of;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
@@ -20,7 +18,7 @@ pub fn embedding(table: &Parameter, ids: &[u32]) -> Result<Tensor> {
     if let Some((position, &id)) = ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
         return Err(Error::TokenId { id, position, vocab_size });
     }
-    super::backend::of_parameter(table)?.embedding(table, ids)
+    super::device::of_parameter(table)?.embedding(table, ids)
 }
 
 /// Adds the gradient of the rows `ids`, `d_rows` `[ids, d]`, to that of their table, `d_table` `[rows, d]`, in place.
@@ -39,60 +37,11 @@ pub fn embedding_backward(d_table: &Tensor, ids: &[u32], d_rows: &Tensor) -> Res
     of(d_table)?.embedding_backward(d_table, ids, &d_rows.contiguous()?)
 }
 
-pub(super) mod cpu {
-    //! Gathering and scattering on the processor.
-
-    use super::*;
-
-    pub(crate) fn embedding(table: &Parameter, ids: &[u32]) -> Result<Tensor> {
-        let &[_, d] = table.dims() else { unreachable!("checked by `embedding`") };
-        let mut rows = vec![0f32; ids.len() * d];
-        match table {
-            Parameter::Tensor(table) => {
-                let table = table.contiguous()?;
-                let table = host_slice(&table)?;
-                for (&id, row) in ids.iter().zip(rows.chunks_exact_mut(d)) {
-                    row.copy_from_slice(&table[id as usize * d..][..d]);
-                }
-            }
-            Parameter::Stored(table) => {
-                for (&id, row) in ids.iter().zip(rows.chunks_exact_mut(d)) {
-                    table.widen_rows(id as usize..id as usize + 1, row);
-                }
-            }
-        }
-        Ok(Tensor::from_vec(rows, (ids.len(), d), &candle_core::Device::Cpu)?)
-    }
-
-    pub(crate) fn embedding_backward(d_table: &Tensor, ids: &[u32], d_rows: &Tensor) -> Result<()> {
-        let (_, d) = d_table.dims2()?;
-        let d_rows = host_slice(d_rows)?;
-        let d_rows: &[f32] = &d_rows;
-        let mut places: Vec<usize> = (0..ids.len()).collect();
-        places.sort_by_key(|&place| ids[place]); // stable: the places of one id stay in order
-        let groups: Vec<&[usize]> = places.chunk_by(|&a, &b| ids[a] == ids[b]).collect();
-        let sum = |places: &&[usize]| {
-            let mut sum = vec![0f32; d];
-            for place in *places {
-                sum.iter_mut().zip(&d_rows[place * d..][..d]).for_each(|(sum, value)| *sum += value);
-            }
-            (ids[places[0]] as usize, sum)
-        };
-        let sums: Vec<(usize, Vec<f32>)> = groups.par_iter().with_min_len(16).map(sum).collect();
-        change_in_place(d_table, |d_table| {
-            for (id, sum) in &sums {
-                let row = &mut d_table[id * d..][..d];
-                row.iter_mut().zip(sum).for_each(|(row, sum)| *row += sum);
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::WeightDtype;
     use crate::testing::{assert_close, check_backward, random, stored};
-    use crate::weights::Format;
     use candle_core::Device;
 
     const IDS: [u32; 4] = [5, 0, 5, 5];
@@ -127,7 +76,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_stored_table_are_its_widened_values() {
-        let table = stored(&random(&[6, 3], 1), Format::BF16);
+        let table = stored(&random(&[6, 3], 1), WeightDtype::BF16);
         let expected = plain(&table.to_tensor(&Device::Cpu).unwrap()).unwrap();
         let table = Parameter::Stored(table);
         assert_close(&embedding(&table, &IDS).unwrap(), &expected, 0.0);

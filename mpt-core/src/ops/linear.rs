@@ -2,12 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::backend::of;
-use super::host::{change_in_place, host_slice, tensor_of_width};
-use super::Precision;
+use super::device::of;
+use crate::dtype::Precision;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul, matmul_new};
-use crate::kernels::cpu::stored;
 use crate::parameter::Parameter;
 
 /// `x W^T`.
@@ -84,73 +81,11 @@ fn expect_width(argument: &'static str, x: &Tensor, width: usize) -> Result<()> 
     Err(Error::Shape { op: "linear", argument, actual, expected })
 }
 
-/// `x` as a matrix of rows.
-fn rows<'a>(x: &'a [f32], width: usize) -> Mat<'a> {
-    Mat::new(x, x.len() / width.max(1), width, width)
-}
-
-pub(super) mod cpu {
-    //! The products on the processor.
-
-    use super::*;
-
-    pub(crate) fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
-        let [d_out, d_in] = matrix_dims(weight)?;
-        let x_data = host_slice(x)?;
-        let y = match weight {
-            Parameter::Tensor(weight) => {
-                let weight = weight.contiguous()?;
-                matmul_new(rows(&x_data, d_in), rows(&host_slice(&weight)?, d_in).t(), precision)
-            }
-            Parameter::Stored(weight) => {
-                let mut y = vec![0f32; x_data.len() / d_in * d_out];
-                stored::times_transposed(&mut y, &x_data, weight);
-                y
-            }
-        };
-        tensor_of_width(y, x, d_out)
-    }
-
-    pub(crate) fn linear_add(y: &Tensor, x: &Tensor, weight: &Tensor, precision: Precision) -> Result<()> {
-        let (d_out, d_in) = weight.dims2()?;
-        let (x, weight) = (host_slice(x)?, host_slice(weight)?);
-        let (x, weight) = (rows(&x, d_in), rows(&weight, d_in).t());
-        change_in_place(y, |y| {
-            let y = MatMut::new(y, y.len() / d_out.max(1), d_out, d_out);
-            matmul(y, x, weight, precision, Write::Add, Threads::Pool);
-        })
-    }
-
-    pub(crate) fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
-        let [d_out, d_in] = matrix_dims(weight)?;
-        let dy_data = host_slice(dy)?;
-        let dx = match weight {
-            Parameter::Tensor(weight) => {
-                let weight = weight.contiguous()?;
-                matmul_new(rows(&dy_data, d_out), rows(&host_slice(&weight)?, d_in), precision)
-            }
-            Parameter::Stored(weight) => {
-                let mut dx = vec![0f32; dy_data.len() / d_out * d_in];
-                stored::times(&mut dx, &dy_data, weight);
-                dx
-            }
-        };
-        tensor_of_width(dx, dy, d_in)
-    }
-
-    pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
-        let width = |x: &Tensor| x.dims().last().copied().unwrap_or(1);
-        let (d_out, d_in) = (width(dy), width(x));
-        let dw = matmul_new(rows(&host_slice(dy)?, d_out).t(), rows(&host_slice(x)?, d_in), precision);
-        Ok(Tensor::from_vec(dw, (d_out, d_in), x.device())?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::WeightDtype;
     use crate::testing::{assert_close, check_backward, random, stored as stored_as};
-    use crate::weights::Format;
     use candle_core::{DType, Device};
     use proptest::prelude::*;
 
@@ -200,7 +135,7 @@ mod tests {
         #[test]
         fn stored_products_are_those_of_the_widened_weight(rows in 1usize..40, d_in in 1usize..300, d_out in 1usize..600,
                                                            form in 0usize..3, seed: u32) {
-            let format = [Format::F32, Format::F16, Format::BF16][form];
+            let format = [WeightDtype::F32, WeightDtype::F16, WeightDtype::BF16][form];
             let weight = stored_as(&random(&[d_out, d_in], seed.into()), format);
             let wide = weight.to_tensor(&Device::Cpu).unwrap();
             let weight = Parameter::Stored(weight);
@@ -216,12 +151,14 @@ mod tests {
     #[test]
     fn a_weight_in_another_order_is_the_same_weight() {
         let (x, dy) = (random(&[19, 256], 2), random(&[19, 37], 3));
-        for (format, tolerance) in [(Format::BF16, 1e-4), (Format::Q8_0, 0.3), (Format::Q6K, 0.3)] {
+        for (format, tolerance) in
+            [(WeightDtype::BF16, 1e-4), (WeightDtype::Q8_0, 0.3), (WeightDtype::Q6K, 0.3)]
+        {
             let rows = stored_as(&random(&[37, 256], 1), format);
             let other = rows.clone().in_panels().unwrap().in_tiles().unwrap();
             let wide = rows.to_tensor(&Device::Cpu).unwrap();
             assert_close(&other.to_tensor(&Device::Cpu).unwrap(), &wide, 0.0);
-            let rounded = if format == Format::BF16 { x.to_dtype(DType::BF16) } else { Ok(x.clone()) };
+            let rounded = if format == WeightDtype::BF16 { x.to_dtype(DType::BF16) } else { Ok(x.clone()) };
             let rounded = rounded.unwrap().to_dtype(DType::F32).unwrap();
             let other = Parameter::Stored(other);
             let found = linear(&x, &other, F32).unwrap();

@@ -7,15 +7,17 @@
 //! What a new device must implement is the trait [`Backend`], and nothing else.
 
 mod activation;
+mod arguments;
 mod attention;
 mod backend;
 mod bias;
 mod clip;
+mod cpu;
 mod cross_entropy;
+mod device;
 mod dropout;
 mod elementwise;
 mod embedding;
-mod host;
 mod linear;
 mod norm;
 mod optimizer;
@@ -24,22 +26,28 @@ mod rotate;
 mod soft_cap;
 
 pub use activation::{activation, activation_backward, glu, glu_backward};
-pub use attention::{AttentionInputs, AttentionOutputs, Scores, attention, attention_backward};
-pub use backend::{Backend, check_device};
+pub use arguments::{
+    AttentionInputs, AttentionOutputs, CrossEntropy, HeadGradients, IGNORE_LABEL, LogitForm, NormWeights,
+    Scores, WantedGradients,
+};
+pub use attention::{attention, attention_backward};
+pub use backend::Backend;
 pub use bias::{add_bias, column_sum};
 pub use clip::{ClipMask, clip, clip_backward};
-pub use cross_entropy::{CrossEntropy, HeadGradients, IGNORE_LABEL, LogitForm, WantedGradients, cross_entropy};
+pub use cross_entropy::cross_entropy;
+pub use device::check_device;
 pub use dropout::dropout;
 pub use elementwise::{add, scale};
 pub use embedding::{embedding, embedding_backward};
-pub(crate) use host::host_slice;
 pub use linear::{linear, linear_add, linear_backward, weight_gradient};
-pub use norm::{NormKind, NormWeights, norm, norm_backward};
-pub use optimizer::{AdamWStep, LionStep, adamw_step, lion_step, square_norm};
+pub use norm::{norm, norm_backward};
 pub(crate) use optimizer::overwrite;
-pub use paged_attention::paged_attention;
+pub use optimizer::{adamw_step, lion_step, square_norm};
+pub use paged_attention::{append_kv, paged_attention};
 pub use rotate::{rotate, rotate_backward};
 pub use soft_cap::soft_cap;
 
 pub use crate::dtype::Precision;
+pub use crate::kernels::cpu::norm::NormKind;
+pub use crate::kernels::cpu::optim::{AdamWStep, LionStep};
 pub use crate::rng::Dropout;

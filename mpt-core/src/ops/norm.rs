@@ -1,27 +1,10 @@
 //! Layer and root-mean-square normalization over the last dimension.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
-use super::backend::of;
-use super::host::{host_slice, tensor_like};
+use super::arguments::NormWeights;
+use super::device::of;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::norm as kernel;
-pub use crate::kernels::cpu::norm::NormKind;
-
-/// Rows of one task; partial gradients of the weight are summed in the order of tasks.
-const ROWS: usize = 32;
-
-/// What a norm is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct NormWeights<'a> {
-    /// Which statistics it uses.
-    pub kind: NormKind,
-    /// Scale `[d]`, f32.
-    pub weight: &'a Tensor,
-    /// Added to the variance.
-    pub eps: f64,
-}
 
 /// `(x - mean) / sqrt(variance + eps) * weight`, or `x / sqrt(mean(x^2) + eps) * weight`, over the last dimension.
 ///
@@ -52,49 +35,10 @@ fn expect_width(x: &Tensor, weight: &Tensor) -> Result<()> {
     Err(Error::Shape { op: "norm", argument: "x", actual, expected })
 }
 
-pub(super) mod cpu {
-    //! The norms on the processor.
-
-    use super::*;
-
-    pub(crate) fn norm(x: &Tensor, NormWeights { kind, weight, eps }: NormWeights<'_>) -> Result<Tensor> {
-        let (x_data, weight) = (host_slice(x)?, host_slice(weight)?);
-        let mut y = vec![0f32; x_data.len()];
-        let chunk = ROWS * weight.len();
-        y.par_chunks_mut(chunk)
-            .zip(x_data.par_chunks(chunk))
-            .for_each(|(y, x)| kernel::forward(kind, x, &weight, eps as f32, y));
-        tensor_like(y, x)
-    }
-
-    pub(crate) fn norm_backward(
-        x: &Tensor,
-        NormWeights { kind, weight, eps }: NormWeights<'_>,
-        dy: &Tensor,
-    ) -> Result<(Tensor, Tensor)> {
-        let (x_data, dy, w_data) = (host_slice(x)?, host_slice(dy)?, host_slice(weight)?);
-        let d = w_data.len();
-        let mut dx = vec![0f32; x_data.len()];
-        let partial: Vec<Vec<f32>> = dx
-            .par_chunks_mut(ROWS * d)
-            .zip(x_data.par_chunks(ROWS * d).zip(dy.par_chunks(ROWS * d)))
-            .map(|(dx, (x, dy))| {
-                let mut dw = vec![0f32; d];
-                kernel::backward(kind, x, &w_data, eps as f32, dy, dx, &mut dw);
-                dw
-            })
-            .collect();
-        let mut dw = vec![0f32; d];
-        for partial in &partial {
-            dw.iter_mut().zip(partial).for_each(|(sum, value)| *sum += value);
-        }
-        Ok((tensor_like(dx, x)?, tensor_like(dw, weight)?))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::NormKind;
     use crate::testing::{assert_close, check_backward, random};
 
     fn plain(kind: NormKind, x: &Tensor, weight: &Tensor, eps: f64) -> candle_core::Result<Tensor> {

@@ -1,17 +1,10 @@
 //! Optimizer steps on parameters in place, and the norm that clips them.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
-use super::backend::of;
-use super::host::{change_in_place, host_slice};
+use super::device::of;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::math;
-use crate::kernels::cpu::optim as kernel;
-pub use crate::kernels::cpu::optim::{AdamWStep, LionStep};
-
-/// Elements of one task.
-const CHUNK: usize = 1 << 15;
+use crate::kernels::cpu::optim::{AdamWStep, LionStep};
 
 /// One Lion step: `param` and `momentum` change in place, in one pass.
 ///
@@ -59,48 +52,6 @@ fn expect_lengths(param: &Tensor, others: &[&Tensor]) -> Result<()> {
             actual: format!("{} values", other.elem_count()),
             expected: format!("{n}, as the parameter has"),
         }),
-    }
-}
-
-pub(super) mod cpu {
-    //! The steps on the processor.
-
-    use super::*;
-
-    pub(crate) fn lion_step(param: &Tensor, momentum: &Tensor, grad: &Tensor, step: &LionStep) -> Result<()> {
-        let grad = host_slice(grad)?;
-        change_in_place(param, |param| {
-            change_in_place(momentum, |momentum| {
-                param
-                    .par_chunks_mut(CHUNK)
-                    .zip(momentum.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK)))
-                    .for_each(|(param, (momentum, grad))| kernel::lion(param, momentum, grad, step));
-            })
-        })?
-    }
-
-    pub(crate) fn adamw_step(param: &Tensor, [m, v]: [&Tensor; 2], grad: &Tensor, step: &AdamWStep) -> Result<()> {
-        let grad = host_slice(grad)?;
-        let run = |param: &mut [f32], m: &mut [f32], v: &mut [f32]| {
-            let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
-            param
-                .par_chunks_mut(CHUNK)
-                .zip(moments.zip(grad.par_chunks(CHUNK)))
-                .for_each(|(param, ((m, v), grad))| kernel::adamw(param, m, v, grad, step));
-        };
-        change_in_place(param, |param| {
-            change_in_place(m, |m| change_in_place(v, |v| run(param, m, v)))
-        })??
-    }
-
-    pub(crate) fn overwrite(param: &Tensor, values: &Tensor) -> Result<()> {
-        let values = host_slice(values)?;
-        change_in_place(param, |param| param.copy_from_slice(&values))
-    }
-
-    pub(crate) fn square_norm(tensor: &Tensor) -> Result<f64> {
-        let partial: Vec<f64> = host_slice(tensor)?.par_chunks(CHUNK).map(math::square_sum).collect();
-        Ok(partial.iter().sum())
     }
 }
 

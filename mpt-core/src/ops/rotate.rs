@@ -1,10 +1,8 @@
 //! Rotation of heads by angles: rotary position embedding.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
-use super::backend::of;
-use super::host::{host_slice, tensor_like};
+use super::device::of;
 use crate::error::{Error, Result};
 
 /// Rotates the pairs `(x[i], x[i + e/2])` of every head of a token by the token's angles.
@@ -34,31 +32,6 @@ fn turned(x: &Tensor, angles: &[f32], direction: f32) -> Result<Tensor> {
         return Err(Error::Shape { op: "rotate", argument: "angles", actual, expected });
     }
     of(x)?.rotate(&x.contiguous()?, angles, direction)
-}
-
-pub(super) mod cpu {
-    //! The loop on the processor.
-
-    use super::*;
-
-    /// `direction` -1 turns back.
-    pub(crate) fn rotate(x: &Tensor, angles: &[f32], direction: f32) -> Result<Tensor> {
-        let (_, heads, e) = x.dims3()?;
-        let mut y = host_slice(x)?.to_vec();
-        let tokens = y.par_chunks_exact_mut((heads * e).max(1)).zip(angles.par_chunks_exact((e / 2).max(1)));
-        tokens.for_each(|(token, angles)| {
-            let turns: Vec<(f32, f32)> = angles.iter().map(|angle| angle.sin_cos()).collect();
-            for head in token.chunks_exact_mut(e) {
-                let (first, second) = head.split_at_mut(e / 2);
-                for ((a, b), &(sin, cos)) in first.iter_mut().zip(second).zip(&turns) {
-                    let (x, y, sin) = (*a, *b, direction * sin);
-                    *a = x * cos - y * sin;
-                    *b = y * cos + x * sin;
-                }
-            }
-        });
-        tensor_like(y, x)
-    }
 }
 
 #[cfg(test)]

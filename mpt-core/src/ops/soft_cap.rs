@@ -1,12 +1,9 @@
 //! A soft bound on values.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
-use super::backend::of;
-use super::host::change_in_place;
+use super::device::of;
 use crate::error::Result;
-use crate::kernels::cpu::activation::tanh;
 
 /// `cap * tanh(x / cap)` of every element, in place. `x` contiguous and not shared.
 ///
@@ -16,19 +13,6 @@ use crate::kernels::cpu::activation::tanh;
 /// Source: Gemma Team 2024 (Gemma 2), section 2.
 pub fn soft_cap(x: &Tensor, cap: f64) -> Result<()> {
     of(x)?.soft_cap(x, cap)
-}
-
-pub(super) mod cpu {
-    //! The loop on the processor.
-
-    use super::*;
-
-    pub(crate) fn soft_cap(x: &Tensor, cap: f64) -> Result<()> {
-        let cap = cap as f32;
-        change_in_place(x, |x| {
-            x.par_iter_mut().with_min_len(1 << 12).for_each(|x| *x = cap * tanh(*x / cap));
-        })
-    }
 }
 
 #[cfg(test)]

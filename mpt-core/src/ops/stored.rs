@@ -2,10 +2,10 @@
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
-use super::host::{contiguous, host_slice};
+use crate::host::{contiguous, host_slice};
 use crate::error::{Error, Result};
 use crate::kernels::cpu::stored;
-use crate::weights::StoredTensor;
+use crate::storage::StoredTensor;
 
 /// `x W^T` for a frozen `weight` `[out, in]` in any stored form.
 ///
@@ -79,7 +79,7 @@ impl CustomOp1 for StoredLinearOp {
 mod tests {
     use super::*;
     use crate::testing::{assert_close, random, stored};
-    use crate::weights::Format;
+    use crate::dtype::WeightDtype;
     use candle_core::{DType, Var};
     use proptest::prelude::*;
 
@@ -89,7 +89,7 @@ mod tests {
         #[test]
         fn products_are_those_of_the_widened_weight(rows in 1usize..40, d_in in 1usize..300, d_out in 1usize..600,
                                                     form in 0usize..3, seed: u32) {
-            let format = [Format::F32, Format::F16, Format::BF16][form];
+            let format = [WeightDtype::F32, WeightDtype::F16, WeightDtype::BF16][form];
             let weight = stored(&random(&[d_out, d_in], seed.into()), format);
             let wide = weight.to_tensor(&Device::Cpu).unwrap();
             let x = Var::from_tensor(&random(&[rows, d_in], u64::from(seed) + 1)).unwrap();
@@ -105,13 +105,13 @@ mod tests {
     #[test]
     fn a_weight_in_another_order_is_the_same_weight() {
         let x = Var::from_tensor(&random(&[19, 256], 2)).unwrap();
-        for (format, tolerance) in [(Format::BF16, 1e-4), (Format::Q8_0, 0.3), (Format::Q6K, 0.3)] {
+        for (format, tolerance) in [(WeightDtype::BF16, 1e-4), (WeightDtype::Q8_0, 0.3), (WeightDtype::Q6K, 0.3)] {
             let rows = stored(&random(&[37, 256], 1), format);
             let other = rows.clone().in_panels().unwrap().in_tiles().unwrap();
             let wide = rows.to_tensor(&Device::Cpu).unwrap();
             assert_close(&other.to_tensor(&Device::Cpu).unwrap(), &wide, 0.0);
             let rounded =
-                if format == Format::BF16 { x.to_dtype(DType::BF16) } else { Ok(x.as_tensor().clone()) };
+                if format == WeightDtype::BF16 { x.to_dtype(DType::BF16) } else { Ok(x.as_tensor().clone()) };
             let rounded = rounded.unwrap().to_dtype(DType::F32).unwrap();
             let found = stored_linear(&x, &other).unwrap();
             assert_close(&found, &rounded.matmul(&wide.t().unwrap()).unwrap(), tolerance);
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn rows_are_those_of_the_table() {
-        let table = stored(&random(&[6, 3], 1), Format::BF16);
+        let table = stored(&random(&[6, 3], 1), WeightDtype::BF16);
         let ids = Tensor::new(&[5u32, 0, 5], &Device::Cpu).unwrap();
         let expected = table.to_tensor(&Device::Cpu).unwrap().index_select(&ids, 0).unwrap();
         assert_close(&stored_embedding(&table, &[5, 0, 5]).unwrap(), &expected, 0.0);

@@ -9,9 +9,11 @@ use std::path::{Component, Path, PathBuf};
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::limits::{LONGEST_NAME, quoted};
-use super::mmap::{damaged, read_text};
+use super::limits::LONGEST_NAME;
+use crate::bounded_file::read_text;
+use crate::error::damaged;
 use crate::error::{Error, Result};
+use crate::quoted::quoted;
 
 /// Bytes of an index at most: a model's has 100 for each tensor.
 const LARGEST_INDEX: u64 = 16 << 20;

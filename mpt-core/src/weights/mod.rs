@@ -4,30 +4,17 @@
 //! the tensor: lengths and offsets are checked against the file before use, nothing in a file is run, and nothing is
 //! allocated beyond the size of the file and a constant.
 
-mod convert;
-mod drawn;
-mod format;
-mod forms;
-mod gguf;
+mod file;
+pub(crate) mod gguf;
 mod index;
 mod limits;
-mod mmap;
-mod nf4;
+pub(crate) mod nf4;
 mod open;
 mod pickle;
 mod safetensors;
-mod stored;
-mod write;
+pub(crate) mod write;
 
-pub use convert::{
-    ConvertOptions, Converted, OnBytes, Written, config_json, write_drawn, write_gguf, write_hf,
-};
-pub use drawn::Drawn;
-pub use format::Format;
 pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};
-pub(crate) use limits::quoted;
-pub(crate) use mmap::read_config;
 pub(crate) use open::open_tensors;
 pub use open::{TensorInfo, Weights};
-pub use stored::StoredTensor;
 pub use write::{SafetensorsWriter, write_safetensors};

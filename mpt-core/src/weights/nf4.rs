@@ -7,11 +7,13 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::format::Format;
-use super::limits::{elements, quoted};
-use super::mmap::{FileTensor, MappedFile, damaged};
+use super::file::{FileTensor, MappedFile};
+use super::limits::elements;
+use crate::dtype::WeightDtype;
+use crate::error::damaged;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::quantize::nf4::{BLOCK, GROUP, LEVELS, join};
+use crate::nf4::{BLOCK, GROUP, LEVELS, join};
+use crate::quoted::quoted;
 
 /// What the name of a tensor's state adds to the tensor's name.
 pub(crate) const STATE: &str = ".quant_state.bitsandbytes__nf4";
@@ -70,7 +72,8 @@ pub(super) fn collect(
     for name in names {
         let (parts, shape, codes) = Beside { files, tensors, name: &name }.read()?;
         let tensor = &mut files[codes.0].tensors[codes.1];
-        (tensor.dtype, tensor.format, tensor.shape) = ("NF4".to_owned(), Some(Format::Nf4), shape.to_vec());
+        (tensor.dtype, tensor.format, tensor.shape) =
+            ("NF4".to_owned(), Some(WeightDtype::Nf4), shape.to_vec());
         for part in [STATE, ".absmax", ".nested_absmax", ".nested_quant_map", ".quant_map"] {
             tensors.remove(&format!("{name}{part}"));
         }

@@ -5,19 +5,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::Format;
+use super::file::{FileTensor, MappedFile};
 use super::gguf::{self, Metadata};
 use super::limits::MOST_TENSORS;
-use super::mmap::{FileTensor, MappedFile, damaged};
-use super::stored::StoredTensor;
-use super::{forms, index, nf4, pickle, safetensors};
+use super::{index, nf4, pickle, safetensors};
 use crate::config::MptConfig;
+use crate::dtype::Precision;
+use crate::dtype::WeightDtype;
+use crate::error::damaged;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::quantize::Refusal;
-use crate::ops::Precision;
-use crate::parameter::Parameter;
 use crate::params::{Module, ParamId};
-use crate::source::ParameterSource;
+use crate::storage::StoredTensor;
 
 /// A model, opened: its configuration, and its tensors mapped into memory. Cloning shares the maps.
 #[derive(Clone)]
@@ -30,8 +28,10 @@ pub struct Weights {
     /// Parts of tensors in NF4.
     nf4: Arc<BTreeMap<String, nf4::Parts>>,
     metadata: Option<Arc<Metadata>>,
-    round_to: Format,
-    precision: Precision,
+    /// The form that matrices are rounded to when they are handed out.
+    pub(crate) round_to: WeightDtype,
+    /// How the factors of a model made of these are rounded.
+    pub(crate) precision: Precision,
 }
 
 /// What a weights file says of one tensor.
@@ -112,7 +112,7 @@ impl Weights {
             }
         }
         let nf4 = nf4::collect(&mut files, &mut tensors)?;
-        let round_to = Format::F32;
+        let round_to = WeightDtype::F32;
         Ok(Self {
             path: path.to_owned(),
             config,
@@ -143,35 +143,8 @@ impl Weights {
         }
     }
 
-    /// The same weights, their matrices rounded to `format` when they are handed out; f32 leaves every tensor as it is
-    /// stored, since widening is exact and happens at use.
-    ///
-    /// A quantized form is for matrices that it makes smaller; NF4 is for the linears of blocks. A matrix whose rows are
-    /// no whole number of blocks gets a wider form ([`Format::fitting`]).
-    #[must_use]
-    pub fn rounded_to(mut self, format: Format) -> Self {
-        self.round_to = format;
-        self
-    }
-
-    /// The same weights for a model whose matrix products round their factors so; f32 unless said.
-    #[must_use]
-    pub fn multiplied_as(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
-
-    /// The form in which [`stored`](Self::stored) hands out a tensor.
-    ///
-    /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorDtype`].
-    pub fn form(&self, name: &str) -> Result<Format> {
-        let (_, entry, format) = self.place(name)?;
-        Ok(forms::loaded(name, &entry.shape, format, self.round_to))
-    }
-
     /// The form of the model's matrices, where all have the same.
-    pub fn matrix_format(&self) -> Option<Format> {
+    pub fn matrix_format(&self) -> Option<WeightDtype> {
         let mut formats =
             self.tensors.values().map(|&at| self.entry(at)).filter(|entry| entry.shape.len() > 1);
         let first = formats.next()?.format;
@@ -208,26 +181,6 @@ impl Weights {
         self.tensors.iter().map(info).collect()
     }
 
-    /// One tensor as it is stored, or rounded where that was asked for. `expected` is the shape it must have.
-    ///
-    /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`], and [`Error::Unquantizable`] where it is
-    /// to be quantized and holds a value that cannot be.
-    pub fn stored(&self, name: &str, expected: Option<&[usize]>) -> Result<StoredTensor> {
-        let (path, entry, format) = self.place(name)?;
-        if let Some(expected) = expected.filter(|&expected| expected != entry.shape) {
-            let (actual, expected) = (entry.shape.clone(), expected.to_vec());
-            return Err(Error::TensorShape {
-                path: path.to_owned(),
-                name: name.to_owned(),
-                actual,
-                expected,
-            });
-        }
-        let form = forms::loaded(name, &entry.shape, format, self.round_to);
-        self.as_stored(name)?.rounded(form).map_err(|refusal| refused(path, name, form, refusal))
-    }
-
     /// One tensor as it is stored.
     pub(crate) fn as_stored(&self, name: &str) -> Result<StoredTensor> {
         let (_, entry, format) = self.place(name)?;
@@ -239,7 +192,7 @@ impl Weights {
     }
 
     /// File, place and form of a tensor as it is stored.
-    pub(crate) fn place(&self, name: &str) -> Result<(&Path, &FileTensor, Format)> {
+    pub(crate) fn place(&self, name: &str) -> Result<(&Path, &FileTensor, WeightDtype)> {
         let missing = || Error::MissingTensor { path: self.path.clone(), name: name.to_owned() };
         let at = *self.tensors.get(name).ok_or_else(missing)?;
         let (path, entry) = (&self.files[at.0].path, self.entry(at));
@@ -257,26 +210,10 @@ impl Weights {
     }
 }
 
-/// The error about a tensor that does not go into a form.
-pub(crate) fn refused(path: &Path, name: &str, form: Format, refusal: Refusal) -> Error {
-    Error::Unquantizable { path: path.to_owned(), name: name.to_owned(), form, reason: refusal.to_string() }
-}
-
 /// Tensors that other programs leave in a checkpoint and that change nothing: buffers, and a head that is tied.
 fn is_bystander(name: &str, config: &MptConfig) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == ParamId::weight(Module::LmHead).to_string())
-}
-
-impl ParameterSource for Weights {
-    fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
-        let stored = self.stored(&id.to_string(), Some(shape))?.in_panels()?;
-        let stored = if self.precision == Precision::Bf16 { stored.in_tiles()? } else { stored };
-        Ok(Parameter::Stored(stored))
-    }
-
-    fn precision(&self) -> Precision {
-        self.precision
-    }
+    name.ends_with("rotary_emb.inv_freq")
+        || (config.tie_word_embeddings && name == ParamId::weight(Module::LmHead).to_string())
 }
 
 fn open_file(path: &Path) -> Result<MappedFile> {

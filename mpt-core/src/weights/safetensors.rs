@@ -13,10 +13,13 @@ use safetensors::Dtype;
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::format::Format;
-use super::limits::{MOST_DIMS, MOST_TENSORS, check_name, elements, quoted};
-use super::mmap::{FileTensor, MappedFile, damaged, map};
+use super::file::{FileTensor, MappedFile};
+use super::limits::{MOST_DIMS, MOST_TENSORS, check_name, elements};
+use crate::dtype::WeightDtype;
+use crate::error::damaged;
 use crate::error::{Error, Result};
+use crate::mmap::map;
+use crate::quoted::quoted;
 
 /// Bytes of a header at most: a model's has 100 for each tensor.
 const LARGEST_HEADER: u64 = 16 << 20;
@@ -186,11 +189,11 @@ impl File<'_> {
     }
 }
 
-fn format_of(dtype: Dtype) -> Option<Format> {
+fn format_of(dtype: Dtype) -> Option<WeightDtype> {
     match dtype {
-        Dtype::F32 => Some(Format::F32),
-        Dtype::F16 => Some(Format::F16),
-        Dtype::BF16 => Some(Format::BF16),
+        Dtype::F32 => Some(WeightDtype::F32),
+        Dtype::F16 => Some(WeightDtype::F16),
+        Dtype::BF16 => Some(WeightDtype::BF16),
         _ => None,
     }
 }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use serde_json::{Map, Value, json};
 
-use super::format::Format;
+use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};
-use crate::ops::host_slice;
+use crate::host::host_slice;
 
 /// Writes tensors as one safetensors file, f32, in the order given, without holding the file in memory.
 ///
@@ -59,7 +59,7 @@ impl SafetensorsWriter {
         let file = File::create(&aside).map_err(Error::io(&aside, "creating"))?;
         let file = BufWriter::with_capacity(1 << 20, file);
         let mut writer = Self { path: path.to_owned(), aside, file, missing };
-        let header = header(shapes.map(|(name, shape)| Entry::plain(name, shape, Format::F32)));
+        let header = header(shapes.map(|(name, shape)| Entry::plain(name, shape, WeightDtype::F32)));
         writer.put(&(header.len() as u64).to_le_bytes())?;
         writer.put(header.as_bytes())?;
         Ok(writer)
@@ -121,20 +121,20 @@ fn as_f32(tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// What a header says of a tensor.
-pub(super) struct Entry<'a> {
-    pub(super) name: Cow<'a, str>,
+pub(crate) struct Entry<'a> {
+    pub(crate) name: Cow<'a, str>,
     /// The dtype as safetensors spells it.
-    pub(super) dtype: &'static str,
-    pub(super) shape: Cow<'a, [usize]>,
-    pub(super) bytes: usize,
+    pub(crate) dtype: &'static str,
+    pub(crate) shape: Cow<'a, [usize]>,
+    pub(crate) bytes: usize,
 }
 
 impl<'a> Entry<'a> {
     /// A tensor of a plain form.
-    pub(super) fn plain(name: &'a str, shape: &'a [usize], format: Format) -> Self {
+    pub(crate) fn plain(name: &'a str, shape: &'a [usize], format: WeightDtype) -> Self {
         let dtype = match format {
-            Format::F16 => "F16",
-            Format::BF16 => "BF16",
+            WeightDtype::F16 => "F16",
+            WeightDtype::BF16 => "BF16",
             _ => "F32",
         };
         let bytes = format.block_bytes() * shape.iter().product::<usize>();
@@ -143,7 +143,7 @@ impl<'a> Entry<'a> {
 }
 
 /// The header of a file of these tensors, in the order of their data.
-pub(super) fn header<'a>(tensors: impl Iterator<Item = Entry<'a>>) -> String {
+pub(crate) fn header<'a>(tensors: impl Iterator<Item = Entry<'a>>) -> String {
     let mut entries = Map::new();
     // transformers refuses a file without this mark
     entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));

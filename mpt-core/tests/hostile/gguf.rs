@@ -1,6 +1,6 @@
 //! GGUF: every field of the header with a value that lies.
 
-use mpt_core::Format;
+use mpt_core::WeightDtype;
 
 use crate::sound;
 use crate::trial::{Folder, assert_names};
@@ -78,7 +78,7 @@ fn refused(bytes: &[u8], parts: &[&str]) {
 
 #[test]
 fn sound_files_are_read() {
-    for format in [Format::F32, Format::Q8_0, Format::Q4_0] {
+    for format in [WeightDtype::F32, WeightDtype::Q8_0, WeightDtype::Q4_0] {
         Folder::new().with(FILE, sound::gguf(format)).open_file(FILE).expect("a sound file");
     }
     Raw::new(0, 0).refused(&["architecture `none`"]);
@@ -193,7 +193,7 @@ fn data_lie_inside_the_file_apart_and_aligned() {
 
 #[test]
 fn sound_files_cut_short_are_refused() {
-    let sound = sound::gguf(Format::Q8_0);
+    let sound = sound::gguf(WeightDtype::Q8_0);
     for len in (0..sound.len() - 32).step_by(131) {
         refused(&sound[..len], &["by"]);
     }
@@ -203,7 +203,7 @@ fn sound_files_cut_short_are_refused() {
 fn metadata_must_describe_a_model() {
     let long = "a".repeat(1 << 20);
     Raw::new(0, 1).pair("general.architecture", TEXT).text(&long).refused(&["the architecture `aaa"]);
-    let sound = sound::gguf(Format::F32);
+    let sound = sound::gguf(WeightDtype::F32);
     let patched = |key: &str, value: [u8; 4]| {
         let key_at = sound.windows(key.len()).position(|window| window == key.as_bytes()).expect("the key");
         let mut bytes = sound.clone();

@@ -1,7 +1,7 @@
 //! Sound files changed by chance, as bytes and as JSON: whatever comes of it, nothing panics, hangs or fills the memory.
 
 use candle_core::Device;
-use mpt_core::{CausalLm, Format, MptConfig, Params};
+use mpt_core::{CausalLm, MptConfig, Params, WeightDtype};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -307,7 +307,7 @@ proptest! {
 
     #[test]
     fn of_ggufs(edits in edits(), quantized in any::<bool>()) {
-        let bytes = edited(sound::gguf(if quantized { Format::Q8_0 } else { Format::F32 }), &edits);
+        let bytes = edited(sound::gguf(if quantized { WeightDtype::Q8_0 } else { WeightDtype::F32 }), &edits);
         let _ = Folder::new().with("model.gguf", bytes).open_file("model.gguf");
     }
 

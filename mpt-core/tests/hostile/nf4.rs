@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use mpt_core::{ConvertOptions, Format, MptConfig, Params, Weights, config_json, write_hf};
+use mpt_core::{ConvertOptions, MptConfig, Params, WeightDtype, Weights, config_json, write_hf};
 use serde_json::{Map, Value, json};
 
 use crate::sound;
@@ -23,7 +23,7 @@ fn sound_files() -> (String, Vec<u8>) {
     std::fs::write(dir.path().join("config.json"), config.to_json()).expect("room");
     params.save(&dir.path().join(FILE)).expect("room");
     let weights = Weights::open(dir.path()).expect("a sound model");
-    let options = ConvertOptions { format: Some(Format::Nf4), ..ConvertOptions::default() };
+    let options = ConvertOptions { format: Some(WeightDtype::Nf4), ..ConvertOptions::default() };
     let go_on = &mut |_| ControlFlow::Continue(());
     let converted = write_hf(&weights, out.path(), &options, go_on).expect("finite values");
     let file = std::fs::read(out.path().join(FILE)).expect("readable");

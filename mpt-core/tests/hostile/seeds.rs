@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mpt_core::Format;
+use mpt_core::WeightDtype;
 
 use crate::sound;
 
@@ -16,8 +16,8 @@ fn are_written() {
     for (target, name, bytes) in [
         ("adapter", "lora", adapter),
         ("config", "config", config.to_json().into_bytes()),
-        ("gguf", "f32", sound::gguf(Format::F32)),
-        ("gguf", "q8_0", sound::gguf(Format::Q8_0)),
+        ("gguf", "f32", sound::gguf(WeightDtype::F32)),
+        ("gguf", "q8_0", sound::gguf(WeightDtype::Q8_0)),
         ("index", "index", sound::index(&tensors, "a.safetensors").to_string().into_bytes()),
         ("pickle", "bin", sound::bin(&tensors)),
         ("safetensors", "f32", sound::safetensors(&tensors)),

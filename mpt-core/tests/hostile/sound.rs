@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use mpt_core::{Format, GgufWriter, MptConfig};
+use mpt_core::{GgufWriter, MptConfig, WeightDtype};
 use serde_json::{Map, Value, json};
 
 /// A tensor: name, shape, f32 values as bytes.
@@ -175,7 +175,7 @@ pub(crate) fn zip(members: &[(String, &[u8])]) -> Vec<u8> {
 }
 
 /// A GGUF file of one block and 32 channels, its matrices in `format`.
-pub(crate) fn gguf(format: Format) -> Vec<u8> {
+pub(crate) fn gguf(format: WeightDtype) -> Vec<u8> {
     let config = MptConfig::mpt(32, 1, 2, 4, 4).expect("possible sizes");
     let mut out = GgufWriter::default();
     out.text("general.architecture", "mpt");
@@ -194,11 +194,11 @@ pub(crate) fn gguf(format: Format) -> Vec<u8> {
     out.ints("tokenizer.ggml.token_type", &[1, 1, 1, 1]);
     let mut data = Vec::new();
     for (name, shape) in config.parameter_shapes() {
-        let format = if shape.len() == 1 { Format::F32 } else { format };
+        let format = if shape.len() == 1 { WeightDtype::F32 } else { format };
         out.tensor(&gguf_name(&name), &shape, format);
         let blocks = shape.iter().product::<usize>() / format.block_len();
         match format {
-            Format::F32 => data.extend(values(blocks)),
+            WeightDtype::F32 => data.extend(values(blocks)),
             _ => data.extend((0..blocks * format.block_bytes()).map(|i| (i * 29 % 61) as u8)),
         }
         data.resize(data.len().next_multiple_of(32), 0);

@@ -196,11 +196,7 @@ fn every_option_is_felt() {
         let logits = |config: &MptConfig| {
             let case = Case { name: case.name.clone(), config: config.clone(), vars: case.vars.clone() };
             let model = case.model();
-            flat(
-                &model
-                    .logits(&model.hidden(&batch.rows, &batch.mask()).expect("hidden"))
-                    .expect("logits"),
-            )
+            flat(&model.logits(&model.hidden(&batch.rows, &batch.mask()).expect("hidden")).expect("logits"))
         };
         let whole = logits(&case.config);
         for (index, undo) in UNDO.iter().enumerate() {

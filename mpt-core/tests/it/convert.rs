@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use mpt_core::testing::{assert_close, tiny_model};
 use mpt_core::{
-    Adapter, ConvertOptions, Format, LoraConfig, MptConfig, Params, Weights, config_json, write_drawn,
+    Adapter, ConvertOptions, LoraConfig, MptConfig, Params, WeightDtype, Weights, config_json, write_drawn,
     write_gguf, write_hf,
 };
 
@@ -71,7 +71,7 @@ fn f32_survives_every_format() {
 fn sixteen_bits_are_rounded_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let weights = saved(dir.path());
-    for format in [Format::BF16, Format::F16] {
+    for format in [WeightDtype::BF16, WeightDtype::F16] {
         let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
         let there = folder(&weights, &dir.path().join(format.name()), &options);
         assert_eq!(there.matrix_format(), Some(format));
@@ -80,7 +80,7 @@ fn sixteen_bits_are_rounded_once() {
         assert_close(&tensor(&there, name), &tensor(&rounded, name), 0.0);
         let file = gguf(&there, &dir.path().join("model.gguf"), &ConvertOptions::default());
         assert_same(&there, &file);
-        let wide = ConvertOptions { format: Some(Format::F32), ..ConvertOptions::default() };
+        let wide = ConvertOptions { format: Some(WeightDtype::F32), ..ConvertOptions::default() };
         assert_same(&there, &folder(&file, &dir.path().join(format!("{format}-wide")), &wide));
     }
 }

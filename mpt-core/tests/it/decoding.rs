@@ -71,7 +71,9 @@ impl<'a> Decoding<'a> {
     fn run(&self, cache: &mut Cache, lens: &[usize], how: &str) {
         let starts: Vec<usize> = cache.sequences.iter().map(|&id| cache.pool.len(id)).collect();
         let mut batch = Batch::new();
-        for ((row, &id), (&start, &len)) in self.rows.iter().zip(&cache.sequences).zip(starts.iter().zip(lens)) {
+        for ((row, &id), (&start, &len)) in
+            self.rows.iter().zip(&cache.sequences).zip(starts.iter().zip(lens))
+        {
             if len > 0 {
                 batch.push(id, &row[start..start + len]).expect("new tokens");
             }
@@ -164,7 +166,8 @@ fn packed_documents_go_on_over_a_cache() {
             continue; // the length that counts is that of the whole row, which grows
         }
         let seq = case.longest();
-        let (tokens, documents): (Vec<u32>, Vec<u32>) = (ids(seq, 4), (0..seq as u32).map(|at| at / 7).collect());
+        let (tokens, documents): (Vec<u32>, Vec<u32>) =
+            (ids(seq, 4), (0..seq as u32).map(|at| at / 7).collect());
         let model = case.model();
         let mask = AttnMask::documents(&documents, 1, seq).expect("contiguous documents");
         let whole = logits(&model, &[&tokens], &mask);
@@ -173,7 +176,9 @@ fn packed_documents_go_on_over_a_cache() {
         for from in (0..seq).step_by(5) {
             let piece = from..seq.min(from + 5);
             let mut batch = Batch::new();
-            batch.push_documents(sequence, &tokens[piece.clone()], &documents[piece.clone()]).expect("tokens");
+            batch
+                .push_documents(sequence, &tokens[piece.clone()], &documents[piece.clone()])
+                .expect("tokens");
             let found = model.logits(&model.forward(&batch, &mut pool).expect("a pass")).expect("logits");
             let expected = whole.narrow(1, from, piece.len()).expect("the same tokens");
             let error = relative_error(&flat(&found), &flat(&expected));

@@ -4,29 +4,29 @@
 use candle_core::Device;
 use mpt_core::testing::stored;
 use mpt_core::{
-    Batch, CausalLm, Format, KvDtype, KvPool, MptConfig, ParamId, Parameter, ParameterSource, Params, Precision,
-    Result, SeqId,
+    Batch, CausalLm, KvDtype, KvPool, MptConfig, ParamId, Parameter, ParameterSource, Params, Precision,
+    Result, SeqId, WeightDtype,
 };
 use proptest::prelude::*;
 
 /// Every form of weights, with the precision it is used in.
-const FORMS: [(Format, Precision); 10] = [
-    (Format::F32, Precision::F32),
-    (Format::F16, Precision::F32),
-    (Format::BF16, Precision::F32),
-    (Format::BF16, Precision::Bf16),
-    (Format::Q8_0, Precision::F32),
-    (Format::Q4_0, Precision::F32),
-    (Format::Q4K, Precision::F32),
-    (Format::Q5K, Precision::F32),
-    (Format::Q6K, Precision::F32),
-    (Format::Nf4, Precision::F32),
+const FORMS: [(WeightDtype, Precision); 10] = [
+    (WeightDtype::F32, Precision::F32),
+    (WeightDtype::F16, Precision::F32),
+    (WeightDtype::BF16, Precision::F32),
+    (WeightDtype::BF16, Precision::Bf16),
+    (WeightDtype::Q8_0, Precision::F32),
+    (WeightDtype::Q4_0, Precision::F32),
+    (WeightDtype::Q4K, Precision::F32),
+    (WeightDtype::Q5K, Precision::F32),
+    (WeightDtype::Q6K, Precision::F32),
+    (WeightDtype::Nf4, Precision::F32),
 ];
 
 /// Parameters whose matrices are rounded to a form.
 struct Rounded<'a> {
     params: &'a Params,
-    format: Format,
+    format: WeightDtype,
     precision: Precision,
 }
 
@@ -44,7 +44,7 @@ impl ParameterSource for Rounded<'_> {
     }
 }
 
-fn model((format, precision): (Format, Precision), kv_n_heads: usize) -> CausalLm {
+fn model((format, precision): (WeightDtype, Precision), kv_n_heads: usize) -> CausalLm {
     let mut config = MptConfig::mpt(256, 2, 4, 64, 64).expect("possible sizes");
     config.attn_config.kv_n_heads = kv_n_heads;
     let params = Params::init(&config, 3, &Device::Cpu).expect("room");

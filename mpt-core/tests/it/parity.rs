@@ -6,8 +6,8 @@
 use candle_core::{Device, Tensor};
 use mpt_core::nn::KeyValues;
 use mpt_core::{
-    Adapted, Adapter, AttnMask, Block, CausalLm, Format, Gradients, MptConfig, Params, Recompute, TrainBatch,
-    Weights,
+    Adapted, Adapter, AttnMask, Block, CausalLm, Gradients, MptConfig, Params, Recompute, TrainBatch,
+    WeightDtype, Weights,
 };
 
 use crate::compare::{flat, relative_error};
@@ -262,8 +262,8 @@ fn rounding_at_load_is_rounding_the_file() {
     let Some(dir) = case("pow2-heads") else { return };
     let weights = Weights::open(&dir).expect("weights");
     let exact = CausalLm::new(weights.config(), &weights).expect("a model");
-    let rounded = weights.clone().rounded_to(Format::BF16);
-    assert_eq!(rounded.stored("transformer.wte.weight", None).expect("a tensor").format(), Format::BF16);
+    let rounded = weights.clone().rounded_to(WeightDtype::BF16);
+    assert_eq!(rounded.stored("transformer.wte.weight", None).expect("a tensor").dtype(), WeightDtype::BF16);
     let rounded = CausalLm::new(weights.config(), &rounded).expect("a model");
     let rows = Expected::read(&dir).rows("main.input_ids").expect("ids");
     let logits = |model: &CausalLm| {

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use mpt_core::{Format, Weights};
+use mpt_core::{WeightDtype, Weights};
 
 use crate::error::Result;
 
@@ -23,14 +23,14 @@ pub const SAME_FORM_TOLERANCE: f64 = 1e-4;
 
 /// The forms of a model's matrices, by name. Vectors are left out: they are few, and conversions widen them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forms(BTreeMap<String, Format>);
+pub struct Forms(BTreeMap<String, WeightDtype>);
 
 impl Forms {
     /// The forms in which `weights`, as opened, compute when rounded to `asked`.
     ///
     /// # Errors
     /// Those of the weights.
-    pub fn of(weights: &Weights, asked: Format) -> Result<Self> {
+    pub fn of(weights: &Weights, asked: WeightDtype) -> Result<Self> {
         let shapes = weights.config().parameter_shapes();
         let matrices = shapes.into_iter().filter(|(_, shape)| shape.len() > 1);
         let rounded = weights.clone().rounded_to(asked);
@@ -42,8 +42,8 @@ impl Forms {
     }
 
     /// The narrowest form of all.
-    pub fn narrowest(&self) -> Format {
-        self.0.values().copied().fold(Format::F32, narrower)
+    pub fn narrowest(&self) -> WeightDtype {
+        self.0.values().copied().fold(WeightDtype::F32, narrower)
     }
 }
 
@@ -52,28 +52,28 @@ impl Forms {
 ///
 /// Without a second model the reference counts as f32.
 pub fn tolerance_between(model: &Forms, against: Option<&Forms>) -> f64 {
-    let pair = |(name, &form): (&String, &Format)| {
-        let other =
-            against.map_or(Format::F32, |against| against.0.get(name).copied().unwrap_or(Format::F32));
+    let pair = |(name, &form): (&String, &WeightDtype)| {
+        let other = against
+            .map_or(WeightDtype::F32, |against| against.0.get(name).copied().unwrap_or(WeightDtype::F32));
         if form == other { SAME_FORM_TOLERANCE } else { tolerance(narrower(form, other)) }
     };
     model.0.iter().map(pair).fold(SAME_FORM_TOLERANCE, f64::max)
 }
 
 /// The tolerance of one rounding to a form.
-fn tolerance(form: Format) -> f64 {
+fn tolerance(form: WeightDtype) -> f64 {
     match form {
-        Format::F32 => SAME_FORM_TOLERANCE,
-        Format::F16 => 1e-2,
-        Format::BF16 => 5e-2,
-        Format::Q8_0 => 1e-1,
-        Format::Q6K => 2e-1,
-        Format::Q5K => 3e-1,
-        Format::Q4_0 | Format::Q4K | Format::Nf4 => 5e-1,
+        WeightDtype::F32 => SAME_FORM_TOLERANCE,
+        WeightDtype::F16 => 1e-2,
+        WeightDtype::BF16 => 5e-2,
+        WeightDtype::Q8_0 => 1e-1,
+        WeightDtype::Q6K => 2e-1,
+        WeightDtype::Q5K => 3e-1,
+        WeightDtype::Q4_0 | WeightDtype::Q4K | WeightDtype::Nf4 => 5e-1,
     }
 }
 
-fn narrower(a: Format, b: Format) -> Format {
+fn narrower(a: WeightDtype, b: WeightDtype) -> WeightDtype {
     if tolerance(b) > tolerance(a) { b } else { a }
 }
 
@@ -81,18 +81,18 @@ fn narrower(a: Format, b: Format) -> Format {
 mod tests {
     use super::*;
 
-    fn forms(form: Format) -> Forms {
-        Forms([("a".to_owned(), form), ("b".to_owned(), Format::BF16)].into())
+    fn forms(form: WeightDtype) -> Forms {
+        Forms([("a".to_owned(), form), ("b".to_owned(), WeightDtype::BF16)].into())
     }
 
     #[test]
     fn the_narrower_of_two_different_forms_decides() {
         let between = |a, b| tolerance_between(&forms(a), Some(&forms(b)));
-        assert_eq!(between(Format::BF16, Format::BF16), 1e-4);
-        assert_eq!(between(Format::F32, Format::F16), 1e-2);
-        assert_eq!(between(Format::Q8_0, Format::BF16), 1e-1);
-        assert_eq!(between(Format::BF16, Format::Q4K), 5e-1);
-        assert_eq!(tolerance_between(&forms(Format::F32), None), 5e-2);
-        assert_eq!(forms(Format::Q6K).narrowest(), Format::Q6K);
+        assert_eq!(between(WeightDtype::BF16, WeightDtype::BF16), 1e-4);
+        assert_eq!(between(WeightDtype::F32, WeightDtype::F16), 1e-2);
+        assert_eq!(between(WeightDtype::Q8_0, WeightDtype::BF16), 1e-1);
+        assert_eq!(between(WeightDtype::BF16, WeightDtype::Q4K), 5e-1);
+        assert_eq!(tolerance_between(&forms(WeightDtype::F32), None), 5e-2);
+        assert_eq!(forms(WeightDtype::Q6K).narrowest(), WeightDtype::Q6K);
     }
 }

@@ -267,9 +267,9 @@ fn options_reach_the_model_and_problems_are_typed() {
     let dir = folder();
     let open = |options: &OpenOptions| Pipeline::open_with(dir.path(), options);
     let rounded =
-        open(&OpenOptions { weight_dtype: mpt_core::Format::Q8_0, ..OpenOptions::default() }).unwrap();
+        open(&OpenOptions { weight_dtype: mpt_core::WeightDtype::Q8_0, ..OpenOptions::default() }).unwrap();
     let form = rounded.weights().form("transformer.wte.weight").unwrap();
-    assert_eq!(form, mpt_core::Format::Q8_0);
+    assert_eq!(form, mpt_core::WeightDtype::Q8_0);
     let adapter = Some(dir.path().join("nowhere"));
     let error = open(&OpenOptions { adapter, ..OpenOptions::default() }).unwrap_err().to_string();
     assert!(error.contains("adapter_config.json"), "{error}");

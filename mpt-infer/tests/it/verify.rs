@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use mpt_core::testing::tiny_model;
-use mpt_core::{AttnMask, CausalLm, Format, MptConfig, Params, Weights, write_safetensors};
+use mpt_core::{AttnMask, CausalLm, MptConfig, Params, WeightDtype, Weights, write_safetensors};
 use mpt_infer::verify::{
     Fixture, Forms, Limits, builtin_rows, compare_models, first_non_finite, self_check, tolerance_between,
 };
@@ -60,12 +60,12 @@ fn rounding_stays_within_the_tolerance_of_its_form() {
     save(dir.path(), &config, &params);
     let exact = Weights::open(dir.path()).unwrap();
     let reference = CausalLm::new(&config, &exact).unwrap();
-    for format in [Format::F16, Format::BF16] {
+    for format in [WeightDtype::F16, WeightDtype::BF16] {
         let rounded = exact.clone().rounded_to(format);
         let found = CausalLm::new(&config, &rounded).unwrap();
         let found =
             compare_models(&found, &reference, &builtin_rows(&config, 0), false, &mut |_| {}).unwrap();
-        let forms = [format, Format::F32].map(|asked| Forms::of(&exact, asked).unwrap());
+        let forms = [format, WeightDtype::F32].map(|asked| Forms::of(&exact, asked).unwrap());
         assert_eq!(forms[0].narrowest(), format);
         let tolerance = tolerance_between(&forms[0], Some(&forms[1]));
         assert!(found.relative_error > 1e-4 && found.relative_error < tolerance / 3.0, "{format}: {found:?}");

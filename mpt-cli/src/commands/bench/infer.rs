@@ -4,17 +4,18 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use candle_core::{Device, Tensor};
 use mpt_core::{
     Batch, CausalLm, Drawn, KvDtype, KvPool, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter,
-    ParameterSource, Precision, Result as CoreResult, SeqId,
+    ParameterSource, Precision, Result as CoreResult, SeqId, WeightDtype,
 };
-use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use super::rates::{Measured, Subject, median, table};
+use crate::dtype_args::{kv_dtype, weight_dtype};
 use crate::exit::CliError;
 use crate::machine;
-use crate::model::{CacheDtype, Dtype, ModelArgs};
+use crate::model::ModelArgs;
 use crate::settings::Context;
 
 #[derive(Debug, clap::Args)]
@@ -26,8 +27,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     config: Option<PathBuf>,
     /// Form of the weights
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    dtype: Dtype,
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = weight_dtype())]
+    dtype: WeightDtype,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     prompt: u32,
@@ -38,8 +39,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1 << 10))]
     batch: u32,
     /// Form of the cached keys and values
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    kv_dtype: CacheDtype,
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = kv_dtype())]
+    kv_dtype: KvDtype,
     /// Repetitions, after a short one that is not timed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     reps: u32,
@@ -52,7 +53,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let began = Instant::now();
     let loaded = load(args, ctx)?;
     let load_seconds = began.elapsed().as_secs_f64();
-    let kv_dtype = args.kv_dtype.into();
+    let kv_dtype = args.kv_dtype;
     let (prompt, new, batch) = (args.prompt as usize, args.r#gen as usize, args.batch as usize);
     repetition(&loaded.lm, kv_dtype, batch, prompt.min(32), 1)?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
@@ -117,7 +118,7 @@ fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
         }
         (None, Some(path)) => {
             let config = MptConfig::from_file(path)?;
-            let drawn = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype.format());
+            let drawn = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype);
             built(&config, &drawn, named(path))
         }
         (None, None) => unreachable!("a model or a config is required"),
@@ -156,7 +157,7 @@ impl ParameterSource for Counted<'_> {
         };
         self.bytes.set(self.bytes.get() + bytes);
         if let (Parameter::Stored(stored), [_, _]) = (&parameter, shape) {
-            self.form.set(stored.format().to_string());
+            self.form.set(stored.dtype().to_string());
         }
         let is_table = match id.module.module {
             Module::Wte => !self.is_head, // the head is read whole

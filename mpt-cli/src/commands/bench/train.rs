@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use mpt_core::MptConfig;
-use mpt_train::bench::{BenchConfig, flops_per_token, step_seconds};
 use mpt_core::Precision;
 use mpt_train::OptimizerConfig;
+use mpt_train::bench::{BenchConfig, flops_per_token, step_seconds};
 use serde_json::json;
 
 use super::rates::{Measured, Subject, median, table};

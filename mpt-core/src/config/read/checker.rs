@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::weights::quoted;
+use crate::quoted::quoted;
 
 /// Builds errors about one configuration file.
 pub(super) struct Checker<'a> {

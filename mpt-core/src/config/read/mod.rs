@@ -26,7 +26,7 @@ impl MptConfig {
     /// # Errors
     /// [`Error::Io`], [`Error::ConfigSyntax`], and [`Error::Config`] or [`Error::Unsupported`] naming the key.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let text = crate::weights::read_config(path)?;
+        let text = crate::bounded_file::read_config(path)?;
         Self::from_json(&text, path)
     }
 

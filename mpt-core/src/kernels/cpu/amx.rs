@@ -5,10 +5,12 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::sync::OnceLock;
 
 /// Whether processor and operating system let this process use tiles of bf16 and int8.
 pub(crate) fn available() -> bool {
-    has_instructions() && permitted()
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| has_instructions() && permitted())
 }
 
 fn has_instructions() -> bool {
@@ -89,12 +91,9 @@ impl Tiles {
     /// # Panics
     /// Where [`available`] is false.
     fn with(config: &'static TileConfig) -> Self {
-        assert!(
-            super::dispatch::level() == super::dispatch::Level::Amx,
-            "this processor has no matrix tiles"
-        );
+        assert!(available(), "this processor has no matrix tiles");
         #[expect(unsafe_code, reason = "tile instructions")]
-        // SAFETY: the level says that the instruction exists and that the system permits tiles; it reads 64 bytes.
+        // SAFETY: the instruction exists and the system permits tiles, as was just checked; it reads 64 bytes.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const *config, options(nostack, readonly));
         }

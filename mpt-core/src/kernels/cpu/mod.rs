@@ -18,4 +18,5 @@ pub(crate) mod quant;
 pub(crate) mod quantize;
 pub(crate) mod scratch;
 pub(crate) mod stored;
+mod stored_views;
 pub(crate) mod widen;

@@ -4,12 +4,13 @@
 use rayon::prelude::*;
 
 use super::dispatch::for_each_level;
-use crate::dtype::Precision;
 use super::gemm::{Mat, MatMut, Threads, Write, matmul, matmul_packed};
 use super::math::{dot, sum};
 use super::quant;
 use super::widen::widen;
-use crate::weights::{Format, StoredTensor};
+use crate::dtype::Precision;
+use crate::dtype::WeightDtype;
+use crate::storage::StoredTensor;
 
 /// Values of a panel, 4 MiB of f32: each panel packs `x` again, so that smaller ones cost a third of the rate.
 const PANEL_VALUES: usize = 1 << 20;
@@ -79,7 +80,7 @@ fn few_rows(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
         |wide, (task, y)| {
             for (row, y) in y.chunks_exact_mut(m).enumerate() {
                 let row = task * TASK_ROWS + row;
-                row_products(y, x, weight.format(), weight.row_range(row..row + 1), wide);
+                row_products(y, x, weight.dtype(), weight.row_range(row..row + 1), wide);
             }
         },
     );
@@ -87,7 +88,7 @@ fn few_rows(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
 }
 
 /// `y[j]` = the product of one stored row with row `j` of `x`; `wide` is room for [`PIECE`] values.
-fn row_products(y: &mut [f32], x: &[f32], format: Format, row: &[u8], wide: &mut [f32]) {
+fn row_products(y: &mut [f32], x: &[f32], format: WeightDtype, row: &[u8], wide: &mut [f32]) {
     let k = x.len() / y.len();
     let piece_bytes = PIECE / format.block_len() * format.block_bytes();
     for (from, bytes) in (0..k).step_by(PIECE).zip(row.chunks(piece_bytes)) {

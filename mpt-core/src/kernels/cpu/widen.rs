@@ -5,25 +5,25 @@
 
 use super::dispatch::for_each_level;
 use super::quantize::nf4;
-use crate::weights::Format;
+use crate::dtype::WeightDtype;
 
 /// Writes the values that `bytes` hold to `out`; both hold the same number of whole blocks.
-pub(crate) fn widen(format: Format, bytes: &[u8], out: &mut [f32]) {
+pub(crate) fn widen(format: WeightDtype, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(
         bytes.len() / format.block_bytes(),
         out.len() / format.block_len(),
         "blocks do not fill the rows"
     );
     match format {
-        Format::F32 => f32s(bytes, out),
-        Format::F16 => f16s(bytes, out),
-        Format::BF16 => bf16s(bytes, out),
-        Format::Q8_0 => q8_0(bytes, out),
-        Format::Q4_0 => q4_0(bytes, out),
-        Format::Q4K => q4_k(bytes, out),
-        Format::Q5K => q5_k(bytes, out),
-        Format::Q6K => q6_k(bytes, out),
-        Format::Nf4 => nf4_blocks(bytes, out),
+        WeightDtype::F32 => f32s(bytes, out),
+        WeightDtype::F16 => f16s(bytes, out),
+        WeightDtype::BF16 => bf16s(bytes, out),
+        WeightDtype::Q8_0 => q8_0(bytes, out),
+        WeightDtype::Q4_0 => q4_0(bytes, out),
+        WeightDtype::Q4K => q4_k(bytes, out),
+        WeightDtype::Q5K => q5_k(bytes, out),
+        WeightDtype::Q6K => q6_k(bytes, out),
+        WeightDtype::Nf4 => nf4_blocks(bytes, out),
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
     use candle_core::quantized::{GgmlDType, ggml_file};
     use candle_core::{Device, Tensor};
 
-    fn widened(format: Format, bytes: &[u8]) -> Vec<f32> {
+    fn widened(format: WeightDtype, bytes: &[u8]) -> Vec<f32> {
         let mut out = vec![0f32; bytes.len() / format.block_bytes() * format.block_len()];
         widen(format, bytes, &mut out);
         out
@@ -177,19 +177,19 @@ mod tests {
             let (ours, theirs) = (f16(bits), half::f16::from_bits(bits).to_f32());
             assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{bits:#06x}");
         }
-        assert_eq!(widened(Format::BF16, &[0x80, 0x3f, 0x00, 0xc0]), [1.0, -2.0]);
-        assert_eq!(widened(Format::F32, &1.5f32.to_le_bytes()), [1.5]);
+        assert_eq!(widened(WeightDtype::BF16, &[0x80, 0x3f, 0x00, 0xc0]), [1.0, -2.0]);
+        assert_eq!(widened(WeightDtype::F32, &1.5f32.to_le_bytes()), [1.5]);
     }
 
     /// Random blocks with sound scales, against candle's reading of the same bytes.
     #[test]
     fn quantized_blocks_agree_with_candle_to_the_last_bit() {
         for (format, theirs, scales) in [
-            (Format::Q8_0, GgmlDType::Q8_0, &[0][..]),
-            (Format::Q4_0, GgmlDType::Q4_0, &[0]),
-            (Format::Q4K, GgmlDType::Q4K, &[0, 2]),
-            (Format::Q5K, GgmlDType::Q5K, &[0, 2]),
-            (Format::Q6K, GgmlDType::Q6K, &[208]),
+            (WeightDtype::Q8_0, GgmlDType::Q8_0, &[0][..]),
+            (WeightDtype::Q4_0, GgmlDType::Q4_0, &[0]),
+            (WeightDtype::Q4K, GgmlDType::Q4K, &[0, 2]),
+            (WeightDtype::Q5K, GgmlDType::Q5K, &[0, 2]),
+            (WeightDtype::Q6K, GgmlDType::Q6K, &[208]),
         ] {
             let mut rng = CounterRng::new(3, 0);
             let blocks = 5;

@@ -7,9 +7,10 @@ use serde_json::json;
 use super::metadata::Metadata;
 use crate::config::MptConfig;
 use crate::error::Result;
+use crate::error::damaged;
 use crate::params::{Module, ModuleId, ParamId, ParamKind};
-use crate::weights::limits::quoted;
-use crate::weights::mmap::{FileTensor, damaged};
+use crate::quoted::quoted;
+use crate::weights::file::FileTensor;
 
 /// Reads the keys `mpt.*`; what llama.cpp takes from the presence of tensors is taken from it here too.
 ///

@@ -101,7 +101,7 @@ impl MetaArray {
 
     /// The elements where they are text; bytes that are no UTF-8 become U+FFFD.
     pub fn texts(&self) -> Option<impl Iterator<Item = String>> {
-        if self.kind != super::read::TEXT {
+        if self.kind != super::TEXT {
             return None;
         }
         let mut rest = &self.map[self.range.clone()];
@@ -116,7 +116,7 @@ impl MetaArray {
 
     /// The elements where they are 32-bit integers.
     pub fn ints(&self) -> Option<impl Iterator<Item = i32>> {
-        let kinds = [super::read::U32, super::read::I32];
+        let kinds = [super::U32, super::I32];
         let bytes = &self.map[self.range.clone()];
         kinds.contains(&self.kind).then(|| bytes.as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes)))
     }

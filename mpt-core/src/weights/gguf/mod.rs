@@ -20,3 +20,9 @@ const MAGIC: &[u8; 4] = b"GGUF";
 
 /// Where data is aligned to unless the file says otherwise.
 const DEFAULT_ALIGNMENT: usize = 32;
+
+/// Kinds of metadata: unsigned and signed numbers of 32 bits, text, arrays.
+const U32: u32 = 4;
+const I32: u32 = 5;
+const TEXT: u32 = 8;
+const ARRAY: u32 = 9;

@@ -8,22 +8,20 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use super::metadata::{MetaArray, MetaValue, Metadata};
-use super::{DEFAULT_ALIGNMENT, MAGIC};
+use super::{ARRAY, DEFAULT_ALIGNMENT, I32, MAGIC, TEXT, U32};
+use crate::dtype::WeightDtype;
+use crate::error::damaged;
 use crate::error::{Error, Result};
-use crate::weights::format::Format;
-use crate::weights::limits::{MOST_TENSORS, check_name, elements, quoted};
-use crate::weights::mmap::{FileTensor, MappedFile, damaged, map};
+use crate::mmap::map;
+use crate::quoted::quoted;
+use crate::weights::file::{FileTensor, MappedFile};
+use crate::weights::limits::{MOST_TENSORS, check_name, elements};
 
 /// Keys at most, and tensors.
 const MOST_ENTRIES: u64 = MOST_TENSORS as u64;
 
 /// Bytes of a key or a name at most, before names are looked at.
 const LONGEST_TEXT: usize = 1 << 16;
-
-pub(super) const U32: u32 = 4;
-pub(super) const I32: u32 = 5;
-pub(super) const TEXT: u32 = 8;
-const ARRAY: u32 = 9;
 
 /// A GGUF file: tensors under llama.cpp's names.
 pub(crate) struct GgufFile {
@@ -131,32 +129,32 @@ fn unsupported(path: &Path, header: &TensorHeader) -> Error {
 }
 
 /// Source: `ggml.h`, `enum ggml_type`.
-fn format_of(kind: u32) -> Option<Format> {
+fn format_of(kind: u32) -> Option<WeightDtype> {
     match kind {
-        0 => Some(Format::F32),
-        1 => Some(Format::F16),
-        2 => Some(Format::Q4_0),
-        8 => Some(Format::Q8_0),
-        12 => Some(Format::Q4K),
-        13 => Some(Format::Q5K),
-        14 => Some(Format::Q6K),
-        30 => Some(Format::BF16),
+        0 => Some(WeightDtype::F32),
+        1 => Some(WeightDtype::F16),
+        2 => Some(WeightDtype::Q4_0),
+        8 => Some(WeightDtype::Q8_0),
+        12 => Some(WeightDtype::Q4K),
+        13 => Some(WeightDtype::Q5K),
+        14 => Some(WeightDtype::Q6K),
+        30 => Some(WeightDtype::BF16),
         _ => None,
     }
 }
 
 /// The number by which ggml knows a form, where it does.
-pub(super) fn kind_of(format: Format) -> Option<u32> {
+pub(super) fn kind_of(format: WeightDtype) -> Option<u32> {
     Some(match format {
-        Format::F32 => 0,
-        Format::F16 => 1,
-        Format::Q4_0 => 2,
-        Format::Q8_0 => 8,
-        Format::Q4K => 12,
-        Format::Q5K => 13,
-        Format::Q6K => 14,
-        Format::BF16 => 30,
-        Format::Nf4 => return None,
+        WeightDtype::F32 => 0,
+        WeightDtype::F16 => 1,
+        WeightDtype::Q4_0 => 2,
+        WeightDtype::Q8_0 => 8,
+        WeightDtype::Q4K => 12,
+        WeightDtype::Q5K => 13,
+        WeightDtype::Q6K => 14,
+        WeightDtype::BF16 => 30,
+        WeightDtype::Nf4 => return None,
     })
 }
 

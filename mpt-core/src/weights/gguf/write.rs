@@ -2,11 +2,12 @@
 
 use std::io::Write;
 
-use super::read::{I32, TEXT, U32, kind_of};
+use super::read::kind_of;
+use super::{I32, TEXT, U32};
 use super::{DEFAULT_ALIGNMENT, MAGIC};
 use crate::config::{Activation, FfnType, MptConfig, NormType};
+use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};
-use crate::weights::format::Format;
 
 /// The header of a GGUF file in the making: metadata and tensors in the order they are added.
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ impl GgufWriter {
     ///
     /// # Panics
     /// When the rows are no whole number of blocks, or GGUF has no such form.
-    pub fn tensor(&mut self, name: &str, shape: &[usize], format: Format) {
+    pub fn tensor(&mut self, name: &str, shape: &[usize], format: WeightDtype) {
         let row = shape.last().and_then(|&len| format.row_bytes(len)).expect("rows of whole blocks");
         let rows: usize = shape[..shape.len() - 1].iter().product();
         self.tensors.extend(text(name));
@@ -106,7 +107,7 @@ fn text(value: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming a key that llama.cpp's MPT does not have, so that its results would differ.
-pub(crate) fn metadata_of(config: &MptConfig, name: &str, format: Format) -> Result<GgufWriter> {
+pub(crate) fn metadata_of(config: &MptConfig, name: &str, format: WeightDtype) -> Result<GgufWriter> {
     refuse_unsupported(config)?;
     let attn = &config.attn_config;
     let mut out = GgufWriter::default();
@@ -133,17 +134,17 @@ pub(crate) fn metadata_of(config: &MptConfig, name: &str, format: Format) -> Res
 }
 
 /// Source: `llama.h`, `enum llama_ftype`.
-fn file_type(format: Format) -> u32 {
+fn file_type(format: WeightDtype) -> u32 {
     match format {
-        Format::F32 => 0,
-        Format::F16 => 1,
-        Format::Q4_0 => 2,
-        Format::Q8_0 => 7,
-        Format::Q4K => 15,
-        Format::Q5K => 17,
-        Format::Q6K => 18,
-        Format::BF16 => 32,
-        Format::Nf4 => unreachable!("refused by name before"),
+        WeightDtype::F32 => 0,
+        WeightDtype::F16 => 1,
+        WeightDtype::Q4_0 => 2,
+        WeightDtype::Q8_0 => 7,
+        WeightDtype::Q4K => 15,
+        WeightDtype::Q5K => 17,
+        WeightDtype::Q6K => 18,
+        WeightDtype::BF16 => 32,
+        WeightDtype::Nf4 => unreachable!("refused by name before"),
     }
 }
 

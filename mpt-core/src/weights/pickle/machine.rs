@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::weights::limits::quoted;
+use crate::quoted::quoted;
 
 /// Opcodes at most: a model needs about 40 for each tensor.
 const MOST_STEPS: usize = 1 << 18;

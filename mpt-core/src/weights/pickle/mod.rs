@@ -13,10 +13,13 @@ use std::sync::Arc;
 
 use machine::{Id, Unpickled, Value, unpickle};
 
-use super::format::Format;
-use super::limits::{MOST_TENSORS, check_name, elements, quoted};
-use super::mmap::{FileTensor, MappedFile, damaged, map};
+use super::file::{FileTensor, MappedFile};
+use super::limits::{MOST_TENSORS, check_name, elements};
+use crate::dtype::WeightDtype;
 use crate::error::Result;
+use crate::error::damaged;
+use crate::mmap::map;
+use crate::quoted::quoted;
 
 /// Bytes of the pickle at most; the tensors are not in it.
 const LARGEST_PICKLE: usize = 32 << 20;
@@ -119,11 +122,11 @@ impl Archive<'_> {
 }
 
 /// The form of a dtype, and the bytes of an element.
-fn form(dtype: &str) -> (Option<Format>, usize) {
+fn form(dtype: &str) -> (Option<WeightDtype>, usize) {
     match dtype {
-        "F32" => (Some(Format::F32), 4),
-        "F16" => (Some(Format::F16), 2),
-        "BF16" => (Some(Format::BF16), 2),
+        "F32" => (Some(WeightDtype::F32), 4),
+        "F16" => (Some(WeightDtype::F16), 2),
+        "BF16" => (Some(WeightDtype::BF16), 2),
         "F64" | "I64" => (None, 8),
         "I32" => (None, 4),
         _ => (None, 1),

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Result;
-use crate::weights::limits::quoted;
-use crate::weights::mmap::damaged;
+use crate::error::damaged;
+use crate::quoted::quoted;
 
 /// Members at most: a model has one for each tensor, and a few.
 const MOST_MEMBERS: u64 = 1 << 17;

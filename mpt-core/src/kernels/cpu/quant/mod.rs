@@ -19,10 +19,10 @@ use activations::Activations;
 
 use std::ops::Range;
 
+use crate::dtype::WeightDtype;
 use crate::kernels::cpu::dispatch::{Level, level};
 use crate::kernels::cpu::pool::{self, Shared};
 use crate::kernels::cpu::scratch::Scratch;
-use crate::weights::Format;
 
 /// Rows of a weight that lie together.
 pub(crate) const LANES: usize = 16;
@@ -40,8 +40,11 @@ const TOGETHER: usize = 2;
 const TASK_ROWS: usize = 256;
 
 /// Whether weights of this form are multiplied in integers.
-pub(crate) fn in_integers(format: Format) -> bool {
-    matches!(format, Format::Q8_0 | Format::Q4_0 | Format::Q4K | Format::Q5K | Format::Q6K)
+pub(crate) fn in_integers(format: WeightDtype) -> bool {
+    matches!(
+        format,
+        WeightDtype::Q8_0 | WeightDtype::Q4_0 | WeightDtype::Q4K | WeightDtype::Q5K | WeightDtype::Q6K
+    )
 }
 
 /// A weight `[n, k]` in panels.
@@ -49,7 +52,7 @@ pub(crate) fn in_integers(format: Format) -> bool {
 pub(crate) struct Panels<'a> {
     /// One panel after the other; rows that do not exist are zero.
     pub(crate) bytes: &'a [u8],
-    pub(crate) format: Format,
+    pub(crate) format: WeightDtype,
     pub(crate) n: usize,
     pub(crate) k: usize,
 }

@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use super::{LANES, SPAN};
-use crate::weights::Format;
+use crate::dtype::WeightDtype;
 
 /// Bytes of a line of codes.
 pub(super) const LINE: usize = 64;
@@ -28,7 +28,7 @@ pub(super) const K_HEAD: usize = K_MINS + 6 * LANES;
 pub(super) const Q6_K_HEAD: usize = 2 * LANES + 16 * LANES;
 
 /// Writes the rows `rows`, at most 16 rows of `row_bytes` bytes in ggml's order, as one panel; rows that are missing become zero.
-pub(crate) fn pack_panel(format: Format, rows: &[u8], row_bytes: usize, panel: &mut [u8]) {
+pub(crate) fn pack_panel(format: WeightDtype, rows: &[u8], row_bytes: usize, panel: &mut [u8]) {
     panel.fill(0);
     for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
         each_span(format, row.len(), |from, to, blocks| {
@@ -38,14 +38,18 @@ pub(crate) fn pack_panel(format: Format, rows: &[u8], row_bytes: usize, panel: &
 }
 
 /// Writes row `lane` of a panel in ggml's order.
-pub(crate) fn unpack_row(format: Format, panel: &[u8], lane: usize, row: &mut [u8]) {
+pub(crate) fn unpack_row(format: WeightDtype, panel: &[u8], lane: usize, row: &mut [u8]) {
     each_span(format, row.len(), |to, from, blocks| {
         Cell { format, lane, blocks }.read(&panel[from], &mut row[to]);
     });
 }
 
 /// Calls `visit` with the bytes of each span in the row and in the panel, and its number of blocks.
-fn each_span(format: Format, row_bytes: usize, mut visit: impl FnMut(Range<usize>, Range<usize>, usize)) {
+fn each_span(
+    format: WeightDtype,
+    row_bytes: usize,
+    mut visit: impl FnMut(Range<usize>, Range<usize>, usize),
+) {
     let span_bytes = SPAN / format.block_len() * format.block_bytes();
     for from in (0..row_bytes).step_by(span_bytes) {
         let to = (from + span_bytes).min(row_bytes);
@@ -56,7 +60,7 @@ fn each_span(format: Format, row_bytes: usize, mut visit: impl FnMut(Range<usize
 /// One row's part of a span.
 #[derive(Clone, Copy)]
 struct Cell {
-    format: Format,
+    format: WeightDtype,
     lane: usize,
     blocks: usize,
 }
@@ -93,11 +97,11 @@ impl Cell {
     /// Visits all bits of this row's blocks: their place in the row and in the span.
     fn each(self, mut visit: impl FnMut(Bits, Bits)) {
         match self.format {
-            Format::Q8_0 => self.small_blocks(&mut visit, 8),
-            Format::Q4_0 => self.small_blocks(&mut visit, 4),
-            Format::Q4K => self.k_blocks(&mut visit, 16, None),
-            Format::Q5K => self.k_blocks(&mut visit, 48, Some(16)),
-            Format::Q6K => self.q6_k(&mut visit),
+            WeightDtype::Q8_0 => self.small_blocks(&mut visit, 8),
+            WeightDtype::Q4_0 => self.small_blocks(&mut visit, 4),
+            WeightDtype::Q4K => self.k_blocks(&mut visit, 16, None),
+            WeightDtype::Q5K => self.k_blocks(&mut visit, 48, Some(16)),
+            WeightDtype::Q6K => self.q6_k(&mut visit),
             other => unreachable!("{other} is not multiplied in integers"),
         }
     }

@@ -8,13 +8,14 @@ use crate::kernels::cpu::dispatch::levels;
 use crate::kernels::cpu::widen::widen;
 use crate::rng::CounterRng;
 
-const FORMATS: [Format; 5] = [Format::Q8_0, Format::Q4_0, Format::Q4K, Format::Q5K, Format::Q6K];
+const FORMATS: [WeightDtype; 5] =
+    [WeightDtype::Q8_0, WeightDtype::Q4_0, WeightDtype::Q4K, WeightDtype::Q5K, WeightDtype::Q6K];
 
 /// Random blocks whose scales are sound.
-fn blocks(format: Format, rows: usize, k: usize, rng: &mut CounterRng) -> Vec<u8> {
+fn blocks(format: WeightDtype, rows: usize, k: usize, rng: &mut CounterRng) -> Vec<u8> {
     let scales: &[usize] = match format {
-        Format::Q4K | Format::Q5K => &[0, 2],
-        Format::Q6K => &[208],
+        WeightDtype::Q4K | WeightDtype::Q5K => &[0, 2],
+        WeightDtype::Q6K => &[208],
         _ => &[0],
     };
     let mut bytes: Vec<u8> = (0..rows * format.row_bytes(k).unwrap()).map(|_| rng.bits() as u8).collect();
@@ -26,7 +27,7 @@ fn blocks(format: Format, rows: usize, k: usize, rng: &mut CounterRng) -> Vec<u8
     bytes
 }
 
-fn packed(format: Format, rows: &[u8], k: usize) -> Vec<u8> {
+fn packed(format: WeightDtype, rows: &[u8], k: usize) -> Vec<u8> {
     let row_bytes = format.row_bytes(k).unwrap();
     let mut panels = vec![0xaa; (rows.len() / row_bytes).next_multiple_of(LANES) * row_bytes];
     for (rows, panel) in rows.chunks(LANES * row_bytes).zip(panels.chunks_exact_mut(LANES * row_bytes)) {

@@ -2,11 +2,11 @@
 
 use super::panel::{K_HEAD, K_MINS, K_SCALES, LINE, Q6_K_HEAD};
 use super::{LANES, SPAN};
+use crate::dtype::WeightDtype;
 use crate::kernels::cpu::dispatch::for_each_level;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::dispatch::{Level, level};
 use crate::kernels::cpu::widen::f16;
-use crate::weights::Format;
 
 /// Columns of a quad, which a lane of a vector holds.
 pub(super) const QUAD: usize = 4;
@@ -45,37 +45,37 @@ impl Head {
 }
 
 /// Bytes of a span of 256 columns in a panel.
-pub(super) fn span_bytes(format: Format) -> usize {
+pub(super) fn span_bytes(format: WeightDtype) -> usize {
     LANES * SPAN / format.block_len() * format.block_bytes()
 }
 
 /// Unpacks the bytes of one span of a panel.
-pub(super) fn unpack(format: Format, bytes: &[u8], span: &mut Span) {
+pub(super) fn unpack(format: WeightDtype, bytes: &[u8], span: &mut Span) {
     let codes = unpack_head(format, bytes, &mut span.head);
     match format {
-        Format::Q8_0 => q8_0(codes, span),
-        Format::Q4_0 => q4_0(codes, span),
-        Format::Q4K => q4_k(codes, span),
-        Format::Q5K => q5_k(codes, span),
-        Format::Q6K => q6_k(codes, span),
+        WeightDtype::Q8_0 => q8_0(codes, span),
+        WeightDtype::Q4_0 => q4_0(codes, span),
+        WeightDtype::Q4K => q4_k(codes, span),
+        WeightDtype::Q5K => q5_k(codes, span),
+        WeightDtype::Q6K => q6_k(codes, span),
         other => unreachable!("{other} is not multiplied in integers"),
     }
 }
 
 /// Unpacks all of a span but its codes; returns their bytes.
-fn unpack_head<'a>(format: Format, bytes: &'a [u8], head: &mut Head) -> &'a [u8] {
+fn unpack_head<'a>(format: WeightDtype, bytes: &'a [u8], head: &mut Head) -> &'a [u8] {
     head.groups = bytes.len() / (LANES * format.block_bytes()) * (format.block_len() / 32);
-    head.with_mins = matches!(format, Format::Q4K | Format::Q5K);
-    head.group = if format == Format::Q6K { 16 } else { 32 };
+    head.with_mins = matches!(format, WeightDtype::Q4K | WeightDtype::Q5K);
+    head.group = if format == WeightDtype::Q6K { 16 } else { 32 };
     let len = match format {
-        Format::Q4K | Format::Q5K => K_HEAD,
-        Format::Q6K => Q6_K_HEAD,
+        WeightDtype::Q4K | WeightDtype::Q5K => K_HEAD,
+        WeightDtype::Q6K => Q6_K_HEAD,
         _ => 2 * LANES * head.groups,
     };
     let (bytes, codes) = bytes.split_at(len);
     match format {
-        Format::Q4K | Format::Q5K => k_scales(bytes, head),
-        Format::Q6K => q6_k_scales(bytes, head),
+        WeightDtype::Q4K | WeightDtype::Q5K => k_scales(bytes, head),
+        WeightDtype::Q6K => q6_k_scales(bytes, head),
         _ => widen_halves(bytes, &mut head.scales),
     }
     codes

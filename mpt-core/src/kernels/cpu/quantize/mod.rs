@@ -12,7 +12,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use crate::weights::Format;
+use crate::dtype::WeightDtype;
 
 /// Values of a task, a whole number of blocks of every form.
 const TASK_VALUES: usize = 1 << 13;
@@ -53,7 +53,7 @@ impl fmt::Display for Refusal {
 ///
 /// # Errors
 /// The first value that is not finite, or the first block whose scale overflows.
-pub(crate) fn quantize(format: Format, values: &[f32]) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn quantize(format: WeightDtype, values: &[f32]) -> Result<Vec<u8>, Refusal> {
     let (len, size) = (format.block_len(), format.block_bytes());
     let mut bytes = vec![0; values.len() / len * size];
     let tasks = bytes.par_chunks_mut(TASK_VALUES / len * size).zip(values.par_chunks(TASK_VALUES));
@@ -64,16 +64,16 @@ pub(crate) fn quantize(format: Format, values: &[f32]) -> Result<Vec<u8>, Refusa
 }
 
 /// The same in the caller's thread and memory.
-pub(crate) fn piece(format: Format, values: &[f32], bytes: &mut [u8]) -> Result<(), Refusal> {
+pub(crate) fn piece(format: WeightDtype, values: &[f32], bytes: &mut [u8]) -> Result<(), Refusal> {
     check_finite(values)?;
     check_reach(format, values)?;
     match format {
-        Format::Q8_0 => legacy::q8_0(values, bytes),
-        Format::Q4_0 => legacy::q4_0(values, bytes),
-        Format::Q4K => affine::q4_k(values, bytes),
-        Format::Q5K => affine::q5_k(values, bytes),
-        Format::Q6K => q6_k::q6_k(values, bytes),
-        Format::F32 | Format::F16 | Format::BF16 | Format::Nf4 => {
+        WeightDtype::Q8_0 => legacy::q8_0(values, bytes),
+        WeightDtype::Q4_0 => legacy::q4_0(values, bytes),
+        WeightDtype::Q4K => affine::q4_k(values, bytes),
+        WeightDtype::Q5K => affine::q5_k(values, bytes),
+        WeightDtype::Q6K => q6_k::q6_k(values, bytes),
+        WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 | WeightDtype::Nf4 => {
             unreachable!("callers ask for ggml's blocks; other forms have functions of their own")
         }
     }
@@ -91,12 +91,12 @@ pub(crate) fn check_finite(values: &[f32]) -> Result<(), Refusal> {
 
 /// Refuses values beyond the largest that the form's f16, scales and levels can give: sums of their squares would overflow,
 /// and the block would quietly become something else.
-fn check_reach(format: Format, values: &[f32]) -> Result<(), Refusal> {
+fn check_reach(format: WeightDtype, values: &[f32]) -> Result<(), Refusal> {
     let levels = match format {
-        Format::Q8_0 => 127.0,
-        Format::Q4_0 => 8.0,
-        Format::Q4K => 63.0 * 15.0,
-        Format::Q5K => 63.0 * 31.0,
+        WeightDtype::Q8_0 => 127.0,
+        WeightDtype::Q4_0 => 8.0,
+        WeightDtype::Q4K => 63.0 * 15.0,
+        WeightDtype::Q5K => 63.0 * 31.0,
         _ => 128.0 * 32.0,
     };
     let reach = half::f16::MAX.to_f32() * levels;
@@ -107,10 +107,10 @@ fn check_reach(format: Format, values: &[f32]) -> Result<(), Refusal> {
 }
 
 /// Refuses blocks whose f16 scales overflowed: their values would all be infinite or not a number.
-fn check_scales(format: Format, values: &[f32], bytes: &[u8]) -> Result<(), Refusal> {
+fn check_scales(format: WeightDtype, values: &[f32], bytes: &[u8]) -> Result<(), Refusal> {
     let places: &[usize] = match format {
-        Format::Q4K | Format::Q5K => &[0, 2],
-        Format::Q6K => &[208],
+        WeightDtype::Q4K | WeightDtype::Q5K => &[0, 2],
+        WeightDtype::Q6K => &[208],
         _ => &[0],
     };
     let is_sound = |block: &[u8]| places.iter().all(|&at| block[at + 1] & 0x7c != 0x7c);

@@ -6,8 +6,16 @@ use super::*;
 use crate::kernels::cpu::widen::widen;
 use crate::rng::CounterRng;
 
-const GGML: [Format; 5] = [Format::Q8_0, Format::Q4_0, Format::Q4K, Format::Q5K, Format::Q6K];
-const ALL: [Format; 6] = [Format::Q8_0, Format::Q4_0, Format::Q4K, Format::Q5K, Format::Q6K, Format::Nf4];
+const GGML: [WeightDtype; 5] =
+    [WeightDtype::Q8_0, WeightDtype::Q4_0, WeightDtype::Q4K, WeightDtype::Q5K, WeightDtype::Q6K];
+const ALL: [WeightDtype; 6] = [
+    WeightDtype::Q8_0,
+    WeightDtype::Q4_0,
+    WeightDtype::Q4K,
+    WeightDtype::Q5K,
+    WeightDtype::Q6K,
+    WeightDtype::Nf4,
+];
 
 /// What `ggml_quantize_chunk` made of [`sample`], of its first 32 values where a block has as many.
 const Q8_0: &str = "8329f2ff26d60f62d007dff629bf0261f70834e926a2f10be8043cd61e81fb11d4fc";
@@ -30,20 +38,20 @@ fn sample(i: usize) -> f32 {
     ((i * 37 + 11) % 101) as f32 / 64.0 * (1 + i % 7) as f32 - 50.0 / 64.0 * (1 + i % 7) as f32
 }
 
-fn bytes(format: Format, values: &[f32]) -> Vec<u8> {
+fn bytes(format: WeightDtype, values: &[f32]) -> Vec<u8> {
     match format {
-        Format::Nf4 => nf4::Nf4::of(values).expect("finite values").blocks(),
+        WeightDtype::Nf4 => nf4::Nf4::of(values).expect("finite values").blocks(),
         _ => quantize(format, values).expect("finite values of usual size"),
     }
 }
 
-fn widened(format: Format, bytes: &[u8]) -> Vec<f32> {
+fn widened(format: WeightDtype, bytes: &[u8]) -> Vec<f32> {
     let mut out = vec![0f32; bytes.len() / format.block_bytes() * format.block_len()];
     widen(format, bytes, &mut out);
     out
 }
 
-fn there_and_back(format: Format, values: &[f32]) -> Vec<f32> {
+fn there_and_back(format: WeightDtype, values: &[f32]) -> Vec<f32> {
     widened(format, &bytes(format, values))
 }
 
@@ -62,7 +70,7 @@ fn the_bytes_are_those_of_ggml() {
 }
 
 /// The step of a form on this block: the distance of two neighboring levels at most.
-fn step(format: Format, block: &[f32]) -> f32 {
+fn step(format: WeightDtype, block: &[f32]) -> f32 {
     let largest = block.iter().fold(0f32, |top, x| top.max(x.abs()));
     let range = |group: &[f32]| {
         let (low, high) = group.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
@@ -70,23 +78,23 @@ fn step(format: Format, block: &[f32]) -> f32 {
     };
     let widest = |len: usize| block.chunks(len).map(range).fold(0f32, f32::max);
     match format {
-        Format::Q8_0 => largest / 127.0,
-        Format::Q4_0 => largest / 8.0,
-        Format::Q4K => widest(32) / 15.0,
-        Format::Q5K => widest(32) / 31.0,
-        Format::Q6K => largest / 32.0,
+        WeightDtype::Q8_0 => largest / 127.0,
+        WeightDtype::Q4_0 => largest / 8.0,
+        WeightDtype::Q4K => widest(32) / 15.0,
+        WeightDtype::Q5K => widest(32) / 31.0,
+        WeightDtype::Q6K => largest / 32.0,
         _ => largest * 0.304, // between the first two levels
     }
 }
 
 /// How many steps a value may move. Half a step is what rounding costs; scales are rounded too, the K forms give up large
 /// errors of small values, and Q4_0 has no level for the value opposite to the farthest.
-fn steps(format: Format) -> f32 {
+fn steps(format: WeightDtype) -> f32 {
     match format {
-        Format::Q8_0 => 0.57,
-        Format::Q4_0 => 1.01,
-        Format::Q6K => 1.25,
-        Format::Nf4 => 0.55,
+        WeightDtype::Q8_0 => 0.57,
+        WeightDtype::Q4_0 => 1.01,
+        WeightDtype::Q6K => 1.25,
+        WeightDtype::Nf4 => 0.55,
         _ => 1.5,
     }
 }
@@ -116,12 +124,12 @@ proptest! {
     #[test]
     fn what_was_quantized_stays(seed: u64, exponent in -8i32..8) {
         let values = normal(640, seed, 2f32.powi(exponent));
-        for format in [Format::Q8_0, Format::Q4_0] {
+        for format in [WeightDtype::Q8_0, WeightDtype::Q4_0] {
             let once = bytes(format, &values);
             prop_assert_eq!(&bytes(format, &widened(format, &once)), &once, "{}", format);
         }
-        let (once, block) = (bytes(Format::Nf4, &values), nf4::BLOCK_BYTES);
-        let twice = bytes(Format::Nf4, &widened(Format::Nf4, &once));
+        let (once, block) = (bytes(WeightDtype::Nf4, &values), nf4::BLOCK_BYTES);
+        let twice = bytes(WeightDtype::Nf4, &widened(WeightDtype::Nf4, &once));
         for (once, twice) in once.chunks(block).zip(twice.chunks(block)) {
             prop_assert_eq!(&once[..32], &twice[..32]);
         }
@@ -147,12 +155,12 @@ proptest! {
 fn errors_are_those_the_forms_are_known_for() {
     let values = normal(1 << 16, 5, 0.02);
     for (format, least, most) in [
-        (Format::Q8_0, 0.004, 0.007),
-        (Format::Q6K, 0.010, 0.020),
-        (Format::Q5K, 0.025, 0.040),
-        (Format::Q4K, 0.05, 0.08),
-        (Format::Q4_0, 0.07, 0.10),
-        (Format::Nf4, 0.07, 0.10),
+        (WeightDtype::Q8_0, 0.004, 0.007),
+        (WeightDtype::Q6K, 0.010, 0.020),
+        (WeightDtype::Q5K, 0.025, 0.040),
+        (WeightDtype::Q4K, 0.05, 0.08),
+        (WeightDtype::Q4_0, 0.07, 0.10),
+        (WeightDtype::Nf4, 0.07, 0.10),
     ] {
         let found = there_and_back(format, &values);
         let squared: f64 = values.iter().zip(&found).map(|(x, y)| f64::from(x - y).powi(2)).sum();
@@ -212,7 +220,7 @@ fn values_that_cannot_be_quantized_are_named() {
     for format in GGML {
         assert!(quantize(format, &values) == Err(Refusal::TooLarge(second, -3e38)), "{format}");
     }
-    assert!(there_and_back(Format::Nf4, &values)[second] < -2.5e38);
+    assert!(there_and_back(WeightDtype::Nf4, &values)[second] < -2.5e38);
 }
 
 #[test]

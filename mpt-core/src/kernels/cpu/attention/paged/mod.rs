@@ -31,7 +31,6 @@ mod store;
 use std::ops::Range;
 
 pub(crate) use layout::{PAGE, PageLayout, Pages};
-pub(crate) use narrow::{narrow_bf16, narrow_int8, widen_bf16, widen_int8};
 pub(crate) use store::{HeadRows, Run, read, write};
 
 use super::super::dispatch::Level;

@@ -6,25 +6,33 @@
 
 use crate::kernels::cpu::dispatch::for_each_level;
 
-/// Rounds to the nearest bf16, ties to even.
-pub(crate) fn narrow_bf16(x: &[f32], out: &mut [u16]) {
-    for (out, &x) in out.iter_mut().zip(x) {
-        *out = half::bf16::from_f32(x).to_bits();
-    }
-}
+/// Adding it rounds to an integer, ties to even, in the low bits: 1.5 * 2^23.
+const ROUND: f32 = 12_582_912.0;
 
 for_each_level! {
+    /// Rounds to the nearest bf16, ties to even; what is not a number stays so.
+    pub(crate) fn narrow_bf16(x: &[f32], out: &mut [u16]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            let bits = x.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            *out = if x.is_nan() { bits >> 16 | 0x40 } else { rounded } as u16;
+        }
+    }
+
     /// Rounds a vector to multiples of `max |x| / 127`, the scale returned, which is NaN where a number is not finite.
     pub(crate) fn narrow_int8(x: &[f32], out: &mut [i8]) -> f32 {
-        let mut top = 0f32;
-        let mut finite = true;
-        for x in x {
-            top = if x.abs() > top { x.abs() } else { top };
-            finite &= x.is_finite();
+        let mut largest = [0u32; 16]; // bits of sizes are in the order of sizes, with what is not finite above all
+        let (chunks, rest) = x.as_chunks::<16>();
+        for chunk in chunks {
+            for (largest, x) in largest.iter_mut().zip(chunk) {
+                *largest = (*largest).max(x.abs().to_bits());
+            }
         }
-        let scale = if finite { top / 127.0 } else { f32::NAN };
+        let largest = largest.into_iter().chain(rest.iter().map(|x| x.abs().to_bits())).fold(0, u32::max);
+        let top = f32::from_bits(largest);
+        let scale = if top.is_finite() { top / 127.0 } else { f32::NAN };
         for (out, x) in out.iter_mut().zip(x) {
-            *out = (x / scale).round_ties_even() as i8; // 0 / 0 and NaN become 0
+            *out = (x / scale + ROUND).to_bits() as i8; // a vector of zeros divides by 0, and NaN has 0 there
         }
         scale
     }
@@ -75,6 +83,26 @@ mod tests {
             for (x, found) in x.iter().zip(bf16(&x)) {
                 prop_assert!(x.abs() < 2f32.powi(-126) || (x - found).abs() <= x.abs() / 256.0, "{x} {found}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bf16_is_rounded_as_by_half(bits in proptest::collection::vec(any::<u32>(), 40)) {
+            let x: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+            let mut found = vec![0u16; x.len()];
+            narrow_bf16(&x, &mut found);
+            let expected: Vec<u16> = x.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn int8_is_the_nearest_multiple_of_its_scale(x in proptest::collection::vec(-4f32..4.0, 1..140), power in -80i32..80) {
+            let x: Vec<f32> = x.iter().map(|x| x * 2f32.powi(power)).collect();
+            let mut found = vec![0i8; x.len()];
+            let scale = narrow_int8(&x, &mut found);
+            let expected: Vec<i8> = x.iter().map(|x| (x / scale).round_ties_even() as i8).collect();
+            prop_assert_eq!(found, expected);
         }
     }
 

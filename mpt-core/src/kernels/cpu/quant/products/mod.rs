@@ -13,8 +13,8 @@ mod vnni;
 use super::LANES;
 use super::activations::Activations;
 use super::unpack::{Span, span_bytes, unpack};
+use crate::dtype::WeightDtype;
 use crate::kernels::cpu::dispatch::Level;
-use crate::weights::Format;
 
 /// Adds to `sums[panel][i]` the products of each of some panels with row `from + i` of `x`.
 ///
@@ -25,7 +25,7 @@ pub(super) fn add_panels(
     sums: &mut [&mut [[f32; LANES]]],
     x: &Activations,
     from: usize,
-    format: Format,
+    format: WeightDtype,
     panels: &[&[u8]],
 ) {
     let mut room = Span::ZERO;

@@ -72,15 +72,15 @@ impl Product<'_> {
 
             #[expect(unsafe_code, reason = "operands are read through pointers")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-            unsafe fn avx512<T: Element>(product: &Typed<'_, T>, out: Out) {
+            unsafe fn avx512<T: Element>(typed: &Typed<'_, T>, out: Out) {
                 // SAFETY: the caller's promise, and the features of this function.
-                unsafe { by_queries::<Avx512, T>(product, out) }
+                unsafe { by_queries::<Avx512, T>(typed, out) }
             }
             #[expect(unsafe_code, reason = "operands are read through pointers")]
             #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2<T: Element>(product: &Typed<'_, T>, out: Out) {
+            unsafe fn avx2<T: Element>(typed: &Typed<'_, T>, out: Out) {
                 // SAFETY: the caller's promise, and the features of this function.
-                unsafe { by_queries::<Avx2, T>(product, out) }
+                unsafe { by_queries::<Avx2, T>(typed, out) }
             }
 
             #[expect(unsafe_code, reason = "the call needs the features of its level")]
@@ -120,16 +120,16 @@ struct Out {
 /// # Safety
 /// The processor has the features of `L`; operands and result are as long as the product says, with at most six queries.
 #[inline(always)]
-unsafe fn by_queries<L: Lanes, T: Element>(product: &Typed<'_, T>, out: Out) {
+unsafe fn by_queries<L: Lanes, T: Element>(typed: &Typed<'_, T>, out: Out) {
     // SAFETY: the caller's promise.
     unsafe {
-        match product.product.queries {
-            1 => by_blocks::<L, T, 1>(product, out),
-            2 => by_blocks::<L, T, 2>(product, out),
-            3 => by_blocks::<L, T, 3>(product, out),
-            4 => by_blocks::<L, T, 4>(product, out),
-            5 => by_blocks::<L, T, 5>(product, out),
-            _ => by_blocks::<L, T, 6>(product, out),
+        match typed.product.queries {
+            1 => by_blocks::<L, T, 1>(typed, out),
+            2 => by_blocks::<L, T, 2>(typed, out),
+            3 => by_blocks::<L, T, 3>(typed, out),
+            4 => by_blocks::<L, T, 4>(typed, out),
+            5 => by_blocks::<L, T, 5>(typed, out),
+            _ => by_blocks::<L, T, 6>(typed, out),
         }
     }
 }
@@ -138,20 +138,20 @@ unsafe fn by_queries<L: Lanes, T: Element>(product: &Typed<'_, T>, out: Out) {
 /// # Safety
 /// As [`by_queries`], for Q queries.
 #[inline(always)]
-unsafe fn by_blocks<L: Lanes, T: Element, const Q: usize>(product: &Typed<'_, T>, out: Out) {
+unsafe fn by_blocks<L: Lanes, T: Element, const Q: usize>(typed: &Typed<'_, T>, out: Out) {
     let mut block = 0;
-    while block < product.product.blocks {
-        let (left, sums) = (product.product.blocks - block, |blocks| Q * blocks <= L::SUMS);
+    while block < typed.product.blocks {
+        let (left, sums) = (typed.product.blocks - block, |blocks| Q * blocks <= L::SUMS);
         // SAFETY: the caller's promise; the blocks of each tile are among the product's.
         block += unsafe {
             if sums(8) && left >= 8 {
-                tile::<L, T, Q, 8>(product, block, out)
+                tile::<L, T, Q, 8>(typed, block, out)
             } else if sums(4) && left >= 4 {
-                tile::<L, T, Q, 4>(product, block, out)
+                tile::<L, T, Q, 4>(typed, block, out)
             } else if sums(2) && left >= 2 {
-                tile::<L, T, Q, 2>(product, block, out)
+                tile::<L, T, Q, 2>(typed, block, out)
             } else {
-                tile::<L, T, Q, 1>(product, block, out)
+                tile::<L, T, Q, 1>(typed, block, out)
             }
         };
     }

@@ -4,16 +4,16 @@
 
 use std::arch::x86_64::*;
 
+use crate::dtype::WeightDtype;
 use crate::kernels::cpu::quant::LANES;
 use crate::kernels::cpu::quant::panel::{K_HEAD, K_MINS, K_SCALES, LINE, Q6_K_HEAD};
-use crate::weights::Format;
 
 /// 64 bytes of codes: a quad of 16 rows, or two of nibbles.
 pub(super) type Line = [u8; LINE];
 
 /// How the codes of a form lie in a span of a panel.
 pub(super) trait Form {
-    const FORMAT: Format;
+    const FORMAT: WeightDtype;
 
     /// What codes are above the numbers they stand for.
     const OFFSET: i32 = 0;
@@ -57,7 +57,7 @@ pub(super) struct Q5K;
 pub(super) struct Q6K;
 
 impl Form for Q8_0 {
-    const FORMAT: Format = Format::Q8_0;
+    const FORMAT: WeightDtype = WeightDtype::Q8_0;
     const OFFSET: i32 = 128;
     const LINES: usize = 8;
 
@@ -89,7 +89,7 @@ impl Form for Q8_0 {
 }
 
 impl Form for Q4_0 {
-    const FORMAT: Format = Format::Q4_0;
+    const FORMAT: WeightDtype = WeightDtype::Q4_0;
     const OFFSET: i32 = 8;
 
     fn head_bytes(groups: usize) -> usize {
@@ -119,7 +119,7 @@ impl Form for Q4_0 {
 }
 
 impl Form for Q4K {
-    const FORMAT: Format = Format::Q4K;
+    const FORMAT: WeightDtype = WeightDtype::Q4K;
     const MINS: bool = true;
 
     fn head_bytes(_: usize) -> usize {
@@ -154,7 +154,7 @@ impl Form for Q4K {
 }
 
 impl Form for Q5K {
-    const FORMAT: Format = Format::Q5K;
+    const FORMAT: WeightDtype = WeightDtype::Q5K;
     const MINS: bool = true;
     const MORE: usize = 1;
 
@@ -189,7 +189,7 @@ impl Form for Q5K {
 }
 
 impl Form for Q6K {
-    const FORMAT: Format = Format::Q6K;
+    const FORMAT: WeightDtype = WeightDtype::Q6K;
     const OFFSET: i32 = 32;
     const HALVES: bool = true;
     const MORE: usize = 2;

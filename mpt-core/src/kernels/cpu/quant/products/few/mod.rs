@@ -11,11 +11,11 @@ use std::arch::x86_64::*;
 
 use forms::{Form, Line, Q4_0, Q4K, Q5K, Q6K, Q8_0};
 
+use crate::dtype::WeightDtype;
 use crate::kernels::cpu::quant::activations::{Activations, Group};
 use crate::kernels::cpu::quant::panel::LINE;
 use crate::kernels::cpu::quant::unpack::QUAD;
 use crate::kernels::cpu::quant::{GROUP, LANES, SPAN};
-use crate::weights::Format;
 
 /// Rows up to which this is faster than to unpack codes once for all rows.
 pub(super) const ROWS: usize = 4;
@@ -29,18 +29,18 @@ pub(super) fn add_span(
     x: &Activations,
     from: usize,
     index: usize,
-    format: Format,
+    format: WeightDtype,
     bytes: &[u8],
 ) {
     let x = Rows { x, from, index };
     // SAFETY: the level of the caller says that the processor has AVX-512 F, BW and VNNI.
     unsafe {
         match format {
-            Format::Q8_0 => add::<Q8_0>(sums, &x, bytes),
-            Format::Q4_0 => add::<Q4_0>(sums, &x, bytes),
-            Format::Q4K => add::<Q4K>(sums, &x, bytes),
-            Format::Q5K => add::<Q5K>(sums, &x, bytes),
-            Format::Q6K => add::<Q6K>(sums, &x, bytes),
+            WeightDtype::Q8_0 => add::<Q8_0>(sums, &x, bytes),
+            WeightDtype::Q4_0 => add::<Q4_0>(sums, &x, bytes),
+            WeightDtype::Q4K => add::<Q4K>(sums, &x, bytes),
+            WeightDtype::Q5K => add::<Q5K>(sums, &x, bytes),
+            WeightDtype::Q6K => add::<Q6K>(sums, &x, bytes),
             other => unreachable!("{other} is not multiplied in integers"),
         }
     }

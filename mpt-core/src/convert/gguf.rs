@@ -6,11 +6,11 @@ use std::path::Path;
 
 use super::rows::copy;
 use super::{ConvertOptions, Converted, OnBytes, report};
+use crate::dtype::WeightDtype;
+use crate::dtype_policy::dtype_of;
 use crate::error::{Error, Result};
-use crate::weights::format::Format;
-use crate::weights::forms::form_of;
 use crate::weights::gguf::{GgufWriter, metadata_of, padding, to_gguf};
-use crate::weights::open::{TensorInfo, Weights};
+use crate::weights::{TensorInfo, Weights};
 
 /// Writes the file `path`; `name` is the model's, `describe` adds metadata such as the tokenizer's. `on_bytes` hears of the bytes
 /// written.
@@ -28,7 +28,7 @@ pub fn write_gguf(
     on_bytes: OnBytes<'_>,
 ) -> Result<Converted> {
     let format = options.format_for(weights.matrix_format());
-    if format == Format::Nf4 {
+    if format == WeightDtype::Nf4 {
         return Err(Error::Unsupported {
             path: path.to_owned(),
             field: "dtype",
@@ -39,7 +39,7 @@ pub fn write_gguf(
     let mut header = metadata_of(weights.config(), name, format)?;
     describe(&mut header);
     let tensors = named(weights)?;
-    let form = |tensor: &TensorInfo| form_of(&tensor.name, &tensor.shape, format, Format::F32);
+    let form = |tensor: &TensorInfo| dtype_of(&tensor.name, &tensor.shape, format, WeightDtype::F32);
     for (gguf, tensor) in &tensors {
         header.tensor(gguf, &tensor.shape, form(tensor));
     }
@@ -57,7 +57,7 @@ pub fn write_gguf(
     }
     out.flush().map_err(Error::io(path, "writing"))?;
     let bytes = written.iter().map(|tensor| tensor.bytes).sum();
-    Ok(Converted { files: vec![path.to_owned()], format, other: Format::F32, bytes, tensors: written })
+    Ok(Converted { files: vec![path.to_owned()], format, other: WeightDtype::F32, bytes, tensors: written })
 }
 
 /// The model's tensors with llama.cpp's names, in the order of checkpoint names.

@@ -6,18 +6,19 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::{Written, measure, nf4};
-use crate::error::{Error, Result};
 use crate::dtype::Precision;
+use crate::dtype::WeightDtype;
+use crate::error::{Error, Result};
+use crate::host::host_slice;
 use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write as Into, matmul};
 use crate::kernels::cpu::narrow::narrow;
 use crate::kernels::cpu::quantize::nf4::Nf4;
 use crate::kernels::cpu::quantize::{Refusal, quantize};
 use crate::kernels::cpu::widen;
+use crate::loading::refused;
 use crate::source::LoraWeights;
-use crate::ops::host_slice;
-use crate::weights::format::Format;
-use crate::weights::open::{Weights, refused};
-use crate::weights::stored::StoredTensor;
+use crate::storage::StoredTensor;
+use crate::weights::Weights;
 
 /// Values in memory at once.
 const BUFFER_VALUES: usize = 1 << 20;
@@ -29,7 +30,7 @@ const BUFFER_VALUES: usize = 1 << 20;
 pub(super) fn copy(
     weights: &Weights,
     name: &str,
-    format: Format,
+    format: WeightDtype,
     lora: Option<&LoraWeights>,
     out: &mut (impl Write + ?Sized),
 ) -> Result<Written, CopyError> {
@@ -63,20 +64,20 @@ pub(super) fn copy(
 pub(super) fn copy_nf4(
     weights: &Weights,
     name: &str,
-    other: Format,
+    other: WeightDtype,
     lora: Option<&LoraWeights>,
     out: &mut dyn Write,
 ) -> Result<Written, CopyError> {
     let source = Source::open(weights, name)?;
-    let mut written = source.written(name, Format::Nf4);
+    let mut written = source.written(name, WeightDtype::Nf4);
     let mut values = Vec::with_capacity(source.rows * source.row_len);
     source.each_piece(lora, |_, piece| {
         values.extend_from_slice(piece);
         Ok(())
     })?;
-    let tensor = Nf4::of(&values).map_err(|refusal| refused(source.path, name, Format::Nf4, refusal))?;
+    let tensor = Nf4::of(&values).map_err(|refusal| refused(source.path, name, WeightDtype::Nf4, refusal))?;
     written.bytes = nf4::write(&tensor, source.shape, other, out).map_err(CopyError::Output)?;
-    (written.squares, written.squared_error) = measure::squares(Format::Nf4, &values, &tensor.blocks());
+    (written.squares, written.squared_error) = measure::squares(WeightDtype::Nf4, &values, &tensor.blocks());
     Ok(written)
 }
 
@@ -119,7 +120,7 @@ fn add_rows(values: &mut [f32], lora: &LoraWeights, rows: Range<usize>) -> Resul
 struct Source<'a> {
     path: &'a Path,
     start: u64,
-    format: Format,
+    format: WeightDtype,
     shape: &'a [usize],
     rows: usize,
     row_len: usize,
@@ -133,13 +134,13 @@ impl<'a> Source<'a> {
         let row_len = entry.shape.last().copied().unwrap_or(1).max(1);
         let rows = entry.shape.iter().product::<usize>() / row_len;
         let row_bytes = entry.range.len().checked_div(rows).unwrap_or(0);
-        let joined = (format == Format::Nf4).then(|| weights.as_stored(name)).transpose()?;
+        let joined = (format == WeightDtype::Nf4).then(|| weights.as_stored(name)).transpose()?;
         let (start, shape) = (entry.range.start as u64, &entry.shape[..]);
         Ok(Self { path, start, format, shape, rows, row_len, row_bytes, joined })
     }
 
     /// A record of nothing written yet.
-    fn written(&self, name: &str, format: Format) -> Written {
+    fn written(&self, name: &str, format: WeightDtype) -> Written {
         let (name, shape) = (name.to_owned(), self.shape.to_vec());
         Written { name, format, shape, bytes: 0, squares: 0.0, squared_error: 0.0 }
     }

@@ -2,15 +2,15 @@
 
 use rayon::prelude::*;
 
+use crate::dtype::WeightDtype;
 use crate::kernels::cpu::widen::widen;
-use crate::weights::format::Format;
 
 /// Values whose sums are one, a whole number of blocks of every form.
 const PIECE: usize = 1 << 13;
 
 /// Sum of squares of `values`, and of their differences from what `bytes` hold in `format`. Pieces add up in their order, so
 /// that the numbers do not depend on threads.
-pub(super) fn squares(format: Format, values: &[f32], bytes: &[u8]) -> (f64, f64) {
+pub(super) fn squares(format: WeightDtype, values: &[f32], bytes: &[u8]) -> (f64, f64) {
     let piece_bytes = PIECE / format.block_len() * format.block_bytes();
     let pieces = values.par_chunks(PIECE).zip(bytes.par_chunks(piece_bytes));
     let sums: Vec<(f64, f64)> = pieces

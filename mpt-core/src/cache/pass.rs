@@ -90,7 +90,13 @@ impl KvPool {
     ///
     /// # Errors
     /// [`Error::Shape`] when they are of another size, there is no such layer, or the batch has not begun.
-    pub fn append(&mut self, layer: usize, batch: &Batch, keys: &Tensor, values: &Tensor) -> Result<()> {
+    pub(crate) fn append(
+        &mut self,
+        layer: usize,
+        batch: &Batch,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<()> {
         self.expect_begun(batch)?;
         self.expect_layer(layer)?;
         let sizes = [batch.len(), self.layout.kv_n_heads, self.layout.head_dim].map(Some);

@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use super::rows::{CopyError, copy, copy_nf4};
 use super::{ConvertOptions, Converted, OnBytes, Written, nf4, plain, report};
 use crate::config::MptConfig;
+use crate::dtype::WeightDtype;
+use crate::dtype_policy::dtype_of;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
-use crate::params::ParamId;
 use crate::kernels::cpu::narrow::narrow;
-use crate::weights::format::Format;
-use crate::weights::forms::form_of;
-use crate::weights::open::Weights;
+use crate::params::ParamId;
+use crate::weights::Weights;
 use crate::weights::write::{Entry, header};
 
 /// Writes the weights of `weights` to the folder `dir`, which exists, as `model.safetensors` or as shards with an index.
@@ -31,12 +31,12 @@ pub fn write_hf(
 ) -> Result<Converted> {
     let source = weights.matrix_format();
     let format = options.format_for(source);
-    let other = if format == Format::Nf4 { plain(source) } else { format };
+    let other = if format == WeightDtype::Nf4 { plain(source) } else { format };
     let folder = Folder { config: weights.config(), dir, format, other, limit: options.max_shard_size };
     folder.write(on_bytes, &mut |tensor, out| {
         let lora = options.lora(&tensor.name);
         match tensor.format {
-            Format::Nf4 => copy_nf4(weights, &tensor.name, other, lora.as_ref(), out),
+            WeightDtype::Nf4 => copy_nf4(weights, &tensor.name, other, lora.as_ref(), out),
             format => copy(weights, &tensor.name, format, lora.as_ref(), out),
         }
     })
@@ -54,8 +54,8 @@ pub fn write_drawn(
     options: &ConvertOptions<'_>,
     on_bytes: OnBytes<'_>,
 ) -> Result<Converted> {
-    let format = options.format.unwrap_or(Format::F32);
-    if format == Format::Nf4 {
+    let format = options.format.unwrap_or(WeightDtype::F32);
+    if format == WeightDtype::Nf4 {
         return Err(unsupported(
             dir,
             format,
@@ -73,7 +73,7 @@ pub fn write_drawn(
     })
 }
 
-fn unsupported(dir: &Path, format: Format, instead: &'static str) -> Error {
+fn unsupported(dir: &Path, format: WeightDtype, instead: &'static str) -> Error {
     Error::Unsupported { path: dir.to_owned(), field: "dtype", actual: format.to_string(), instead }
 }
 
@@ -82,14 +82,14 @@ struct Tensor {
     id: ParamId,
     name: String,
     shape: Vec<usize>,
-    format: Format,
+    format: WeightDtype,
 }
 
 impl Tensor {
     /// What a header says of it: more than one entry where files keep it in parts.
     fn entries(&self) -> Vec<Entry<'_>> {
         match self.format {
-            Format::Nf4 => nf4::entries(&self.name, &self.shape).collect(),
+            WeightDtype::Nf4 => nf4::entries(&self.name, &self.shape).collect(),
             format => vec![Entry::plain(&self.name, &self.shape, format)],
         }
     }
@@ -106,15 +106,15 @@ type Fill<'a> = &'a mut dyn FnMut(&Tensor, &mut dyn Write) -> Result<Written, Co
 struct Folder<'a> {
     config: &'a MptConfig,
     dir: &'a Path,
-    format: Format,
-    other: Format,
+    format: WeightDtype,
+    other: WeightDtype,
     limit: Option<u64>,
 }
 
 impl Folder<'_> {
     fn write(&self, on_bytes: OnBytes<'_>, fill: Fill<'_>) -> Result<Converted> {
         let Self { dir, format, other, .. } = *self;
-        if format.is_quantized() && format != Format::Nf4 {
+        if format.is_quantized() && format != WeightDtype::Nf4 {
             let instead = "a folder holds f32, f16, bf16 or nf4; other quantized forms go into GGUF";
             return Err(unsupported(dir, format, instead));
         }
@@ -142,8 +142,8 @@ impl Folder<'_> {
             self.config.parameters().map(|(id, shape)| (id.to_string(), id, shape)).collect();
         parameters.sort_unstable();
         for (name, id, shape) in parameters {
-            let format = if self.format == Format::Nf4 {
-                form_of(&name, &shape, self.format, self.other)
+            let format = if self.format == WeightDtype::Nf4 {
+                dtype_of(&name, &shape, self.format, self.other)
             } else {
                 self.format
             };
@@ -155,7 +155,7 @@ impl Folder<'_> {
             size += tensor.bytes();
             shards.last_mut().expect("there is one").push(tensor);
         }
-        shards.iter_mut().for_each(|shard| shard.sort_by_key(|tensor| tensor.format != Format::Nf4));
+        shards.iter_mut().for_each(|shard| shard.sort_by_key(|tensor| tensor.format != WeightDtype::Nf4));
         shards
     }
 }
@@ -171,7 +171,7 @@ pub fn config_json(
         unreachable!("a configuration is an object")
     };
     out.insert("torch_dtype".to_owned(), json!(nf4::torch_name(converted.other)));
-    if converted.format == Format::Nf4 {
+    if converted.format == WeightDtype::Nf4 {
         out.insert("quantization_config".to_owned(), nf4::config(&converted.tensors, converted.other));
     }
     for (key, value) in original.into_iter().flatten() {

@@ -11,7 +11,7 @@ mod rows;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use super::format::Format;
+use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};
 use crate::lora::Adapter;
 use crate::params::{ParamId, ParamKind};
@@ -24,7 +24,7 @@ pub use hf::{config_json, write_drawn, write_hf};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConvertOptions<'a> {
     /// The form of matrices; that of the source where absent, and bf16 where the source is quantized.
-    pub format: Option<Format>,
+    pub format: Option<WeightDtype>,
     /// An adapter to fold in: `W + scale * B A`, computed in f32 and rounded once.
     pub adapter: Option<&'a Adapter>,
     /// Bytes of a file at most, before another one is begun; for folders only.
@@ -55,9 +55,9 @@ pub struct Converted {
     /// The weights files.
     pub files: Vec<PathBuf>,
     /// The form that matrices were asked for in.
-    pub format: Format,
+    pub format: WeightDtype,
     /// The form of what that one is not for.
-    pub other: Format,
+    pub other: WeightDtype,
     /// Bytes of all tensors.
     pub bytes: u64,
     /// Every tensor in the order it was written.
@@ -70,7 +70,7 @@ pub struct Written {
     /// Its checkpoint name.
     pub name: String,
     /// Its form.
-    pub format: Format,
+    pub format: WeightDtype,
     /// Its shape, a linear as `[out, in]`.
     pub shape: Vec<usize>,
     /// Bytes in the file.
@@ -90,12 +90,12 @@ impl Written {
 
 impl ConvertOptions<'_> {
     /// The form to write matrices of `source` in.
-    fn format_for(&self, source: Option<Format>) -> Format {
+    fn format_for(&self, source: Option<WeightDtype>) -> WeightDtype {
         self.format.unwrap_or_else(|| plain(source))
     }
 }
 
 /// The form of a source's matrices, bf16 where they are quantized or differ.
-fn plain(source: Option<Format>) -> Format {
-    source.filter(|format| !format.is_quantized()).unwrap_or(Format::BF16)
+fn plain(source: Option<WeightDtype>) -> WeightDtype {
+    source.filter(|format| !format.is_quantized()).unwrap_or(WeightDtype::BF16)
 }

@@ -4,17 +4,17 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::format::Format;
-use super::forms;
-use super::open::refused;
-use super::stored::StoredTensor;
 use crate::config::MptConfig;
+use crate::dtype::WeightDtype;
+use crate::dtype_policy;
 use crate::error::Result;
 use crate::init::initial_values;
+use crate::loading::refused;
 use crate::ops::Precision;
-use crate::params::{ModuleId, ParamId};
 use crate::parameter::Parameter;
+use crate::params::{ModuleId, ParamId};
 use crate::source::ParameterSource;
+use crate::storage::StoredTensor;
 
 /// Weights drawn by a configuration's scheme, rounded a tensor at a time: no more than one is f32 at any moment.
 ///
@@ -24,20 +24,20 @@ use crate::source::ParameterSource;
 pub struct Drawn<'a> {
     config: &'a MptConfig,
     seed: u64,
-    form: Format,
+    form: WeightDtype,
     /// By the parameter of block 0.
     first_block: RefCell<BTreeMap<ParamId, StoredTensor>>,
 }
 
 impl<'a> Drawn<'a> {
     /// Weights of `config` whose matrices have the form `form`, as a model opened in that form would.
-    pub fn new(config: &'a MptConfig, seed: u64, form: Format) -> Self {
+    pub fn new(config: &'a MptConfig, seed: u64, form: WeightDtype) -> Self {
         Self { config, seed, form, first_block: RefCell::default() }
     }
 
     fn draw(&self, id: ParamId, shape: &[usize]) -> Result<StoredTensor> {
         let (values, name) = (initial_values(self.config, self.seed, id, shape)?, id.to_string());
-        let form = forms::loaded(&name, shape, Format::F32, self.form);
+        let form = dtype_policy::loaded(&name, shape, WeightDtype::F32, self.form);
         let refused = |refusal| refused(Path::new("random weights"), &name, form, refusal);
         StoredTensor::from_f32(&values, shape, form).map_err(refused)?.in_panels()?.in_tiles()
     }
@@ -45,7 +45,7 @@ impl<'a> Drawn<'a> {
 
 impl ParameterSource for Drawn<'_> {
     fn precision(&self) -> Precision {
-        if self.form == Format::BF16 { Precision::Bf16 } else { Precision::F32 }
+        self.form.precision()
     }
 
     fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
@@ -72,14 +72,17 @@ mod tests {
     #[test]
     fn the_form_is_the_one_asked_for_and_blocks_are_alike() {
         let (config, _) = tiny_model(1);
-        for form in [Format::F32, Format::BF16, Format::Q8_0] {
+        for form in [WeightDtype::F32, WeightDtype::BF16, WeightDtype::Q8_0] {
             let drawn = Drawn::new(&config, 7, form);
-            let stored = |name: &str| match drawn.get(name.parse().unwrap(), &config.parameter_shapes()[name]).unwrap() {
+            let stored = |name: &str| match drawn
+                .get(name.parse().unwrap(), &config.parameter_shapes()[name])
+                .unwrap()
+            {
                 Parameter::Stored(stored) => stored,
                 Parameter::Tensor(_) => panic!("{name} is a variable"),
             };
             let [a, b] = [0, 1].map(|n| stored(&format!("transformer.blocks.{n}.attn.Wqkv.weight")));
-            assert_eq!((a.format(), b.format()), (form, form));
+            assert_eq!((a.dtype(), b.dtype()), (form, form));
             let values = |x: &StoredTensor| x.to_tensor(&candle_core::Device::Cpu).unwrap();
             assert_close(&values(&a), &values(&b), 0.0);
             let logits = || {

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::Written;
+use crate::dtype::WeightDtype;
+use crate::dtype_policy::is_block_linear;
 use crate::kernels::cpu::quantize::nf4::{BLOCK, GROUP, LEVELS, Nf4, dynamic_map};
-use crate::weights::format::Format;
-use crate::weights::forms::is_block_linear;
 use crate::weights::nf4::STATE;
 use crate::weights::write::Entry;
 
@@ -41,7 +41,12 @@ fn state_bytes(blocks: usize, groups: usize) -> usize {
 }
 
 /// Writes the parts in that order, and returns the number of bytes. `other` is the form of what is not quantized.
-pub(super) fn write(tensor: &Nf4, shape: &[usize], other: Format, out: &mut dyn Write) -> io::Result<u64> {
+pub(super) fn write(
+    tensor: &Nf4,
+    shape: &[usize],
+    other: WeightDtype,
+    out: &mut dyn Write,
+) -> io::Result<u64> {
     let state = json!({
         "quant_type": "nf4",
         "blocksize": BLOCK,
@@ -62,9 +67,9 @@ pub(super) fn write(tensor: &Nf4, shape: &[usize], other: Format, out: &mut dyn 
 
 /// The `quantization_config` of a folder with these tensors, as transformers writes it. Linears whose rows are no whole
 /// number of blocks stay as they are, so they are named.
-pub(super) fn config(tensors: &[Written], other: Format) -> Value {
+pub(super) fn config(tensors: &[Written], other: WeightDtype) -> Value {
     let is_kept = |tensor: &&Written| {
-        is_block_linear(&tensor.name) && tensor.shape.len() == 2 && tensor.format != Format::Nf4
+        is_block_linear(&tensor.name) && tensor.shape.len() == 2 && tensor.format != WeightDtype::Nf4
     };
     let layer = |tensor: &'_ Written| tensor.name.trim_end_matches(".weight").to_owned();
     let kept: Vec<String> = tensors.iter().filter(is_kept).map(layer).collect();
@@ -88,10 +93,10 @@ pub(super) fn config(tensors: &[Written], other: Format) -> Value {
 }
 
 /// A plain form as torch calls it.
-pub(super) fn torch_name(format: Format) -> &'static str {
+pub(super) fn torch_name(format: WeightDtype) -> &'static str {
     match format {
-        Format::F16 => "float16",
-        Format::BF16 => "bfloat16",
+        WeightDtype::F16 => "float16",
+        WeightDtype::BF16 => "bfloat16",
         _ => "float32",
     }
 }

@@ -1,0 +1,35 @@
+//! `--dtype`, `--kv-dtype`, `--type`: parsers of the forms of weights and caches, by the names that the libraries give them.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use mpt_core::{KvDtype, WeightDtype};
+
+/// Any form of weights.
+pub(crate) fn weight_dtype() -> impl TypedValueParser<Value = WeightDtype> {
+    PossibleValuesParser::new(WeightDtype::ALL.map(WeightDtype::name)).map(|name| parsed(&name))
+}
+
+/// A quantized form; bits of a value with its share of scales.
+pub(crate) fn quantized_dtype() -> impl TypedValueParser<Value = WeightDtype> {
+    let form = |dtype: WeightDtype, about: &'static str| PossibleValue::new(dtype.name()).help(about);
+    PossibleValuesParser::new([
+        form(WeightDtype::Q8_0, "8.5 bits, next to no loss"),
+        form(WeightDtype::Q6K, "6.6 bits"),
+        form(WeightDtype::Q5K, "5.5 bits"),
+        form(WeightDtype::Q4K, "4.5 bits, the best of the small ones"),
+        form(WeightDtype::Q4_0, "4.5 bits, simple and fast"),
+        form(WeightDtype::Nf4, "4.1 bits, for QLoRA and transformers"),
+    ])
+    .map(|name| parsed(&name))
+}
+
+/// A form of cached keys and values.
+pub(crate) fn kv_dtype() -> impl TypedValueParser<Value = KvDtype> {
+    PossibleValuesParser::new(KvDtype::ALL.map(KvDtype::name)).map(|name| {
+        let known = KvDtype::ALL.into_iter().find(|dtype| dtype.name() == name);
+        known.expect("a name that clap let through")
+    })
+}
+
+fn parsed(name: &str) -> WeightDtype {
+    name.parse().expect("a name that clap let through")
+}

@@ -1,0 +1,66 @@
+//! Products with weights on the processor.
+
+use candle_core::Tensor;
+
+use crate::dtype::Precision;
+use crate::error::Result;
+use crate::host::{change_in_place, host_slice, tensor_of_width};
+use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul, matmul_new};
+use crate::kernels::cpu::stored;
+use crate::parameter::Parameter;
+
+pub(crate) fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
+    let &[d_out, d_in] = weight.dims() else { unreachable!("checked by the op") };
+    let x_data = host_slice(x)?;
+    let y = match weight {
+        Parameter::Tensor(weight) => {
+            let weight = weight.contiguous()?;
+            matmul_new(rows(&x_data, d_in), rows(&host_slice(&weight)?, d_in).t(), precision)
+        }
+        Parameter::Stored(weight) => {
+            let mut y = vec![0f32; x_data.len() / d_in * d_out];
+            stored::times_transposed(&mut y, &x_data, weight);
+            y
+        }
+    };
+    tensor_of_width(y, x, d_out)
+}
+
+pub(crate) fn linear_add(y: &Tensor, x: &Tensor, weight: &Tensor, precision: Precision) -> Result<()> {
+    let (d_out, d_in) = weight.dims2()?;
+    let (x, weight) = (host_slice(x)?, host_slice(weight)?);
+    let (x, weight) = (rows(&x, d_in), rows(&weight, d_in).t());
+    change_in_place(y, |y| {
+        let y = MatMut::new(y, y.len() / d_out.max(1), d_out, d_out);
+        matmul(y, x, weight, precision, Write::Add, Threads::Pool);
+    })
+}
+
+pub(crate) fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
+    let &[d_out, d_in] = weight.dims() else { unreachable!("checked by the op") };
+    let dy_data = host_slice(dy)?;
+    let dx = match weight {
+        Parameter::Tensor(weight) => {
+            let weight = weight.contiguous()?;
+            matmul_new(rows(&dy_data, d_out), rows(&host_slice(&weight)?, d_in), precision)
+        }
+        Parameter::Stored(weight) => {
+            let mut dx = vec![0f32; dy_data.len() / d_out * d_in];
+            stored::times(&mut dx, &dy_data, weight);
+            dx
+        }
+    };
+    tensor_of_width(dx, dy, d_in)
+}
+
+pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
+    let width = |x: &Tensor| x.dims().last().copied().unwrap_or(1);
+    let (d_out, d_in) = (width(dy), width(x));
+    let dw = matmul_new(rows(&host_slice(dy)?, d_out).t(), rows(&host_slice(x)?, d_in), precision);
+    Ok(Tensor::from_vec(dw, (d_out, d_in), x.device())?)
+}
+
+/// `x` as a matrix of rows.
+fn rows<'a>(x: &'a [f32], width: usize) -> Mat<'a> {
+    Mat::new(x, x.len() / width.max(1), width, width)
+}
