@@ -10,10 +10,16 @@ mod pack;
 mod squares;
 mod tiles;
 
+use std::ops::Range;
+
 pub(crate) use mat::{Mat, MatMut};
-use pack::Form;
 pub use pack::Products;
-pub(crate) use pack::{Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pack::transposed;
+pub(crate) use pack::{Form, Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use squares::split_chunk_steps;
+pub(crate) use tiles::multiply_add;
 
 use super::dispatch::{Level, level};
 
@@ -79,7 +85,18 @@ pub(crate) fn matmul_packed(c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Wr
     matmul_at(level(), c, a, b, write, Threads::Pool);
 }
 
-fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Write, threads: Threads) {
+/// [`matmul_packed`] at `level`, whatever the processor's own.
+///
+/// # Panics
+/// When the shapes disagree.
+pub(crate) fn matmul_at(
+    level: Level,
+    c: MatMut<'_>,
+    a: Mat<'_>,
+    b: &Packed<'_>,
+    write: Write,
+    threads: Threads,
+) {
     assert_eq!(
         (c.rows, c.cols, a.cols),
         (a.rows, b.rows(), b.inner()),
@@ -96,6 +113,34 @@ fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Wri
     }
     let left = Packed::left_in(a, b.form(), threads);
     blocks::product(c, &left, b, tiles::kernel(level, b.form()), write, threads);
+}
+
+/// `c = a b` of all threads at `level` for a right operand that is packed block by block: `right` gives some of its columns in
+/// `form`, at most `block` of them.
+///
+/// # Panics
+/// When the shapes of `a` `[m, k]`, a block and `c` `[m, n]` disagree.
+pub(crate) fn matmul_by_blocks<'b>(
+    level: Level,
+    mut c: MatMut<'_>,
+    a: Mat<'_>,
+    form: Form,
+    block: usize,
+    right: impl Fn(Range<usize>) -> Packed<'b>,
+) {
+    let (kernel, n) = (tiles::kernel(level, form), c.cols);
+    let left = Packed::left_in(a, form, Threads::Pool);
+    for from in (0..n).step_by(block) {
+        let cols = from..(from + block).min(n);
+        let right = right(cols.clone());
+        let c = c.columns(cols);
+        assert_eq!(
+            (c.rows, c.cols, a.cols, form),
+            (a.rows, right.rows(), right.inner(), right.form()),
+            "shapes of a matrix product disagree"
+        );
+        blocks::product(c, &left, &right, kernel, Write::Overwrite, Threads::Pool);
+    }
 }
 
 #[cfg(test)]
