@@ -8,6 +8,7 @@ pub(crate) mod blocks;
 pub(crate) mod cross_entropy;
 pub(crate) mod dispatch;
 pub(crate) mod gemm;
+mod gemv;
 pub(crate) mod math;
 pub(crate) mod narrow;
 pub(crate) mod norm;

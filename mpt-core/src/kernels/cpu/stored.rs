@@ -1,28 +1,26 @@
-//! Precision with a stored matrix: in integers where it lies in panels (`quant`); else its rows are widened to f32 while they are in cache: piece by piece for the few rows
-//! of decoding, which read the weights once and do little else, and in panels for a matrix product otherwise.
+//! Products with a stored matrix: in integers where it lies in panels (`quant`), of factors rounded to bf16 where it lies in tiles;
+//! else few rows go through `gemv`, which reads the weight once, and more through `gemm`, for which it is packed block by block.
+//!
+//! A row of the result has the same bits whatever the number of rows.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::dispatch::for_each_level;
-use super::gemm::{Mat, MatMut, Threads, Write, matmul, matmul_packed};
-use super::math::{dot, sum};
-use super::quant;
-use super::widen::widen;
+use super::dispatch::{Level, level};
+use super::gemm::{Form, Mat, MatMut, Packed, Threads, Write, matmul, matmul_at, matmul_by_blocks};
+use super::{gemv, quant};
 use crate::dtype::Precision;
-use crate::dtype::WeightDtype;
 use crate::storage::StoredTensor;
 
-/// Values of a panel, 4 MiB of f32: each panel packs `x` again, so that smaller ones cost a third of the rate.
+/// Values of a block of the weight: split for the matrix unit they are 24 MiB.
+const BLOCK_VALUES: usize = 1 << 22;
+
+/// Rows of a block at least, so that threads share it.
+const BLOCK_ROWS: usize = 256;
+
+/// Values of a panel, 4 MiB of f32.
 const PANEL_VALUES: usize = 1 << 20;
-
-/// Rows of `x` up to which the weights are read faster than a matrix product would be.
-const FEW: usize = 4;
-
-/// Values of a row that are widened at once: 8 KiB of f32, which the first-level cache holds beside `x`.
-const PIECE: usize = 2048;
-
-/// Rows of the weight that are one task.
-const TASK_ROWS: usize = 64;
 
 /// Rows of a panel of a matrix whose rows have `len` values.
 fn panel_rows(len: usize) -> usize {
@@ -30,114 +28,45 @@ fn panel_rows(len: usize) -> usize {
 }
 
 /// `y = x W^T` for `x` `[m, k]` and `weight` `[n, k]`; `y` `[m, n]` is row-major.
+///
+/// A row of `y` depends on the same row of `x` alone, to the last bit.
 pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
+    times_transposed_at(level(), y, x, weight);
+}
+
+fn times_transposed_at(level: Level, y: &mut [f32], x: &[f32], weight: &StoredTensor) {
     let (n, k) = (weight.num_rows(), weight.row_len());
     let m = x.len() / k;
     if let Some(panels) = weight.panels() {
-        return quant::times_transposed(y, x, &panels);
+        return quant::times_transposed(level, y, x, &panels);
     }
     if let Some(tiles) = weight.tiles() {
         let y = MatMut::new(y, m, n, n);
-        return matmul_packed(y, Mat::new(x, m, k, k), &tiles, Write::Overwrite);
+        return matmul_at(level, y, Mat::new(x, m, k, k), &tiles, Write::Overwrite, Threads::Pool);
     }
-    if m <= FEW {
-        return few_rows(y, x, weight);
+    if y.is_empty() {
+        return;
     }
-    let x = Mat::new(x, m, k, k);
-    if let Some(values) = weight.as_f32s() {
-        let weight = Mat::new(values, n, k, k);
-        return matmul(
-            MatMut::new(y, m, n, n),
-            x,
-            weight.t(),
-            Precision::F32,
-            Write::Overwrite,
-            Threads::Pool,
-        );
+    if m <= gemv::most_rows(level) {
+        return gemv::times_transposed(level, y, x, weight);
     }
-    let mut transposed = vec![0f32; n * m];
-    panels(&mut transposed, x, weight);
-    transpose(y, &transposed, m);
+    let form = Form::of(level, Precision::F32, Threads::Pool);
+    let block = (BLOCK_VALUES / k).max(BLOCK_ROWS);
+    let (y, x) = (MatMut::new(y, m, n, n), Mat::new(x, m, k, k));
+    matmul_by_blocks(level, y, x, form, block, |rows| packed(weight, rows, form));
 }
 
-/// `y` `[m, n]` from `transposed` `[n, m]`.
-fn transpose(y: &mut [f32], transposed: &[f32], m: usize) {
-    let n = transposed.len() / m;
-    y.par_chunks_exact_mut(n).enumerate().for_each(|(row, y)| {
-        for (y, column) in y.iter_mut().zip(transposed.chunks_exact(m)) {
-            *y = column[row];
-        }
-    });
-}
-
-/// The product for at most [`FEW`] rows of `x`, each row of the weight read once.
-fn few_rows(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
+/// Some rows of a weight as columns of a right operand.
+fn packed(weight: &StoredTensor, rows: Range<usize>, form: Form) -> Packed<'static> {
     let k = weight.row_len();
-    let m = x.len() / k;
-    let mut transposed = vec![0f32; y.len()];
-    transposed.par_chunks_mut(TASK_ROWS * m).enumerate().for_each_init(
-        || vec![0f32; PIECE],
-        |wide, (task, y)| {
-            for (row, y) in y.chunks_exact_mut(m).enumerate() {
-                let row = task * TASK_ROWS + row;
-                row_products(y, x, weight.dtype(), weight.row_range(row..row + 1), wide);
-            }
-        },
-    );
-    if m == 1 { y.copy_from_slice(&transposed) } else { transpose(y, &transposed, m) }
-}
-
-/// `y[j]` = the product of one stored row with row `j` of `x`; `wide` is room for [`PIECE`] values.
-fn row_products(y: &mut [f32], x: &[f32], format: WeightDtype, row: &[u8], wide: &mut [f32]) {
-    let k = x.len() / y.len();
-    let piece_bytes = PIECE / format.block_len() * format.block_bytes();
-    for (from, bytes) in (0..k).step_by(PIECE).zip(row.chunks(piece_bytes)) {
-        let wide = &mut wide[..PIECE.min(k - from)];
-        widen(format, bytes, wide);
-        for (y, x) in y.iter_mut().zip(x.chunks_exact(k)) {
-            *y += piece_product(wide, &x[from..from + wide.len()]);
-        }
+    if let Some(values) = weight.as_f32s() {
+        let columns = Mat::new(&values[rows.start * k..rows.end * k], rows.len(), k, k);
+        return Packed::right_in(columns.t(), form, Threads::Pool);
     }
-}
-
-/// Sums that run side by side: enough that none waits for its last addition.
-const LANES: usize = 64;
-
-for_each_level! {
-    /// The inner product of two slices of one length, summed in a fixed order.
-    fn piece_product(a: &[f32], b: &[f32]) -> f32 {
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        let mut lanes = [0f32; LANES];
-        for (a, b) in a.iter().zip(b) {
-            for lane in 0..LANES {
-                lanes[lane] += a[lane] * b[lane];
-            }
-        }
-        sum(&lanes) + dot(a_rest, b_rest)
-    }
-}
-
-/// `y = W x^T`, `[n, m]`.
-fn panels(y: &mut [f32], x: Mat<'_>, weight: &StoredTensor) {
-    let (n, k) = (weight.num_rows(), weight.row_len());
-    let (rows, m) = (panel_rows(k), y.len() / n);
-    y.par_chunks_mut(rows * m).enumerate().for_each_init(
-        || vec![0f32; rows * k],
-        |panel, (index, y)| {
-            let rows = index * rows..index * rows + y.len() / m;
-            let panel = &mut panel[..rows.len() * k];
-            weight.widen_rows(rows.clone(), panel);
-            let panel = Mat::new(panel, rows.len(), k, k);
-            matmul(
-                MatMut::new(y, rows.len(), m, m),
-                panel,
-                x.t(),
-                Precision::F32,
-                Write::Overwrite,
-                Threads::Caller,
-            );
-        },
-    );
+    let read = |part: Range<usize>, out: &mut [f32]| {
+        weight.widen_rows(rows.start + part.start..rows.start + part.end, out);
+    };
+    Packed::right_of_columns(rows.len(), k, form, read)
 }
 
 /// `dx = dy W` for `dy` `[m, n]` and `weight` `[n, k]`; `dx` `[m, k]` is row-major. Panels add up in the order of rows.
@@ -167,5 +96,151 @@ pub(crate) fn times(dx: &mut [f32], dy: &[f32], weight: &StoredTensor) {
             write,
             Threads::Pool,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::WeightDtype;
+    use crate::kernels::cpu::dispatch::levels;
+    use crate::rng::CounterRng;
+    use proptest::prelude::*;
+
+    /// Every form in the order of files, those with an order of their own in that too.
+    const FORMATS: [WeightDtype; 9] = [
+        WeightDtype::F32,
+        WeightDtype::F16,
+        WeightDtype::BF16,
+        WeightDtype::Q8_0,
+        WeightDtype::Q4_0,
+        WeightDtype::Q4K,
+        WeightDtype::Q5K,
+        WeightDtype::Q6K,
+        WeightDtype::Nf4,
+    ];
+
+    fn weight(values: &[f32], shape: [usize; 2], format: WeightDtype, reordered: bool) -> StoredTensor {
+        let weight = StoredTensor::from_f32(values, &shape, format).unwrap();
+        if reordered { weight.in_panels().unwrap().in_tiles().unwrap() } else { weight }
+    }
+
+    fn product(level: Level, x: &[f32], weight: &StoredTensor) -> Vec<f32> {
+        let mut y = vec![f32::NAN; x.len() / weight.row_len() * weight.num_rows()];
+        times_transposed_at(level, &mut y, x, weight);
+        y
+    }
+
+    /// The bits of values, one pattern for all that are no numbers.
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
+    }
+
+    /// Normal values, one in eight of them tiny or zero.
+    fn values(rng: &mut CounterRng, len: usize) -> Vec<f32> {
+        let scales = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, -0.0, 1e-18, 1e-34, 1e-37, 1e-38, 1e-41, 1e-44];
+        (0..len).map(|_| rng.normal() * scales[rng.bits() as usize % scales.len()]).collect()
+    }
+
+    fn alone(threads: usize, work: impl FnOnce() -> Vec<f32> + Send) -> Vec<f32> {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// The reference adds up in f64. Each addition of f32 errs by at most 2^-24 of the sum so far, a split product by four
+        /// times that; quantized weights meet `x` rounded to 8 bits, a 254th of the largest value of a group.
+        #[test]
+        fn a_row_has_the_same_bits_in_every_company_and_they_are_near(
+            form in 0usize..9, reordered: bool, n in 1usize..150, len in 1usize..1500, m in 1usize..40, seed: u64
+        ) {
+            let format = FORMATS[form];
+            let k = len.next_multiple_of(format.block_len());
+            let mut rng = CounterRng::new(seed, 0);
+            let weight = weight(&values(&mut rng, n * k), [n, k], format, reordered);
+            let x = values(&mut rng, m * k);
+            let mut wide = vec![0f32; n * k];
+            (0..n).zip(wide.chunks_exact_mut(k)).for_each(|(row, wide)| weight.widen_rows(row..row + 1, wide));
+            for level in levels() {
+                let all = product(level, &x, &weight);
+                prop_assert_eq!(bits(&all), bits(&alone(1, || product(level, &x, &weight))), "{} {:?}", format, level);
+                for (i, (x, y)) in x.chunks_exact(k).zip(all.chunks_exact(n)).enumerate() {
+                    prop_assert_eq!(bits(y), bits(&product(level, x, &weight)), "{} {:?}: row {}", format, level, i);
+                    check_near(y, x, &wide, &weight)?;
+                }
+                let some = m.min(1 + seed as usize % 20);
+                prop_assert_eq!(bits(&all[..some * n]), bits(&product(level, &x[..some * k], &weight)), "{} {:?}: {} rows", format, level, some);
+            }
+        }
+
+        #[test]
+        fn gradients_of_inputs_are_near(
+            form in 0usize..9, reordered: bool, n in 1usize..600, len in 1usize..300, m in 1usize..20, seed: u64
+        ) {
+            let format = FORMATS[form];
+            let k = len.next_multiple_of(format.block_len());
+            let mut rng = CounterRng::new(seed, 0);
+            let weight = weight(&values(&mut rng, n * k), [n, k], format, reordered);
+            let dy = values(&mut rng, m * n);
+            let (mut wide, mut dx) = (vec![0f32; n * k], vec![f32::NAN; m * k]);
+            (0..n).zip(wide.chunks_exact_mut(k)).for_each(|(row, wide)| weight.widen_rows(row..row + 1, wide));
+            times(&mut dx, &dy, &weight);
+            prop_assert_eq!(bits(&dx), bits(&alone(1, || {
+                let mut dx = vec![f32::NAN; m * k];
+                times(&mut dx, &dy, &weight);
+                dx
+            })));
+            for (dy, dx) in dy.chunks_exact(n).zip(dx.chunks_exact(k)) {
+                for (j, &found) in dx.iter().enumerate() {
+                    let (sum, size) = sum(dy.iter().enumerate().map(|(i, &dy)| (dy, wide[i * k + j])));
+                    let bound = size * (n + 5) as f64 * 2f64.powi(-24) + 1e-34;
+                    prop_assert!((f64::from(found) - sum).abs() <= bound, "{}: {} {}", format, found, sum);
+                }
+            }
+        }
+    }
+
+    /// The sum of products, and of their absolute values.
+    fn sum(factors: impl Iterator<Item = (f32, f32)>) -> (f64, f64) {
+        let terms = factors.map(|(a, b)| f64::from(a) * f64::from(b));
+        terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+    }
+
+    fn check_near(y: &[f32], x: &[f32], wide: &[f32], weight: &StoredTensor) -> Result<(), TestCaseError> {
+        let k = x.len();
+        let round = |x: f32| if weight.tiles().is_some() { half::bf16::from_f32(x).to_f32() } else { x };
+        let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        for (&found, row) in y.iter().zip(wide.chunks_exact(k)) {
+            let (sum, size) = sum(x.iter().zip(row).map(|(&x, &w)| (round(x), w)));
+            let rounding = if weight.panels().is_some() {
+                row.iter().map(|w| f64::from(w.abs())).sum::<f64>() * f64::from(largest) / 250.0
+            } else {
+                0.0
+            };
+            let bound = size * (k + 5) as f64 * 2f64.powi(-24) + rounding + 1e-34;
+            prop_assert!((f64::from(found) - sum).abs() <= bound, "{:?}: {} {}", weight, found, sum);
+        }
+        Ok(())
+    }
+
+    /// Infinities in the weight or in `x` give the same in every company too.
+    #[test]
+    fn what_is_no_number_is_none_in_every_company() {
+        let (n, k, m) = (37, 70, 20);
+        for format in [WeightDtype::F32, WeightDtype::F16, WeightDtype::BF16] {
+            let mut rng = CounterRng::new(7, 0);
+            let mut weights = values(&mut rng, n * k);
+            let mut x = values(&mut rng, m * k);
+            (weights[3 * k + 5], weights[20 * k + 69], x[2 * k + 1], x[5 * k]) =
+                (f32::INFINITY, f32::NAN, f32::NEG_INFINITY, f32::NAN);
+            let weight = weight(&weights, [n, k], format, false);
+            for level in levels() {
+                let all = product(level, &x, &weight);
+                assert!(all[20].is_nan() && all[5 * n].is_nan() && !all[2 * n + 1].is_finite());
+                for (x, y) in x.chunks_exact(k).zip(all.chunks_exact(n)) {
+                    assert_eq!(bits(y), bits(&product(level, x, &weight)), "{format} {level:?}");
+                }
+            }
+        }
     }
 }

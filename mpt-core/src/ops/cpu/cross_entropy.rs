@@ -139,7 +139,7 @@ impl Loss<'_> {
 }
 
 impl LogitForm {
-    /// Precision to logits; returns the slope of the bound at each, where there is one.
+    /// Products to logits; returns the slope of the bound at each, where there is one.
     fn apply(&self, row: &mut [f32]) -> Option<Vec<f32>> {
         self.rescale(row);
         let cap = self.cap? as f32;

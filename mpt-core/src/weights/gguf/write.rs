@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::read::kind_of;
-use super::{I32, TEXT, U32};
 use super::{DEFAULT_ALIGNMENT, MAGIC};
+use super::{I32, TEXT, U32};
 use crate::config::{Activation, FfnType, MptConfig, NormType};
 use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// A read-only matrix: element (i, j) is `data[i * row_stride + j * col_stride]`, where one of the strides is 1.
 #[derive(Clone, Copy)]
@@ -64,6 +65,15 @@ impl<'a> MatMut<'a> {
     pub(super) fn fresh(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize) -> Self {
         assert!(extent(rows, cols, cols) <= data.len(), "matrix lies outside its data");
         Self { data: data.as_mut_ptr().cast(), rows, cols, row_stride: cols, borrowed: PhantomData }
+    }
+
+    /// Some of the columns.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub(super) fn columns(&mut self, cols: Range<usize>) -> MatMut<'_> {
+        assert!(cols.start <= cols.end && cols.end <= self.cols, "a matrix has fewer columns");
+        MatMut { data: self.data.wrapping_add(cols.start), cols: cols.len(), borrowed: PhantomData, ..*self }
     }
 
     /// Overwrites every element with zero.

@@ -10,12 +10,19 @@ mod pack;
 mod squares;
 mod tiles;
 
+use std::ops::Range;
+
 pub(crate) use mat::{Mat, MatMut};
-use pack::Form;
-pub(crate) use pack::{Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pack::transposed;
+pub(crate) use pack::{Form, Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use squares::split_chunk_steps;
+pub(crate) use tiles::multiply_add;
+
+use crate::dtype::Precision;
 
 use super::dispatch::{Level, level};
-use crate::dtype::Precision;
 
 /// What happens to the old content of the result.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,12 +52,12 @@ pub(crate) fn matmul(
     c: MatMut<'_>,
     a: Mat<'_>,
     b: Mat<'_>,
-    precision: Precision,
+    products: Precision,
     write: Write,
     threads: Threads,
 ) {
     assert_eq!((c.rows, c.cols, a.cols), (a.rows, b.cols, b.rows), "shapes of a matrix product disagree");
-    let right = Packed::right_in(b, Form::of(level(), precision, threads), threads);
+    let right = Packed::right_in(b, Form::of(level(), products, threads), threads);
     matmul_at(level(), c, a, &right, write, threads);
 }
 
@@ -58,11 +65,11 @@ pub(crate) fn matmul(
 ///
 /// # Panics
 /// When the shapes of `a` `[m, k]` and `b` `[k, n]` disagree.
-pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, precision: Precision) -> Vec<f32> {
+pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, products: Precision) -> Vec<f32> {
     let (rows, cols) = (a.rows, b.cols);
     let mut out = Vec::with_capacity(rows * cols);
     let c = MatMut::fresh(&mut out.spare_capacity_mut()[..rows * cols], rows, cols);
-    matmul(c, a, b, precision, Write::Overwrite, Threads::Pool);
+    matmul(c, a, b, products, Write::Overwrite, Threads::Pool);
     #[expect(unsafe_code, reason = "zeroing a vector that is written whole costs a pass over memory")]
     // SAFETY: the capacity is at least `rows * cols`, and the product wrote every element.
     unsafe {
@@ -79,7 +86,18 @@ pub(crate) fn matmul_packed(c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Wr
     matmul_at(level(), c, a, b, write, Threads::Pool);
 }
 
-fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Write, threads: Threads) {
+/// [`matmul_packed`] at `level`, whatever the processor's own.
+///
+/// # Panics
+/// When the shapes disagree.
+pub(crate) fn matmul_at(
+    level: Level,
+    c: MatMut<'_>,
+    a: Mat<'_>,
+    b: &Packed<'_>,
+    write: Write,
+    threads: Threads,
+) {
     assert_eq!(
         (c.rows, c.cols, a.cols),
         (a.rows, b.rows(), b.inner()),
@@ -98,6 +116,34 @@ fn matmul_at(level: Level, c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Wri
     blocks::product(c, &left, b, tiles::kernel(level, b.form()), write, threads);
 }
 
+/// `c = a b` of all threads at `level` for a right operand that is packed block by block: `right` gives some of its columns in
+/// `form`, at most `block` of them.
+///
+/// # Panics
+/// When the shapes of `a` `[m, k]`, a block and `c` `[m, n]` disagree.
+pub(crate) fn matmul_by_blocks<'b>(
+    level: Level,
+    mut c: MatMut<'_>,
+    a: Mat<'_>,
+    form: Form,
+    block: usize,
+    right: impl Fn(Range<usize>) -> Packed<'b>,
+) {
+    let (kernel, n) = (tiles::kernel(level, form), c.cols);
+    let left = Packed::left_in(a, form, Threads::Pool);
+    for from in (0..n).step_by(block) {
+        let cols = from..(from + block).min(n);
+        let right = right(cols.clone());
+        let c = c.columns(cols);
+        assert_eq!(
+            (c.rows, c.cols, a.cols, form),
+            (a.rows, right.rows(), right.inner(), right.form()),
+            "shapes of a matrix product disagree"
+        );
+        blocks::product(c, &left, &right, kernel, Write::Overwrite, Threads::Pool);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,8 +152,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// The sum of the products, and of their absolute values, in f64.
-    fn plain(a: Mat<'_>, b: Mat<'_>, (i, j): (usize, usize), precision: Precision) -> (f64, f64) {
-        let round = |x: f32| match precision {
+    fn plain(a: Mat<'_>, b: Mat<'_>, (i, j): (usize, usize), products: Precision) -> (f64, f64) {
+        let round = |x: f32| match products {
             Precision::F32 => f64::from(x),
             Precision::Bf16 => half::bf16::from_f32(x).to_f64(),
         };
@@ -142,11 +188,11 @@ mod tests {
             let (a, b) = (Mat::new(&a, a_rows, a_cols, a_cols + pad), Mat::new(&b, b_rows, b_cols, b_cols + pad));
             let (a, b) = (if ta { a.t() } else { a }, if tb { b.t() } else { b });
             let write = if add { Write::Add } else { Write::Overwrite };
-            let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+            let products = if bf16 { Precision::Bf16 } else { Precision::F32 };
             let threads = if pooled { Threads::Pool } else { Threads::Caller };
             for level in levels() {
                 let mut c = before.clone();
-                let packed = Packed::right_in(b, Form::of(level, precision, threads), threads);
+                let packed = Packed::right_in(b, Form::of(level, products, threads), threads);
                 matmul_at(level, MatMut::new(&mut c, m, n, n + pad), a, &packed, write, threads);
                 for i in 0..m {
                     for j in 0..n + pad {
@@ -155,12 +201,12 @@ mod tests {
                             prop_assert_eq!(found.to_bits(), old.to_bits(), "{:?}: beyond the result", level);
                             continue;
                         }
-                        let (sum, size) = plain(a, b, (i, j), precision);
+                        let (sum, size) = plain(a, b, (i, j), products);
                         let (sum, size) = if add { (sum + old, size + old.abs()) } else { (sum, size) };
                         // each addition errs by at most 2^-24 of the sum so far, a split product by four times that; matrix
                         // units also drop what lies below 2^-126
                         let bound = size * (k + 5) as f64 * 2f64.powi(-24) + 1e-34;
-                        prop_assert!((found - sum).abs() <= bound, "{:?} {:?}: {} {}", level, precision, found, sum);
+                        prop_assert!((found - sum).abs() <= bound, "{:?} {:?}: {} {}", level, products, found, sum);
                     }
                 }
             }
@@ -181,18 +227,18 @@ mod tests {
         fn a_row_has_the_same_bits_alone_and_among_others(m in 2usize..60, n in 1usize..100, k in 1usize..900,
                                                           row: usize, bf16: bool, seed: u64) {
             let mut rng = CounterRng::new(seed, 0);
-            let (row, precision) = (row % m, if bf16 { Precision::Bf16 } else { Precision::F32 });
+            let (row, products) = (row % m, if bf16 { Precision::Bf16 } else { Precision::F32 });
             let (a, b) = (values(&mut rng, m * k, true), values(&mut rng, n * k, true));
             let b = Mat::new(&b, n, k, k).t();
             for level in levels() {
                 let (mut all, mut alone) = (vec![0f32; m * n], vec![0f32; n]);
-                let packed = Packed::right_in(b, Form::of(level, precision, Threads::Pool), Threads::Caller);
+                let packed = Packed::right_in(b, Form::of(level, products, Threads::Pool), Threads::Caller);
                 let a_row = Mat::new(&a[row * k..(row + 1) * k], 1, k, k);
                 let a = Mat::new(&a, m, k, k);
                 matmul_at(level, MatMut::new(&mut all, m, n, n), a, &packed, Write::Overwrite, Threads::Pool);
                 matmul_at(level, MatMut::new(&mut alone, 1, n, n), a_row, &packed, Write::Overwrite, Threads::Caller);
                 let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                prop_assert_eq!(bits(&all[row * n..(row + 1) * n]), bits(&alone), "{:?} {:?}", level, precision);
+                prop_assert_eq!(bits(&all[row * n..(row + 1) * n]), bits(&alone), "{:?} {:?}", level, products);
             }
         }
     }

@@ -32,6 +32,16 @@ fn pass_steps(form: Form) -> usize {
     }
 }
 
+/// Steps of one chunk of an inner dimension of `all` steps.
+fn chunk_steps(all: usize, form: Form) -> usize {
+    equal_parts(all, CHUNK_TILES / form.step_tiles())
+}
+
+/// Steps of split operands whose products are added up before the sum is added to the result, of `all` of them.
+pub(crate) fn split_chunk_steps(all: usize) -> usize {
+    chunk_steps(all, Form::Split)
+}
+
 /// Where a pass lies in the inner dimension, in steps.
 struct Pass {
     steps: Range<usize>,
@@ -48,7 +58,7 @@ impl Plan<'_> {
         let _tiles = Tiles::full();
         let mut sums = Scratch::take(4 * rows.len().div_ceil(SQUARE), Tile::ZERO);
         let (all, form) = (self.left.steps(), self.left.form());
-        let chunk = equal_parts(all, CHUNK_TILES / form.step_tiles());
+        let chunk = chunk_steps(all, form);
         let depth = equal_parts(chunk, pass_steps(form));
         for from in (0..all).step_by(chunk) {
             let end = (from + chunk).min(all);

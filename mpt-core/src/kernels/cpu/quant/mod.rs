@@ -1,4 +1,4 @@
-//! Precision with quantized weights, computed in integers.
+//! Products with quantized weights, computed in integers.
 //!
 //! Weights lie in panels of 16 rows (`panel`), the same bytes as in the file in another order. A panel is unpacked 256 columns at
 //! a time (`unpack`) to 8-bit codes with f32 scales, `w = scale * code - min`, and multiplied with activations that are
@@ -20,7 +20,7 @@ use activations::Activations;
 use std::ops::Range;
 
 use crate::dtype::WeightDtype;
-use crate::kernels::cpu::dispatch::{Level, level};
+use crate::kernels::cpu::dispatch::Level;
 use crate::kernels::cpu::pool::{self, Shared};
 use crate::kernels::cpu::scratch::Scratch;
 
@@ -88,11 +88,7 @@ impl Panels<'_> {
 }
 
 /// `y = x W^T` for `x` `[m, k]`; `y` `[m, n]` is row-major.
-pub(crate) fn times_transposed(y: &mut [f32], x: &[f32], weight: &Panels<'_>) {
-    times_transposed_at(level(), y, x, weight);
-}
-
-fn times_transposed_at(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'_>) {
+pub(crate) fn times_transposed(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'_>) {
     let (n, k) = (weight.n, weight.k);
     let m = x.len() / k;
     assert_eq!((x.len(), y.len()), (m * k, m * n), "shapes of a quantized product disagree");

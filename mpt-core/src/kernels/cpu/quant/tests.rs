@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::unpack::{Span, unpack};
 use super::*;
-use crate::kernels::cpu::dispatch::levels;
+use crate::kernels::cpu::dispatch::{level, levels};
 use crate::kernels::cpu::widen::widen;
 use crate::rng::CounterRng;
 
@@ -46,7 +46,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 
 fn product(level: Level, x: &[f32], panels: &Panels<'_>) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.len() / panels.k * panels.n];
-    times_transposed_at(level, &mut y, x, panels);
+    times_transposed(level, &mut y, x, panels);
     y
 }
 

@@ -12,7 +12,7 @@ use crate::kernels::cpu::gemm::mat::Mat;
 const AHEAD: usize = 128;
 
 /// 16 rows, or columns, of a tile.
-type Registers = [__m512i; SIDE];
+pub(crate) type Registers = [__m512i; SIDE];
 
 /// As [`fill_step`](super::fill::fill_step).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -150,7 +150,7 @@ fn store(tile: &mut Tile, lines: Registers, as_they_are: bool) {
 /// Four rounds of exchanges: of words, pairs, and halves of 128 and 256 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transposed(rows: Registers) -> Registers {
+pub(crate) fn transposed(rows: Registers) -> Registers {
     // words of rows 2i and 2i + 1 side by side, then pairs of pairs: lane l of quads[4 g + c] holds column 4 l + c of
     // rows 4 g .. 4 g + 4
     let mut quads = rows;

@@ -9,6 +9,10 @@
 mod avx512;
 mod fill;
 
+use std::ops::Range;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::transposed;
 use fill::fill_panels;
 
 use super::Threads;
@@ -49,8 +53,8 @@ impl Form {
     /// The form that `level` multiplies fastest for products that are rounded as `products`.
     ///
     /// Small products inside a parallel loop have too few operations for each value that would be split.
-    pub(super) fn of(level: Level, precision: Precision, threads: Threads) -> Self {
-        match precision {
+    pub(crate) fn of(level: Level, products: Precision, threads: Threads) -> Self {
+        match products {
             Precision::F32 if level == Level::Amx && threads == Threads::Pool => Self::Split,
             Precision::F32 => Self::Words,
             Precision::Bf16 => Self::Pairs,
@@ -121,8 +125,8 @@ impl<'a> Packed<'a> {
     }
 
     /// The right operand `b` `[inner, columns]` for products of all threads, in the form that this processor wants.
-    pub(crate) fn right(b: Mat<'_>, precision: Precision) -> Self {
-        Self::right_in(b, Form::of(level(), precision, Threads::Pool), Threads::Pool)
+    pub(crate) fn right(b: Mat<'_>, products: Precision) -> Self {
+        Self::right_in(b, Form::of(level(), products, Threads::Pool), Threads::Pool)
     }
 
     /// The left operand `a` `[rows, inner]`.
@@ -131,8 +135,28 @@ impl<'a> Packed<'a> {
     }
 
     /// The right operand `b` `[inner, columns]`.
-    pub(super) fn right_in(b: Mat<'_>, form: Form, threads: Threads) -> Self {
+    pub(crate) fn right_in(b: Mat<'_>, form: Form, threads: Threads) -> Self {
         Self::pack(b.t(), Side::Right, form, threads)
+    }
+
+    /// A right operand of `columns` columns of `inner` values each, by all threads. `read` writes some columns one after the
+    /// other.
+    pub(crate) fn right_of_columns(
+        columns: usize,
+        inner: usize,
+        form: Form,
+        read: impl Fn(Range<usize>, &mut [f32]) + Sync,
+    ) -> Self {
+        let panel_tiles = form.panel_tiles(inner);
+        let mut all = Scratch::take(columns.div_ceil(SIDE) * panel_tiles, Tile::ZERO);
+        pool::run_chunks(&mut all, panel_tiles, |panel, tiles| {
+            let range = panel * SIDE..((panel + 1) * SIDE).min(columns);
+            let mut values = Scratch::take(range.len() * inner, 0f32);
+            read(range.clone(), &mut values);
+            let values = Mat::new(&values, range.len(), inner, inner);
+            fill_panels(tiles, panel_tiles, values, 0, Side::Right, form);
+        });
+        Self { tiles: Tiles::Own(all), form, rows: columns, inner }
     }
 
     /// `source` has one row for every row, or column, of panels.
@@ -151,11 +175,11 @@ impl<'a> Packed<'a> {
         Self { tiles: Tiles::Own(all), form, rows, inner }
     }
 
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    pub(super) fn inner(&self) -> usize {
+    pub(crate) fn inner(&self) -> usize {
         self.inner
     }
 
@@ -164,7 +188,7 @@ impl<'a> Packed<'a> {
     }
 
     /// Steps of a panel.
-    pub(super) fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.inner.div_ceil(self.form.step_len())
     }
 

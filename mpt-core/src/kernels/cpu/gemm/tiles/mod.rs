@@ -8,6 +8,8 @@ mod avx2;
 mod avx512;
 mod plain;
 
+pub(crate) use plain::multiply_add;
+
 use super::pack::{Form, SIDE, Tile};
 use crate::kernels::cpu::dispatch::Level;
 

@@ -1,4 +1,4 @@
-//! Precision with the matrix unit: 16 rows of activations with 16 rows of the weight over one group.
+//! Products with the matrix unit: 16 rows of activations with 16 rows of the weight over one group.
 
 #![expect(unsafe_code, reason = "tile and vector instructions")]
 

@@ -1,4 +1,4 @@
-//! Precision with AVX2: unsigned times signed bytes to pairs, pairs to sums of four.
+//! Products with AVX2: unsigned times signed bytes to pairs, pairs to sums of four.
 
 #![expect(unsafe_code, reason = "vector instructions")]
 

@@ -1,4 +1,4 @@
-//! Precision in plain Rust: the oracle of the other levels, and what runs on processors without them.
+//! Products in plain Rust: the oracle of the other levels, and what runs on processors without them.
 
 use crate::kernels::cpu::quant::activations::Activations;
 use crate::kernels::cpu::quant::unpack::{QUAD, Span};

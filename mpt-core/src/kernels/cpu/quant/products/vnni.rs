@@ -1,4 +1,4 @@
-//! Precision with AVX-512 VNNI: four unsigned times four signed bytes a lane.
+//! Products with AVX-512 VNNI: four unsigned times four signed bytes a lane.
 
 #![expect(unsafe_code, reason = "vector instructions")]
 

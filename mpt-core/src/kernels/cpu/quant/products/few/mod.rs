@@ -1,4 +1,4 @@
-//! Precision of a few rows with AVX-512 VNNI, codes taken from the panel as they come from memory.
+//! Products of a few rows with AVX-512 VNNI, codes taken from the panel as they come from memory.
 //!
 //! With one row to multiply, as in generation, memory is the limit. Codes that are unpacked into a buffer first make the
 //! processor compute and wait in turn; here each line is multiplied where it was loaded, and asks for one further on.
