@@ -437,13 +437,18 @@ mod tests {
         let mut batch = Batch::new();
         batch.push(id, &[0]).unwrap();
         let attend = |pool: &KvPool, sizes: [usize; 3], layer, scores: &Scores| {
-            crate::ops::paged_attention(&random(&sizes, 1), pool, layer, &batch, scores, None).unwrap_err().to_string()
+            crate::ops::paged_attention(&random(&sizes, 1), pool, layer, &batch, scores, None)
+                .unwrap_err()
+                .to_string()
         };
         let error = attend(&pool, [1, 8, 48], 0, &case.scores());
         assert!(error.contains("`batch` is one that has not begun"), "{error}");
         pool.begin(&batch).unwrap();
         let error = attend(&pool, [1, 8, 47], 0, &case.scores());
-        assert!(error.contains("`q` is [1, 8, 47]") && error.contains("expected [1, a multiple of"), "{error}");
+        assert!(
+            error.contains("`q` is [1, 8, 47]") && error.contains("expected [1, a multiple of"),
+            "{error}"
+        );
         assert!(attend(&pool, [2, 8, 48], 0, &case.scores()).contains("`q` is [2, 8, 48]"));
         let error = attend(&pool, [1, 7, 48], 0, &case.scores());
         assert_eq!(error, "attention: `slopes` is 8 values, expected 7, one a head");

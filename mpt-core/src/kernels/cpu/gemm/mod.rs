@@ -6,6 +6,8 @@
 mod blocks;
 mod mat;
 mod pack;
+mod patches;
+mod plan;
 #[cfg(target_arch = "x86_64")]
 mod squares;
 mod tiles;

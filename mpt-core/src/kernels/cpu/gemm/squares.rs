@@ -8,8 +8,8 @@ use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use std::ops::Range;
 
 use super::Write;
-use super::blocks::{Plan, equal_parts};
 use super::pack::{Form, Packed, SIDE, Tile};
+use super::plan::{Plan, equal_parts};
 use super::tiles::amx::{self, Square};
 use crate::kernels::cpu::amx::Tiles;
 use crate::kernels::cpu::dispatch::for_each_level;

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::fill::words;
+use super::words::words;
 use super::{Form, SIDE, Side, Tile};
 use crate::kernels::cpu::gemm::mat::Mat;
 
@@ -14,7 +14,7 @@ const AHEAD: usize = 128;
 /// 16 rows, or columns, of a tile.
 pub(crate) type Registers = [__m512i; SIDE];
 
-/// As [`fill_step`](super::fill::fill_step).
+/// Fills the tiles of one step with 16 rows of `source` from row and value `[first, from]` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn fill_step(
     tiles: &mut [Tile],

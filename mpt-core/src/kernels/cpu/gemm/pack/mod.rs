@@ -8,6 +8,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod fill;
+mod words;
 
 use std::ops::Range;
 
