@@ -38,7 +38,7 @@ pub enum Recompute {
 }
 
 impl Recompute {
-    fn covers(self, layer: usize, n_layers: usize) -> bool {
+    pub(crate) fn covers(self, layer: usize, n_layers: usize) -> bool {
         match self {
             Self::None => false,
             Self::All => true,

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor, Var};
 use crate::config::MptConfig;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
+use crate::lora::Adapter;
 use crate::ops;
 use crate::parameter::Parameter;
 use crate::params::ParamId;
@@ -49,6 +50,11 @@ impl Params {
         };
         let vars = weights.config().parameter_shapes().into_iter().map(load).collect::<Result<_>>()?;
         Ok(Self { vars })
+    }
+
+    /// The variables of an adapter.
+    pub fn of_adapter(adapter: &Adapter) -> Self {
+        Self { vars: adapter.params().map(|(id, var)| (id.to_string(), var.clone())).collect() }
     }
 
     /// Names and variables in the order of names.

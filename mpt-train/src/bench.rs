@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use candle_core::Device;
 use mpt_core::rng::CounterRng;
-use mpt_core::{MptConfig, Params, Precision};
+use mpt_core::{Adapter, LoraConfig, MptConfig, Params, Precision};
 
 use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::Result;
@@ -20,6 +21,8 @@ pub struct BenchConfig {
     pub precision: Precision,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
+    /// Rank of adapters of all linears, trained on a frozen model; `None` trains all parameters.
+    pub lora: Option<usize>,
     /// Steps that are timed, after one that is not.
     pub steps: u64,
     /// Seed of weights and tokens.
@@ -38,12 +41,18 @@ pub fn step_seconds(model: &MptConfig, bench: &BenchConfig) -> Result<Vec<f64>> 
         microbatch_size: None,
         clip_norm: 1.0,
         seed: bench.seed,
-        activation_checkpointing: false,
+        activation_checkpointing: None,
         eval_every: 0,
         eval_samples: None,
     };
-    let params = Params::init(model, bench.seed, &candle_core::Device::Cpu)?;
-    let mut trainer = Trainer::new(model, params, &bench.optimizer, &step)?;
+    let params = Params::init(model, bench.seed, &Device::Cpu)?;
+    let mut trainer = match bench.lora {
+        Some(rank) => {
+            let adapter = Adapter::init(model, all_linears(rank), bench.seed, &Device::Cpu)?;
+            Trainer::with_adapter(model, &params, &adapter, &bench.optimizer, &step)?
+        }
+        None => Trainer::new(model, params, &bench.optimizer, &step)?,
+    };
     let mut rng = CounterRng::named(bench.seed, "bench");
     let mut seconds = Vec::new();
     for number in 1..=bench.steps + 1 {
@@ -59,6 +68,17 @@ pub fn step_seconds(model: &MptConfig, bench: &BenchConfig) -> Result<Vec<f64>> 
         seconds.push(began.elapsed().as_secs_f64());
     }
     Ok(seconds.split_off(1))
+}
+
+/// Adapters of all linears, of rank `rank`.
+fn all_linears(rank: usize) -> LoraConfig {
+    let linears = ["Wqkv", "Wq", "Wk", "Wv", "out_proj", "up_proj", "gate_proj", "down_proj"];
+    LoraConfig {
+        r: rank,
+        lora_alpha: 2.0 * rank as f64,
+        target_modules: linears.map(str::to_owned).into(),
+        use_rslora: false,
+    }
 }
 
 /// Floating-point operations of training on one token: three times those of the forward pass.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::{Error, Result};
+use crate::run::is_free;
 use crate::step::Trainer;
 
 const FORMAT: u32 = 1;
@@ -177,7 +178,7 @@ impl Checkpoint {
                 accept.iter().any(|accept| name(accept).as_ref().unwrap_or(accept) == &key)
             })
         };
-        for key in then.keys().chain(now.keys()).filter(|key| !is_accepted(key)) {
+        for key in then.keys().chain(now.keys()).filter(|key| !is_free(key) && !is_accepted(key)) {
             let show = |settings: &BTreeMap<String, String>| {
                 settings.get(key).cloned().unwrap_or_else(|| "not set".into())
             };

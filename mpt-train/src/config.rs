@@ -78,9 +78,9 @@ pub struct StepConfig {
     /// Seed of the initial weights.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Whether blocks are computed again in the backward pass: memory of one block instead of all.
-    #[serde(default)]
-    pub activation_checkpointing: bool,
+    /// Whether blocks are computed again in the backward pass: memory of one block instead of all. By default as many as
+    /// it takes to fit into memory. The result is the same to the last bit.
+    pub activation_checkpointing: Option<bool>,
     /// Steps between evaluations on the held-out split; 0 for one at the end.
     #[serde(default)]
     pub eval_every: u64,

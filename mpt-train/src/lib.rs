@@ -6,6 +6,7 @@
 //! Without the default feature `run` this crate is the step alone: a [`Trainer`] takes [`TokenRows`] from wherever the
 //! caller has them, and no data format is compiled.
 
+mod available;
 pub mod bench;
 #[cfg(feature = "run")]
 mod checkpoint;

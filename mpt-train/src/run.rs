@@ -9,6 +9,23 @@ use serde::{Deserialize, Serialize};
 use crate::config::{OptimizerConfig, ScheduleConfig, StepConfig};
 use crate::error::{Error, Result};
 
+/// Keys that may differ between the parts of an interrupted run: they do not decide what a step computes.
+///
+/// `train.steps` does, where the schedule ends with it; a longer run is a new wish, and is granted.
+const FREE_KEYS: [&str; 6] = [
+    "run_dir",
+    "train.steps",
+    "train.eval_every",
+    "train.eval_samples",
+    "train.activation_checkpointing",
+    "checkpoint.",
+];
+
+/// Whether a key does not decide the result.
+pub(crate) fn is_free(key: &str) -> bool {
+    FREE_KEYS.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
+}
+
 /// A training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainRun {

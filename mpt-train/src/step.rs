@@ -2,10 +2,11 @@
 
 use mpt_core::rng::CounterRng;
 use mpt_core::{
-    AttnMask, CausalLm, Gradients, IGNORE_LABEL, MptConfig, Params, Recompute, StepDropout, TrainBatch,
-    WithPrecision,
+    Adapted, Adapter, AttnMask, CausalLm, Gradients, IGNORE_LABEL, MptConfig, ParameterSource, Params,
+    Recompute, StepDropout, TrainBatch, WithPrecision,
 };
 
+use crate::available::available_memory;
 use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::{Error, Result};
 use crate::optim::Optimizer;
@@ -80,10 +81,15 @@ pub struct StepOutcome {
 /// A model in training: parameters, optimizer state, and how steps are made.
 #[derive(Debug)]
 pub struct Trainer {
+    /// What is trained: all parameters, or those of an adapter.
     params: Params,
+    /// Whether they are an adapter's, so that the model has others, which are frozen.
+    is_adapter: bool,
     model: CausalLm,
     optimizer: Optimizer,
     config: StepConfig,
+    /// Bytes for what blocks keep and work with.
+    memory: u64,
 }
 
 impl Trainer {
@@ -98,8 +104,46 @@ impl Trainer {
         step: &StepConfig,
     ) -> Result<Self> {
         let model = CausalLm::new(config, &WithPrecision { source: &params, precision: step.precision })?;
+        Self::of(params, false, model, optimizer, step)
+    }
+
+    /// Trains `adapter` alone, on a frozen `base` in any stored form: LoRA, and on a base in NF4 QLoRA. Nothing is
+    /// computed or kept for frozen weights but what the gradient passes through.
+    ///
+    /// # Errors
+    /// When a parameter is missing or has another shape, or there is no room for the optimizer's state.
+    pub fn with_adapter(
+        config: &MptConfig,
+        base: &dyn ParameterSource,
+        adapter: &Adapter,
+        optimizer: &OptimizerConfig,
+        step: &StepConfig,
+    ) -> Result<Self> {
+        let source = &Adapted { base, adapter };
+        let model = CausalLm::new(config, &WithPrecision { source, precision: step.precision })?;
+        Self::of(Params::of_adapter(adapter), true, model, optimizer, step)
+    }
+
+    fn of(
+        params: Params,
+        is_adapter: bool,
+        model: CausalLm,
+        optimizer: &OptimizerConfig,
+        step: &StepConfig,
+    ) -> Result<Self> {
         let optimizer = Optimizer::new(optimizer, &params)?;
-        Ok(Self { params, model, optimizer, config: step.clone() })
+        // gradients come beside what is there now, and a tenth is left to others
+        let gradients = 4 * params.num_elements() as u64;
+        let memory = available_memory().map_or(u64::MAX, |free| (free / 10 * 9).saturating_sub(gradients));
+        Ok(Self { params, is_adapter, model, optimizer, config: step.clone(), memory })
+    }
+
+    /// A sink for the gradients of what is trained.
+    fn no_gradients(&self) -> Gradients {
+        match self.is_adapter {
+            true => Gradients::of(self.params.iter().filter_map(|(name, _)| name.parse().ok())),
+            false => Gradients::default(),
+        }
     }
 
     /// The parameters.
@@ -130,7 +174,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::NotFinite`], with parameters unchanged; and those of the forward pass.
     pub fn step(&mut self, batch: TokenRows<'_>, multiplier: f64, step: u64) -> Result<StepOutcome> {
-        let mut gradients = Gradients::default();
+        let mut gradients = self.no_gradients();
         let (mut loss_sum, mut first_row) = (0.0, 0);
         for part in batch.chunks(self.config.microbatch_size()) {
             loss_sum += self.loss_and_gradients(part, first_row, step, &mut gradients)?;
@@ -159,7 +203,11 @@ impl Trainer {
         let (mask, labels) = (part.mask(self.model.config())?, part.labels());
         let dropout = Some(StepDropout { seed, first_row });
         let batch = TrainBatch { tokens: &part.rows(), mask: &mask, labels: &labels, dropout };
-        let recompute = if self.config.activation_checkpointing { Recompute::All } else { Recompute::None };
+        let recompute = match self.config.activation_checkpointing {
+            Some(true) => Recompute::All,
+            Some(false) => Recompute::None,
+            None => Recompute::fitting(self.model.config(), [part.batch(), part.seq], self.memory),
+        };
         Ok(self.model.loss_and_gradients(&batch, recompute, gradients)?)
     }
 }

@@ -16,18 +16,12 @@ use crate::error::{Error, Result};
 use crate::evaluate::evaluate;
 use crate::metrics::MetricsFile;
 use crate::observer::{Observer, StepMetrics, TrainEvent, TrainSummary};
-use crate::run::{Resume, TrainRun};
+use crate::run::{Resume, TrainRun, is_free};
 use crate::schedule::Schedule;
 use crate::step::{TokenRows, Trainer};
 
 /// Held while a process trains: two must not do so in one folder.
 const LOCK: &str = ".lock";
-
-/// Keys that may differ between the parts of an interrupted run: they do not decide what a step computes.
-///
-/// `train.steps` does, where the schedule ends with it; a longer run is a new wish, and is granted.
-const FREE_KEYS: [&str; 5] =
-    ["run_dir", "train.steps", "train.eval_every", "train.eval_samples", "checkpoint."];
 
 /// Keys of `[data]` that the cursor answers for, in the words of the data.
 const ORDER_KEYS: [&str; 7] =
@@ -99,9 +93,6 @@ fn settings(run: &TrainRun, config: &MptConfig) -> BTreeMap<String, String> {
     let table: toml::Table = run.to_toml().parse().expect("a printed run is TOML");
     let mut settings = BTreeMap::new();
     flatten("", &toml::Value::Table(table), &mut settings);
-    let is_free = |key: &str| {
-        FREE_KEYS.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
-    };
     // Data is known by its manifest and a model by its configuration, wherever they lie.
     let is_order = |key: &str| key.strip_prefix("data.").is_some_and(|key| ORDER_KEYS.contains(&key));
     settings

@@ -147,7 +147,7 @@ fn step_config(args: &Args, batches: &[Batch]) -> StepConfig {
         clip_norm: args.clip_norm,
         seed: 0,
         precision: Precision::F32,
-        activation_checkpointing: true,
+        activation_checkpointing: Some(true),
         eval_every: 0,
         eval_samples: None,
     }

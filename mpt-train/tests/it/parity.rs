@@ -58,7 +58,7 @@ fn trainer(model: &Path, optimizer: &OptimizerConfig) -> Trainer {
         clip_norm: 1.0,
         seed: 0,
         precision: Precision::F32,
-        activation_checkpointing: true,
+        activation_checkpointing: Some(true),
         eval_every: 0,
         eval_samples: None,
     };
