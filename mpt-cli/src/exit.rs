@@ -173,7 +173,7 @@ impl From<mpt_infer::Error> for CliError {
         match error {
             E::Model(error) => error.into(),
             E::Text(error) => error.into(),
-            E::Tokenizer(problem) => problem.into(),
+            E::Tokenizer { problem } => problem.into(),
             E::Parameter { .. } | E::PromptTooLong { .. } => Self::new(ExitStatus::Usage, error),
             E::NoChatTemplate { .. } => {
                 let names = mpt_tokenize::ChatTemplate::names().collect::<Vec<_>>().join(", ");

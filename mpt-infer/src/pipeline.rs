@@ -213,8 +213,8 @@ impl Pipeline {
         let prompt = tokenizer.encode(&template.render(messages, true)?)?;
         let mut generate_params = self.generate_params(params);
         generate_params.stop_ids.extend(template.stop_ids(tokenizer));
-        let spelled = template.stop_strings().iter().filter(|text| tokenizer.id_of(text).is_none());
-        let stop: Vec<String> = params.stop.iter().chain(spelled).cloned().collect();
+        // A string may be a token and yet come up in parts.
+        let stop: Vec<String> = params.stop.iter().chain(template.stop_strings()).cloned().collect();
         self.complete(&prompt, &generate_params, &stop, on_text)
     }
 
