@@ -1,13 +1,9 @@
-//! How `mpt` ends: exit codes, the error that carries one, Ctrl-C, and what a bug looks like.
+//! How `mpt` ends: exit codes, and the error that carries one.
 
 use std::fmt;
 use std::process::ExitCode;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use mpt_infer::TokenizerProblem;
-
-use crate::output::Log;
 
 /// How a command ended; the numbers are the exit codes of the command-line contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +169,7 @@ impl From<mpt_infer::Error> for CliError {
         match error {
             E::Model(error) => error.into(),
             E::Text(error) => error.into(),
-            E::Tokenizer(problem) => problem.into(),
+            E::Tokenizer { problem } => problem.into(),
             E::Parameter { .. } | E::PromptTooLong { .. } => Self::new(ExitStatus::Usage, error),
             E::NoChatTemplate { .. } => {
                 let names = mpt_tokenize::ChatTemplate::names().collect::<Vec<_>>().join(", ");
@@ -234,41 +230,6 @@ pub(crate) fn io_status(error: &std::io::Error, missing: ExitStatus) -> ExitStat
         | K::InvalidInput => missing,
         _ => ExitStatus::System,
     }
-}
-
-static STOP: AtomicBool = AtomicBool::new(false);
-
-/// From now on the first interrupt sets the flag returned, and a second one ends the process.
-pub(crate) fn install_interrupt(log: &Log) -> &'static AtomicBool {
-    static INSTALL: Once = Once::new();
-    INSTALL.call_once(|| {
-        let handler_log = log.clone();
-        let installed = ctrlc::set_handler(move || {
-            if STOP.swap(true, Ordering::SeqCst) {
-                leave(ExitStatus::Interrupted);
-            }
-            handler_log.info("stopping after this step; interrupt again to stop at once");
-        });
-        if let Err(error) = installed {
-            log.warn(format_args!("interrupts will not be caught: {error}"));
-        }
-    });
-    &STOP
-}
-
-/// Makes a panic anywhere, in any thread, one line that asks for a report, and exit code 70.
-pub(crate) fn install_panic_hook() {
-    std::panic::set_hook(Box::new(|info| {
-        let what = info.payload_as_str().unwrap_or("no message");
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        crate::output::print_bug(what, &place);
-        leave(ExitStatus::Bug);
-    }));
-}
-
-#[expect(clippy::exit, reason = "a signal handler and a panic hook have no caller to return a status to")]
-fn leave(status: ExitStatus) -> ! {
-    std::process::exit(status as i32)
 }
 
 #[cfg(test)]

@@ -21,11 +21,13 @@
 
 mod allocator;
 mod commands;
+mod common_args;
 mod dtype_args;
 mod embed;
 mod exit;
 mod export;
 mod hub;
+mod interrupt;
 mod machine;
 mod model;
 mod output;
@@ -37,9 +39,10 @@ mod tui;
 use clap::Parser;
 
 use crate::commands::Command;
+use crate::common_args::CommonArgs;
 use crate::exit::{CliError, ExitStatus};
 use crate::output::Output;
-use crate::settings::{CommonArgs, Context};
+use crate::settings::Context;
 
 /// Prepare data for MPT language models, train them, and run them.
 #[derive(Debug, Parser)]
@@ -54,7 +57,7 @@ struct Cli {
 
 fn main() -> std::process::ExitCode {
     allocator::keep_freed_pages();
-    exit::install_panic_hook();
+    interrupt::install_panic_hook();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::print_usage(&error).into(),

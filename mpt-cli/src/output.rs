@@ -9,8 +9,8 @@ use std::io::{self, IsTerminal, Write};
 use indicatif::MultiProgress;
 use serde::Serialize;
 
+use crate::common_args::{CommonArgs, LogFormat};
 use crate::exit::{CliError, ExitStatus};
-use crate::settings::{CommonArgs, LogFormat};
 
 /// Where a command's results go.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::text_files::TokenizerProblem;
+use crate::tokenizer_problem::TokenizerProblem;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -18,8 +18,12 @@ pub enum Error {
     #[error(transparent)]
     Text(#[from] mpt_tokenize::Error),
     /// The model has no usable tokenizer, and text was given or asked for.
-    #[error("{}; {}", .0, .0.remedy())]
-    Tokenizer(#[from] TokenizerProblem),
+    #[error("{problem}; {}", .problem.remedy())]
+    Tokenizer {
+        /// What is wrong with it.
+        #[from]
+        problem: TokenizerProblem,
+    },
     /// The model has no chat template.
     #[error("{}: the model has no chat template: {place}; name the one it was trained with", .path.display())]
     NoChatTemplate {

@@ -7,7 +7,7 @@ use std::path::Path;
 use mpt_core::{MetaArray, Metadata};
 use mpt_tokenize::{ChatTemplate, Error, GgufTokenizer, TokenId, Tokenizer, token_type};
 
-use crate::text_files::TokenizerProblem;
+use crate::tokenizer_problem::TokenizerProblem;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";

@@ -44,6 +44,7 @@ mod sampler;
 mod stop;
 mod text_files;
 mod text_stream;
+mod tokenizer_problem;
 pub mod verify;
 
 pub use error::{Error, Result};
@@ -53,6 +54,5 @@ pub use open::{OpenOptions, latest_checkpoint, model_path, open_model, open_weig
 pub use pipeline::{Completion, CompletionParams, Pipeline};
 pub use sampler::{Sampler, SamplingParams};
 pub use stop::{StopStrings, stop_ids};
-pub use text_files::{
-    TokenizerProblem, chat_template_of, folder_chat_template, folder_tokenizer, tokenizer_of,
-};
+pub use text_files::{chat_template_of, folder_chat_template, folder_tokenizer, tokenizer_of};
+pub use tokenizer_problem::TokenizerProblem;

@@ -12,8 +12,9 @@ use crate::generate::{FinishReason, GenerateParams, Generation, generate};
 use crate::open::{OpenOptions, open_model};
 use crate::sampler::SamplingParams;
 use crate::stop::stop_ids;
-use crate::text_files::{TokenizerProblem, chat_template_of, tokenizer_of};
+use crate::text_files::{chat_template_of, tokenizer_of};
 use crate::text_stream::TextStream;
+use crate::tokenizer_problem::TokenizerProblem;
 
 /// A model, its tokenizer if it has a usable one, the ids that end a text, and its chat template.
 ///
@@ -213,8 +214,8 @@ impl Pipeline {
         let prompt = tokenizer.encode(&template.render(messages, true)?)?;
         let mut generate_params = self.generate_params(params);
         generate_params.stop_ids.extend(template.stop_ids(tokenizer));
-        let spelled = template.stop_strings().iter().filter(|text| tokenizer.id_of(text).is_none());
-        let stop: Vec<String> = params.stop.iter().chain(spelled).cloned().collect();
+        // A string may be a token and yet come up in parts.
+        let stop: Vec<String> = params.stop.iter().chain(template.stop_strings()).cloned().collect();
         self.complete(&prompt, &generate_params, &stop, on_text)
     }
 

@@ -1,49 +1,13 @@
 //! What a model's files say of text: the tokenizer, or why there is none that can be used, and the chat template.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use mpt_core::Weights;
 use mpt_tokenize::{ChatTemplate, Tokenizer};
 
 use crate::error::Error;
 use crate::gguf_text;
-
-/// Why a model has no tokenizer that can be used. It stops what needs text, nothing else.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenizerProblem {
-    /// A folder has no `tokenizer.json`.
-    #[error("{}: there is no tokenizer.json", .dir.display())]
-    Missing {
-        /// The folder.
-        dir: PathBuf,
-    },
-    /// A folder's `tokenizer.json`, or a key of a GGUF file, which the error names.
-    #[error(transparent)]
-    Unusable(Arc<mpt_tokenize::Error>),
-}
-
-impl TokenizerProblem {
-    /// What to do about it.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Missing { .. } => "put the model's tokenizer.json there, or give token ids instead of text",
-            Self::Unusable(error) if matches!(**error, mpt_tokenize::Error::FromGguf { .. }) => {
-                "convert the model again together with its tokenizer, or give token ids instead of text"
-            }
-            Self::Unusable(_) => {
-                "replace it by the tokenizer.json that was published with the model, or give token ids instead of text"
-            }
-        }
-    }
-}
-
-impl From<mpt_tokenize::Error> for TokenizerProblem {
-    fn from(error: mpt_tokenize::Error) -> Self {
-        Self::Unusable(Arc::new(error))
-    }
-}
+use crate::tokenizer_problem::TokenizerProblem;
 
 /// The tokenizer of an opened model.
 ///

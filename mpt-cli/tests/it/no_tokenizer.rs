@@ -113,7 +113,9 @@ fn gguf_files_name_the_key() {
         let warning = converted(&job, model, "again.gguf", "gguf");
         assert!(warning.contains(named) && warning.contains("without a tokenizer"), "{warning}");
         assert_eq!(eos(&job.json(&["info", "again.gguf"])), eos(&job.json(&["info", model])), "{model}");
-        ["back", "again.gguf"].map(|out| remove(&job.path(out)));
+        for out in ["back", "again.gguf"] {
+            remove(&job.path(out));
+        }
     }
 }
 
@@ -138,7 +140,9 @@ fn folders_name_their_tokenizer_file() {
         assert_eq!(generated(&job, "model.gguf"), generated(&job, "model"));
         converted(&job, "model", "copy", "hf");
         assert_eq!(job.path("copy/tokenizer.json").exists(), content.is_some());
-        ["model.gguf", "copy"].map(|out| remove(&job.path(out)));
+        for out in ["model.gguf", "copy"] {
+            remove(&job.path(out));
+        }
     }
 }
 

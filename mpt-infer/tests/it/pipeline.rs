@@ -166,8 +166,7 @@ fn a_conversation_is_answered_in_the_models_template() {
     fs::write(dir.path().join("tokenizer_config.json"), r#"{"eos_token": "<|endoftext|>"}"#).unwrap();
     let answer = pipe.chat(&messages, &sampled(2)).unwrap();
     let as_text = pipe.generate("<the stone?><|endoftext|>", &sampled(2)).unwrap();
-    let ended_by_template = answer.generation.finish_reason == FinishReason::Stop;
-    assert!(ended_by_template || answer.text == as_text.text);
+    assert_eq!(answer.text, as_text.text.split("<|endoftext|>").next().unwrap());
     assert_eq!(answer.prompt_tokens, as_text.prompt_tokens);
 
     // a template whose answers end with a text that this answer has
@@ -216,7 +215,7 @@ fn without_a_tokenizer_ids_go_on_and_text_is_refused() {
         ];
         for error in errors {
             let message = error.to_string();
-            assert!(matches!(error, Error::Tokenizer(_)), "{message}");
+            assert!(matches!(error, Error::Tokenizer { .. }), "{message}");
             assert!(words.iter().all(|word| message.contains(word)), "{message}");
             assert!(message.contains("token ids instead of text") && !message.contains("--"), "{message}");
         }

@@ -9,44 +9,41 @@ use std::path::{Path, PathBuf};
 
 use self::arrows::{Graph, module_of};
 use self::cycles::cycles;
-use self::layers::{CYCLES_STILL_ALLOWED, LAYERS};
+use self::layers::LAYERS;
 use self::source::{Module, Source};
 
 /// What is wrong with the modules of some crates; `files` are all files of the tree.
 pub(super) fn problems(crates: &[&str], files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> Vec<String> {
-    let rules = Rules { layers: LAYERS, allowed: CYCLES_STILL_ALLOWED };
+    let rules = Rules { layers: LAYERS };
     crates.iter().flat_map(|name| rules.check(name, files, read)).collect()
 }
 
 /// What is asked of the modules.
 struct Rules<'a> {
     layers: &'a [(&'a str, &'a [&'a str])],
-    allowed: &'a [&'a str],
 }
 
 impl Rules<'_> {
     fn check(&self, name: &str, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> Vec<String> {
         let (graph, mut problems) = graph(name, files, read);
-        problems.extend(self.cycles(name, &graph));
+        problems.extend(cycle_problems(name, &graph));
         if let Some((_, layers)) = self.layers.iter().find(|(of, _)| *of == name) {
             problems.extend(strangers(name, &graph, layers));
             problems.extend(arrows_up(&graph, layers));
         }
         problems
     }
+}
 
-    fn cycles(&self, name: &str, graph: &Graph) -> Vec<String> {
-        let folder = |cycle: &[&Module]| {
-            let path = &cycle[0][..cycle[0].len() - 1];
-            [&[name.to_owned()], path].concat().join("::")
-        };
-        let cycles = cycles(graph).into_iter().filter(|cycle| !self.allowed.contains(&&*folder(cycle)));
-        cycles
-            .map(|cycle| {
-                format!("the modules of `{}` form a cycle: {}", folder(&cycle), shown(graph, &cycle))
-            })
-            .collect()
-    }
+fn cycle_problems(name: &str, graph: &Graph) -> Vec<String> {
+    let folder = |cycle: &[&Module]| {
+        let path = &cycle[0][..cycle[0].len() - 1];
+        [&[name.to_owned()], path].concat().join("::")
+    };
+    cycles(graph)
+        .into_iter()
+        .map(|cycle| format!("the modules of `{}` form a cycle: {}", folder(&cycle), shown(graph, &cycle)))
+        .collect()
 }
 
 /// The graph of a crate, and the files that cannot be read as Rust.
@@ -115,7 +112,7 @@ mod tests {
         rules.check("x", &paths, &read)
     }
 
-    const NO_LAYERS: Rules<'_> = Rules { layers: &[], allowed: &[] };
+    const NO_LAYERS: Rules<'_> = Rules { layers: &[] };
 
     #[test]
     fn a_cycle_is_found_and_the_shortest_is_shown() {
@@ -132,7 +129,6 @@ mod tests {
                 "the modules of `x` form a cycle: `b` uses `c` (x/src/b/inner.rs:2), `c` uses `b` (x/src/c.rs:2)"
             ]
         );
-        assert_eq!(check(&Rules { allowed: &["x"], ..NO_LAYERS }, &files), [""; 0]);
     }
 
     #[test]
@@ -207,7 +203,7 @@ mod tests {
     #[test]
     fn an_arrow_up_is_found() {
         let layers = [("x", ["a", "b"].as_slice())];
-        let rules = Rules { layers: &layers, ..NO_LAYERS };
+        let rules = Rules { layers: &layers };
         let down = [("a.rs", "use crate::b;"), ("b.rs", "")];
         assert_eq!(check(&rules, &down), [""; 0]);
         let up = [("a.rs", ""), ("b.rs", "\nuse crate::{a::A};")];
@@ -217,7 +213,7 @@ mod tests {
     #[test]
     fn the_table_of_layers_has_the_modules_of_the_crate() {
         let layers = [("x", ["a", "b"].as_slice())];
-        let rules = Rules { layers: &layers, ..NO_LAYERS };
+        let rules = Rules { layers: &layers };
         assert_eq!(
             check(&rules, &[("a.rs", ""), ("c.rs", "")]),
             [

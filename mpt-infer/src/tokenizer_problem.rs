@@ -1,0 +1,40 @@
+//! Why a model has no tokenizer that can be used.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why a model has no tokenizer that can be used. It stops what needs text, nothing else.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerProblem {
+    /// A folder has no `tokenizer.json`.
+    #[error("{}: there is no tokenizer.json", .dir.display())]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A folder's `tokenizer.json`, or a key of a GGUF file, which the error names.
+    #[error(transparent)]
+    Unusable(Arc<mpt_tokenize::Error>),
+}
+
+impl TokenizerProblem {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "put the model's tokenizer.json there, or give token ids instead of text",
+            Self::Unusable(error) if matches!(**error, mpt_tokenize::Error::FromGguf { .. }) => {
+                "convert the model again together with its tokenizer, or give token ids instead of text"
+            }
+            Self::Unusable(_) => {
+                "replace it by the tokenizer.json that was published with the model, or give token ids instead of text"
+            }
+        }
+    }
+}
+
+impl From<mpt_tokenize::Error> for TokenizerProblem {
+    fn from(error: mpt_tokenize::Error) -> Self {
+        Self::Unusable(Arc::new(error))
+    }
+}
