@@ -8,9 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::dispatch::{Level, level};
-use super::gemm::{
-    Form, Mat, MatMut, Packed, Products, Threads, Write, matmul, matmul_at, matmul_by_blocks,
-};
+use super::gemm::{Form, Mat, MatMut, Packed, Products, Threads, Write, matmul, matmul_at, matmul_by_blocks};
 use super::{gemv, quant};
 use crate::weights::StoredTensor;
 

@@ -14,11 +14,7 @@ const LANES: usize = 8;
 /// # Safety
 /// The processor has AVX2 and FMA; all of `x` and `rows` have one length, a multiple of 16.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn add<const M: usize>(
-    sums: &mut [[f32; SIDE]; M],
-    x: [&[f32]; M],
-    rows: &[&[f32]; SIDE],
-) {
+pub(super) unsafe fn add<const M: usize>(sums: &mut [[f32; SIDE]; M], x: [&[f32]; M], rows: &[&[f32]; SIDE]) {
     for (half, rows) in rows.as_chunks::<LANES>().0.iter().enumerate() {
         let rows = rows.map(<[f32]>::as_ptr);
         // SAFETY: `sums` have 16 lanes, every row `len` values, of which 8 are read at a time.

@@ -14,11 +14,7 @@ const AHEAD: usize = 256;
 /// # Safety
 /// The processor has AVX-512 F; all of `x` and `rows` have one length, a multiple of 16.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn add<const M: usize>(
-    sums: &mut [[f32; SIDE]; M],
-    x: [&[f32]; M],
-    rows: &[&[f32]; SIDE],
-) {
+pub(super) unsafe fn add<const M: usize>(sums: &mut [[f32; SIDE]; M], x: [&[f32]; M], rows: &[&[f32]; SIDE]) {
     let rows = rows.map(<[f32]>::as_ptr);
     // SAFETY: `sums` have 16 lanes, every row `len` values, of which 16 are read at a time.
     unsafe {

@@ -39,7 +39,9 @@ pub(super) trait Parts {
     unsafe fn prefetch(row: *const u8, step: usize) {
         for line in (0..Self::STEP_BYTES).step_by(64) {
             // SAFETY: a hint about an address, which need not be valid.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(row.wrapping_add(Self::offset(step) + AHEAD + line).cast()) };
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T1>(row.wrapping_add(Self::offset(step) + AHEAD + line).cast())
+            };
         }
     }
 }
