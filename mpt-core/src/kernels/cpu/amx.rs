@@ -60,6 +60,22 @@ const fn group_tiles(columns: u8) -> TileConfig {
     config([sums, left, right, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)])
 }
 
+/// Tiles for products of 16 rows of 64 bytes with `columns` columns of 32 bits: two of sums, three of columns and three of rows.
+const fn column_tiles(columns: u16) -> TileConfig {
+    let (column, row) = ((16, 4 * columns), (16, 64));
+    config([column, column, column, column, column, row, row, row])
+}
+
+static TILES_OF_COLUMNS: [TileConfig; 16] = {
+    let mut tiles = [const { column_tiles(0) }; 16];
+    let mut i = 0;
+    while i < tiles.len() {
+        tiles[i] = column_tiles(i as u16 + 1);
+        i += 1;
+    }
+    tiles
+};
+
 static TILES_OF_16: TileConfig = group_tiles(16);
 static TILES_OF_32: TileConfig = group_tiles(32);
 
@@ -86,6 +102,12 @@ impl Tiles {
     /// Takes three tiles into use: 0 for sums, 1 for 16 rows of `columns` bytes, 2 for their weights `[columns / 4, 16, 4]`.
     pub(crate) fn of_groups(columns: usize) -> Self {
         Self::with(if columns == 16 { &TILES_OF_16 } else { &TILES_OF_32 })
+    }
+
+    /// Takes eight tiles into use: 0 and 1 for sums of 16 rows and `columns` columns, at most 16, 2 to 4 for 16 words of each column,
+    /// 5 to 7 for 16 rows of 16 words.
+    pub(crate) fn of_columns(columns: usize) -> Self {
+        Self::with(&TILES_OF_COLUMNS[columns - 1])
     }
 
     /// # Panics

@@ -1,7 +1,7 @@
 //! Products of up to 16 rows with the matrix unit.
 //!
 //! The roles are those of a matrix product the other way round: rows of the weight are rows of the left tiles, as they lie, rows
-//! of `x` are columns of the right ones. Values of the weight are split into bf16 parts one step ahead of their products, so
+//! of `x` are columns of the right ones. Values of the weight are split into bf16 parts some steps ahead of their products, so
 //! that splitting and multiplying overlap. Elements add up the products of parts in the order of
 //! [`split`](crate::kernels::cpu::gemm), in the same chunks.
 
@@ -11,21 +11,32 @@ mod parts;
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 use parts::{Bf16, F16, F32, Nf4, Parts};
 
-use super::TASK_ROWS;
 use crate::dtype::WeightDtype;
 use crate::kernels::cpu::amx::Tiles;
-use crate::kernels::cpu::gemm::{Form, Mat, Packed, SIDE, Threads, Tile, split_chunk_steps};
+use crate::kernels::cpu::gemm::{SIDE, Tile, split_chunk_steps};
+use crate::kernels::cpu::pool;
 use crate::kernels::cpu::scratch::Scratch;
 use crate::storage::StoredTensor;
 
-/// Panels of 16 rows of the weight whose sums are in tiles at once: so many that no product waits for the one before.
-const PANELS: usize = TASK_ROWS / SIDE;
+/// Panels of 16 rows of the weight whose sums are in tiles at once.
+const PANELS: usize = 2;
+
+/// Rows of the weight whose sums are in tiles at once.
+const ROWS: usize = PANELS * SIDE;
+
+/// Rows of the weight of one task.
+const TASK_ROWS: usize = 2 * ROWS;
 
 /// Values of a step.
 const STEP: usize = 2 * SIDE;
+
+/// Steps of a pass. A panel's are split one after the other: rows often lie whole pages apart, of which a processor follows few.
+const DEPTH: usize = 4;
 
 /// Bytes that are asked for ahead in each row.
 const AHEAD: usize = 1024;
@@ -33,56 +44,100 @@ const AHEAD: usize = 1024;
 /// The parts of one step of all panels: tiles `[row][word]`.
 type Step = [[Tile; 3]; PANELS];
 
-/// The `m` rows of `x` as columns of a right operand.
-pub(super) fn pack(x: &[f32], m: usize) -> Packed<'static> {
-    let k = x.len() / m;
-    Packed::right_in(Mat::new(x, m, k, k).t(), Form::Split, Threads::Caller)
+/// `y` `[n, m]` = the products of the weight's rows with those of `x` `[m, k]`, at most 16.
+pub(super) fn products(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
+    let m = x.len() / weight.row_len();
+    let x = Columns::new(x, m);
+    pool::run_chunks(y, TASK_ROWS * m, |task, y| {
+        for (part, y) in y.chunks_mut(ROWS * m).enumerate() {
+            let first = task * TASK_ROWS + part * ROWS;
+            of_rows(y, &x, weight, first..first + y.len() / m);
+        }
+    });
 }
 
-/// `y` `[rows, m]` = the products of the weight's rows from `first` on, at most [`TASK_ROWS`], with those of `x`.
-pub(super) fn products(y: &mut [f32], x: &Packed<'_>, weight: &StoredTensor, first: usize) {
-    let rows = first..first + y.len() / x.rows();
+/// `y` `[rows, m]` = the products of some rows, at most [`ROWS`].
+fn of_rows(y: &mut [f32], x: &Columns, weight: &StoredTensor, rows: Range<usize>) {
     match weight.dtype() {
-        WeightDtype::F32 => task::<F32>(y, x, weight.row_range(rows)),
-        WeightDtype::F16 => task::<F16>(y, x, weight.row_range(rows)),
-        WeightDtype::BF16 => task::<Bf16>(y, x, weight.row_range(rows)),
-        WeightDtype::Nf4 => task::<Nf4>(y, x, weight.row_range(rows)),
+        WeightDtype::F32 => of_bytes::<F32>(y, x, weight.row_range(rows)),
+        WeightDtype::F16 => of_bytes::<F16>(y, x, weight.row_range(rows)),
+        WeightDtype::BF16 => of_bytes::<Bf16>(y, x, weight.row_range(rows)),
+        WeightDtype::Nf4 => of_bytes::<Nf4>(y, x, weight.row_range(rows)),
         _ => {
-            let mut wide = Scratch::take(rows.len() * x.inner(), 0f32);
+            let mut wide = Scratch::take(rows.len() * x.inner, 0f32);
             weight.widen_rows(rows, &mut wide);
-            task::<F32>(y, x, bytemuck::cast_slice(&wide));
+            of_bytes::<F32>(y, x, bytemuck::cast_slice(&wide));
         }
     }
 }
 
-/// [`products`] with rows whose bytes are `bytes`.
-fn task<P: Parts>(y: &mut [f32], x: &Packed<'_>, bytes: &[u8]) {
-    let m = x.rows();
-    let source = Rows::<P>::new(bytes, y.len() / m, x.inner());
-    let _tiles = Tiles::full();
-    let chunk = split_chunk_steps(x.steps());
-    let mut sums = [Tile::ZERO; PANELS];
-    for from in (0..x.steps()).step_by(chunk) {
-        let steps = from..(from + chunk).min(x.steps());
-        // SAFETY: tiles are in use, this processor has the level of the matrix unit, and steps are below those of both operands.
-        unsafe { chunk_sums::<P>(&mut sums, x, &source, steps) };
-        let rows = sums.iter().flat_map(|tile| &tile.0);
-        for (y, sums) in y.chunks_exact_mut(m).zip(rows) {
-            let sums = sums.iter().map(|&sum| f32::from_bits(sum));
-            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = if from == 0 { sum } else { *y + sum });
+fn of_bytes<P: Parts>(y: &mut [f32], x: &Columns, bytes: &[u8]) {
+    let source = Rows::<P>::new(bytes, y.len() / x.count, x.inner);
+    let _tiles = Tiles::of_columns(x.count);
+    // SAFETY: tiles are in use, so this processor has the level of the matrix unit; rows are as long as those of `x`.
+    unsafe { passes(y, x, &source) };
+}
+
+/// Rows of `x` as columns of right tiles: `[step][part][word][column]`.
+struct Columns {
+    words: Vec<u32>,
+    count: usize,
+    inner: usize,
+}
+
+impl Columns {
+    fn new(x: &[f32], count: usize) -> Self {
+        let inner = x.len() / count;
+        let step_words = 3 * SIDE * count;
+        let mut words = vec![0; inner.div_ceil(STEP) * step_words];
+        for (column, x) in x.chunks_exact(inner).enumerate() {
+            for (values, words) in x.chunks(STEP).zip(words.chunks_exact_mut(step_words)) {
+                let mut padded = [0f32; STEP];
+                padded[..values.len()].copy_from_slice(values);
+                // SAFETY: products are asked for only where the level is that of the matrix unit, which has all of AVX-512.
+                let parts = unsafe { split_values(&padded) };
+                let places = words[column..].iter_mut().step_by(count);
+                places.zip(parts.as_flattened()).for_each(|(place, &word)| *place = word);
+            }
+        }
+        Self { words, count, inner }
+    }
+
+    fn steps(&self) -> usize {
+        self.inner.div_ceil(STEP)
+    }
+
+    fn step(&self, step: usize) -> &[u32] {
+        let len = 3 * SIDE * self.count;
+        &self.words[step * len..][..len]
+    }
+}
+
+/// The words of the parts of 32 values.
+///
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn split_values(values: &[f32; STEP]) -> [[u32; SIDE]; 3] {
+    let mut parts = [[0; SIDE]; 3];
+    // SAFETY: the caller's promise; values are 128 bytes, a part is 64.
+    unsafe {
+        for (part, words) in parts.iter_mut().zip(F32::words(values.as_ptr().cast(), 0)) {
+            _mm512_storeu_si512(part.as_mut_ptr().cast(), words);
         }
     }
+    parts
 }
 
 /// Rows of a weight, read step by step.
 struct Rows<P> {
     /// The first byte of each row; the last row stands for those that do not exist.
-    rows: [*const u8; TASK_ROWS],
+    rows: [[*const u8; SIDE]; PANELS],
     /// Steps that lie in the rows as a whole.
     whole: usize,
     /// The last step of each row, padded with zeros, where it is not whole.
     edge: Vec<u8>,
-    parts: std::marker::PhantomData<P>,
+    parts: PhantomData<P>,
 }
 
 impl<P: Parts> Rows<P> {
@@ -92,86 +147,93 @@ impl<P: Parts> Rows<P> {
         let whole = inner / STEP;
         let mut edge = Vec::new();
         if !inner.is_multiple_of(STEP) {
-            edge.resize(TASK_ROWS * P::STEP_BYTES, 0);
+            edge.resize(ROWS * P::STEP_BYTES, 0);
             for (i, edge) in edge.chunks_exact_mut(P::STEP_BYTES).enumerate() {
                 let rest = &row(i)[P::offset(whole)..];
                 edge[..rest.len()].copy_from_slice(rest);
             }
         }
-        Self { rows: std::array::from_fn(|i| row(i).as_ptr()), whole, edge, parts: std::marker::PhantomData }
+        let rows = std::array::from_fn(|panel| std::array::from_fn(|i| row(panel * SIDE + i).as_ptr()));
+        Self { rows, whole, edge, parts: PhantomData }
     }
 
-    /// Splits step `step` of the rows of panel `panel`.
+    /// Splits one of the `PANELS * DEPTH` units of a pass: a step of a panel, panel after panel.
     ///
     /// # Safety
-    /// The processor has AVX-512, and `step` is below the number of steps.
+    /// The processor has AVX-512 with BF16, and `steps` lie in the rows.
     #[inline(always)]
-    unsafe fn split(&self, tiles: &mut [Tile; 3], panel: usize, step: usize) {
-        let rows = &self.rows[panel * SIDE..][..SIDE];
-        for (i, &row) in rows.iter().enumerate() {
-            // SAFETY: the step lies in the row, or in the padded rest of it; tiles have 16 rows of 64 bytes.
-            unsafe {
-                let words = if step < self.whole {
-                    P::prefetch(row, step);
-                    P::words(row, step)
+    unsafe fn split(&self, pass: &mut [Step; DEPTH], steps: &Range<usize>, unit: usize) {
+        let (panel, index) = (unit / DEPTH, unit % DEPTH);
+        if index >= steps.len() {
+            return;
+        }
+        let (step, tiles) = (steps.start + index, &mut pass[index][panel]);
+        for i in 0..SIDE {
+            // SAFETY: the step lies in the row, or in the padded rest of it.
+            let words = unsafe {
+                if step < self.whole {
+                    P::prefetch(self.rows[panel][i], step);
+                    P::words(self.rows[panel][i], step)
                 } else {
                     P::words(self.edge[(panel * SIDE + i) * P::STEP_BYTES..].as_ptr(), 0)
-                };
-                for (tile, words) in tiles.iter_mut().zip(words).take(P::COUNT) {
-                    _mm512_store_si512(tile.0[i].as_mut_ptr().cast(), words);
                 }
+            };
+            for (tile, words) in tiles.iter_mut().zip(words).take(P::COUNT) {
+                // SAFETY: a row of a tile is 64 bytes, on a boundary of as many.
+                unsafe { _mm512_store_si512(tile.0[i].as_mut_ptr().cast(), words) };
             }
         }
     }
 }
 
-/// The sums `[row][column]` of every panel over `steps`.
+/// The steps from `from` on that are one pass, which ends with its chunk; none at the end.
+fn pass_from(from: usize, all: usize, chunk: usize) -> Range<usize> {
+    from..(from + DEPTH).min((from / chunk + 1) * chunk).min(all)
+}
+
+/// Computes `y` pass by pass: while one is multiplied the next one is split.
 ///
 /// # Safety
-/// Tiles are in use, the processor has AVX-512, and `steps` lie within both operands.
+/// Tiles are in use, the processor has AVX-512 with BF16, and rows are as long as those of `x`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn chunk_sums<P: Parts>(
-    sums: &mut [Tile; PANELS],
-    x: &Packed<'_>,
-    source: &Rows<P>,
-    steps: std::ops::Range<usize>,
-) {
-    let mut room: [Step; 2] = [[[Tile::ZERO; 3]; PANELS]; 2];
+unsafe fn passes<P: Parts>(y: &mut [f32], x: &Columns, source: &Rows<P>) {
+    let all = x.steps();
+    let chunk = split_chunk_steps(all);
+    let mut room = [[[[Tile::ZERO; 3]; PANELS]; DEPTH]; 2];
     let [now, next] = &mut room;
     let (mut now, mut next) = (now, next);
+    let mut steps = pass_from(0, all, chunk);
     // SAFETY: the caller's promise; parts of a step are whole before it is multiplied.
     unsafe {
-        for (panel, tiles) in now.iter_mut().enumerate() {
-            source.split(tiles, panel, steps.start);
-        }
-        clear_sums();
-        for step in steps.clone() {
-            let x = &x.tiles()[step * 3..][..3];
-            let ahead = (step + 1).min(steps.end - 1);
-            let [first, second, third, fourth] = next;
-            load_x(&x[0]);
-            source.split(first, 0, ahead);
-            if P::COUNT == 3 {
-                with_third(now);
+        (0..PANELS * DEPTH).for_each(|unit| source.split(now, &steps, unit));
+        while !steps.is_empty() {
+            let following = pass_from(steps.end, all, chunk);
+            if steps.start.is_multiple_of(chunk) {
+                clear_sums();
             }
-            source.split(second, 1, ahead);
-            with_first(now);
-            with_second(now);
-            load_x(&x[1]);
-            source.split(third, 2, ahead);
-            with_second(now);
-            with_first(now);
-            load_x(&x[2]);
-            source.split(fourth, 3, ahead);
-            with_first(now);
+            for (index, parts) in now.iter().enumerate() {
+                let is_step = index < steps.len();
+                source.split(next, &following, 2 * index);
+                if is_step {
+                    load_x(x.step(steps.start + index), x.count);
+                    with_first::<P>(parts);
+                }
+                source.split(next, &following, 2 * index + 1);
+                if is_step {
+                    with_others(parts);
+                }
+            }
+            if steps.end.is_multiple_of(chunk) || steps.end == all {
+                finish(y, x.count, steps.end <= chunk);
+            }
+            steps = following;
             std::mem::swap(&mut now, &mut next);
         }
-        store_sums(sums);
     }
 }
 
-/// Bytes from one row of a tile in memory to the next.
-const ROW: usize = 64;
+/// Bytes from one row of a tile of the weight in memory to the next.
+const ROW: usize = size_of::<[u32; SIDE]>();
 
 /// Bytes of a tile and of the parts of a panel, as the assembly below writes them out.
 const _: () = assert!(size_of::<Tile>() == 1024 && size_of::<[Tile; 3]>() == 3072);
@@ -179,70 +241,94 @@ const _: () = assert!(size_of::<Tile>() == 1024 && size_of::<[Tile; 3]>() == 307
 unsafe fn clear_sums() {
     // SAFETY: tiles are in use.
     unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            options(nostack, nomem),
-        );
+        asm!("tilezero tmm0", "tilezero tmm1", out("tmm0") _, out("tmm1") _, options(nostack, nomem));
     }
 }
 
-unsafe fn store_sums(sums: &mut [Tile; PANELS]) {
-    // SAFETY: tiles are in use; there are four tiles.
+/// Writes the sums of a chunk to `y` `[rows, count]`, or adds them to it.
+unsafe fn finish(y: &mut [f32], count: usize, is_first: bool) {
+    let mut sums = [0f32; ROWS * SIDE];
+    let row = count * size_of::<f32>();
+    // SAFETY: tiles are in use; two tiles of 16 rows of `count` values are at most as long as `sums`.
     unsafe {
         asm!(
-            "tilestored [{sums} + {row}*1], tmm0",
-            "tilestored [{sums} + {row}*1 + 1024], tmm1",
-            "tilestored [{sums} + {row}*1 + 2048], tmm2",
-            "tilestored [{sums} + {row}*1 + 3072], tmm3",
-            sums = in(reg) sums.as_mut_ptr(), row = in(reg) ROW,
+            "tilestored [{upper} + {row}*1], tmm0",
+            "tilestored [{lower} + {row}*1], tmm1",
+            upper = in(reg) sums.as_mut_ptr(), lower = in(reg) sums[SIDE * count..].as_mut_ptr(), row = in(reg) row,
             options(nostack),
         );
     }
+    for (y, &sum) in y.iter_mut().zip(&sums) {
+        *y = if is_first { sum } else { *y + sum };
+    }
 }
 
-/// One part of a step of `x`.
-unsafe fn load_x(tile: &Tile) {
-    // SAFETY: tiles are in use; there is a tile.
+/// Loads the three parts of a step of `x`.
+unsafe fn load_x(words: &[u32], count: usize) {
+    let parts = words.as_ptr();
+    // SAFETY: tiles are in use; the words are three tiles of 16 rows of `count` words.
     unsafe {
         asm!(
-            "tileloadd tmm4, [{x} + {row}*1]",
-            x = in(reg) tile, row = in(reg) ROW,
-            out("tmm4") _,
+            "tileloadd tmm2, [{first} + {row}*1]",
+            "tileloadd tmm3, [{second} + {row}*1]",
+            "tileloadd tmm4, [{third} + {row}*1]",
+            first = in(reg) parts, second = in(reg) parts.add(SIDE * count), third = in(reg) parts.add(2 * SIDE * count),
+            row = in(reg) count * size_of::<u32>(),
+            out("tmm2") _, out("tmm3") _, out("tmm4") _,
             options(nostack, readonly),
         );
     }
 }
 
-/// Functions that add the products of the part of `x` that was loaded last and one part of the weight, so many bytes from the
-/// first one, to the sums of all panels. Registers take turns, since a load waits for the last product of its register.
-macro_rules! products_with {
-    ($($name:ident = $part:literal, $a:literal, $b:literal, $c:literal;)+) => {$(
-        #[inline(always)]
-        unsafe fn $name(parts: &Step) {
-            // SAFETY: tiles are in use; there are three tiles of each of four panels.
-            unsafe {
-                asm!(
-                    concat!("tileloadd ", $a, ", [{parts} + {row}*1 + ", $part, "]"),
-                    concat!("tileloadd ", $b, ", [{parts} + {row}*1 + 3072 + ", $part, "]"),
-                    concat!("tileloadd ", $c, ", [{parts} + {row}*1 + 6144 + ", $part, "]"),
-                    concat!("tdpbf16ps tmm0, ", $a, ", tmm4"),
-                    concat!("tileloadd ", $a, ", [{parts} + {row}*1 + 9216 + ", $part, "]"),
-                    concat!("tdpbf16ps tmm1, ", $b, ", tmm4"),
-                    concat!("tdpbf16ps tmm2, ", $c, ", tmm4"),
-                    concat!("tdpbf16ps tmm3, ", $a, ", tmm4"),
-                    parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack, readonly),
-                );
-            }
+/// The first part of `x` times the third one of the weight, where it has one, and times its first one.
+#[inline(always)]
+unsafe fn with_first<P: Parts>(parts: &Step) {
+    // SAFETY: tiles are in use; there are three tiles of each of two panels.
+    unsafe {
+        if P::COUNT == 3 {
+            asm!(
+                "tileloadd tmm5, [{parts} + {row}*1 + 2048]",
+                "tileloadd tmm6, [{parts} + {row}*1 + 3072 + 2048]",
+                "tdpbf16ps tmm0, tmm5, tmm2",
+                "tdpbf16ps tmm1, tmm6, tmm2",
+                parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
+                out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm6") _,
+                options(nostack, readonly),
+            );
         }
-    )+};
+        asm!(
+            "tileloadd tmm7, [{parts} + {row}*1]",
+            "tileloadd tmm5, [{parts} + {row}*1 + 3072]",
+            "tdpbf16ps tmm0, tmm7, tmm2",
+            "tdpbf16ps tmm1, tmm5, tmm2",
+            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
+            out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm7") _,
+            options(nostack, readonly),
+        );
+    }
 }
 
-products_with! {
-    with_third = "2048", "tmm5", "tmm6", "tmm7";
-    with_first = "0", "tmm6", "tmm7", "tmm5";
-    with_second = "1024", "tmm7", "tmm5", "tmm6";
+/// The first and the second part of `x` times the second one of the weight, then the second and the third times its first one.
+#[inline(always)]
+unsafe fn with_others(parts: &Step) {
+    // SAFETY: tiles are in use; there are three tiles of each of two panels.
+    unsafe {
+        asm!(
+            "tileloadd tmm6, [{parts} + {row}*1 + 1024]",
+            "tileloadd tmm7, [{parts} + {row}*1 + 3072 + 1024]",
+            "tdpbf16ps tmm0, tmm6, tmm2",
+            "tdpbf16ps tmm1, tmm7, tmm2",
+            "tdpbf16ps tmm0, tmm6, tmm3",
+            "tdpbf16ps tmm1, tmm7, tmm3",
+            "tileloadd tmm5, [{parts} + {row}*1]",
+            "tileloadd tmm6, [{parts} + {row}*1 + 3072]",
+            "tdpbf16ps tmm0, tmm5, tmm3",
+            "tdpbf16ps tmm1, tmm6, tmm3",
+            "tdpbf16ps tmm0, tmm5, tmm4",
+            "tdpbf16ps tmm1, tmm6, tmm4",
+            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
+            out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly),
+        );
+    }
 }

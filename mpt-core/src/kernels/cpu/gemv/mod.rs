@@ -20,7 +20,7 @@ use super::scratch::Scratch;
 use super::widen::widen;
 use crate::storage::StoredTensor;
 
-/// Rows of the weight of one task: as many as the matrix unit has sums for.
+/// Rows of the weight of one task.
 const TASK_ROWS: usize = 4 * SIDE;
 
 /// Values of each of 16 rows that are widened at once: 32 KiB of f32, which the first-level cache holds beside `x`.
@@ -41,21 +41,10 @@ pub(crate) fn times_transposed(level: Level, y: &mut [f32], x: &[f32], weight: &
     let mut transposed = Scratch::take(y.len(), 0f32);
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Amx => {
-            let x = amx::pack(x, m);
-            run(&mut transposed, m, |y, first| amx::products(y, &x, weight, first));
-        }
-        _ => {
-            let x = Padded::new(x, m);
-            run(&mut transposed, m, |y, first| products(level, y, &x, weight, first));
-        }
+        Level::Amx => amx::products(&mut transposed, x, weight),
+        _ => products(level, &mut transposed, x, weight),
     }
     if m == 1 { y.copy_from_slice(&transposed) } else { transpose(y, &transposed, m) }
-}
-
-/// Runs `body` on the rows of `y` `[n, m]` of each task, with the number of the first one.
-fn run(y: &mut [f32], m: usize, body: impl Fn(&mut [f32], usize) + Sync) {
-    pool::run_chunks(y, TASK_ROWS * m, |task, y| body(y, task * TASK_ROWS));
 }
 
 /// `y` `[m, n]` from `transposed` `[n, m]`.
@@ -91,21 +80,25 @@ impl Padded {
     }
 }
 
-/// `y` `[rows, m]` = the products of the weight's rows from `first` on with those of `x`, with vectors.
-fn products(level: Level, y: &mut [f32], x: &Padded, weight: &StoredTensor, first: usize) {
-    let m = x.rows;
-    let mut wide = Scratch::take(SIDE * PIECE, 0f32);
-    for (panel, y) in y.chunks_mut(SIDE * m).enumerate() {
-        let first = first + panel * SIDE;
-        let mut sums = [[0f32; SIDE]; VECTOR_ROWS];
-        for from in (0..weight.row_len()).step_by(PIECE) {
-            let rows = piece(weight, first, y.len() / m, from, &mut wide);
-            add_products(level, &mut sums[..m], x, from, &rows);
+/// `y` `[n, m]` = the products of the weight's rows with those of `x` `[m, k]`, with vectors.
+fn products(level: Level, y: &mut [f32], x: &[f32], weight: &StoredTensor) {
+    let k = weight.row_len();
+    let m = x.len() / k;
+    let x = Padded::new(x, m);
+    pool::run_chunks(y, TASK_ROWS * m, |task, y| {
+        let mut wide = Scratch::take(SIDE * PIECE, 0f32);
+        for (panel, y) in y.chunks_mut(SIDE * m).enumerate() {
+            let first = task * TASK_ROWS + panel * SIDE;
+            let mut sums = [[0f32; SIDE]; VECTOR_ROWS];
+            for from in (0..k).step_by(PIECE) {
+                let rows = piece(weight, first, y.len() / m, from, &mut wide);
+                add_products(level, &mut sums[..m], &x, from, &rows);
+            }
+            for (lane, y) in y.chunks_exact_mut(m).enumerate() {
+                y.iter_mut().zip(&sums).for_each(|(y, sums)| *y = sums[lane]);
+            }
         }
-        for (lane, y) in y.chunks_exact_mut(m).enumerate() {
-            y.iter_mut().zip(&sums).for_each(|(y, sums)| *y = sums[lane]);
-        }
-    }
+    });
 }
 
 /// Up to [`PIECE`] values from `from` on of the 16 rows from `first` on, padded with zeros to a multiple of [`SIDE`]. They lie in
