@@ -1,6 +1,5 @@
 //! Writing a model out: a folder for transformers or a GGUF file for llama.cpp, whole or not at all.
 
-use std::fmt::Display;
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -12,7 +11,7 @@ use mpt_core::{
     ConvertOptions, Converted, GgufWriter, MptConfig, Weights, config_json, write_drawn, write_gguf, write_hf,
 };
 use mpt_data::durable;
-use mpt_infer::{stop_ids, tokenizer_of};
+use mpt_infer::{TokenizerProblem, stop_ids, tokenizer_of};
 use mpt_tokenize::{GgufTokenizer, Tokenizer};
 use serde_json::{Map, Value, json};
 
@@ -213,10 +212,6 @@ fn warn_of_ignored_keys(weights: &Weights, ctx: &Context) {
     }
 }
 
-fn warn_of_no_tokenizer(problem: &dyn Display, outcome: &str, ctx: &Context) {
-    ctx.out.log().warn(format_args!("{problem}; {outcome}"));
-}
-
 /// Keys of the source's configuration beyond those of the model, such as the ids that end a text.
 fn original_keys(weights: &Weights) -> Result<Map<String, Value>, CliError> {
     if let Some(metadata) = weights.metadata() {
@@ -237,7 +232,8 @@ fn companions(weights: &Weights, out: &Path, ctx: &Context) -> Result<(), CliErr
         return match tokenizer_of(weights) {
             Ok(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.bytes()),
             Err(problem) => {
-                warn_of_no_tokenizer(&problem, "the folder is written without a tokenizer.json", ctx);
+                let log = ctx.out.log();
+                log.warn(format_args!("{problem}; the folder is written without a tokenizer.json"));
                 Ok(())
             }
         };
@@ -257,6 +253,19 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     Ok(durable::write_file(path, bytes)?)
 }
 
+/// A model's tokenizer as a GGUF file has it, or why there is none for the file; a file that cannot be read is a failure.
+fn fitting_tokenizer(weights: &Weights) -> Result<Result<(Tokenizer, GgufTokenizer), String>, CliError> {
+    let tokenizer = match tokenizer_of(weights) {
+        Ok(tokenizer) => tokenizer,
+        Err(TokenizerProblem::Unusable(error)) if matches!(*error, mpt_tokenize::Error::Io { .. }) => {
+            return Err(TokenizerProblem::Unusable(error).into());
+        }
+        Err(problem) => return Ok(Err(problem.to_string())),
+    };
+    let parts = tokenizer.to_gguf(weights.config().vocab_size);
+    Ok(parts.map(|parts| (tokenizer, parts)).map_err(|error| error.to_string()))
+}
+
 /// The tokenizer section of a GGUF file.
 struct Section {
     parts: Option<GgufTokenizer>,
@@ -269,16 +278,14 @@ impl Section {
     /// What the model's files say of text. Without a tokenizer, or one that fits the model, it is the ids that end a text.
     fn of(weights: &Weights, ctx: &Context) -> Result<Self, CliError> {
         let chat_template = chat_template(weights);
-        let found = tokenizer_of(weights).map_err(|problem| problem.to_string());
-        let fitting = found.and_then(|tokenizer| {
-            let parts = tokenizer.to_gguf(weights.config().vocab_size).map_err(|error| error.to_string())?;
-            Ok((Self::meanings(&tokenizer), parts))
-        });
-        Ok(match fitting {
-            Ok((ids, parts)) => Self { parts: Some(parts), ids, chat_template },
+        Ok(match fitting_tokenizer(weights)? {
+            Ok((tokenizer, parts)) => {
+                Self { parts: Some(parts), ids: Self::meanings(&tokenizer), chat_template }
+            }
             Err(problem) => {
-                let outcome = "the file is written without a tokenizer, and llama.cpp will not load it";
-                warn_of_no_tokenizer(&problem, outcome, ctx);
+                ctx.out.log().warn(format_args!(
+                    "{problem}; the file is written without a tokenizer, and llama.cpp will not load it"
+                ));
                 let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
                 let ids = keys.into_iter().zip(stop_ids(weights, None)?).collect();
                 Self { parts: None, ids, chat_template }

@@ -113,9 +113,7 @@ fn gguf_files_name_the_key() {
         let warning = converted(&job, model, "again.gguf", "gguf");
         assert!(warning.contains(named) && warning.contains("without a tokenizer"), "{warning}");
         assert_eq!(eos(&job.json(&["info", "again.gguf"])), eos(&job.json(&["info", model])), "{model}");
-        for out in ["back", "again.gguf"] {
-            remove(&job.path(out));
-        }
+        ["back", "again.gguf"].iter().for_each(|out| remove(&job.path(out)));
     }
 }
 
@@ -140,9 +138,7 @@ fn folders_name_their_tokenizer_file() {
         assert_eq!(generated(&job, "model.gguf"), generated(&job, "model"));
         converted(&job, "model", "copy", "hf");
         assert_eq!(job.path("copy/tokenizer.json").exists(), content.is_some());
-        for out in ["model.gguf", "copy"] {
-            remove(&job.path(out));
-        }
+        ["model.gguf", "copy"].iter().for_each(|out| remove(&job.path(out)));
     }
 }
 
