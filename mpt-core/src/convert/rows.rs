@@ -166,7 +166,7 @@ impl<'a> Source<'a> {
                 }
             }
             if let Some(lora) = lora {
-                add_rows(values, lora, rows).map_err(Error::from)?;
+                add_rows(values, lora, rows)?;
             }
             piece(from * self.row_len, values)?;
         }

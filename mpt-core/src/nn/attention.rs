@@ -43,7 +43,7 @@ enum Projection {
     /// One linear for all queries, then all keys, then all values.
     Fused(Linear),
     /// One linear for each.
-    Split([Linear; 3]),
+    Split(Box<[Linear; 3]>),
 }
 
 /// Keys and values that attention reads.
@@ -88,11 +88,11 @@ impl Attention {
         let linear = |module, widths| Linear::new(module, widths, config, pb);
         let projection = match attn.fused_qkv {
             true => Projection::Fused(linear(Module::Wqkv, [d, q_width + 2 * kv_width])?),
-            false => Projection::Split([
+            false => Projection::Split(Box::new([
                 linear(Module::Wq, [d, q_width])?,
                 linear(Module::Wk, [d, kv_width])?,
                 linear(Module::Wv, [d, kv_width])?,
-            ]),
+            ])),
         };
         let norm = |module, width| Norm::new(module, width, config, pb);
         let qk_norms = match config.qk_norm_widths() {
@@ -215,7 +215,10 @@ impl Attention {
                 let qkv = heads(wqkv, h + 2 * g)?;
                 [qkv.narrow(2, 0, h)?, qkv.narrow(2, h, g)?, qkv.narrow(2, h + g, g)?]
             }
-            Projection::Split([wq, wk, wv]) => [heads(wq, h)?, heads(wk, g)?, heads(wv, g)?],
+            Projection::Split(linears) => {
+                let [wq, wk, wv] = &**linears;
+                [heads(wq, h)?, heads(wk, g)?, heads(wv, g)?]
+            }
         };
         Ok(Projected { heads, clipped })
     }
@@ -238,7 +241,8 @@ impl Attention {
         };
         match &self.projection {
             Projection::Fused(wqkv) => pull(0, wqkv, 0, h + 2 * g),
-            Projection::Split([wq, wk, wv]) => {
+            Projection::Split(linears) => {
+                let [wq, wk, wv] = &**linears;
                 let dx = pull(0, wq, 0, h)?;
                 ops::add(&dx, &pull(1, wk, h, g)?)?;
                 ops::add(&dx, &pull(2, wv, h + g, g)?)?;

@@ -138,7 +138,8 @@ fn compare_decoding(model: &CausalLm, row: usize, ids: &[u32], tally: &mut Tally
         model.forward(&Batch::of(sequence, &ids[..first])?, &mut pool)?;
     }
     for position in first..n {
-        let next = model.forward(&Batch::of(sequence, &ids[position..=position])?, &mut pool)?;
+        let next =
+            model.forward(&Batch::of(sequence, &ids[position..=position])?, &mut pool)?.unsqueeze(0)?;
         let at_once = whole.narrow(1, position, 1)?.contiguous()?;
         each_pair((model, &next), (model, &at_once), |_, found, reference| {
             tally.add(Place { part: "decoding", row, position }, found, reference, None);
