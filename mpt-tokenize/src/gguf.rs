@@ -206,8 +206,8 @@ mod tests {
             change(&mut parts);
             Tokenizer::from_gguf(&parts, Path::new("model.gguf")).unwrap_err().to_string()
         };
-        type Spoil = fn(&mut GgufTokenizer);
-        let lists: [(Spoil, [&str; 2]); 5] = [
+        type Change = fn(&mut GgufTokenizer);
+        let lists: [(Change, [&str; 2]); 5] = [
             (|parts| parts.token_types.clear(), [TYPES, "has 0 entries, expected 512"]),
             (|parts| parts.token_types.fill(token_type::UNUSED), [TYPES, "no ordinary token"]),
             (|parts| parts.tokens[100] = parts.tokens[101].clone(), [TOKENS, "comes twice"]),

@@ -34,7 +34,7 @@ impl Linear {
     ) -> Result<Self> {
         let bias = config.has_bias(module).then(|| pb.vector(module, ParamKind::Bias, d_out)).transpose()?;
         let (id, precision) = (pb.id(module), pb.precision());
-        let lora = pb.lora(module).map(|weights| Lora::new(id, weights, precision));
+        let lora = pb.lora(module).map(|weights| Lora::new(id, weights));
         Ok(Self { id, weight: pb.matrix(module, d_out, d_in)?, bias, lora, precision })
     }
 

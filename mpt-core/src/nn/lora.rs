@@ -6,8 +6,7 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::gradients::GradSink;
-use crate::ops::{self, Precision};
-use crate::parameter::Parameter;
+use crate::ops;
 use crate::params::{ModuleId, ParamKind};
 use crate::source::LoraWeights;
 
@@ -16,17 +15,16 @@ use crate::source::LoraWeights;
 pub(super) struct Lora {
     id: ModuleId,
     weights: LoraWeights,
-    precision: Precision,
 }
 
 impl Lora {
-    pub(super) fn new(id: ModuleId, weights: LoraWeights, precision: Precision) -> Self {
-        Self { id, weights, precision }
+    pub(super) fn new(id: ModuleId, weights: LoraWeights) -> Self {
+        Self { id, weights }
     }
 
     /// Adds to `y` `[.., out]` what the adapter makes of `x` `[.., in]`.
     pub(super) fn add_to(&self, y: &Tensor, x: &Tensor) -> Result<()> {
-        ops::linear_add(y, &self.low(x)?, &self.weights.b, self.precision)
+        ops::skinny_linear_add(y, &self.low(x)?, &self.weights.b.t()?)
     }
 
     /// Adds to `dx` `[.., in]` the gradient of the input `x` that passes through the adapter.
@@ -40,19 +38,19 @@ impl Lora {
         let LoraWeights { a, b, scale } = &self.weights;
         let (id_a, id_b) = (self.id.param(ParamKind::LoraA), self.id.param(ParamKind::LoraB));
         if sink.wants(id_b) {
-            sink.add(id_b, ops::weight_gradient(dy, &self.low(x)?, self.precision)?)?;
+            sink.add(id_b, ops::skinny_gradient(&self.low(x)?, dy)?.t()?.contiguous()?)?;
         }
-        let d_low = ops::linear_backward(dy, &Parameter::Tensor(b.clone()), self.precision)?;
+        let d_low = ops::skinny_linear(dy, &b.t()?)?;
         ops::scale(&d_low, *scale)?;
         if sink.wants(id_a) {
-            sink.add(id_a, ops::weight_gradient(&d_low, x, self.precision)?)?;
+            sink.add(id_a, ops::skinny_gradient(&d_low, x)?)?;
         }
-        ops::linear_add(dx, &d_low, &a.t()?, self.precision)
+        ops::skinny_linear_add(dx, &d_low, a)
     }
 
     /// `scale * x A^T`, `[.., rank]`.
     fn low(&self, x: &Tensor) -> Result<Tensor> {
-        let low = ops::linear(x, &Parameter::Tensor(self.weights.a.clone()), self.precision)?;
+        let low = ops::skinny_linear(x, &self.weights.a)?;
         ops::scale(&low, self.weights.scale)?;
         Ok(low)
     }

@@ -21,9 +21,11 @@ use crate::rng::Dropout;
 #[expect(missing_docs, reason = "each method is documented at the function of its name")]
 pub trait Backend: Sync {
     fn linear(&self, x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor>;
-    fn linear_add(&self, y: &Tensor, x: &Tensor, weight: &Tensor, precision: Precision) -> Result<()>;
     fn linear_backward(&self, dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor>;
     fn weight_gradient(&self, dy: &Tensor, x: &Tensor, precision: Precision) -> Result<Tensor>;
+    fn skinny_linear(&self, x: &Tensor, w: &Tensor) -> Result<Tensor>;
+    fn skinny_linear_add(&self, y: &Tensor, a: &Tensor, w: &Tensor) -> Result<()>;
+    fn skinny_gradient(&self, a: &Tensor, x: &Tensor) -> Result<Tensor>;
     fn add_bias(&self, y: &Tensor, bias: &Tensor) -> Result<()>;
     fn column_sum(&self, dy: &Tensor) -> Result<Tensor>;
     fn norm(&self, x: &Tensor, weights: NormWeights<'_>) -> Result<Tensor>;

@@ -21,19 +21,6 @@ pub fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Te
     of(x)?.linear(&x.contiguous()?, weight, precision)
 }
 
-/// `y += x W^T`, in place.
-///
-/// `x` `[.., in]`, `weight` `[out, in]`, `y` `[.., out]` contiguous and not shared.
-///
-/// # Errors
-/// [`Error::Shape`] naming the argument when shapes disagree.
-pub fn linear_add(y: &Tensor, x: &Tensor, weight: &Tensor, precision: Precision) -> Result<()> {
-    let (d_out, d_in) = weight.dims2()?;
-    expect_width("x", x, d_in)?;
-    expect_width("y", y, d_out)?;
-    of(x)?.linear_add(y, &x.contiguous()?, &weight.contiguous()?, precision)
-}
-
 /// Gradient of the input of [`linear`], `dX = dY W`.
 ///
 /// `dy` `[.., out]`, `weight` `[out, in]`; returns `[.., in]`.
@@ -100,10 +87,6 @@ mod tests {
         let (x, w) = (random(&[2, 3, 5], 1), random(&[4, 5], 2));
         let expected = x.broadcast_matmul(&w.t().unwrap()).unwrap();
         assert_close(&linear(&x, &of_tensor(&w), F32).unwrap(), &expected, 1e-5);
-        let y = random(&[2, 3, 4], 3);
-        let sum = (&y + &expected).unwrap();
-        linear_add(&y, &x, &w, F32).unwrap();
-        assert_close(&y, &sum, 1e-5);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod norm;
 mod optimizer;
 mod paged_attention;
 mod rotate;
+mod skinny;
 mod soft_cap;
 
 pub use activation::{activation, activation_backward, glu, glu_backward};
@@ -39,12 +40,13 @@ pub use device::check_device;
 pub use dropout::dropout;
 pub use elementwise::{add, scale};
 pub use embedding::{embedding, embedding_backward};
-pub use linear::{linear, linear_add, linear_backward, weight_gradient};
+pub use linear::{linear, linear_backward, weight_gradient};
 pub use norm::{norm, norm_backward};
 pub(crate) use optimizer::overwrite;
 pub use optimizer::{adamw_step, lion_step, square_norm};
 pub use paged_attention::{append_kv, paged_attention};
 pub use rotate::{rotate, rotate_backward};
+pub use skinny::{skinny_gradient, skinny_linear, skinny_linear_add};
 pub use soft_cap::soft_cap;
 
 pub use crate::dtype::Precision;

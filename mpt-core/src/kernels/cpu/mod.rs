@@ -18,6 +18,7 @@ pub(crate) mod pool;
 pub(crate) mod quant;
 pub(crate) mod quantize;
 pub(crate) mod scratch;
+pub(crate) mod skinny;
 pub(crate) mod stored;
 mod stored_views;
 pub(crate) mod widen;

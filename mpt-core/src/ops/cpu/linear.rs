@@ -4,8 +4,8 @@ use candle_core::Tensor;
 
 use crate::dtype::Precision;
 use crate::error::Result;
-use crate::host::{change_in_place, host_slice, tensor_of_width};
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul, matmul_new};
+use crate::host::{host_slice, tensor_of_width};
+use crate::kernels::cpu::gemm::{Mat, matmul_new};
 use crate::kernels::cpu::stored;
 use crate::parameter::Parameter;
 
@@ -24,16 +24,6 @@ pub(crate) fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Re
         }
     };
     tensor_of_width(y, x, d_out)
-}
-
-pub(crate) fn linear_add(y: &Tensor, x: &Tensor, weight: &Tensor, precision: Precision) -> Result<()> {
-    let (d_out, d_in) = weight.dims2()?;
-    let (x, weight) = (host_slice(x)?, host_slice(weight)?);
-    let (x, weight) = (rows(&x, d_in), rows(&weight, d_in).t());
-    change_in_place(y, |y| {
-        let y = MatMut::new(y, y.len() / d_out.max(1), d_out, d_out);
-        matmul(y, x, weight, precision, Write::Add, Threads::Pool);
-    })
 }
 
 pub(crate) fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {

@@ -13,6 +13,7 @@ mod norm;
 mod optimizer;
 mod paged_attention;
 mod rotate;
+mod skinny;
 mod soft_cap;
 
 use candle_core::Tensor;
@@ -38,16 +39,24 @@ impl Backend for Cpu {
         linear::linear(x, weight, precision)
     }
 
-    fn linear_add(&self, y: &Tensor, x: &Tensor, weight: &Tensor, precision: Precision) -> Result<()> {
-        linear::linear_add(y, x, weight, precision)
-    }
-
     fn linear_backward(&self, dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
         linear::linear_backward(dy, weight, precision)
     }
 
     fn weight_gradient(&self, dy: &Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
         linear::weight_gradient(dy, x, precision)
+    }
+
+    fn skinny_linear(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        skinny::skinny_linear(x, w)
+    }
+
+    fn skinny_linear_add(&self, y: &Tensor, a: &Tensor, w: &Tensor) -> Result<()> {
+        skinny::skinny_linear_add(y, a, w)
+    }
+
+    fn skinny_gradient(&self, a: &Tensor, x: &Tensor) -> Result<Tensor> {
+        skinny::skinny_gradient(a, x)
     }
 
     fn add_bias(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
