@@ -3,8 +3,9 @@
 //! Source of the block layouts: ggml's `ggml-quants.c`, `dequantize_row_*`. Every product is formed in the order ggml
 //! forms it, so that the values are the same to the last bit.
 
-use super::dispatch::for_each_level;
-use super::quantize::nf4;
+mod nf4;
+
+use super::dispatch::{for_each_level, level};
 use crate::dtype::WeightDtype;
 
 /// Writes the values that `bytes` hold to `out`; both hold the same number of whole blocks.
@@ -23,7 +24,7 @@ pub(crate) fn widen(format: WeightDtype, bytes: &[u8], out: &mut [f32]) {
         WeightDtype::Q4K => q4_k(bytes, out),
         WeightDtype::Q5K => q5_k(bytes, out),
         WeightDtype::Q6K => q6_k(bytes, out),
-        WeightDtype::Nf4 => nf4_blocks(bytes, out),
+        WeightDtype::Nf4 => nf4::blocks(level(), bytes, out),
     }
 }
 
@@ -143,16 +144,6 @@ for_each_level! {
                         out[i + 32 * k] = d * group * (f32::from(q) - 32.0);
                     }
                 }
-            }
-        }
-    }
-
-    fn nf4_blocks(bytes: &[u8], out: &mut [f32]) {
-        for (block, out) in bytes.chunks_exact(nf4::BLOCK_BYTES).zip(out.chunks_exact_mut(nf4::BLOCK)) {
-            let (codes, scale) = block.split_at(nf4::BLOCK / 2);
-            let scale = f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]);
-            for (pair, &code) in out.as_chunks_mut().0.iter_mut().zip(codes) {
-                *pair = [code >> 4, code & 0xf].map(|code| nf4::LEVELS[usize::from(code)] * scale);
             }
         }
     }

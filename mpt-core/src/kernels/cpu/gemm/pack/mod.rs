@@ -176,11 +176,11 @@ impl<'a> Packed<'a> {
         Self { tiles: Tiles::Own(all), form, rows, inner }
     }
 
-    pub(crate) fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    pub(crate) fn inner(&self) -> usize {
+    pub(super) fn inner(&self) -> usize {
         self.inner
     }
 
@@ -189,7 +189,7 @@ impl<'a> Packed<'a> {
     }
 
     /// Steps of a panel.
-    pub(crate) fn steps(&self) -> usize {
+    pub(super) fn steps(&self) -> usize {
         self.inner.div_ceil(self.form.step_len())
     }
 

@@ -131,40 +131,29 @@ impl Parts for Nf4 {
         unsafe {
             let block = row.add(step / 2 * nf4::BLOCK_BYTES);
             let scale = _mm512_set1_ps(block.add(nf4::BLOCK / 2).cast::<f32>().read_unaligned());
-            let [first, second, third] = table(_mm512_mul_ps(_mm512_loadu_ps(nf4::LEVELS.as_ptr()), scale));
-            let pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(block.add(step % 2 * 16).cast()));
-            // the upper code of a byte comes first
-            let codes = _mm512_or_si512(_mm512_srli_epi32::<4>(pairs), _mm512_slli_epi32::<16>(pairs));
-            let codes = _mm512_and_si512(codes, _mm512_set1_epi16(0xf));
+            let values = _mm512_mul_ps(_mm512_loadu_ps(nf4::LEVELS.as_ptr()), scale);
+            let first = rounded(values);
+            let rest = _mm512_sub_ps(values, upper(first));
+            let second = rounded(rest);
+            let third = _mm512_sub_ps(rest, upper(second));
+            let places = upper_halves(_mm512_cvtepu8_epi32(_mm_loadu_si128(block.add(step % 2 * 16).cast())));
             [
-                _mm512_permutexvar_epi16(codes, first),
-                _mm512_permutexvar_epi16(codes, second),
-                _mm512_permutexvar_epi16(codes, third),
+                _mm512_permutexvar_epi16(places, _mm512_castps_si512(first)),
+                _mm512_permutexvar_epi16(places, _mm512_castps_si512(second)),
+                _mm512_permutexvar_epi16(places, _mm512_castps_si512(third)),
             ]
         }
     }
 }
 
-/// The parts of 16 values as bf16 side by side, each in the lower half of a register.
+/// Where among 32 halves those stand that are the upper ones of the values of two codes, the first of which is the upper one of a
+/// byte.
 #[inline(always)]
-unsafe fn table(values: __m512) -> [__m512i; 3] {
+unsafe fn upper_halves(pairs: __m512i) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
-        let first = rounded(values);
-        let rest = _mm512_sub_ps(values, upper(first));
-        let second = rounded(rest);
-        let third = _mm512_sub_ps(rest, upper(second));
-        [upper_halves(first), upper_halves(second), upper_halves(third)]
-    }
-}
-
-/// The upper halves of 16 values side by side.
-#[inline(always)]
-unsafe fn upper_halves(values: __m512) -> __m512i {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let bits = _mm512_srli_epi32::<16>(_mm512_castps_si512(values));
-        _mm512_castsi256_si512(_mm512_cvtepi32_epi16(bits))
+        let twice = _mm512_or_si512(_mm512_srli_epi32::<3>(pairs), _mm512_slli_epi32::<17>(pairs));
+        _mm512_or_si512(_mm512_and_si512(twice, _mm512_set1_epi16(0x1e)), _mm512_set1_epi16(1))
     }
 }
 
