@@ -6,6 +6,7 @@
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, TryLockError};
@@ -79,6 +80,40 @@ pub(crate) fn run_chunks<T: Send>(data: &mut [T], len: usize, body: impl Fn(usiz
         let chunk = unsafe { std::slice::from_raw_parts_mut(base.get().add(from), len.min(all - from)) };
         body(task, chunk);
     });
+}
+
+/// [`run`] over ranges of units that follow each other from 0 on, each with its part of `data`: `len` elements a unit, but
+/// for the last one, which may have fewer.
+pub(crate) fn run_ranges<T: Send>(
+    data: &mut [T],
+    ranges: &[Range<usize>],
+    len: usize,
+    body: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let (all, base) = (data.len(), Shared(data.as_mut_ptr()));
+    assert!(ranges.iter().try_fold(0, |from, range| (range.start == from).then_some(range.end)).is_some());
+    run(ranges.len(), |task| {
+        let [from, to] = [ranges[task].start, ranges[task].end].map(|unit| (unit * len).min(all));
+        #[expect(unsafe_code, reason = "tasks write parts of one slice")]
+        // SAFETY: the ranges follow each other, so the parts `from..to` of different tasks are disjoint; they lie inside `data`,
+        // which is borrowed uniquely for the whole call.
+        let part = unsafe { std::slice::from_raw_parts_mut(base.get().add(from), to - from) };
+        body(task, part);
+    });
+}
+
+/// The units of each task: first long ranges, since memory is read fastest in long ones, then ever shorter ones, so that threads
+/// end together. Ranges are multiples of `together` units, and of `least` where as many are left.
+pub(crate) fn shrinking(units: usize, least: usize, together: usize) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut from = 0;
+    while from < units {
+        let share = (units - from).div_ceil(2 * rayon::current_num_threads());
+        let to = (from + share.max(least).next_multiple_of(together)).min(units);
+        ranges.push(from..to);
+        from = to;
+    }
+    ranges
 }
 
 /// A pointer that tasks share; what each may touch is the business of who makes it.

@@ -1,9 +1,9 @@
 //! Products of up to 16 rows with the matrix unit.
 //!
 //! The roles are those of a matrix product the other way round: rows of the weight are rows of the left tiles, as they lie, rows
-//! of `x` are columns of the right ones. Values of the weight are split into bf16 parts some steps ahead of their products, so
-//! that splitting and multiplying overlap. Elements add up the products of parts in the order of
-//! [`split`](crate::kernels::cpu::gemm), in the same chunks.
+//! of `x` are columns of the right ones. Values of the weight are split into bf16 parts some steps ahead of their products, a few
+//! rows between two products, so that splitting and multiplying overlap; what is read from memory was asked for one block of rows
+//! ahead. Elements add up the products of parts in the order of [`split`](crate::kernels::cpu::gemm), in the same chunks.
 
 #![expect(unsafe_code, reason = "tile and vector instructions over memory whose bounds were checked")]
 
@@ -29,53 +29,74 @@ const PANELS: usize = 2;
 /// Rows of the weight whose sums are in tiles at once.
 const ROWS: usize = PANELS * SIDE;
 
-/// Rows of the weight of one task.
-const TASK_ROWS: usize = 2 * ROWS;
-
 /// Values of a step.
 const STEP: usize = 2 * SIDE;
 
-/// Steps of a pass. A panel's are split one after the other: rows often lie whole pages apart, of which a processor follows few.
-const DEPTH: usize = 4;
+/// Steps of a pass: those of two passes stay in the first-level cache.
+const DEPTH: usize = 2;
 
-/// Bytes that are asked for ahead in each row.
+/// Slices in which a step is split: as many rows as are split between two products.
+const SLICES: usize = 8;
+
+/// Rows of a slice.
+const SLICE_ROWS: usize = ROWS / SLICES;
+
+/// Bytes of the largest block of rows that is asked for as a whole while the one before it is multiplied: with that one it stays
+/// in the second-level cache.
+const BLOCK_BYTES: usize = 400 << 10;
+
+/// Bytes that are asked for ahead in each row of a larger block.
 const AHEAD: usize = 1024;
 
 /// The parts of one step of all panels: tiles `[row][word]`.
 type Step = [[Tile; 3]; PANELS];
 
+/// The parts of the steps of a pass.
+type Pass = [Step; DEPTH];
+
 /// `y` `[n, m]` = the products of the weight's rows with those of `x` `[m, k]`, at most 16.
 pub(super) fn products(y: &mut [f32], x: &[f32], weight: &StoredTensor) {
     let m = x.len() / weight.row_len();
     let x = Columns::new(x, m);
-    pool::run_chunks(y, TASK_ROWS * m, |task, y| {
-        for (part, y) in y.chunks_mut(ROWS * m).enumerate() {
-            let first = task * TASK_ROWS + part * ROWS;
-            of_rows(y, &x, weight, first..first + y.len() / m);
+    let tasks = pool::shrinking(weight.num_rows().div_ceil(ROWS), 1, 1);
+    pool::run_ranges(y, &tasks, ROWS * m, |task, y| {
+        let _tiles = Tiles::of_columns(m);
+        let mut room = [[[[Tile::ZERO; 3]; PANELS]; DEPTH]; 2];
+        let blocks = tasks[task].clone();
+        for (block, y) in blocks.clone().zip(y.chunks_mut(ROWS * m)) {
+            let rows = block * ROWS..block * ROWS + y.len() / m;
+            of_rows(y, &x, weight, rows, block + 1 < blocks.end, &mut room);
         }
     });
 }
 
-/// `y` `[rows, m]` = the products of some rows, at most [`ROWS`].
-fn of_rows(y: &mut [f32], x: &Columns, weight: &StoredTensor, rows: Range<usize>) {
+/// `y` `[rows, m]` = the products of some rows, at most [`ROWS`], with tiles in use; `is_followed` by as many in memory that are
+/// multiplied next.
+fn of_rows(
+    y: &mut [f32],
+    x: &Columns,
+    weight: &StoredTensor,
+    rows: Range<usize>,
+    is_followed: bool,
+    room: &mut [Pass; 2],
+) {
     match weight.dtype() {
-        WeightDtype::F32 => of_bytes::<F32>(y, x, weight.row_range(rows)),
-        WeightDtype::F16 => of_bytes::<F16>(y, x, weight.row_range(rows)),
-        WeightDtype::BF16 => of_bytes::<Bf16>(y, x, weight.row_range(rows)),
-        WeightDtype::Nf4 => of_bytes::<Nf4>(y, x, weight.row_range(rows)),
+        WeightDtype::F32 => of_bytes::<F32>(y, x, weight.row_range(rows), is_followed, room),
+        WeightDtype::F16 => of_bytes::<F16>(y, x, weight.row_range(rows), is_followed, room),
+        WeightDtype::BF16 => of_bytes::<Bf16>(y, x, weight.row_range(rows), is_followed, room),
+        WeightDtype::Nf4 => of_bytes::<Nf4>(y, x, weight.row_range(rows), is_followed, room),
         _ => {
             let mut wide = Scratch::take(rows.len() * x.inner, 0f32);
             weight.widen_rows(rows, &mut wide);
-            of_bytes::<F32>(y, x, bytemuck::cast_slice(&wide));
+            of_bytes::<F32>(y, x, bytemuck::cast_slice(&wide), false, room);
         }
     }
 }
 
-fn of_bytes<P: Parts>(y: &mut [f32], x: &Columns, bytes: &[u8]) {
-    let source = Rows::<P>::new(bytes, y.len() / x.count, x.inner);
-    let _tiles = Tiles::of_columns(x.count);
+fn of_bytes<P: Parts>(y: &mut [f32], x: &Columns, bytes: &[u8], is_followed: bool, room: &mut [Pass; 2]) {
+    let source = Rows::<P>::new(bytes, y.len() / x.count, x.inner, is_followed);
     // SAFETY: tiles are in use, so this processor has the level of the matrix unit; rows are as long as those of `x`.
-    unsafe { passes(y, x, &source) };
+    unsafe { passes(y, x, &source, room) };
 }
 
 /// Rows of `x` as columns of right tiles: `[step][part][word][column]`.
@@ -122,7 +143,7 @@ unsafe fn split_values(values: &[f32; STEP]) -> [[u32; SIDE]; 3] {
     let mut parts = [[0; SIDE]; 3];
     // SAFETY: the caller's promise; values are 128 bytes, a part is 64.
     unsafe {
-        for (part, words) in parts.iter_mut().zip(F32::words(values.as_ptr().cast(), 0)) {
+        for (part, words) in parts.iter_mut().zip(F32::row_words(values.as_ptr().cast(), 0)) {
             _mm512_storeu_si512(part.as_mut_ptr().cast(), words);
         }
     }
@@ -137,11 +158,13 @@ struct Rows<P> {
     whole: usize,
     /// The last step of each row, padded with zeros, where it is not whole.
     edge: Vec<u8>,
+    /// Bytes from what is split to what is asked for.
+    ahead: usize,
     parts: PhantomData<P>,
 }
 
 impl<P: Parts> Rows<P> {
-    fn new(bytes: &[u8], count: usize, inner: usize) -> Self {
+    fn new(bytes: &[u8], count: usize, inner: usize, is_followed: bool) -> Self {
         let len = bytes.len() / count;
         let row = |i: usize| &bytes[i.min(count - 1) * len..][..len];
         let whole = inner / STEP;
@@ -153,34 +176,66 @@ impl<P: Parts> Rows<P> {
                 edge[..rest.len()].copy_from_slice(rest);
             }
         }
+        let ahead = match ROWS * len {
+            block if block > BLOCK_BYTES => AHEAD,
+            block if is_followed => block,
+            _ => 0,
+        };
         let rows = std::array::from_fn(|panel| std::array::from_fn(|i| row(panel * SIDE + i).as_ptr()));
-        Self { rows, whole, edge, parts: PhantomData }
+        Self { rows, whole, edge, ahead, parts: PhantomData }
     }
 
-    /// Splits one of the `PANELS * DEPTH` units of a pass: a step of a panel, panel after panel.
+    /// Splits one of the slices of the step `index` of a pass: some rows of a panel, panel after panel.
     ///
     /// # Safety
     /// The processor has AVX-512 with BF16, and `steps` lie in the rows.
     #[inline(always)]
-    unsafe fn split(&self, pass: &mut [Step; DEPTH], steps: &Range<usize>, unit: usize) {
-        let (panel, index) = (unit / DEPTH, unit % DEPTH);
+    unsafe fn split(&self, pass: &mut Pass, steps: &Range<usize>, index: usize, slice: usize) {
         if index >= steps.len() {
             return;
         }
+        let (panel, first) = (slice * SLICE_ROWS / SIDE, slice * SLICE_ROWS % SIDE);
         let (step, tiles) = (steps.start + index, &mut pass[index][panel]);
-        for i in 0..SIDE {
-            // SAFETY: the step lies in the row, or in the padded rest of it.
-            let words = unsafe {
-                if step < self.whole {
-                    P::prefetch(self.rows[panel][i], step);
-                    P::words(self.rows[panel][i], step)
-                } else {
-                    P::words(self.edge[(panel * SIDE + i) * P::STEP_BYTES..].as_ptr(), 0)
+        for i in (first..first + SLICE_ROWS).step_by(2) {
+            // SAFETY: the step lies in the rows, or in the padded rests of them.
+            let words = unsafe { self.words(step, panel, i) };
+            for (row, words) in words.iter().enumerate() {
+                for (tile, &words) in tiles.iter_mut().zip(words).take(P::COUNT) {
+                    // SAFETY: a row of a tile is 64 bytes, on a boundary of as many.
+                    unsafe { _mm512_store_si512(tile.0[i + row].as_mut_ptr().cast(), words) };
                 }
-            };
-            for (tile, words) in tiles.iter_mut().zip(words).take(P::COUNT) {
-                // SAFETY: a row of a tile is 64 bytes, on a boundary of as many.
-                unsafe { _mm512_store_si512(tile.0[i].as_mut_ptr().cast(), words) };
+            }
+        }
+    }
+
+    /// Splits a whole step.
+    ///
+    /// # Safety
+    /// As for [`Rows::split`].
+    #[inline(always)]
+    unsafe fn split_all(&self, pass: &mut Pass, steps: &Range<usize>, index: usize) {
+        for slice in 0..SLICES {
+            // SAFETY: the caller's promise.
+            unsafe { self.split(pass, steps, index, slice) };
+        }
+    }
+
+    /// The words of step `step` of the rows `i` and `i + 1` of a panel.
+    ///
+    /// # Safety
+    /// As for [`Rows::split`].
+    #[inline(always)]
+    unsafe fn words(&self, step: usize, panel: usize, i: usize) -> [[__m512i; 3]; 2] {
+        // SAFETY: the caller's promise; the rest of a row is padded to a step.
+        unsafe {
+            if step < self.whole {
+                let [first, second] = [self.rows[panel][i], self.rows[panel][i + 1]];
+                P::prefetch(first.wrapping_add(self.ahead), step);
+                P::prefetch(second.wrapping_add(self.ahead), step);
+                P::words(first, second, step)
+            } else {
+                let rest = self.edge[(panel * SIDE + i) * P::STEP_BYTES..][..2 * P::STEP_BYTES].as_ptr();
+                P::words(rest, rest.add(P::STEP_BYTES), 0)
             }
         }
     }
@@ -191,36 +246,33 @@ fn pass_from(from: usize, all: usize, chunk: usize) -> Range<usize> {
     from..(from + DEPTH).min((from / chunk + 1) * chunk).min(all)
 }
 
-/// Computes `y` pass by pass: while one is multiplied the next one is split.
+/// Computes `y` pass by pass: while one is multiplied the next one is split, into `room`.
 ///
 /// # Safety
 /// Tiles are in use, the processor has AVX-512 with BF16, and rows are as long as those of `x`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn passes<P: Parts>(y: &mut [f32], x: &Columns, source: &Rows<P>) {
+unsafe fn passes<P: Parts>(y: &mut [f32], x: &Columns, source: &Rows<P>, room: &mut [Pass; 2]) {
     let all = x.steps();
     let chunk = split_chunk_steps(all);
-    let mut room = [[[[Tile::ZERO; 3]; PANELS]; DEPTH]; 2];
-    let [now, next] = &mut room;
+    let [now, next] = room;
     let (mut now, mut next) = (now, next);
     let mut steps = pass_from(0, all, chunk);
     // SAFETY: the caller's promise; parts of a step are whole before it is multiplied.
     unsafe {
-        (0..PANELS * DEPTH).for_each(|unit| source.split(now, &steps, unit));
+        for index in 0..DEPTH {
+            source.split_all(now, &steps, index);
+        }
         while !steps.is_empty() {
             let following = pass_from(steps.end, all, chunk);
             if steps.start.is_multiple_of(chunk) {
                 clear_sums();
             }
             for (index, parts) in now.iter().enumerate() {
-                let is_step = index < steps.len();
-                source.split(next, &following, 2 * index);
-                if is_step {
+                if index < steps.len() {
                     load_x(x.step(steps.start + index), x.count);
-                    with_first::<P>(parts);
-                }
-                source.split(next, &following, 2 * index + 1);
-                if is_step {
-                    with_others(parts);
+                    multiply(parts, source, (&mut *next, &following, index));
+                } else {
+                    source.split_all(next, &following, index);
                 }
             }
             if steps.end.is_multiple_of(chunk) || steps.end == all {
@@ -229,6 +281,37 @@ unsafe fn passes<P: Parts>(y: &mut [f32], x: &Columns, source: &Rows<P>) {
             steps = following;
             std::mem::swap(&mut now, &mut next);
         }
+    }
+}
+
+/// Adds the products of a step's parts with those of `x`, and splits the step `index` of the pass after it meanwhile.
+///
+/// # Safety
+/// As for [`passes`], with the parts of `x` loaded.
+#[inline(always)]
+unsafe fn multiply<P: Parts>(
+    parts: &Step,
+    source: &Rows<P>,
+    (next, following, index): (&mut Pass, &Range<usize>, usize),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        source.split(next, following, index, 0);
+        if P::COUNT == 3 {
+            third_times_first(parts);
+        }
+        source.split(next, following, index, 1);
+        first_times_first(parts);
+        source.split(next, following, index, 2);
+        second_times_first(parts);
+        source.split(next, following, index, 3);
+        second_times_second();
+        source.split(next, following, index, 4);
+        source.split(next, following, index, 5);
+        first_times_second(parts);
+        source.split(next, following, index, 6);
+        first_times_third();
+        source.split(next, following, index, 7);
     }
 }
 
@@ -280,22 +363,28 @@ unsafe fn load_x(words: &[u32], count: usize) {
     }
 }
 
-/// The first part of `x` times the third one of the weight, where it has one, and times its first one.
+/// The third part of the weight times the first one of `x`.
 #[inline(always)]
-unsafe fn with_first<P: Parts>(parts: &Step) {
+unsafe fn third_times_first(parts: &Step) {
     // SAFETY: tiles are in use; there are three tiles of each of two panels.
     unsafe {
-        if P::COUNT == 3 {
-            asm!(
-                "tileloadd tmm5, [{parts} + {row}*1 + 2048]",
-                "tileloadd tmm6, [{parts} + {row}*1 + 3072 + 2048]",
-                "tdpbf16ps tmm0, tmm5, tmm2",
-                "tdpbf16ps tmm1, tmm6, tmm2",
-                parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
-                out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm6") _,
-                options(nostack, readonly),
-            );
-        }
+        asm!(
+            "tileloadd tmm5, [{parts} + {row}*1 + 2048]",
+            "tileloadd tmm6, [{parts} + {row}*1 + 3072 + 2048]",
+            "tdpbf16ps tmm0, tmm5, tmm2",
+            "tdpbf16ps tmm1, tmm6, tmm2",
+            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
+            out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm6") _,
+            options(nostack, readonly),
+        );
+    }
+}
+
+/// The first part of the weight times the first one of `x`.
+#[inline(always)]
+unsafe fn first_times_first(parts: &Step) {
+    // SAFETY: tiles are in use; there are three tiles of each of two panels.
+    unsafe {
         asm!(
             "tileloadd tmm7, [{parts} + {row}*1]",
             "tileloadd tmm5, [{parts} + {row}*1 + 3072]",
@@ -308,9 +397,9 @@ unsafe fn with_first<P: Parts>(parts: &Step) {
     }
 }
 
-/// The first and the second part of `x` times the second one of the weight, then the second and the third times its first one.
+/// The second part of the weight, which stays in its tiles, times the first one of `x`.
 #[inline(always)]
-unsafe fn with_others(parts: &Step) {
+unsafe fn second_times_first(parts: &Step) {
     // SAFETY: tiles are in use; there are three tiles of each of two panels.
     unsafe {
         asm!(
@@ -318,17 +407,54 @@ unsafe fn with_others(parts: &Step) {
             "tileloadd tmm7, [{parts} + {row}*1 + 3072 + 1024]",
             "tdpbf16ps tmm0, tmm6, tmm2",
             "tdpbf16ps tmm1, tmm7, tmm2",
+            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
+            out("tmm0") _, out("tmm1") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly),
+        );
+    }
+}
+
+/// The second part of the weight, as [`second_times_first`] left it, times the second one of `x`.
+#[inline(always)]
+unsafe fn second_times_second() {
+    // SAFETY: tiles are in use.
+    unsafe {
+        asm!(
             "tdpbf16ps tmm0, tmm6, tmm3",
             "tdpbf16ps tmm1, tmm7, tmm3",
+            out("tmm0") _, out("tmm1") _,
+            options(nostack, nomem),
+        );
+    }
+}
+
+/// The first part of the weight, which stays in its tiles, times the second one of `x`.
+#[inline(always)]
+unsafe fn first_times_second(parts: &Step) {
+    // SAFETY: tiles are in use; there are three tiles of each of two panels.
+    unsafe {
+        asm!(
             "tileloadd tmm5, [{parts} + {row}*1]",
             "tileloadd tmm6, [{parts} + {row}*1 + 3072]",
             "tdpbf16ps tmm0, tmm5, tmm3",
             "tdpbf16ps tmm1, tmm6, tmm3",
+            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
+            out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm6") _,
+            options(nostack, readonly),
+        );
+    }
+}
+
+/// The first part of the weight, as [`first_times_second`] left it, times the third one of `x`.
+#[inline(always)]
+unsafe fn first_times_third() {
+    // SAFETY: tiles are in use.
+    unsafe {
+        asm!(
             "tdpbf16ps tmm0, tmm5, tmm4",
             "tdpbf16ps tmm1, tmm6, tmm4",
-            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
-            out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack, readonly),
+            out("tmm0") _, out("tmm1") _,
+            options(nostack, nomem),
         );
     }
 }

@@ -93,7 +93,8 @@ pub(crate) fn times_transposed(level: Level, y: &mut [f32], x: &[f32], weight: &
     let m = x.len() / k;
     assert_eq!((x.len(), y.len()), (m * k, m * n), "shapes of a quantized product disagree");
     let x = Activations::new(x, k);
-    let ranges = ranges(n.div_ceil(LANES), weight.panel_bytes());
+    let least = (TASK_BYTES / weight.panel_bytes().max(1)).max(TOGETHER);
+    let ranges = pool::shrinking(n.div_ceil(LANES), least, TOGETHER);
     let row_tasks = m.div_ceil(TASK_ROWS);
     let y = Shared(y.as_mut_ptr());
     pool::run(row_tasks * ranges.len(), |task| {
@@ -122,21 +123,6 @@ pub(crate) fn times_transposed(level: Level, y: &mut [f32], x: &[f32], weight: &
 
 /// Bytes of weights that are worth a task of their own.
 const TASK_BYTES: usize = 32 << 10;
-
-/// The panels of each task: first long ranges, since memory is read fastest in long ones, then ever shorter ones, so that
-/// threads end together.
-fn ranges(panels: usize, panel_bytes: usize) -> Vec<Range<usize>> {
-    let least = (TASK_BYTES / panel_bytes.max(1)).max(TOGETHER);
-    let mut ranges = Vec::new();
-    let mut from = 0;
-    while from < panels {
-        let share = (panels - from).div_ceil(2 * rayon::current_num_threads());
-        let to = (from + share.max(least).next_multiple_of(TOGETHER)).min(panels);
-        ranges.push(from..to);
-        from = to;
-    }
-    ranges
-}
 
 #[cfg(test)]
 mod tests;
