@@ -13,19 +13,65 @@ const TASK_ROWS: usize = 32;
 const TASK_COLS: usize = 256;
 const STRIP: usize = 64;
 
-/// Sums of an inner product that run side by side.
-const LANES: usize = 32;
+/// Rows of the short factor whose sums run side by side.
+const LANES: usize = 16;
 
-/// `x w^T` for `x` `[m, k]` and `w` `[r, k]`: `[m, r]`.
+/// Rows, or columns, of the long factor that share what is loaded of the short one.
+const ROWS: usize = 8;
+const COLS: usize = 4;
+
+/// `x w^T` for `x` `[m, k]` and `w` `[r, k]`: `[m, r]`, summed in the order of columns.
 pub(crate) fn dots(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
     let (m, r) = (x.len() / k, w.len() / k);
+    let panels: Vec<_> = w.chunks(LANES * k).map(|rows| columns(rows, k)).collect();
     let mut y = vec![0f32; m * r];
     pool::run_chunks(&mut y, TASK_ROWS * r, |task, y| {
-        for (y, x) in y.chunks_exact_mut(r).zip(x[task * TASK_ROWS * k..].chunks_exact(k)) {
-            row_dots(y, x, w);
+        let x = &x[task * TASK_ROWS * k..][..y.len() / r * k];
+        for (panel, w) in panels.iter().enumerate() {
+            let mut sums = [[0f32; LANES]; TASK_ROWS];
+            let (blocks, rest) = sums[..y.len() / r].as_chunks_mut::<ROWS>();
+            let (x_blocks, x_rest) = x.split_at(blocks.len() * ROWS * k);
+            blocks
+                .iter_mut()
+                .zip(x_blocks.chunks_exact(ROWS * k))
+                .for_each(|(sums, x)| block_dots(sums, x, w));
+            rest.iter_mut().zip(x_rest.chunks_exact(k)).for_each(|(sums, x)| row_dots(sums, x, w));
+            for (y, sums) in y.chunks_exact_mut(r).zip(&sums) {
+                let y = &mut y[panel * LANES..r.min((panel + 1) * LANES)];
+                y.copy_from_slice(&sums[..y.len()]);
+            }
         }
     });
     y
+}
+
+/// The columns of up to 16 rows of `k` values, padded with zeros.
+fn columns(rows: &[f32], k: usize) -> Vec<[f32; LANES]> {
+    let mut columns = vec![[0f32; LANES]; k];
+    for (lane, row) in rows.chunks_exact(k).enumerate() {
+        columns.iter_mut().zip(row).for_each(|(column, &value)| column[lane] = value);
+    }
+    columns
+}
+
+/// Inner products of R rows of `x` with the rows whose columns are `w`.
+#[inline(always)]
+fn products<const R: usize>(sums: &mut [[f32; LANES]; R], x: &[f32], w: &[[f32; LANES]]) {
+    let mut rows: [&[f32]; R] = [&[]; R];
+    for i in 0..R {
+        rows[i] = &x[i * w.len()..][..w.len()];
+    }
+    // sums of its own stay in registers
+    let mut totals = [[0f32; LANES]; R];
+    for (j, w) in w.iter().enumerate() {
+        for i in 0..R {
+            let value = rows[i][j];
+            for lane in 0..LANES {
+                totals[i][lane] += value * w[lane];
+            }
+        }
+    }
+    *sums = totals;
 }
 
 /// `y += a w` for `y` `[m, n]`, `a` `[m, r]` and `w` `[r, n]`.
@@ -38,52 +84,74 @@ pub(crate) fn add_combinations(y: &mut [f32], a: &[f32], w: &[f32], n: usize) {
     });
 }
 
-/// `a^T x` for `a` `[m, r]` and `x` `[m, n]`: `[r, n]`, summed in the order of rows.
+/// `a^T x` for `a` `[m, r]` and `x` `[m, n]`: `[r, n]`, summed in the order of rows, some rows at a time.
 pub(crate) fn combinations(a: &[f32], x: &[f32], n: usize) -> Vec<f32> {
     let m = x.len() / n;
     let r = a.len() / m.max(1);
-    let tasks = n.div_ceil(TASK_COLS);
-    // a task's columns, row after row of the result
-    let mut parts = vec![0f32; tasks * r * TASK_COLS];
-    pool::run_chunks(&mut parts, r * TASK_COLS, |task, part| {
-        let from = task * TASK_COLS;
-        let width = TASK_COLS.min(n - from);
-        for (row, a) in a.chunks_exact(r).enumerate() {
-            add_outer(part, a, &x[row * n + from..][..width]);
-        }
-    });
+    let panels: Vec<_> = (0..r).step_by(LANES).map(|from| panel(a, r, from)).collect();
+    // `[n, lane]` of one panel after the other
+    let mut sums = vec![[0f32; LANES]; panels.len() * n];
+    for (sums, a) in sums.chunks_exact_mut(n.max(1)).zip(&panels) {
+        pool::run_chunks(sums, TASK_COLS, |task, sums| {
+            for (x, a) in x.chunks(TASK_ROWS * n).zip(a.chunks(TASK_ROWS)) {
+                add_columns(sums, &x[task * TASK_COLS..], n, a);
+            }
+        });
+    }
     let mut y = vec![0f32; r * n];
-    for (task, part) in parts.chunks_exact(r * TASK_COLS).enumerate() {
-        let from = task * TASK_COLS;
-        let width = TASK_COLS.min(n - from);
-        for (row, part) in part.chunks_exact(TASK_COLS).enumerate() {
-            y[row * n + from..][..width].copy_from_slice(&part[..width]);
-        }
+    for (row, y) in y.chunks_exact_mut(n.max(1)).enumerate() {
+        let sums = &sums[row / LANES * n..][..n];
+        y.iter_mut().zip(sums).for_each(|(y, sums)| *y = sums[row % LANES]);
     }
     y
 }
 
-for_each_level! {
-    /// Inner products of one row `x` `[k]` with the rows of `w` `[r, k]`.
-    fn row_dots(y: &mut [f32], x: &[f32], w: &[f32]) {
-        let (chunks, rest) = x.as_chunks::<LANES>();
-        for (y, w) in y.iter_mut().zip(w.chunks_exact(x.len())) {
-            let (w_chunks, w_rest) = w.as_chunks::<LANES>();
-            let mut lanes = [0f32; LANES];
-            for (x, w) in chunks.iter().zip(w_chunks) {
-                for lane in 0..LANES {
-                    lanes[lane] += x[lane] * w[lane];
-                }
+/// Up to 16 columns from `from` on of `a` `[m, r]`, padded with zeros.
+fn panel(a: &[f32], r: usize, from: usize) -> Vec<[f32; LANES]> {
+    let width = LANES.min(r - from);
+    let lanes = |row: &[f32]| {
+        let mut lanes = [0f32; LANES];
+        lanes[..width].copy_from_slice(&row[from..from + width]);
+        lanes
+    };
+    a.chunks_exact(r).map(lanes).collect()
+}
+
+/// Adds to the sums of R columns of `x`, whose rows are `n` values apart, the products with the columns of `a`.
+#[inline(always)]
+fn add_block<const R: usize>(sums: &mut [[f32; LANES]; R], x: &[f32], n: usize, a: &[[f32; LANES]]) {
+    // a slice for each column: the compiler would load a row of `x` as a vector and take it to pieces
+    let len = (a.len() - 1) * n + 1;
+    let mut columns: [&[f32]; R] = [&[]; R];
+    for i in 0..R {
+        columns[i] = &x[i..][..len];
+    }
+    // sums of its own stay in registers
+    let mut totals = [[0f32; LANES]; R];
+    for (j, a) in a.iter().enumerate() {
+        for i in 0..R {
+            let value = columns[i][j * n];
+            for lane in 0..LANES {
+                totals[i][lane] += value * a[lane];
             }
-            let mut width = LANES / 2;
-            while width > 0 {
-                for lane in 0..width {
-                    lanes[lane] += lanes[lane + width];
-                }
-                width /= 2;
-            }
-            *y = rest.iter().zip(w_rest).fold(lanes[0], |sum, (x, w)| sum + x * w);
         }
+    }
+    for i in 0..R {
+        for lane in 0..LANES {
+            sums[i][lane] += totals[i][lane];
+        }
+    }
+}
+
+for_each_level! {
+    /// Inner products of some rows of `x` `[ROWS, k]` with the rows whose columns are `w` `[k, LANES]`.
+    fn block_dots(sums: &mut [[f32; LANES]; ROWS], x: &[f32], w: &[[f32; LANES]]) {
+        products(sums, x, w);
+    }
+
+    /// [`block_dots`] of one row.
+    fn row_dots(sums: &mut [f32; LANES], x: &[f32], w: &[[f32; LANES]]) {
+        products(std::array::from_mut(sums), x, w);
     }
 
     /// Adds to one row `y` `[n]` the rows of `w` `[r, n]`, each times its factor.
@@ -108,12 +176,15 @@ for_each_level! {
         }
     }
 
-    /// Adds to each row of `part` `[r, TASK_COLS]` the row `x`, times the row's factor.
-    fn add_outer(part: &mut [f32], a: &[f32], x: &[f32]) {
-        for (part, a) in part.chunks_exact_mut(TASK_COLS).zip(a) {
-            for (sum, x) in part.iter_mut().zip(x) {
-                *sum += a * x;
-            }
+    /// Adds to the sums of columns of `x`, whose rows are `n` values apart, the products of some rows with those of `a`.
+    fn add_columns(sums: &mut [[f32; LANES]], x: &[f32], n: usize, a: &[[f32; LANES]]) {
+        let (blocks, rest) = sums.as_chunks_mut::<COLS>();
+        let first_of_rest = blocks.len() * COLS;
+        for (block, sums) in blocks.iter_mut().enumerate() {
+            add_block(sums, &x[block * COLS..], n, a);
+        }
+        for (column, sums) in rest.iter_mut().enumerate() {
+            add_block(std::array::from_mut(sums), &x[first_of_rest + column..], n, a);
         }
     }
 }
