@@ -109,6 +109,15 @@ pub enum Error {
         /// What is wrong, and what was expected.
         problem: String,
     },
+    /// An input file is not what it was when the work was planned.
+    #[error(
+        "{}: was changed while it was being read: it is not what it was when this began; nothing made of it is kept, \
+         run the same again when the file is complete", .path.display()
+    )]
+    InputChanged {
+        /// The input file.
+        path: PathBuf,
+    },
     /// A source has no document, or none is left.
     #[error(
         "source `{source_name}` is empty: of {documents} documents read none is left for training{}; \

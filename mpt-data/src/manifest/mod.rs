@@ -1,5 +1,6 @@
 //! The manifest: what was prepared, from what, and the hash of every file. Its presence means that the data is complete.
 
+mod check;
 mod contents;
 mod examine;
 mod file_table;
@@ -55,7 +56,8 @@ impl Manifest {
     /// Opens prepared data, in a folder or at an address of an object store.
     ///
     /// # Errors
-    /// [`Error::Manifest`] when there is no manifest, or it is damaged or of another version; [`Error::Remote`].
+    /// [`Error::Manifest`] when there is no manifest, or it is damaged, impossible or of another version;
+    /// [`Error::Remote`].
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
         let wrong = |problem: String| Error::Manifest { path: path.clone(), problem };
@@ -77,9 +79,11 @@ impl Manifest {
             )));
         }
         let mut contents = wire.contents;
+        check::check(&contents).map_err(&wrong)?;
         if let Some(table) = &contents.file_table {
             file_table::read(dir, table, &mut contents.sources)?;
         }
+        check::check_shards(&contents).map_err(&wrong)?;
         let tokenizer = tokenizer(dir, &contents)?;
         Ok(Self { dir: dir.to_owned(), tokenizer, root, contents: Arc::new(contents) })
     }

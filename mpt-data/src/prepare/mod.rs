@@ -27,6 +27,7 @@ pub(crate) use decide::{Counts, Tally};
 pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
 pub use steps::{UnitStatus, commit_units, plan_units, prepare_unit};
 pub(crate) use tokenize::tokenize;
+pub(crate) use unit::Input;
 
 use crate::config::PrepareRun;
 use crate::dedup::Embedder;

@@ -92,6 +92,9 @@ impl<'a> PlannedRun<'a> {
             run.sources.iter().map(|source| lists(source, run.folder())).collect::<Result<Vec<_>>>()?;
         let judges = run.sources.iter().map(|source| Judge::load(&source.filters, run.folder()));
         let judges = judges.collect::<Result<Vec<_>>>()?;
+        for (source, lists) in run.sources.iter().zip(&lists) {
+            check_lists(source, run.folder(), lists)?;
+        }
         let plan = describe(run, tokenizer, &inputs, lists, embedder);
         let units = inputs
             .into_iter()
@@ -233,6 +236,17 @@ fn lists(source: &SourceConfig, folder: &Path) -> Result<Vec<PlainFile>> {
         Ok(PlainFile { name: filter::file_name(&file), bytes, sha256 })
     };
     source.filters.iter().flat_map(filter::Filter::files).map(list).collect()
+}
+
+/// The lists that were read are those that were hashed.
+fn check_lists(source: &SourceConfig, folder: &Path, hashed: &[PlainFile]) -> Result<()> {
+    let files = source.filters.iter().flat_map(filter::Filter::files);
+    for ((file, now), earlier) in files.zip(lists(source, folder)?).zip(hashed) {
+        if now != *earlier {
+            return Err(Error::InputChanged { path: folder.join(file) });
+        }
+    }
+    Ok(())
 }
 
 fn describe(

@@ -1,6 +1,6 @@
 //! The file of a work unit: what became of each document, with its tokens; whole only if its checksum says so.
 //!
-//! `"mptunit3"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
+//! `"mptunit4"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
 //! 0 a document that passed the filters (id, u128 hash of its text, u64 bytes of text, u64 tokens as read, u8 whether it was
 //! edited, u64 bytes of each of the parts that follow: u32 signature, u128 hashes of paragraphs, text, tokens), 1 one that
 //! did not (id, rule, value, u64 tokens as read), 255 the end (u64 fields seen). Numbers are little-endian, texts have a u32
@@ -20,8 +20,8 @@ use crate::layout::{get_tokens, put_tokens};
 use crate::map::Map;
 
 /// The version of the form of these files.
-pub(super) const VERSION: u32 = 3;
-const MAGIC: &[u8; 8] = b"mptunit3";
+pub(super) const VERSION: u32 = 4;
+const MAGIC: &[u8; 8] = b"mptunit4";
 const KEPT: u8 = 0;
 const DROPPED: u8 = 1;
 const END: u8 = 255;

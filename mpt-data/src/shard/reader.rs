@@ -1,9 +1,9 @@
 //! Reads rows of a shard by computed offset, each checked against its checksum.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::blob::open_regular;
 use crate::error::{Damage, Error, Result};
 use crate::layout::{
     FileRecord, Group, PAGE_ROWS, Pages, RowBytes, RowLayout, Scratch, length_problem, sound_row,
@@ -55,7 +55,7 @@ impl ShardReader {
             return Ok(open(Content::Remote(RemoteRows::open(path, record, layout)?), relative));
         }
         let damaged = |problem: String| Error::Shard(Damage { path: relative.clone(), row: None, problem });
-        let file = match File::open(path) {
+        let file = match open_regular(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(damaged("is missing; restore it, or build again".to_owned()));

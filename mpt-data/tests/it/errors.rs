@@ -41,7 +41,7 @@ fn damaged_inputs_are_named() {
     corpus.write_bytes("web/b.jsonl.gz", &whole[..whole.len() / 2]);
     assert!(corpus.build_error(&[]).contains("web/b.jsonl.gz: the compressed data ends too early"));
     corpus.write_bytes("web/b.jsonl.gz", b"no gzip at all");
-    assert!(corpus.build_error(&[]).contains("web/b.jsonl.gz: the compressed data is damaged"));
+    assert!(corpus.build_error(&[]).contains("web/b.jsonl.gz: is no gzip data, though its name says so"));
     corpus.write_bytes("web/b.jsonl.gz", &whole);
     corpus.write_bytes("code/part.parquet", b"PAR1");
     assert!(corpus.build_error(&[]).contains("code/part.parquet: not a sound Parquet file"));

@@ -73,6 +73,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "progress",
             "durable",
             "map",
+            "contain",
             "hash",
             "error",
         ],
