@@ -5,13 +5,14 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::GzDecoder;
 
 /// The content of all members of a gzip file.
-pub(super) struct Members<R> {
+pub(crate) struct Members<R> {
     /// `None` after the last member.
     member: Option<GzDecoder<R>>,
 }
 
 impl<R: BufRead> Members<R> {
-    pub(super) fn new(file: R) -> Self {
+    /// Before the first member.
+    pub(crate) fn new(file: R) -> Self {
         Self { member: Some(GzDecoder::new(file)) }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use self::gzip::Members;
+pub(crate) use self::gzip::Members;
 pub(crate) use self::kind::{Kind, MARK, is_html};
 use crate::blob::Blob;
 use crate::error::{Error, Result};

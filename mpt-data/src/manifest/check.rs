@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::contents::{Contents, Plan, SourceRecord, Split, SplitRecord};
 use super::file_table::FILE_TABLE;
-use super::{DOCUMENTS, DROPS, TOKENIZER};
+use super::{DOCUMENTS, DROPS, RESTORE, TOKENIZER};
 use crate::config::{MAX_ROW_TOKENS, SOURCE_NAME, is_source_name};
 use crate::hashed_file::PlainFile;
 use crate::layout::{FILE_GROUPS, FileRecord, GROUP_ROWS, Group, PAGE_ROWS, Pages, RowLayout};
@@ -12,6 +12,9 @@ use crate::mixing::{Quota, Share};
 
 /// Ids have 32 bits.
 const MAX_VOCAB: usize = 1 << 32;
+
+/// The longest file, in bytes: sums of them are numbers.
+const MAX_FILE_BYTES: u64 = 1 << 48;
 
 /// What is wrong, in words that name the field.
 type Checked = Result<(), String>;
@@ -102,6 +105,8 @@ fn check_files(contents: &Contents) -> Checked {
         expect("sources", &"shards", listed.sum::<usize>() == 0, "none here, since the table lists them")?;
     }
     let has_sum = |file: &PlainFile| {
+        let name = &file.name;
+        expect(&format!("{name}.bytes"), &file.bytes, file.bytes <= MAX_FILE_BYTES, "2^48 at most")?;
         expect(&format!("{}.sha256", file.name), &file.sha256, is_sha256(&file.sha256), SHA256)
     };
     contents.files.iter().chain(&contents.file_table).try_for_each(has_sum)
@@ -111,6 +116,7 @@ fn check_files(contents: &Contents) -> Checked {
 fn check_account(source: &SourceRecord) -> Checked {
     let (name, account) = (&source.name, &source.tokens);
     let kept = sum("tokens", [source.train.tokens, source.eval.tokens])?;
+    sum("bytes of text", [source.train.text_bytes, source.eval.text_bytes])?;
     let field = format!("sources.{name}.tokens.tokens_kept");
     expect(&field, &account.tokens_kept, account.tokens_kept == kept, "the tokens of both splits")?;
     let rest = i128::from(account.tokens_read) - i128::from(kept) - i128::from(account.tokens_dropped);
@@ -176,6 +182,7 @@ impl Part<'_> {
         let at = |key: &str| format!("files[{number}].{key}");
         let path = format!("{}/{}/{number:05}.parquet", self.split.name(), self.source.name);
         self.expect(&at("path"), &file.path, file.path == path, &path)?;
+        self.expect(&at("bytes"), file.bytes, file.bytes <= MAX_FILE_BYTES, "2^48 at most")?;
         self.expect(&at("sha256"), &file.sha256, is_sha256(&file.sha256), SHA256)?;
         let groups = file.groups.len() as u64;
         self.expect(&at("groups"), groups, (1..=FILE_GROUPS).contains(&groups), "from 1 to 16 row groups")?;
@@ -229,5 +236,5 @@ fn expect(field: &str, found: &dyn std::fmt::Display, holds: bool, expected: &st
 }
 
 fn wrong_field(field: &str, found: &str, expected: &str) -> String {
-    format!("`{field}` is {found}, expected {expected}; it was changed, restore it or build again")
+    format!("`{field}` is {found}, expected {expected}; it was changed; {RESTORE}")
 }

@@ -25,6 +25,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::contents::{SourceRecord, Split, SplitRecord};
 use crate::blob::Blob;
+use crate::contain::contained;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
 use crate::hashed_file::{HashedFile, PlainFile, sha256_file};
@@ -82,9 +83,18 @@ pub(super) fn read(dir: &Path, table: &PlainFile, sources: &mut [SourceRecord]) 
         |problem: String| Error::Shard(Damage { path: PathBuf::from(FILE_TABLE), row: None, problem });
     let (sha256, _) = sha256_file(&path, |_| Ok(()))?;
     if sha256 != table.sha256 {
-        return Err(damaged("is not as it was written; restore it, or build again".into()));
+        return Err(damaged(
+            "is not as it was written; restore it, or remove it and run the same build again".into(),
+        ));
     }
-    let file = Blob::open(&path)?;
+    contained(|| take_all(&path, sources)).unwrap_or_else(|panic| Err(damaged(panic)))
+}
+
+/// Puts the shards of all rows into the sources.
+fn take_all(path: &Path, sources: &mut [SourceRecord]) -> Result<()> {
+    let damaged =
+        |problem: String| Error::Shard(Damage { path: PathBuf::from(FILE_TABLE), row: None, problem });
+    let file = Blob::open(path)?;
     let batches = ParquetRecordBatchReaderBuilder::try_new(file)
         .and_then(|builder| builder.with_batch_size(GROUP_ROWS).build())
         .map_err(|error| damaged(error.to_string()))?;

@@ -12,7 +12,8 @@ use crate::map::Map;
 use crate::remote::{self, RemoteRows};
 
 /// What is said of a row whose checksum does not hold.
-const UNSOUND: &str = "does not match its checksum; restore the file, or build again";
+const UNSOUND: &str =
+    "does not match its checksum; restore the file, or remove it and run the same build again";
 
 /// An open shard.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl ShardReader {
         let file = match open_regular(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(damaged("is missing; restore it, or build again".to_owned()));
+                return Err(damaged("is missing; restore it, or run the same build again".to_owned()));
             }
             Err(error) => return Err(Error::io(path, "opening")(error)),
         };
@@ -142,7 +143,7 @@ impl ShardReader {
             Some([first, last]) if !(first..=last).contains(&bytes.document()) => {
                 let found = bytes.document();
                 let problem = format!(
-                    "is of document {found}, expected {first} to {last}: this is another shard's file; restore it, or build again"
+                    "is of document {found}, expected {first} to {last}: this is another shard's file; restore it, or remove it and run the same build again"
                 );
                 Err(self.damaged(row, &problem))
             }

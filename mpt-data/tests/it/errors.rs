@@ -66,3 +66,16 @@ fn a_huge_document_is_refused_by_name() {
         "{error}"
     );
 }
+
+#[test]
+fn groups_that_are_too_small_are_refused_before_anything_is_read() {
+    let corpus = Corpus::new();
+    let stratified = |group: u64| format!("seed = 3\nbatching = \"stratified\"\nbatch_group = {group}");
+    corpus.write("web/a.jsonl", "no JSON");
+    let error = corpus.build_error(&[("seed = 3", &stratified(2))]);
+    assert!(
+        error.contains("mix.toml: `batch_group` is 2, expected groups in which every source has a sample"),
+        "{error}"
+    );
+    assert!(corpus.build_error(&[("seed = 3", &stratified(10))]).contains("web/a.jsonl:1: "));
+}
