@@ -144,6 +144,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "table",
             "settings",
             "interrupt",
+            "bus_error",
             "output",
             "common_args",
             "exit",
