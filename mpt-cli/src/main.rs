@@ -20,6 +20,7 @@
 //! knows the exit code of each. It never prints, exits or panics by itself.
 
 mod allocator;
+mod bus_error;
 mod commands;
 mod common_args;
 mod dtype_args;
@@ -75,6 +76,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(cli: Cli, out: Output) -> Result<ExitStatus, CliError> {
+    bus_error::install(cli.common.log_format);
     let mut ctx = Context::new(&cli.common, out)?;
     let status = cli.command.run(&mut ctx)?;
     ctx.out.finish()?;

@@ -298,7 +298,7 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
     check_name(&raw.name, &at)?;
     let proportion = check_share(&raw, &at)?;
     if raw.tokens.is_some_and(|tokens| !(1.0..1e18).contains(&tokens)) {
-        return Err(at.config("tokens", raw.tokens.unwrap_or(0.0), "1 or more"));
+        return Err(at.config("tokens", raw.tokens.unwrap_or(0.0), "1 or more, and less than 1e18"));
     }
     check_fields(&raw, &at)?;
     if matches!(raw.format, Format::Mds | Format::Megatron) {

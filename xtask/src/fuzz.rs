@@ -1,17 +1,31 @@
-//! `cargo xtask fuzz`: coverage-guided fuzzing of the readers of weights, each target in turn.
+//! `cargo xtask fuzz`: coverage-guided fuzzing of the readers of files that others made, each target in turn.
 
 use anyhow::{Result, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::say;
 
-/// The targets of `mpt-core/fuzz`.
-const TARGETS: [&str; 6] = ["adapter", "config", "gguf", "index", "pickle", "safetensors"];
+/// The targets, and the crate that has each in its folder `fuzz`.
+const TARGETS: [(&str, &str); 13] = [
+    ("adapter", "mpt-core"),
+    ("config", "mpt-core"),
+    ("gguf", "mpt-core"),
+    ("index", "mpt-core"),
+    ("pickle", "mpt-core"),
+    ("safetensors", "mpt-core"),
+    ("compressed", "mpt-data"),
+    ("jsonl", "mpt-data"),
+    ("manifest", "mpt-data"),
+    ("mds_index", "mpt-data"),
+    ("mds_shard", "mpt-data"),
+    ("megatron", "mpt-data"),
+    ("shard", "mpt-data"),
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only this target
-    #[arg(long, value_parser = TARGETS)]
+    #[arg(long, value_parser = TARGETS.map(|(target, _)| target))]
     target: Option<String>,
     /// Seconds for each target
     #[arg(long, default_value_t = 60)]
@@ -28,9 +42,11 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"
     );
     cmd!(sh, "cargo test --quiet --workspace --test hostile -- --ignored seeds").run()?;
-    let _dir = sh.push_dir("mpt-core/fuzz");
-    for target in TARGETS.iter().filter(|target| args.target.as_ref().is_none_or(|only| only == *target)) {
-        say(format_args!("── {target}"));
+    cmd!(sh, "cargo test --quiet -p mpt-data --test it -- --ignored seeds").run()?;
+    let wanted = |target: &str| args.target.as_ref().is_none_or(|only| only == target);
+    for (target, package) in TARGETS.into_iter().filter(|(target, _)| wanted(target)) {
+        say(format_args!("── {package}: {target}"));
+        let _dir = sh.push_dir(format!("{package}/fuzz"));
         let time = format!("-max_total_time={}", args.seconds);
         let bounds = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=65536"];
         cmd!(sh, "cargo +nightly fuzz run {target} -- {time} {bounds...}").run()?;

@@ -3,6 +3,7 @@
 mod bench;
 mod contract;
 mod data_convert;
+mod data_hostile;
 mod data_order;
 mod formats;
 mod job;

@@ -26,7 +26,7 @@ use crate::manifest::{
     TokenAccount,
 };
 use crate::mixing::{Mixing, Share};
-use crate::prepare::{changes, hash_all};
+use crate::prepare::{Input, changes, hash_all};
 use crate::progress::{Note, Progress, Stage};
 
 /// The token that ends documents, for who names none.
@@ -128,10 +128,30 @@ pub fn import(
     }
     let mut files = intake.finish()?;
     progress.finish();
+    check_unchanged(input, &found, &plan, progress)?;
     files.push(copy_tokenizer(aside.dir(), tokenizer)?);
     Manifest::commit(aside.dir(), contents(plan, counts, files, &boundaries))?;
     aside.commit()?;
     Manifest::open(out).map(imported)
+}
+
+/// The files that were read are those that were hashed.
+fn check_unchanged(input: &Path, found: &[Source], plan: &Plan, progress: &mut dyn Progress) -> Result<()> {
+    for (now, planned) in inputs(input, found, progress)?.iter().zip(&plan.sources) {
+        let changed = now.iter().zip(&planned.inputs).find(|(now, planned)| now.file != **planned);
+        if let Some((input, _)) = changed {
+            return Err(Error::InputChanged { path: input.path.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The files of each source, hashed.
+fn inputs(input: &Path, found: &[Source], progress: &mut dyn Progress) -> Result<Vec<Vec<Input>>> {
+    let root = if input.is_dir() { input } else { input.parent().unwrap_or(Path::new("")) };
+    let files =
+        found.iter().map(|source| source.files(root)).collect::<Result<Vec<Vec<(PathBuf, String)>>>>()?;
+    hash_all(files, progress)
 }
 
 /// The folder has a manifest: it is what was asked for, or it is refused.
@@ -199,10 +219,7 @@ fn plan(
         );
         return Err(conversion("seq-len", problem));
     }
-    let root = if input.is_dir() { input } else { input.parent().unwrap_or(Path::new("")) };
-    let files =
-        found.iter().map(|source| source.files(root)).collect::<Result<Vec<Vec<(PathBuf, String)>>>>()?;
-    let inputs = hash_all(files, progress)?;
+    let inputs = inputs(input, found, progress)?;
     let is_mds = format == Format::Mds;
     let sources = found.iter().zip(inputs).map(|(source, inputs)| SourcePlan {
         name: source.name.clone(),
