@@ -15,6 +15,7 @@ use machine::{Id, Unpickled, Value, unpickle};
 
 use super::file::{FileTensor, MappedFile};
 use super::limits::{MOST_TENSORS, check_name, elements};
+use crate::bounded_file::refuse_pointer;
 use crate::dtype::WeightDtype;
 use crate::error::Result;
 use crate::error::damaged;
@@ -30,6 +31,7 @@ const LARGEST_PICKLE: usize = 32 << 20;
 /// [`Error::WeightsFile`](crate::Error::WeightsFile) naming the byte or the tensor that is wrong.
 pub(crate) fn open(path: &Path) -> Result<MappedFile> {
     let map = Arc::new(map(path)?);
+    refuse_pointer(path, &map)?;
     if !map.starts_with(b"PK") {
         let expected =
             "a zip archive, as torch.save writes since 1.6; load and save it again with a newer torch";
