@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::UnknownKey`] for a key or kind that `T` does not have, [`Error::RunFileSyntax`] for everything else.
 pub fn parse<T: DeserializeOwned>(text: &str, origin: &Path) -> Result<T> {
-    toml::from_str(text).map_err(|error| explain(&error, text, origin))
+    toml::from_str(text).map_err(|error| explain::<T>(&error, text, origin))
 }
 
 /// Of `known`, the name that a writer of `key` most probably meant.
@@ -24,16 +24,109 @@ pub fn nearest<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Optio
     (best.0 > 0.7).then_some(best.1)
 }
 
-fn explain(error: &toml::de::Error, text: &str, origin: &Path) -> Error {
+fn explain<T: DeserializeOwned>(error: &toml::de::Error, text: &str, origin: &Path) -> Error {
     let path = origin.to_owned();
     let span = error.span().unwrap_or(0..text.len());
     let message = error.message();
     let Some((what, key, known)) = unknown(message) else {
-        return Error::RunFileSyntax { path, line: line_of(text, span.start), problem: one_line(message) };
+        let (line, problem) = match refused_key::<T>(text, message) {
+            Some(steps) => {
+                let last = steps.iter().rev().find_map(Step::name).unwrap_or_default();
+                (
+                    line_of(text, find(text, span, last)),
+                    format!("`{}`: {}", dotted(&steps), one_line(message)),
+                )
+            }
+            None => (line_of(text, span.start), one_line(message)),
+        };
+        return Error::RunFileSyntax { path, line, problem };
     };
     let line = line_of(text, find(text, span, key));
     let nearest = nearest(key, known.iter().map(String::as_str)).map(str::to_owned);
     Error::UnknownKey { path, line, what, key: key.to_owned(), nearest, known }
+}
+
+/// A step on the way to a value: a key of a table, or a place in a list.
+#[derive(Debug, Clone)]
+enum Step {
+    Key(String),
+    Place(usize),
+}
+
+impl Step {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Key(name) => Some(name),
+            Self::Place(_) => None,
+        }
+    }
+}
+
+fn dotted(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        match step {
+            Step::Key(name) if text.is_empty() => text.push_str(name),
+            Step::Key(name) => text.extend([".", name]),
+            Step::Place(place) => text.push_str(&format!("[{place}]")),
+        }
+    }
+    text
+}
+
+/// The value that the type refuses with this message: the one without which it says something else. Serde loses the way
+/// to it in tables that say their kind.
+fn refused_key<T: DeserializeOwned>(text: &str, message: &str) -> Option<Vec<Step>> {
+    if !message.starts_with("invalid ") {
+        return None;
+    }
+    let whole: toml::Table = text.parse().ok()?;
+    let whole = toml::Value::Table(whole);
+    let mut values = Vec::new();
+    list_values(&whole, &mut Vec::new(), &mut values);
+    values.into_iter().find(|steps| {
+        let mut rest = whole.clone();
+        remove(&mut rest, steps);
+        rest.try_into::<T>().err().is_none_or(|error| error.message() != message)
+    })
+}
+
+/// The ways to all values that are neither tables nor lists of tables.
+fn list_values(value: &toml::Value, way: &mut Vec<Step>, found: &mut Vec<Vec<Step>>) {
+    let mut below = |step: Step, value: &toml::Value| {
+        way.push(step);
+        list_values(value, way, found);
+        way.pop();
+    };
+    match value {
+        toml::Value::Table(table) => {
+            table.iter().for_each(|(key, value)| below(Step::Key(key.clone()), value))
+        }
+        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+            items.iter().enumerate().for_each(|(place, value)| below(Step::Place(place), value));
+        }
+        _ => found.push(way.clone()),
+    }
+}
+
+/// Takes a key away; a place in a list stays.
+fn remove(value: &mut toml::Value, steps: &[Step]) {
+    match (value, steps) {
+        (toml::Value::Table(table), [Step::Key(key)]) => {
+            table.remove(key);
+        }
+        (toml::Value::Table(table), [Step::Key(key), rest @ ..]) => {
+            if let Some(value) = table.get_mut(key) {
+                remove(value, rest);
+            }
+        }
+        (toml::Value::Array(items), [Step::Place(place), rest @ ..]) => {
+            if let Some(value) = items.get_mut(*place) {
+                remove(value, rest);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Takes serde's sentence "unknown field `a`, expected one of `b`, `c`" apart.
@@ -111,6 +204,27 @@ mod tests {
     fn unknown_kinds_name_line_and_neighbour() {
         let text = message("seed = 3\n\n[[parts]]\nkind = \"sqare\"\nside = 2\n");
         assert!(text.starts_with("run.toml:4: unknown value `sqare`, did you mean `square`?"), "{text}");
+    }
+
+    #[test]
+    fn values_of_another_type_name_their_key() {
+        for (text, line, key) in [
+            ("seed = \"three\"\n", 1, "`seed`: invalid type: string \"three\""),
+            ("seed = -3\n", 1, "`seed`: invalid value: integer `-3`"),
+            (
+                "seed = 3\n[[parts]]\nkind = \"round\"\nradius = \"wide\"\n",
+                4,
+                "`parts[0].radius`: invalid type",
+            ),
+            (
+                "seed = 3\n[[parts]]\nkind = \"round\"\nradius = 2\n[[parts]]\nkind = \"square\"\nside = true\n",
+                7,
+                "`parts[1].side`",
+            ),
+        ] {
+            let found = message(text);
+            assert!(found.starts_with(&format!("run.toml:{line}: {key}")), "{found}");
+        }
     }
 
     #[test]
