@@ -24,6 +24,7 @@ mod commands;
 mod common_args;
 mod dtype_args;
 mod embed;
+mod environment;
 mod exit;
 mod export;
 mod hub;

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use mpt_core::{Adapter, ConvertOptions, WeightDtype};
-use mpt_infer::open_weights;
 
 use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
+use crate::model;
 use crate::settings::Context;
 
 /// Fold a LoRA adapter into full weights
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype;
-    let weights = open_weights(&args.model)?;
+    let weights = model::open(&args.model, ctx)?;
     let adapter = Adapter::open(&args.adapter, weights.config())?;
     let options =
         ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };

@@ -8,7 +8,9 @@ use mpt_train::{OptimizerConfig, StepConfig, StepOutcome, TokenRows, Trainer};
 
 use crate::commands::score::read_json;
 use crate::exit::{CliError, ExitStatus};
+use crate::export;
 use crate::model::ModelArgs;
+use crate::output::shown;
 use crate::settings::Context;
 use crate::tui::{LateBar, Unit};
 
@@ -119,13 +121,14 @@ fn read_batches(path: &Path, vocab_size: usize) -> Result<Vec<Batch>, CliError> 
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let optimizer = args.optimizer()?;
-    let weights = args.model.weights()?;
+    export::refuse_input(&args.out, [args.model.model.as_path()], &[args.batches_file.as_path()])?;
+    let weights = args.model.weights(ctx)?;
     let batches = read_batches(&args.batches_file, weights.config().vocab_size)?;
     let params = Params::load(&weights, &ctx.device)?;
     let config = step_config(&args, &batches);
     let mut trainer = Trainer::new(weights.config(), params, &optimizer, &config)?;
     let outcomes = take_steps(&mut trainer, &batches, ctx)?;
-    write(&args.out, &outcomes, trainer.params())?;
+    export::tensors(&args.out, |path| write(path, &outcomes, trainer.params()))?;
     for (step, outcome) in (1..).zip(&outcomes) {
         let StepOutcome { loss, grad_norm } = outcome;
         ctx.out.text(format_args!("step {step}: loss {loss:.6}, gradient norm {grad_norm:.6}"))?;
@@ -133,7 +136,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let losses: Vec<f64> = outcomes.iter().map(|outcome| outcome.loss).collect();
     let grad_norms: Vec<f64> = outcomes.iter().map(|outcome| outcome.grad_norm).collect();
     ctx.out.document(&serde_json::json!({
-        "out": args.out, "steps": outcomes.len(), "losses": losses, "grad_norms": grad_norms,
+        "out": shown(&args.out), "steps": outcomes.len(), "losses": losses, "grad_norms": grad_norms,
     }))?;
     Ok(ExitStatus::Done)
 }

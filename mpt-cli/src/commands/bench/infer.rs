@@ -113,7 +113,7 @@ fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
     match (&args.model, &args.config) {
         (Some(model), _) => {
             let weights =
-                ModelArgs { model: model.clone(), dtype }.weights()?.multiplied_as(dtype.precision());
+                ModelArgs { model: model.clone(), dtype }.weights(ctx)?.multiplied_as(dtype.precision());
             built(weights.config(), &weights, named(model))
         }
         (None, Some(path)) => {
