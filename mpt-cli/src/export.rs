@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
@@ -137,15 +137,39 @@ pub(crate) fn forms(converted: &Converted) -> String {
     names.join(" and ")
 }
 
-/// Writes a file of tensors, replacing one that is there, by one process at a time and whole or not at all; a pipe or a
+/// A file that is written in place of one that may be there, by one process at a time and whole or not at all; a pipe or a
 /// device is written as it is.
-pub(crate) fn tensors(out: &Path, write: impl FnOnce(&Path) -> Result<(), CliError>) -> Result<(), CliError> {
-    if out.exists() && !out.is_file() {
-        return write(out);
+pub(crate) enum Replacement {
+    /// A file in the making.
+    Staged(Staging),
+    /// What is no file.
+    Special(PathBuf),
+}
+
+impl Replacement {
+    /// Takes the place.
+    pub(crate) fn begin(out: &Path) -> Result<Self, CliError> {
+        if out.exists() && !out.is_file() && !out.is_dir() {
+            return Ok(Self::Special(out.to_owned()));
+        }
+        Ok(Self::Staged(Staging::replacement(out)?))
     }
-    let staging = Staging::replacement(out)?;
-    write(staging.path())?;
-    Ok(staging.commit()?)
+
+    /// Where to write.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Staged(staging) => staging.path(),
+            Self::Special(path) => path,
+        }
+    }
+
+    /// Gives the file its name.
+    pub(crate) fn commit(self) -> Result<(), CliError> {
+        match self {
+            Self::Staged(staging) => Ok(staging.commit()?),
+            Self::Special(_) => Ok(()),
+        }
+    }
 }
 
 /// Refuses to write over a file of the models that are read, or of their folders, or over another `input`.

@@ -32,7 +32,8 @@ pub(crate) struct Args {
     /// Format to write
     #[arg(long, value_name = "FORMAT")]
     to: Target,
-    /// Form of the matrices [default: as they are; bf16 where they are quantized]
+    /// Form of the matrices; a folder holds f32, f16, bf16 and nf4, a GGUF file all but nf4 [default: as they are; in a folder
+    /// bf16 where they are quantized]
     #[arg(long, value_name = "DTYPE", value_parser = weight_dtype())]
     dtype: Option<WeightDtype>,
     /// Begin another weights file beyond this size
@@ -49,8 +50,26 @@ enum Target {
     Gguf,
 }
 
+impl Target {
+    /// Refuses a form that the format does not have.
+    fn expect(self, dtype: Option<WeightDtype>) -> Result<(), CliError> {
+        let Some(dtype) = dtype else { return Ok(()) };
+        let is_nf4 = dtype == WeightDtype::Nf4;
+        match self {
+            Self::Hf if dtype.is_quantized() && !is_nf4 => {
+                Err(CliError::usage(format!("--dtype {dtype}: a folder holds f32, f16, bf16 or nf4"))
+                    .help("write `--to gguf` for this form"))
+            }
+            Self::Gguf if is_nf4 => Err(CliError::usage(format!("--dtype {dtype}: GGUF has no such form"))
+                .help("write `--to hf` for it, or choose q4_k")),
+            Self::Hf | Self::Gguf => Ok(()),
+        }
+    }
+}
+
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype;
+    args.to.expect(format)?;
     let weights = model::open(&args.input, ctx)?;
     let options = ConvertOptions { format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
     let converted = match args.to {

@@ -27,6 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     export::refuse_input(&args.out, [args.model.model.as_path()], &args.rows.files())?;
+    let place = export::Replacement::begin(&args.out)?;
     let weights = args.model.weights(ctx)?;
     let params = Params::load(&weights, &ctx.device)?;
     let model = CausalLm::new(weights.config(), &params)?;
@@ -53,7 +54,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         expect_finite_values(&format!("the gradient of `{name}`"), mean)?;
     }
     let tensors = means.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    export::tensors(&args.out, |path| Ok(write_safetensors(path, tensors)?))?;
+    write_safetensors(place.path(), tensors)?;
+    place.commit()?;
     ctx.out.text(format_args!("loss {loss:.6} over {scored} positions, {} gradients", means.len()))?;
     ctx.out.document(&serde_json::json!({ "out": shown(&args.out), "loss": loss, "positions": scored }))?;
     Ok(ExitStatus::Done)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mpt_core::{Adapter, ConvertOptions, WeightDtype};
 
-use crate::dtype_args::weight_dtype;
+use crate::dtype_args::folder_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
 use crate::model;
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Form of the matrices [default: that of the base model; bf16 where it is quantized]
-    #[arg(long, value_name = "DTYPE", value_parser = weight_dtype())]
+    #[arg(long, value_name = "DTYPE", value_parser = folder_dtype())]
     dtype: Option<WeightDtype>,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]

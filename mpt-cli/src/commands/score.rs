@@ -192,6 +192,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let inputs = [args.rows.files(), args.mask_file.iter().map(PathBuf::as_path).collect()].concat();
     let models = std::iter::once(args.model.base.model.as_path()).chain(args.model.adapter.as_deref());
     export::refuse_input(&args.out, models, &inputs)?;
+    let place = export::Replacement::begin(&args.out)?;
     let model = args.model.model(ctx)?;
     let rows = args.rows.read(args.mask_file.as_deref())?;
     if args.rows.sequence_id_file.is_some() != model.config().attn_config.attn_uses_sequence_id {
@@ -210,11 +211,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     if args.max_seq_len.is_some_and(|limit| seq > limit) {
         return Err(CliError::usage(format!("--max-seq-len: the rows have {seq} tokens")));
     }
-    let mut losses = Vec::new();
-    export::tensors(&args.out, |path| {
-        losses = write_scores(&model, &rows, path, ctx)?;
-        Ok(())
-    })?;
+    let losses = write_scores(&model, &rows, place.path(), ctx)?;
+    place.commit()?;
     for (row, loss) in losses.iter().enumerate() {
         ctx.out.text(format_args!("row {row}: loss {loss:.6}"))?;
     }

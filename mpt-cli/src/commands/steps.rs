@@ -122,13 +122,15 @@ fn read_batches(path: &Path, vocab_size: usize) -> Result<Vec<Batch>, CliError> 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let optimizer = args.optimizer()?;
     export::refuse_input(&args.out, [args.model.model.as_path()], &[args.batches_file.as_path()])?;
+    let place = export::Replacement::begin(&args.out)?;
     let weights = args.model.weights(ctx)?;
     let batches = read_batches(&args.batches_file, weights.config().vocab_size)?;
     let params = Params::load(&weights, &ctx.device)?;
     let config = step_config(&args, &batches);
     let mut trainer = Trainer::new(weights.config(), params, &optimizer, &config)?;
     let outcomes = take_steps(&mut trainer, &batches, ctx)?;
-    export::tensors(&args.out, |path| write(path, &outcomes, trainer.params()))?;
+    write(place.path(), &outcomes, trainer.params())?;
+    place.commit()?;
     for (step, outcome) in (1..).zip(&outcomes) {
         let StepOutcome { loss, grad_norm } = outcome;
         ctx.out.text(format_args!("step {step}: loss {loss:.6}, gradient norm {grad_norm:.6}"))?;

@@ -222,12 +222,14 @@ fn train_files(
     ctx: &mut Context,
 ) -> Result<(), CliError> {
     export::refuse_input(out, None, &files.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let place = export::Replacement::begin(out)?;
     let texts = files.iter().map(|file| read_texts(file)).collect::<Result<Vec<_>, _>>()?.concat();
     let bytes: usize = texts.iter().map(String::len).sum();
     ctx.out.log().info(format_args!("training on {} texts, {} bytes", texts.len(), bytes));
     let json = train(texts.iter(), config)?;
     let tokenizer = Tokenizer::from_bytes(json, out)?;
-    durable::write_file(out, tokenizer.bytes())?;
+    durable::write_file(place.path(), tokenizer.bytes())?;
+    place.commit()?;
     let sample: usize = texts.iter().take(100).map(String::len).sum();
     let ids: usize = tokenizer.encode_batch(&texts[..texts.len().min(100)])?.iter().map(Vec::len).sum();
     let bytes_per_token = sample as f64 / ids.max(1) as f64;

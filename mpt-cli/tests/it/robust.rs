@@ -17,6 +17,7 @@ fn job() -> Job {
     job.done(&["init", "model", "--config", "config.json", "--seed", "4"]);
     fs::copy(job.path("tokenizer.json"), job.path("model/tokenizer.json")).expect("copied");
     job.write("ids.json", "[[1, 2, 3, 4]]");
+    job.write("batches.json", "[[[1, 2, 3, 4]]]");
     job
 }
 
@@ -79,13 +80,33 @@ fn nothing_that_is_read_is_written_over() {
 }
 
 /// Commands that write to `out`.
-const WRITERS: [&[&str]; 6] = [
+const WRITERS: [&[&str]; 8] = [
     &["convert", "model", "out", "--to", "hf"],
     &["convert", "model", "out", "--to", "gguf"],
     &["quantize", "model", "out", "--type", "q8_0"],
     &["init", "out", "--config", "config.json"],
     &["score", "--model", "model", "--ids-file", "ids.json", "--out", "out"],
     &["grad", "--model", "model", "--ids-file", "ids.json", "--out", "out"],
+    &["tokenizer", "train", "verse.jsonl", "--vocab-size", "300", "--out", "out"],
+    &[
+        "steps",
+        "--model",
+        "model",
+        "--batches-file",
+        "batches.json",
+        "--optimizer",
+        "lion",
+        "--lr",
+        "1",
+        "--betas",
+        "0,0",
+        "--weight-decay",
+        "0",
+        "--clip-norm",
+        "0",
+        "--out",
+        "out",
+    ],
 ];
 
 #[test]
@@ -94,7 +115,7 @@ fn a_place_that_somebody_has_is_left_to_him() {
     for line in WRITERS {
         let lock = fs::File::create(job.path(".out.lock")).expect("creatable");
         lock.lock().expect("locked");
-        assert_says(&job.fails(4, line), &["out: another process is writing it", "wait for it"]);
+        assert_says(&job.fails(4, line), &["out: another process is writing here", "wait for it"]);
         assert!(!job.path("out").exists(), "{line:?}");
     }
 }

@@ -72,6 +72,34 @@ fn what_wrappers_put_before_names_is_seen_through() {
 }
 
 #[test]
+fn what_trainers_nest_is_found() {
+    let nested = sound::nested_bin(&tensors());
+    Folder::model().with("pytorch_model.bin", nested).open().expect("a trainer's checkpoint");
+}
+
+#[test]
+fn an_index_that_names_a_tensor_its_file_lacks_says_which() {
+    let config = sound::config();
+    let all = sound::index(&tensors(), "a.safetensors").to_string();
+    let few: Vec<Tensor> =
+        tensors().into_iter().filter(|(name, ..)| name != "transformer.norm_f.weight").collect();
+    let folder = Folder::new().with("config.json", config.to_json());
+    let folder =
+        folder.with("a.safetensors", sound::safetensors(&few)).with("model.safetensors.index.json", all);
+    folder.refused(&[
+        "a.safetensors: ",
+        "`transformer.norm_f.weight`",
+        "the index says",
+        "fetch the model again",
+    ]);
+    folder.with("model.safetensors", sound::safetensors(&few)).refused(&[
+        "model.safetensors: ",
+        "`transformer.norm_f.weight`",
+        "before an index",
+    ]);
+}
+
+#[test]
 fn parts_and_byte_orders_of_gguf_are_named() {
     let part = |count: u32| {
         let mut out = GgufWriter::default();
