@@ -5,9 +5,8 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue};
 
 /// The variable whose value the parser refused, where the flag is not on the command line.
-pub(crate) fn at_fault(error: &clap::Error) -> Option<String> {
+pub(crate) fn at_fault(error: &clap::Error, command: &clap::Command) -> Option<String> {
     let Some(ContextValue::String(refused)) = error.get(ContextKind::InvalidArg) else { return None };
-    let command = crate::command_line();
     let flag = command.get_arguments().find(|flag| {
         let long = flag.get_long().map(|long| format!("--{long}"));
         long.is_some_and(|long| refused.split(' ').next() == Some(&long))

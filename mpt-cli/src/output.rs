@@ -197,10 +197,10 @@ impl Log {
     }
 }
 
-/// Prints what clap found wrong with the command line, or the help that was asked for.
-pub(crate) fn print_usage(error: &clap::Error) -> ExitStatus {
+/// Prints what clap found wrong with the command line or the environment `variable`, or the help that was asked for.
+pub(crate) fn print_usage(error: &clap::Error, variable: Option<&str>) -> ExitStatus {
     let asked = !error.use_stderr();
-    let help = crate::environment::at_fault(error)
+    let help = variable
         .map(|name| format!("the value is that of the environment variable {name}; change or unset it"));
     if !asked && json_logs_wanted() {
         let text = error.render().to_string();

@@ -84,15 +84,29 @@ fn refused_key<T: DeserializeOwned>(text: &str, message: &str) -> Option<Vec<Ste
     let whole = toml::Value::Table(whole);
     let mut values = Vec::new();
     list_values(&whole, &mut Vec::new(), &mut values);
-    values.into_iter().find(|steps| {
+    let refused = |(steps, shown): &(Vec<Step>, String)| {
         let mut rest = whole.clone();
         remove(&mut rest, steps);
-        rest.try_into::<T>().err().is_none_or(|error| error.message() != message)
-    })
+        let now = rest.try_into::<T>();
+        message.contains(shown) && now.err().is_none_or(|error| error.message() != message)
+    };
+    values.into_iter().find(refused).map(|(steps, _)| steps)
 }
 
-/// The ways to all values that are neither tables nor lists of tables.
-fn list_values(value: &toml::Value, way: &mut Vec<Step>, found: &mut Vec<Vec<Step>>) {
+/// A value as serde names what it did not expect.
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => format!("string {text:?}"),
+        toml::Value::Integer(number) => format!("integer `{number}`"),
+        toml::Value::Float(_) => "floating point `".to_owned(),
+        toml::Value::Boolean(value) => format!("boolean `{value}`"),
+        toml::Value::Datetime(_) | toml::Value::Table(_) => "map".to_owned(),
+        toml::Value::Array(_) => "sequence".to_owned(),
+    }
+}
+
+/// The ways to all values, each with the value as [`shown`]; what is in tables first.
+fn list_values(value: &toml::Value, way: &mut Vec<Step>, found: &mut Vec<(Vec<Step>, String)>) {
     let mut below = |step: Step, value: &toml::Value| {
         way.push(step);
         list_values(value, way, found);
@@ -100,16 +114,19 @@ fn list_values(value: &toml::Value, way: &mut Vec<Step>, found: &mut Vec<Vec<Ste
     };
     match value {
         toml::Value::Table(table) => {
-            table.iter().for_each(|(key, value)| below(Step::Key(key.clone()), value))
+            table.iter().for_each(|(key, value)| below(Step::Key(key.clone()), value));
         }
-        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+        toml::Value::Array(items) => {
             items.iter().enumerate().for_each(|(place, value)| below(Step::Place(place), value));
         }
-        _ => found.push(way.clone()),
+        _ => {}
+    }
+    if !way.is_empty() {
+        found.push((way.clone(), shown(value)));
     }
 }
 
-/// Takes a key away; a place in a list stays.
+/// Takes a key or an item of a list away.
 fn remove(value: &mut toml::Value, steps: &[Step]) {
     match (value, steps) {
         (toml::Value::Table(table), [Step::Key(key)]) => {
@@ -119,6 +136,9 @@ fn remove(value: &mut toml::Value, steps: &[Step]) {
             if let Some(value) = table.get_mut(key) {
                 remove(value, rest);
             }
+        }
+        (toml::Value::Array(items), [Step::Place(place)]) if *place < items.len() => {
+            items.remove(*place);
         }
         (toml::Value::Array(items), [Step::Place(place), rest @ ..]) => {
             if let Some(value) = items.get_mut(*place) {
@@ -211,6 +231,12 @@ mod tests {
         for (text, line, key) in [
             ("seed = \"three\"\n", 1, "`seed`: invalid type: string \"three\""),
             ("seed = -3\n", 1, "`seed`: invalid value: integer `-3`"),
+            (
+                "parts = [{ kind = \"round\", radius = 2 }]\nseed = 1.5\n",
+                2,
+                "`seed`: invalid type: floating point `1.5`",
+            ),
+            ("seed = 3\nparts = 4\n", 2, "`parts`: invalid type: integer `4`"),
             (
                 "seed = 3\n[[parts]]\nkind = \"round\"\nradius = \"wide\"\n",
                 4,

@@ -49,7 +49,7 @@ const MISTAKES: &[Mistake] = &[
                 .expect("renamed");
             index(job, "part", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
             copy_model(job, "lacks");
-            edit_header(job, "lacks", |header| drop(header.remove("transformer.norm_f.weight")));
+            edit(job, "lacks", without_last_norm);
             fs::rename(job.path("lacks/model.safetensors"), job.path("lacks/a.safetensors"))
                 .expect("renamed");
             index(job, "lacks", "a.safetensors", "a.safetensors");
@@ -62,7 +62,7 @@ const MISTAKES: &[Mistake] = &[
             copy_model(job, "stray");
             index(job, "stray", "model.safetensors", "other.safetensors");
             copy_model(job, "stray-half");
-            edit_header(job, "stray-half", |header| drop(header.remove("transformer.norm_f.weight")));
+            edit(job, "stray-half", without_last_norm);
             index(job, "stray-half", "other.safetensors", "other.safetensors");
         },
         &["generate --model stray --prompt-ids 1 --max-new-tokens 1", "info stray-half"],
@@ -71,16 +71,7 @@ const MISTAKES: &[Mistake] = &[
         "a head that is there and tied, or absent and not tied",
         |job| {
             copy_model(job, "differs");
-            edit_header(job, "differs", |header| {
-                let other = header["transformer.wte.weight"].clone();
-                // the embedding, one value further on
-                let moved = |at: &Value| json!(at.as_u64().expect("an offset") - 4);
-                let offsets =
-                    other["data_offsets"].as_array().expect("two").iter().map(moved).collect::<Value>();
-                let mut head = other;
-                head["data_offsets"] = offsets;
-                header.insert("lm_head.weight".into(), head);
-            });
+            edit(job, "differs", with_another_head);
             copy_model(job, "headless");
             let untied = CONFIG.replacen('{', "{\"tie_word_embeddings\": false, ", 1);
             job.write("headless/config.json", &untied);
@@ -236,7 +227,7 @@ const MISTAKES: &[Mistake] = &[
                 "huge.json",
                 &CONFIG
                     .replace("\"vocab_size\": 320", "\"vocab_size\": 1073741824")
-                    .replace("\"d_model\": 32", "\"d_model\": 1048576"),
+                    .replace("\"d_model\": 32", "\"d_model\": 268435456"),
             )
         },
         &[
@@ -334,6 +325,9 @@ fn index(job: &Job, folder: &str, others: &str, last: &str) {
     job.write(&format!("{folder}/model.safetensors.index.json"), &json!({ "weight_map": map }).to_string());
 }
 
+/// A tensor of a safetensors file: its name, what the header says of it, its bytes.
+type Tensor = (String, Value, Vec<u8>);
+
 /// The header of a safetensors file, and the data after it.
 fn header(path: &Path) -> (Map<String, Value>, Vec<u8>) {
     let bytes = fs::read(path).expect("there");
@@ -341,12 +335,36 @@ fn header(path: &Path) -> (Map<String, Value>, Vec<u8>) {
     (serde_json::from_slice(&bytes[8..8 + length]).expect("JSON"), bytes[8 + length..].to_vec())
 }
 
-fn edit_header(job: &Job, folder: &str, edit: fn(&mut Map<String, Value>)) {
+/// Writes a folder's weights again with other tensors.
+fn edit(job: &Job, folder: &str, change: fn(&mut Vec<Tensor>)) {
     let path = job.path(folder).join("model.safetensors");
-    let (mut header, data) = header(&path);
-    edit(&mut header);
-    let text = Value::Object(header).to_string();
+    let (old, data) = header(&path);
+    let tensor = |(name, said): (String, Value)| {
+        let offset = |end: usize| said["data_offsets"][end].as_u64().map(|offset| offset as usize);
+        let bytes = data[offset(0)?..offset(1)?].to_vec();
+        Some((name, said, bytes))
+    };
+    let mut tensors: Vec<Tensor> = old.into_iter().filter_map(tensor).collect();
+    change(&mut tensors);
+    let (mut new, mut written) = (Map::new(), Vec::new());
+    for (name, mut said, bytes) in tensors {
+        said["data_offsets"] = json!([written.len(), written.len() + bytes.len()]);
+        written.extend(bytes);
+        new.insert(name, said);
+    }
+    let text = Value::Object(new).to_string();
     let text = format!("{text}{}", " ".repeat(text.len().next_multiple_of(8) - text.len()));
-    let bytes = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &data].concat();
+    let bytes = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &written].concat();
     fs::write(path, bytes).expect("writable");
+}
+
+fn without_last_norm(tensors: &mut Vec<Tensor>) {
+    tensors.retain(|(name, ..)| name != "transformer.norm_f.weight");
+}
+
+fn with_another_head(tensors: &mut Vec<Tensor>) {
+    let embedding = tensors.iter().find(|(name, ..)| name == "transformer.wte.weight").expect("there");
+    let (_, said, mut bytes) = embedding.clone();
+    bytes[0] ^= 1;
+    tensors.push(("lm_head.weight".into(), said, bytes));
 }

@@ -134,6 +134,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
         "mpt-cli",
         &[
             "commands",
+            "environment",
             "report",
             "embed",
             "export",
