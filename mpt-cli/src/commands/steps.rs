@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use mpt_core::{Params, Precision, write_safetensors};
 use mpt_train::{OptimizerConfig, StepConfig, StepOutcome, TokenRows, Trainer};
 
-use crate::commands::score::read_json;
+use crate::commands::score::{expect_finite_values, read_json};
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
 use crate::model::ModelArgs;
@@ -129,6 +129,9 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let config = step_config(&args, &batches);
     let mut trainer = Trainer::new(weights.config(), params, &optimizer, &config)?;
     let outcomes = take_steps(&mut trainer, &batches, ctx)?;
+    for (name, weight) in trainer.params().iter() {
+        expect_finite_values(&format!("weight `{name}` after the last step"), weight)?;
+    }
     write(place.path(), &outcomes, trainer.params())?;
     place.commit()?;
     for (step, outcome) in (1..).zip(&outcomes) {

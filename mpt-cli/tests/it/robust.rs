@@ -42,6 +42,32 @@ fn weights_that_are_no_numbers_have_an_exit_code() {
     assert_says(&job.fails(5, &["eval", "--model", "model", "--text", "verse.jsonl"]), &["the loss is NaN"]);
 }
 
+/// The last step has no loss after it that could say that the weights overflowed.
+#[test]
+fn weights_that_overflow_in_the_last_step_have_an_exit_code() {
+    let job = job();
+    let steps = |lr: &str| {
+        let line = WRITERS.last().expect("steps").join(" ").replace("--lr 1 ", &format!("--lr {lr} "));
+        job.run(&line.split(' ').collect::<Vec<_>>())
+    };
+    assert_eq!(steps("0.001").code, 0);
+    fs::remove_file(job.path("out")).expect("written");
+    let run = steps("1e39");
+    assert_eq!(run.code, 5, "{}", run.stderr);
+    assert_says(&run.stderr, &["after the last step is"]);
+    assert!(!job.path("out").exists());
+}
+
+#[test]
+fn one_quickstart_at_a_time_has_a_folder() {
+    let job = job();
+    fs::create_dir(job.path("quick")).expect("creatable");
+    let lock = fs::File::create(job.path("quick/.lock")).expect("creatable");
+    lock.lock().expect("locked");
+    let said = job.fails(4, &["quickstart", "--dir", "quick", "--corpus", "verse.jsonl", "--steps", "1"]);
+    assert_says(&said, &["quick: another process is writing here"]);
+}
+
 #[test]
 fn labels_and_sequences_are_numbers_of_their_kind() {
     let job = job();
