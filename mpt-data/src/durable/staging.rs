@@ -1,7 +1,7 @@
 //! Output in the making: written beside its place under a hidden name, by one process at a time, and renamed when it is
 //! whole and has reached the disk.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ impl Staging {
     /// # Errors
     /// [`Error::Taken`] where there is something, [`Error::Busy`] where another process writes there, [`Error::Io`].
     pub fn folder(out: &Path) -> Result<Self> {
-        let staging = Self::file(out)?;
+        let staging = Self::begin(out, |found| is_empty_dir(out, found))?;
         make_dir(&staging.path)?;
         Ok(staging)
     }
@@ -34,21 +34,33 @@ impl Staging {
     /// # Errors
     /// As [`Staging::folder`].
     pub fn file(out: &Path) -> Result<Self> {
-        let staging = Self::replacement(out)?;
-        if is_free(out)? { Ok(staging) } else { Err(Error::Taken { path: out.to_owned() }) }
+        Self::begin(out, |_| Ok(false))
     }
 
     /// Begins a file that will replace the file `out`.
     ///
     /// # Errors
-    /// [`Error::Taken`] where no file can have the name, [`Error::Busy`] where another process writes there, [`Error::Io`].
+    /// As [`Staging::folder`]; only a folder is in its way.
     pub fn replacement(out: &Path) -> Result<Self> {
-        if out.file_name().is_none() || out.is_dir() && !is_free(out)? {
-            return Err(Error::Taken { path: out.to_owned() });
+        Self::begin(out, |found| Ok(!found.is_dir()))
+    }
+
+    /// Takes the place, where `may_go` says of what is there that it may be replaced.
+    fn begin(out: &Path, may_go: impl FnOnce(&Metadata) -> Result<bool>) -> Result<Self> {
+        let taken = || Error::Taken { path: out.to_owned() };
+        if out.file_name().is_none() {
+            return Err(taken());
         }
         make_parent(out)?;
         let lock = PlaceLock::take(hidden(out, ".lock"))?;
         let lock = lock.ok_or_else(|| Error::Busy { path: out.to_owned() })?;
+        match fs::symlink_metadata(out) {
+            Ok(found) if !may_go(&found)? => return Err(taken()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(out, "looking at")(error));
+            }
+            _ => {}
+        }
         let staging = Self { path: hidden(out, ".partial"), out: out.to_owned(), _lock: lock };
         remove(&staging.path)?;
         Ok(staging)
@@ -87,16 +99,9 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Whether nothing, or an empty folder, has this name.
-fn is_free(out: &Path) -> Result<bool> {
-    match fs::symlink_metadata(out) {
-        Ok(found) if found.is_dir() => {
-            Ok(fs::read_dir(out).map_err(Error::io(out, "listing"))?.next().is_none())
-        }
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(Error::io(out, "looking at")(error)),
-    }
+/// Whether what was found at `out` is an empty folder.
+fn is_empty_dir(out: &Path, found: &Metadata) -> Result<bool> {
+    Ok(found.is_dir() && fs::read_dir(out).map_err(Error::io(out, "listing"))?.next().is_none())
 }
 
 #[cfg(test)]
@@ -155,6 +160,11 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", &out).expect("a link");
         assert!(matches!(Staging::folder(&out), Err(Error::Taken { .. })));
         assert!(matches!(Staging::file(Path::new("/")), Err(Error::Taken { .. })));
+        fs::create_dir(dir.path().join("empty")).expect("creatable");
+        let empty = dir.path().join("empty");
+        assert!(matches!(Staging::file(&empty), Err(Error::Taken { .. })));
+        assert!(matches!(Staging::replacement(&empty), Err(Error::Taken { .. })));
+        Staging::folder(&empty).expect("nothing is in it").commit().expect("named");
     }
 
     /// Whoever ends first, what stands there is what one of them wrote, and the others said why they did not.
