@@ -262,7 +262,10 @@ mod tests {
     #[test]
     fn wrong_types_and_missing_keys_name_the_line() {
         let text = message("\nseed = \"three\"\n");
-        assert!(text.starts_with("run.toml:2: invalid type: string \"three\", expected u64"), "{text}");
+        assert!(
+            text.starts_with("run.toml:2: `seed`: invalid type: string \"three\", expected u64"),
+            "{text}"
+        );
         assert!(message("parts = []\n").contains("missing field `seed`"));
         assert!(message("seed = \n").starts_with("run.toml:1: "));
     }
