@@ -25,6 +25,7 @@ mod commands;
 mod common_args;
 mod dtype_args;
 mod embed;
+mod environment;
 mod exit;
 mod export;
 mod hub;
@@ -61,7 +62,10 @@ fn main() -> std::process::ExitCode {
     interrupt::install_panic_hook();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::print_usage(&error).into(),
+        Err(error) => {
+            let variable = environment::at_fault(&error, &command_line());
+            return output::print_usage(&error, variable.as_deref()).into();
+        }
     };
     let out = Output::new(&cli.common);
     let log = out.log().clone();

@@ -611,7 +611,7 @@ mod tests {
                 "{ kind = \"minhash\", bands = 100, rows = 11 }",
                 "`dedup[1].rows` is 11, expected from 1 to 10",
             ),
-            ("3", ":3: invalid type: integer `3`, expected the name of a stage"),
+            ("3", ":3: `dedup`: invalid type: integer `3`, expected the name of a stage"),
         ] {
             let text = with(dedup);
             assert!(text.contains(found), "{dedup}: {text}");

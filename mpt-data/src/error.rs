@@ -208,10 +208,16 @@ pub enum Error {
         /// What is not the same now.
         changes: Vec<String>,
     },
-    /// Another process is building in the output folder.
-    #[error("{}: another process is building here; wait for it, or choose another folder", .path.display())]
+    /// Another process is writing to the same place.
+    #[error("{}: another process is writing here; wait for it, or name another place", .path.display())]
     Busy {
-        /// The output folder.
+        /// The output folder or file.
+        path: PathBuf,
+    },
+    /// Something is already where new output is to go.
+    #[error("{}: there is something already; name a new place, or remove what is there", .path.display())]
+    Taken {
+        /// The output folder or file.
         path: PathBuf,
     },
     /// There is nothing left to plan.

@@ -1,12 +1,12 @@
-//! `cargo xtask fuzz`: coverage-guided fuzzing of the readers of files that others made, each target in turn.
+//! `cargo xtask fuzz`: coverage-guided fuzzing of the readers of files, each target in turn.
 
 use anyhow::{Result, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::say;
 
-/// The targets, and the crate that has each in its folder `fuzz`.
-const TARGETS: [(&str, &str); 13] = [
+/// The targets, and the crate whose folder `fuzz` each is in.
+const TARGETS: [(&str, &str); 15] = [
     ("adapter", "mpt-core"),
     ("config", "mpt-core"),
     ("gguf", "mpt-core"),
@@ -20,6 +20,8 @@ const TARGETS: [(&str, &str); 13] = [
     ("mds_shard", "mpt-data"),
     ("megatron", "mpt-data"),
     ("shard", "mpt-data"),
+    ("template", "mpt-tokenize"),
+    ("tokenizer", "mpt-tokenize"),
 ];
 
 #[derive(Debug, clap::Args)]
@@ -41,12 +43,12 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         answers(cmd!(sh, "cargo +nightly fuzz --version")),
         "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"
     );
-    cmd!(sh, "cargo test --quiet --workspace --test hostile -- --ignored seeds").run()?;
-    cmd!(sh, "cargo test --quiet -p mpt-data --test it -- --ignored seeds").run()?;
-    let wanted = |target: &str| args.target.as_ref().is_none_or(|only| only == target);
-    for (target, package) in TARGETS.into_iter().filter(|(target, _)| wanted(target)) {
-        say(format_args!("── {package}: {target}"));
-        let _dir = sh.push_dir(format!("{package}/fuzz"));
+    let seeds = "-p mpt-core -p mpt-tokenize -p mpt-data --test hostile --test it".split(' ');
+    cmd!(sh, "cargo test --quiet {seeds...} -- --ignored seeds").run()?;
+    let is_wanted = |target: &str| args.target.as_ref().is_none_or(|only| only == target);
+    for (target, of_crate) in TARGETS.into_iter().filter(|(target, _)| is_wanted(target)) {
+        say(format_args!("── {of_crate}: {target}"));
+        let _dir = sh.push_dir(format!("{of_crate}/fuzz"));
         let time = format!("-max_total_time={}", args.seconds);
         let bounds = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=65536"];
         cmd!(sh, "cargo +nightly fuzz run {target} -- {time} {bounds...}").run()?;

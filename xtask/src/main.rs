@@ -32,7 +32,7 @@ enum Task {
     Tidy,
     /// The bench targets
     Bench(bench::Args),
-    /// Coverage-guided fuzzing of the readers of weights and data, where cargo-fuzz and a nightly compiler are installed
+    /// Coverage-guided fuzzing of the readers of files, where cargo-fuzz and a nightly compiler are installed
     Fuzz(fuzz::Args),
     /// The release binary with its checksum, in target/dist
     Dist,

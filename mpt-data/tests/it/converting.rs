@@ -182,7 +182,7 @@ fn the_same_input_gives_the_same_bytes_and_is_done_once() {
         &to_mds(None),
         &mut Silent,
     );
-    assert!(matches!(error, Err(Error::NotOurs { .. })));
+    assert!(matches!(error, Err(Error::Taken { .. })));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{Bars, MIX_HEADER, mix_cells, shown};
 use crate::exit::CliError;
 use crate::export::Size;
+use crate::output::shown;
 use crate::settings::Context;
 use crate::table;
 

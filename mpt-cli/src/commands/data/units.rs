@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{Bars, mix_of, print, print_dedup, shown};
 use crate::embed::ModelEmbedder;
 use crate::exit::CliError;
+use crate::output::shown;
 use crate::settings::Context;
 use crate::table;
 

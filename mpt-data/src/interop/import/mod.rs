@@ -9,7 +9,6 @@ use mpt_tokenize::Tokenizer;
 
 use self::intake::{Counts, Intake};
 pub(super) use self::tokens::Follow;
-use super::aside::Aside;
 use super::dtype::Dtype;
 use super::mds::Value;
 use super::sources::{self, Data, Source};
@@ -17,7 +16,7 @@ use crate::config::{
     DEFAULT_ROW_TOKENS, DEFAULT_SEED, Format, MAX_ROW_TOKENS, OnBadLine, default_row_tokens,
 };
 use crate::dedup::Dedup;
-use crate::durable;
+use crate::durable::{self, Staging};
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::hashed_file::PlainFile;
@@ -99,7 +98,7 @@ pub struct Imported {
 /// The folder appears when it is complete. The same input and options give the same bytes.
 ///
 /// # Errors
-/// [`Error::BrokenInput`] names file and place in damaged input; [`Error::Conversion`] an option; [`Error::NotOurs`] and
+/// [`Error::BrokenInput`] names file and place in damaged input; [`Error::Conversion`] an option; [`Error::Taken`] and
 /// [`Error::Changed`] a folder that holds something else; [`Error::SmallSource`] a source that does not fill a row.
 pub fn import(
     input: &Path,
@@ -116,9 +115,9 @@ pub fn import(
     if out.join(MANIFEST).exists() {
         return finished(out, plan, progress).map(imported);
     }
-    let aside = Aside::begin(out)?;
+    let staging = Staging::folder(out)?;
     progress.start(Stage::Convert, found.iter().map(Source::bytes).sum());
-    let mut intake = Intake::create(aside.dir(), &plan)?;
+    let mut intake = Intake::create(staging.path(), &plan)?;
     let mut counts = Vec::new();
     for source in &found {
         let mut follow = Follow::new(progress);
@@ -129,9 +128,9 @@ pub fn import(
     let mut files = intake.finish()?;
     progress.finish();
     check_unchanged(input, &found, &plan, progress)?;
-    files.push(copy_tokenizer(aside.dir(), tokenizer)?);
-    Manifest::commit(aside.dir(), contents(plan, counts, files, &boundaries))?;
-    aside.commit()?;
+    files.push(copy_tokenizer(staging.path(), tokenizer)?);
+    Manifest::commit(staging.path(), contents(plan, counts, files, &boundaries))?;
+    staging.commit()?;
     Manifest::open(out).map(imported)
 }
 

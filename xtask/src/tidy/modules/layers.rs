@@ -92,6 +92,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "classes",
             "bytes",
             "train",
+            "lfs",
             "error",
         ],
     ),
@@ -102,6 +103,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
             "evaluate",
             "checkpoint",
+            "sums",
             "observer",
             "run",
             "bench",
@@ -133,6 +135,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
         "mpt-cli",
         &[
             "commands",
+            "environment",
             "report",
             "embed",
             "export",
