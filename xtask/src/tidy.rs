@@ -163,7 +163,7 @@ mod tests {
 
     fn package(name: &str, ours: &[&str]) -> Package {
         let ours = ours.iter().map(ToString::to_string).collect();
-        Package { name: name.to_owned(), ours, benches: Vec::new() }
+        Package { name: name.to_owned(), ours, benches: Vec::new(), examples: Vec::new() }
     }
 
     #[test]

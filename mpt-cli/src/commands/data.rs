@@ -198,11 +198,6 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Done)
 }
 
-/// A path in JSON, which has no place for one that is not Unicode as it is.
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
 fn mix_of(mix: &Path, ctx: &Context) -> Result<PrepareRun, CliError> {
     let mut run = PrepareRun::from_file(mix)?;
     run.seed = ctx.seed.unwrap_or(run.seed);

@@ -10,7 +10,7 @@ use mpt_data::{Format, Manifest, Split, inspect};
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
-use super::{Bars, MIX_HEADER, mix_cells, shown};
+use super::{Bars, MIX_HEADER, mix_cells};
 use crate::exit::CliError;
 use crate::export::Size;
 use crate::output::shown;

@@ -8,7 +8,7 @@ use mpt_data::{
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
-use super::{Bars, mix_of, print, print_dedup, shown};
+use super::{Bars, mix_of, print, print_dedup};
 use crate::embed::ModelEmbedder;
 use crate::exit::CliError;
 use crate::output::shown;
