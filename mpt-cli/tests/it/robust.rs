@@ -200,7 +200,9 @@ mod odd_names {
         for line in COMMAND_LINES {
             let words: Vec<&str> = line.split(' ').collect();
             for at in (1..words.len()).filter(|&at| !words[at].starts_with("--")) {
-                if ["new", "mpt-125m"].contains(&words[at]) && ["init", "quickstart"].contains(&words[0]) {
+                if ["new", "mpt-125m"].contains(&words[at])
+                    && ["init", "pull", "quickstart"].contains(&words[0])
+                {
                     continue;
                 }
                 let mut line: Vec<OsString> = words.iter().map(OsString::from).collect();
@@ -434,6 +436,26 @@ fn sizes_that_no_machine_has_are_refused_with_their_bytes() {
     let generate =
         ["generate", "--model", "model", "--prompt-ids", "1", "--max-new-tokens", "18446744073709551615"];
     job.done(&[&generate[..], &["--max-seq-len", "3"]].concat());
+}
+
+/// A process that may have less memory than the run needs ends with a message, not with an abort.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_is_not_given_is_an_error() {
+    let job = job();
+    job.done(&["data", "build", "mix.toml", "--out", "data"]);
+    let line =
+        ["train", "run.toml", "--threads", "2", "--set", "model.d_model=1024", "--set", "model.n_layers=4"];
+    let limited = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 800000; exec \"$0\" \"$@\""])
+        .arg(mpt().get_program())
+        .args(line)
+        .current_dir(job.dir())
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(4), "{said}");
+    assert_says(&said, &["bytes of memory cannot be had"]);
 }
 
 #[cfg(unix)]
