@@ -231,8 +231,11 @@ mod tests {
 
     use super::*;
 
-    /// The members of a line with their values as text, as this reader finds them.
-    fn found(line: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+    /// A name and a value, as they were written.
+    type Member = (Vec<u8>, Vec<u8>);
+
+    /// The members of a line, as this reader finds them.
+    fn found(line: &[u8]) -> Result<Vec<Member>, Broken> {
         let mut all = Vec::new();
         members(line, |name, value| {
             all.push((name.to_vec(), value.bytes.to_vec()));

@@ -13,6 +13,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use crate::corpus::{Corpus, words};
 use crate::dirty::ledger;
@@ -170,14 +171,15 @@ fn samples() -> Vec<Vec<u8>> {
     .collect()
 }
 
-/// One change of a file: where, and what.
-fn mutations() -> impl Strategy<Value = (usize, Vec<(prop::sample::Index, u8)>, Option<prop::sample::Index>)>
-{
+/// Changes of a file: which sample, bytes and what they become, where it is cut.
+type Changes = (usize, Vec<(Index, u8)>, Option<Index>);
+
+fn mutations() -> impl Strategy<Value = Changes> {
     let byte = prop_oneof![any::<u8>(), Just(0xff), Just(0x7f), Just(0x80), Just(0)];
     (
         0..5usize,
-        prop::collection::vec((any::<prop::sample::Index>(), byte), 1..6),
-        prop::option::weighted(0.1, any::<prop::sample::Index>()),
+        prop::collection::vec((any::<Index>(), byte), 1..6),
+        prop::option::weighted(0.1, any::<Index>()),
     )
 }
 
