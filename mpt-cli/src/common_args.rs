@@ -6,6 +6,9 @@ use candle_core::Device;
 
 use crate::exit::CliError;
 
+/// Seeds go into run files, whose numbers end here.
+const LARGEST_SEED: u64 = i64::MAX as u64;
+
 /// The flags that every command takes.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
@@ -26,7 +29,7 @@ pub(crate) struct CommonArgs {
     #[arg(long, global = true, value_name = "N", env = "MPT_THREADS", hide_env = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Seed of everything random
-    #[arg(long, global = true, value_name = "N", env = "MPT_SEED", hide_env = true)]
+    #[arg(long, global = true, value_name = "N", env = "MPT_SEED", hide_env = true, value_parser = clap::value_parser!(u64).range(..=LARGEST_SEED))]
     pub(crate) seed: Option<u64>,
     /// Print one JSON document (JSON Lines where the command says so) on stdout, and nothing else there
     #[arg(long, global = true)]
@@ -76,7 +79,7 @@ impl DeviceChoice {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(ordinal) => {
                 Err(CliError::system(format!("device `cuda:{ordinal}` is not supported by this build"))
-                    .help("leave `--device` out, or say `--device cpu`"))
+                    .help("leave `--device` out and MPT_DEVICE unset, or say `--device cpu`"))
             }
         }
     }

@@ -8,6 +8,19 @@ pub(crate) fn weight_dtype() -> impl TypedValueParser<Value = WeightDtype> {
     PossibleValuesParser::new(WeightDtype::ALL.map(WeightDtype::name)).map(|name| parsed(&name))
 }
 
+/// A form that a folder holds; drawn and merged weights go there.
+pub(crate) fn folder_dtype() -> impl TypedValueParser<Value = WeightDtype> {
+    use WeightDtype as W;
+    PossibleValuesParser::new([W::F32, W::F16, W::BF16, W::Nf4].map(WeightDtype::name))
+        .map(|name| parsed(&name))
+}
+
+/// A form without scales.
+pub(crate) fn plain_dtype() -> impl TypedValueParser<Value = WeightDtype> {
+    use WeightDtype as W;
+    PossibleValuesParser::new([W::F32, W::F16, W::BF16].map(WeightDtype::name)).map(|name| parsed(&name))
+}
+
 /// A quantized form; bits of a value with its share of scales.
 pub(crate) fn quantized_dtype() -> impl TypedValueParser<Value = WeightDtype> {
     let form = |dtype: WeightDtype, about: &'static str| PossibleValue::new(dtype.name()).help(about);

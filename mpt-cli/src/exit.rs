@@ -106,6 +106,17 @@ impl CliError {
     }
 }
 
+/// Refuses a result that is no number: exit code 5.
+pub(crate) fn expect_finite(what: &str, value: f64) -> Result<(), CliError> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    let message = format!("{what} is {value}; the weights are damaged, or the training diverged");
+    Err(CliError::new(ExitStatus::NotFinite, anyhow::Error::msg(message)).help(
+        "`mpt verify` says which weights are no numbers; fetch them again, or take an older checkpoint",
+    ))
+}
+
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.error)
@@ -139,7 +150,9 @@ impl From<mpt_data::Error> for CliError {
             E::NoEmbedder { .. } | E::NotOurs { .. } | E::Changed { .. } | E::Conversion { .. } => {
                 ExitStatus::Usage
             }
-            E::AlreadyBuilt { .. } | E::NoPlan { .. } | E::NoUnit { .. } => ExitStatus::Usage,
+            E::Taken { .. } | E::AlreadyBuilt { .. } | E::NoPlan { .. } | E::NoUnit { .. } => {
+                ExitStatus::Usage
+            }
             E::Busy { .. } => ExitStatus::System,
             E::Interrupted => ExitStatus::Interrupted,
             _ => ExitStatus::Data,
@@ -170,6 +183,7 @@ impl From<mpt_infer::Error> for CliError {
             E::Model(error) => error.into(),
             E::Text(error) => error.into(),
             E::Tokenizer { problem } => problem.into(),
+            E::NotFinite { .. } => Self::new(ExitStatus::NotFinite, error),
             E::Parameter { .. } | E::PromptTooLong { .. } => Self::new(ExitStatus::Usage, error),
             E::NoChatTemplate { .. } => {
                 let names = mpt_tokenize::ChatTemplate::names().collect::<Vec<_>>().join(", ");

@@ -8,14 +8,16 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
 use mpt_core::{
-    ConvertOptions, Converted, GgufWriter, MptConfig, Weights, config_json, write_drawn, write_gguf, write_hf,
+    ConvertOptions, Converted, GgufWriter, MptConfig, WeightDtype, Weights, config_json, write_drawn,
+    write_gguf, write_hf,
 };
-use mpt_data::durable;
+use mpt_data::durable::{self, Staging};
 use mpt_infer::{TokenizerProblem, stop_ids, tokenizer_of};
 use mpt_tokenize::{GgufTokenizer, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::exit::{CliError, ExitStatus};
+use crate::output::shown;
 use crate::settings::Context;
 use crate::tui::{Bar, Unit, amount};
 
@@ -62,16 +64,16 @@ pub(crate) fn to_folder(
     doing: &'static str,
     ctx: &Context,
 ) -> Result<Converted, CliError> {
-    refuse_existing(out)?;
+    let staging = Staging::folder(out)?;
     warn_of_ignored_keys(weights, ctx);
-    let aside = Aside::folder(out)?;
-    let mut converted =
-        progress(doing, weights.config(), ctx, |on_bytes| write_hf(weights, &aside.path, options, on_bytes))?;
+    let mut converted = progress(doing, weights.config(), ctx, |on_bytes| {
+        write_hf(weights, staging.path(), options, on_bytes)
+    })?;
     let original = original_keys(weights)?;
     let config = config_json(weights.config(), &converted, Some(&original));
-    write(&aside.path.join("config.json"), config.as_bytes())?;
-    companions(weights, &aside.path, ctx)?;
-    durable::commit_dir(&aside.path, out)?;
+    write(&staging.path().join("config.json"), config.as_bytes())?;
+    companions(weights, staging.path(), ctx)?;
+    staging.commit()?;
     name_files(&mut converted, out);
     Ok(converted)
 }
@@ -84,13 +86,13 @@ pub(crate) fn drawn(
     options: &ConvertOptions<'_>,
     ctx: &Context,
 ) -> Result<Converted, CliError> {
-    refuse_existing(out)?;
-    let aside = Aside::folder(out)?;
-    let mut converted =
-        progress("draw", config, ctx, |on_bytes| write_drawn(config, seed, &aside.path, options, on_bytes))?;
+    let staging = Staging::folder(out)?;
+    let mut converted = progress("draw", config, ctx, |on_bytes| {
+        write_drawn(config, seed, staging.path(), options, on_bytes)
+    })?;
     let text = config_json(config, &converted, None);
-    write(&aside.path.join("config.json"), text.as_bytes())?;
-    durable::commit_dir(&aside.path, out)?;
+    write(&staging.path().join("config.json"), text.as_bytes())?;
+    staging.commit()?;
     name_files(&mut converted, out);
     Ok(converted)
 }
@@ -111,15 +113,14 @@ pub(crate) fn to_gguf(
     doing: &'static str,
     ctx: &Context,
 ) -> Result<Converted, CliError> {
-    refuse_existing(out)?;
+    let staging = Staging::file(out)?;
     let section = Section::of(weights, ctx)?;
     let name = weights.path().file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let aside = Aside::file(out)?;
     let mut describe = |header: &mut GgufWriter| section.write(header);
     let mut converted = progress(doing, weights.config(), ctx, |on_bytes| {
-        write_gguf(weights, &aside.path, &name, options, &mut describe, on_bytes)
+        write_gguf(weights, staging.path(), &name, options, &mut describe, on_bytes)
     })?;
-    durable::commit_file(&aside.path, out)?;
+    staging.commit()?;
     converted.files = vec![out.to_owned()];
     Ok(converted)
 }
@@ -127,13 +128,79 @@ pub(crate) fn to_gguf(
 /// What was written, for people.
 pub(crate) fn say(out: &Path, converted: &Converted, ctx: &mut Context) -> Result<(), CliError> {
     let size = amount(Unit::Bytes, converted.bytes);
-    ctx.out.text(format_args!("{}: {size} of {}", out.display(), converted.format))
+    ctx.out.text(format_args!("{}: {size} of {}", out.display(), forms(converted)))
+}
+
+/// The forms of the matrices that were written, the one of most values first.
+pub(crate) fn forms(converted: &Converted) -> String {
+    let names: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
+    names.join(" and ")
+}
+
+/// A file that is written in place of one that may be there, by one process at a time and whole or not at all; a pipe or a
+/// device is written as it is.
+pub(crate) enum Replacement {
+    /// A file in the making.
+    Staged(Staging),
+    /// What is no file.
+    Special(PathBuf),
+}
+
+impl Replacement {
+    /// Takes the place.
+    pub(crate) fn begin(out: &Path) -> Result<Self, CliError> {
+        if out.exists() && !out.is_file() && !out.is_dir() {
+            return Ok(Self::Special(out.to_owned()));
+        }
+        Ok(Self::Staged(Staging::replacement(out)?))
+    }
+
+    /// Where to write.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Staged(staging) => staging.path(),
+            Self::Special(path) => path,
+        }
+    }
+
+    /// Gives the file its name.
+    pub(crate) fn commit(self) -> Result<(), CliError> {
+        match self {
+            Self::Staged(staging) => Ok(staging.commit()?),
+            Self::Special(_) => Ok(()),
+        }
+    }
+}
+
+/// Refuses to write over a file of the models that are read, or of their folders, or over another `input`.
+pub(crate) fn refuse_input<'a>(
+    out: &Path,
+    models: impl IntoIterator<Item = &'a Path>,
+    inputs: &[&Path],
+) -> Result<(), CliError> {
+    let Ok(target) = fs::canonicalize(out) else { return Ok(()) };
+    let is_same = |input: &Path| fs::canonicalize(input).is_ok_and(|input| input == target);
+    let beside =
+        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| is_same(&entry.path()));
+    let mut is_read = inputs.iter().any(|input| is_same(input));
+    for model in models {
+        let model = mpt_infer::model_path(model)?;
+        is_read |= is_same(&model) || beside(&model);
+    }
+    if is_read {
+        let message = format!("{}: this is a file that the command reads", out.display());
+        return Err(CliError::usage(message).help("name another place to write to"));
+    }
+    Ok(())
 }
 
 /// What was written, for programs.
 pub(crate) fn document(out: &Path, converted: &Converted) -> Value {
     let Converted { files, format, bytes, .. } = converted;
-    json!({ "path": out, "dtype": format.name(), "bytes": bytes, "files": files })
+    let forms: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
+    let files: Vec<_> = files.iter().map(|file| shown(file)).collect();
+    let dtype = forms.first().copied().unwrap_or(format.name());
+    json!({ "path": shown(out), "dtype": dtype, "dtypes": forms, "bytes": bytes, "files": files })
 }
 
 /// Runs `work` under a bar; an interrupt ends it between two tensors.
@@ -152,56 +219,6 @@ fn progress(
     })?;
     bar.finish();
     Ok(converted)
-}
-
-/// The output in the making, beside its place; what is left of it goes away unless it was given its name.
-struct Aside {
-    path: PathBuf,
-}
-
-impl Aside {
-    fn folder(out: &Path) -> Result<Self, CliError> {
-        let aside = Self::beside(out)?;
-        durable::make_dir(&aside.path)?;
-        Ok(aside)
-    }
-
-    fn file(out: &Path) -> Result<Self, CliError> {
-        let aside = Self::beside(out)?;
-        if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            durable::make_dir(parent)?;
-        }
-        Ok(aside)
-    }
-
-    /// A hidden name beside `out`; what a killed process left there is removed.
-    fn beside(out: &Path) -> Result<Self, CliError> {
-        let name =
-            out.file_name().ok_or_else(|| CliError::usage(format!("{}: not a name", out.display())))?;
-        let aside = Self { path: out.with_file_name(format!(".{}.partial", name.to_string_lossy())) };
-        aside.remove();
-        Ok(aside)
-    }
-
-    fn remove(&self) {
-        // what is not there needs no removal, and what cannot be removed fails when it is written
-        let _ = if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-fn refuse_existing(out: &Path) -> Result<(), CliError> {
-    let is_empty_dir = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if !out.exists() || is_empty_dir {
-        return Ok(());
-    }
-    Err(CliError::usage(format!("{}: there is something already", out.display()))
-        .help("name a new place, or remove what is there"))
 }
 
 fn warn_of_ignored_keys(weights: &Weights, ctx: &Context) {

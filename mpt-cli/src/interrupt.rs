@@ -26,9 +26,13 @@ pub(crate) fn install_interrupt(log: &Log) -> &'static AtomicBool {
     &STOP
 }
 
-/// Makes a panic anywhere, in any thread, one line that asks for a report, and exit code 70.
+/// Makes a panic anywhere, in any thread, one line that asks for a report, and exit code 70; but not one of a library that
+/// reads a damaged file, which becomes an error with the file's name.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
+        if mpt_data::is_contained() {
+            return;
+        }
         let what = info.payload_as_str().unwrap_or("no message");
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         print_bug(what, &place);

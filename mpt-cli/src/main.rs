@@ -20,10 +20,12 @@
 //! knows the exit code of each. It never prints, exits or panics by itself.
 
 mod allocator;
+mod bus_error;
 mod commands;
 mod common_args;
 mod dtype_args;
 mod embed;
+mod environment;
 mod exit;
 mod export;
 mod hub;
@@ -60,7 +62,10 @@ fn main() -> std::process::ExitCode {
     interrupt::install_panic_hook();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::print_usage(&error).into(),
+        Err(error) => {
+            let variable = environment::at_fault(&error, &command_line());
+            return output::print_usage(&error, variable.as_deref()).into();
+        }
     };
     let out = Output::new(&cli.common);
     let log = out.log().clone();
@@ -75,6 +80,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(cli: Cli, out: Output) -> Result<ExitStatus, CliError> {
+    bus_error::install(cli.common.log_format);
     let mut ctx = Context::new(&cli.common, out)?;
     let status = cli.command.run(&mut ctx)?;
     ctx.out.finish()?;

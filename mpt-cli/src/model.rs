@@ -1,12 +1,13 @@
 //! `--model PATH`, `--dtype`, `--adapter`: the flags that say which model, and how it is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, Precision, WeightDtype, Weights};
 use mpt_infer::{OpenOptions, Pipeline, open_model, open_weights};
 
 use crate::dtype_args::weight_dtype;
 use crate::exit::CliError;
+use crate::settings::Context;
 
 /// The model to use.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,27 +30,50 @@ pub(crate) struct AdaptedArgs {
     pub(crate) adapter: Option<PathBuf>,
 }
 
+/// The weights at `path`, mapped, with a warning where the folder holds a second model.
+pub(crate) fn open(path: &Path, ctx: &Context) -> Result<Weights, CliError> {
+    let weights = open_weights(path)?;
+    say_passed_over(&weights, ctx);
+    Ok(weights)
+}
+
+fn say_passed_over(weights: &Weights, ctx: &Context) {
+    if let (Some(index), Some(used)) = (weights.passed_over(), weights.files().next()) {
+        let (index, used) = (index.display(), used.display());
+        ctx.out
+            .log()
+            .warn(format_args!("{used} is used, and {index} beside it, which names other files, is not"));
+    }
+}
+
 impl ModelArgs {
     /// The weights, mapped; nothing of them is read yet.
-    pub(crate) fn weights(&self) -> Result<Weights, CliError> {
-        Ok(open_weights(&self.model)?.rounded_to(self.dtype))
+    pub(crate) fn weights(&self, ctx: &Context) -> Result<Weights, CliError> {
+        Ok(open(&self.model, ctx)?.rounded_to(self.dtype))
     }
 }
 
 impl AdaptedArgs {
     /// The model with all that text needs.
-    pub(crate) fn pipeline(&self) -> Result<Pipeline, CliError> {
-        self.pipeline_with(None)
+    pub(crate) fn pipeline(&self, ctx: &Context) -> Result<Pipeline, CliError> {
+        self.pipeline_with(None, ctx)
     }
 
     /// [`AdaptedArgs::pipeline`], in this precision where one is named, whatever the dtype of the weights.
-    pub(crate) fn pipeline_with(&self, precision: Option<Precision>) -> Result<Pipeline, CliError> {
-        Ok(Pipeline::open_with(&self.base.model, &OpenOptions { precision, ..self.options() })?)
+    pub(crate) fn pipeline_with(
+        &self,
+        precision: Option<Precision>,
+        ctx: &Context,
+    ) -> Result<Pipeline, CliError> {
+        let pipeline = Pipeline::open_with(&self.base.model, &OpenOptions { precision, ..self.options() })?;
+        say_passed_over(pipeline.weights(), ctx);
+        Ok(pipeline)
     }
 
     /// The model alone, for what needs no text.
-    pub(crate) fn model(&self) -> Result<CausalLm, CliError> {
-        let (model, _) = open_model(&self.base.model, &self.options())?;
+    pub(crate) fn model(&self, ctx: &Context) -> Result<CausalLm, CliError> {
+        let (model, weights) = open_model(&self.base.model, &self.options())?;
+        say_passed_over(&weights, ctx);
         Ok(model)
     }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use indicatif::MultiProgress;
 use serde::Serialize;
@@ -75,6 +76,16 @@ impl Output {
     pub(crate) fn finish(&mut self) -> Result<(), CliError> {
         self.stdout.flush().map_err(stdout_error)
     }
+}
+
+/// A path as JSON has it: bytes that are no UTF-8 become U+FFFD.
+pub(crate) fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// [`shown`] for fields of what is printed.
+pub(crate) fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(path))
 }
 
 /// The way to stderr: messages by level, as text or as JSON lines, kept apart from the progress bars.
@@ -186,17 +197,26 @@ impl Log {
     }
 }
 
-/// Prints what clap found wrong with the command line, or the help that was asked for.
-pub(crate) fn print_usage(error: &clap::Error) -> ExitStatus {
+/// Prints what clap found wrong with the command line or the environment `variable`, or the help that was asked for.
+pub(crate) fn print_usage(error: &clap::Error, variable: Option<&str>) -> ExitStatus {
     let asked = !error.use_stderr();
+    let help = variable
+        .map(|name| format!("the value is that of the environment variable {name}; change or unset it"));
     if !asked && json_logs_wanted() {
         let text = error.render().to_string();
         let message = text.trim_end().trim_start_matches("error: ");
-        let record = FailureRecord { level: "error", exit_code: 2, message, causes: Vec::new(), help: None };
+        let record = FailureRecord {
+            level: "error",
+            exit_code: 2,
+            message,
+            causes: Vec::new(),
+            help: help.as_deref(),
+        };
         to_stderr(&serde_json::to_string(&record).expect("log records have string keys"));
     } else {
         // A reader that went away is no failure of ours.
         let _ = error.print();
+        help.into_iter().for_each(|help| to_stderr(&format!("help: {help}")));
     }
     if asked { ExitStatus::Done } else { ExitStatus::Usage }
 }
@@ -208,7 +228,7 @@ pub(crate) fn print_bug(what: &str, place: &str) {
 
 /// The command line could not be parsed, so the one flag that matters here is looked for by eye.
 fn json_logs_wanted() -> bool {
-    let args: Vec<_> = std::env::args().collect();
+    let args: Vec<_> = std::env::args_os().collect();
     let flag = args.iter().any(|arg| arg == "--log-format=json")
         || args.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json");
     flag || std::env::var("MPT_LOG_FORMAT").is_ok_and(|format| format == "json")

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result, damaged};
 
+/// What a pointer of Git LFS begins with: a small text that stands for a large file in a repository.
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// Bytes of a configuration at most: MPT's have two thousand.
 const LARGEST_CONFIG: u64 = 256 << 10;
 
@@ -16,6 +19,18 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         return Err(damaged(path, "a folder, a pipe or a device", "a file"));
     }
     File::open(path).map_err(Error::io(path, "opening"))
+}
+
+/// Refuses the pointer of Git LFS that stands for a file where it was not fetched.
+///
+/// # Errors
+/// [`Error::WeightsFile`](crate::Error::WeightsFile) saying what to run.
+pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
+    if !bytes.starts_with(LFS) {
+        return Ok(());
+    }
+    let expected = "the file itself; run `git lfs pull` in the folder, or fetch the model with `mpt pull`";
+    Err(damaged(path, "a Git LFS pointer, which stands for a file that was not fetched", expected))
 }
 
 /// The text of a configuration.
@@ -30,5 +45,6 @@ pub(crate) fn read_text(path: &Path, most: u64, expected: &'static str) -> Resul
     if text.len() as u64 > most {
         return Err(damaged(path, format!("a file of more than {most} bytes"), expected));
     }
+    refuse_pointer(path, text.as_bytes())?;
     Ok(text)
 }

@@ -51,6 +51,28 @@ pub enum Error {
         /// What to do instead.
         instead: &'static str,
     },
+    /// A key that this build does not know asks for something.
+    #[error("{}: `{field}` = {actual} is not supported; {instead}", .path.display())]
+    UnsupportedOption {
+        /// The configuration file.
+        path: PathBuf,
+        /// The key.
+        field: String,
+        /// What it is.
+        actual: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A path names something other than a model.
+    #[error("{}: this is {found}, not a model; {instead}", .path.display())]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// What to do.
+        instead: &'static str,
+    },
     /// A folder holds no weights in a known form.
     #[error("{}: no weights here; expected `model.safetensors`, `pytorch_model.bin` or an index of shards of either{hint}", .path.display())]
     NoWeights {
@@ -184,7 +206,7 @@ pub enum Error {
     },
     /// The system gives no memory.
     #[error(
-        "{bytes} bytes of memory cannot be had: {reason}; free memory, or take a smaller form (--dtype) or model"
+        "{bytes} bytes of memory cannot be had: {reason}; free memory, or ask for less: a smaller model or form, a shorter or smaller batch"
     )]
     Memory {
         /// Bytes asked for.

@@ -54,8 +54,8 @@ mod weights;
 pub use batch::{Batch, Part, SeqId};
 pub use cache::KvPool;
 pub use config::{
-    Activation, AttnConfig, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme, MptConfig,
-    NormType, PRESETS, RopeConfig, RopeScaling,
+    Activation, AttnConfig, Defaults, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme,
+    MptConfig, NormType, PRESETS, RopeConfig, RopeScaling,
 };
 pub use convert::{
     ConvertOptions, Converted, OnBytes, Written, config_json, write_drawn, write_gguf, write_hf,
@@ -67,7 +67,7 @@ pub use kernels::cpu::dispatch::check_cpu_level;
 pub use kv_dtype::KvDtype;
 pub use lora::{Adapted, Adapter, LoraConfig};
 pub use mask::{AttnMask, alibi_slopes};
-pub use memory::StepMemory;
+pub use memory::{StepMemory, expect_memory};
 pub use model::CausalLm;
 pub use nn::{Block, BlockSource, StepDropout};
 pub use ops::{IGNORE_LABEL, check_device};

@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use crate::bounded_file::read_config;
 use crate::config::MptConfig;
 use crate::dtype::Precision;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
 use crate::parameter::Parameter;
 use crate::params::{ModuleId, ParamId, ParamKind};
 use crate::quoted::quoted;
 use crate::rng::CounterRng;
 use crate::source::{LoraWeights, ParameterSource};
+use crate::storage::StoredTensor;
 use crate::weights::{open_tensors, write_safetensors};
 
 /// How an adapter is made.
@@ -61,25 +62,41 @@ struct RawConfig {
     r: usize,
     lora_alpha: f64,
     target_modules: Option<Value>,
+    layers_to_transform: Option<Value>,
+    exclude_modules: Option<Value>,
     #[serde(default)]
     use_rslora: bool,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
+    alpha_pattern: Option<BTreeMap<String, f64>>,
+    rank_pattern: Option<BTreeMap<String, usize>>,
+    init_lora_weights: Option<Value>,
     bias: Option<String>,
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
 }
 
-/// Options of peft that change what an adapter computes and are not built.
-const REFUSED: &[&str] = &[
-    "fan_in_fan_out",
-    "lora_bias",
-    "modules_to_save",
-    "trainable_token_indices",
-    "use_bdlora",
-    "use_dora",
-    "use_qalora",
+/// Keys that change nothing of what an adapter computes: where it comes from, how it was trained and drawn, and options of
+/// methods that have to be asked for by another key.
+const BYSTANDERS: &[&str] = &[
+    "_custom_modules",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
+    "inference_mode",
+    "layers_pattern",
+    "loftq_config",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
 ];
+
+/// Ways to draw `A` and `B` that leave the base model as it is; others, such as `pissa` and `olora`, subtract from it.
+const INITIAL_WEIGHTS: &[&str] = &["gaussian", "orthogonal", "eva"];
 
 const PREFIX: &str = "base_model.model.";
 
@@ -113,8 +130,8 @@ impl Adapter {
     /// Reads the folder of an adapter for a model of `model`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for an option that is not built, and the errors of weights files, also where a tensor does
-    /// not fit the model.
+    /// [`Error::Unsupported`] and [`Error::UnsupportedOption`] for an option that is not built, and the errors of weights
+    /// files, also where a tensor does not fit the model or the configuration, is missing, or holds what is no number.
     pub fn open(dir: &Path, model: &MptConfig) -> Result<Self> {
         let path = dir.join("adapter_config.json");
         let raw: RawConfig = serde_json::from_str(&read_config(&path)?)
@@ -128,35 +145,30 @@ impl Adapter {
         })?;
         let mut tensors = open_tensors(weights)?;
         let mut layers = Vec::new();
-        for (layer, [rows, cols]) in linears(model) {
-            let mut take = |half: &str| tensors.remove(&format!("{PREFIX}{layer}.{half}.weight"));
-            let (a, b) = match (take("lora_A"), take("lora_B")) {
-                (Some(a), Some(b)) => (a, b),
-                (None, None) => continue,
+        for (layer, shape) in linears(model) {
+            let mut take = |half: &str| tensors.remove(&tensor_name(layer, half));
+            let halves = match (take("lora_A"), take("lora_B")) {
+                (None, None) if !raw.is_target(layer) => continue,
+                (Some(a), Some(b)) => [a, b],
                 (a, _) => {
-                    let half = if a.is_some() { "lora_B" } else { "lora_A" };
-                    let name = format!("{PREFIX}{layer}.{half}.weight");
+                    let name = tensor_name(layer, if a.is_some() { "lora_B" } else { "lora_A" });
                     return Err(Error::MissingTensor { path: weights.clone(), name });
                 }
             };
-            let rank = a.shape().first().copied().unwrap_or(0);
-            for (half, stored, expected) in [("lora_A", &a, [rank, cols]), ("lora_B", &b, [rows, rank])] {
-                if stored.shape() != expected || rank == 0 {
-                    let (actual, expected) = (stored.shape().to_vec(), expected.to_vec());
-                    let name = format!("{PREFIX}{layer}.{half}.weight");
-                    return Err(Error::TensorShape { path: weights.clone(), name, actual, expected });
-                }
-            }
+            let rank = check_pair(weights, layer, &halves, shape, raw.rank(&layer.to_string()))?;
             let scale = config.scale(rank, raw.alpha(&layer.to_string()));
-            let var = |stored: &crate::storage::StoredTensor| {
-                Ok::<_, Error>(Var::from_tensor(&stored.to_tensor(&Device::Cpu)?)?)
-            };
-            layers.push((layer, Pair { a: var(&a)?, b: var(&b)?, scale }));
+            let var =
+                |stored: &StoredTensor| Ok::<_, Error>(Var::from_tensor(&stored.to_tensor(&Device::Cpu)?)?);
+            layers.push((layer, Pair { a: var(&halves[0])?, b: var(&halves[1])?, scale }));
         }
         if let Some(name) = tensors.into_keys().next() {
             let instead =
                 "expected lora_A and lora_B of this model's linears; is this the adapter's base model?";
             return Err(Error::UnexpectedTensor { path: weights.clone(), name, instead });
+        }
+        if layers.is_empty() {
+            let expected = "lora_A and lora_B of this model's linears; save or fetch the adapter again";
+            return Err(damaged(weights, "no tensor of an adapter", expected));
         }
         Ok(Self { config, layers })
     }
@@ -215,16 +227,69 @@ impl Adapter {
     }
 }
 
+fn tensor_name(layer: ModuleId, half: &str) -> String {
+    format!("{PREFIX}{layer}.{half}.weight")
+}
+
+/// Checks the two matrices of a linear `[rows, cols]`: their shapes, that their rank is `expected`, and their values.
+/// Returns the rank.
+fn check_pair(
+    path: &Path,
+    layer: ModuleId,
+    halves: &[StoredTensor; 2],
+    [rows, cols]: [usize; 2],
+    expected: usize,
+) -> Result<usize> {
+    let rank = halves[0].shape().first().copied().unwrap_or(0);
+    for (half, stored, shape) in [("lora_A", &halves[0], [rank, cols]), ("lora_B", &halves[1], [rows, rank])]
+    {
+        let name = tensor_name(layer, half);
+        if stored.shape() != shape || rank == 0 {
+            let (actual, expected) = (stored.shape().to_vec(), shape.to_vec());
+            return Err(Error::TensorShape { path: path.to_owned(), name, actual, expected });
+        }
+        if rank != expected {
+            let found = format!("tensor `{name}` of rank {rank}");
+            let found = format!("{found}, where adapter_config.json says {expected}");
+            return Err(damaged(
+                path,
+                found,
+                "the rank of `r`, or of `rank_pattern` where it names the layer",
+            ));
+        }
+        if let Some(at) = stored.first_non_finite() {
+            let found = format!("tensor `{name}`, whose value {at} is not finite");
+            return Err(damaged(
+                path,
+                found,
+                "finite numbers; the training diverged, or the file is damaged",
+            ));
+        }
+    }
+    Ok(rank)
+}
+
+/// Whether `key` is `name`, or the end of it after a dot.
+fn ends_name(name: &str, key: &str) -> bool {
+    name.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// The value of the pattern that names the layer or the end of its name.
+fn of_pattern<T: Copy>(pattern: Option<&BTreeMap<String, T>>, layer: &str) -> Option<T> {
+    pattern?.iter().find(|(key, _)| ends_name(layer, key)).map(|(_, &value)| value)
+}
+
 impl RawConfig {
     fn check(&self, path: &Path) -> Result<()> {
         let refuse = |field, actual: String, instead| {
             Err(Error::Unsupported { path: path.to_owned(), field, actual: quoted(&actual), instead })
         };
-        let is_plain =
-            |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
-        if let Some(key) = self.alpha_pattern.keys().find(|key| !is_plain(key)) {
-            let instead = "write names of layers instead of a regular expression";
-            return refuse("alpha_pattern", key.clone(), instead);
+        let patterns = [
+            ("alpha_pattern", self.alpha_pattern.iter().flat_map(BTreeMap::keys).find(|key| !is_plain(key))),
+            ("rank_pattern", self.rank_pattern.iter().flat_map(BTreeMap::keys).find(|key| !is_plain(key))),
+        ];
+        if let Some((field, key)) = patterns.into_iter().find_map(|(field, key)| Some((field, key?))) {
+            return refuse(field, key.clone(), "write names of layers instead of a regular expression");
         }
         if let Some(kind) = self.peft_type.as_deref().filter(|kind| *kind != "LORA") {
             return refuse("peft_type", kind.to_owned(), "only LoRA adapters are read");
@@ -232,21 +297,50 @@ impl RawConfig {
         if let Some(bias) = self.bias.as_deref().filter(|bias| *bias != "none") {
             return refuse("bias", bias.to_owned(), "train the adapter with bias = \"none\"");
         }
-        let is_set = |key: &str| match self.other.get(key) {
-            None | Some(Value::Null | Value::Bool(false)) => false,
-            Some(Value::Array(items)) => !items.is_empty(),
-            Some(_) => true,
-        };
-        match REFUSED.iter().find(|key| is_set(key)) {
-            Some(field) => {
-                refuse(field, "set".to_owned(), "train the adapter without it, or merge it with peft")
-            }
-            None if self.r == 0 => {
-                let (actual, expected) = ("0".to_owned(), "at least 1".to_owned());
-                Err(Error::Config { path: path.to_owned(), field: "r", actual, expected })
-            }
-            None => Ok(()),
+        if let Some(way) = self.init_lora_weights.as_ref().filter(|way| !leaves_base(way)) {
+            let instead = "it changes the base model; convert the adapter with peft's `save_pretrained(.., \
+                           path_initial_model_for_weight_conversion=..)`, or merge it with peft";
+            return refuse("init_lora_weights", way.to_string(), instead);
         }
+        if let Some((key, value)) = self.other.iter().find(|(key, value)| is_wish(key, value)) {
+            return Err(Error::UnsupportedOption {
+                path: path.to_owned(),
+                field: quoted(key),
+                actual: quoted(&value.to_string()),
+                instead: "it may change what the adapter computes; train the adapter without it, or merge it \
+                          with peft",
+            });
+        }
+        if self.r == 0 {
+            let (actual, expected) = ("0".to_owned(), "at least 1".to_owned());
+            return Err(Error::Config { path: path.to_owned(), field: "r", actual, expected });
+        }
+        Ok(())
+    }
+
+    /// Whether the configuration asks for an adapter of `layer`, as far as it does so by names: a regular expression says
+    /// nothing here.
+    fn is_target(&self, layer: ModuleId) -> bool {
+        let name = layer.to_string();
+        let names = |value: Option<&Value>| match value {
+            Some(Value::Array(keys)) => {
+                keys.iter().filter_map(Value::as_str).any(|key| ends_name(&name, key))
+            }
+            Some(Value::String(all)) => all == "all-linear",
+            _ => false,
+        };
+        let number =
+            |value: &Value| value.as_u64().is_some_and(|number| Some(number as usize) == layer.layer);
+        let in_layers = match &self.layers_to_transform {
+            None | Some(Value::Null) => true,
+            Some(Value::Array(layers)) => layers.iter().any(number),
+            Some(layer) => number(layer),
+        };
+        let excluded = match &self.exclude_modules {
+            Some(Value::String(_)) => true,
+            excluded => names(excluded.as_ref()),
+        };
+        in_layers && names(self.target_modules.as_ref()) && !excluded
     }
 
     fn lora_config(&self) -> LoraConfig {
@@ -260,11 +354,38 @@ impl RawConfig {
 
     /// The numerator of a layer's scale: its own where `alpha_pattern` names the layer or the end of its name.
     fn alpha(&self, layer: &str) -> f64 {
-        let names =
-            |key: &str| layer.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        let own = self.alpha_pattern.iter().find(|(key, _)| names(key));
-        own.map_or(self.lora_alpha, |(_, &alpha)| alpha)
+        of_pattern(self.alpha_pattern.as_ref(), layer).unwrap_or(self.lora_alpha)
     }
+
+    /// The rank of a layer's matrices: its own where `rank_pattern` names the layer or the end of its name.
+    fn rank(&self, layer: &str) -> usize {
+        of_pattern(self.rank_pattern.as_ref(), layer).unwrap_or(self.r)
+    }
+}
+
+/// Whether a key of a pattern is a name, in which a dot stands for itself.
+fn is_plain(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
+}
+
+/// Whether drawing an adapter's weights in this way leaves those of the base model as they are.
+fn leaves_base(way: &Value) -> bool {
+    match way {
+        Value::Null | Value::Bool(_) => true,
+        Value::String(name) => INITIAL_WEIGHTS.contains(&name.as_str()),
+        _ => false,
+    }
+}
+
+/// Whether a key asks for something: it is none that changes nothing, and is set to more than its absence.
+fn is_wish(key: &str, value: &Value) -> bool {
+    let is_set = match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(items) => !items.is_empty(),
+        _ => true,
+    };
+    is_set && !BYSTANDERS.contains(&key)
 }
 
 /// The linears of all blocks with their shapes, in the order of names.

@@ -11,7 +11,10 @@
 //!
 //! Norms, activations and rotations are computed again from these. A block that is recomputed keeps its input alone.
 
+use memmap2::MmapMut;
+
 use crate::config::{FfnType, MptConfig};
+use crate::error::{Error, Result};
 use crate::training::Recompute;
 
 const F32: u64 = size_of::<f32>() as u64;
@@ -34,11 +37,12 @@ pub struct StepMemory {
 impl StepMemory {
     /// Memory of a step on microbatches of `rows` sequences of `seq` tokens, with `moments` numbers a trained parameter.
     pub fn of(config: &MptConfig, [rows, seq]: [usize; 2], moments: usize, recompute: Recompute) -> Self {
-        let (tokens, parameters) = ((rows * seq) as u64, F32 * config.num_parameters());
+        let tokens = (rows as u64).saturating_mul(seq as u64);
+        let parameters = F32.saturating_mul(config.num_parameters());
         Self {
             parameters,
             gradients: parameters,
-            optimizer: moments as u64 * parameters,
+            optimizer: parameters.saturating_mul(moments as u64),
             kept: kept(config, tokens, recompute),
             working: working(config, tokens),
         }
@@ -56,12 +60,24 @@ impl Recompute {
     /// The least recomputing with which a microbatch of `rows` sequences of `seq` tokens keeps and works with at most
     /// `budget` bytes; [`Recompute::All`] where even that is more.
     pub fn fitting(config: &MptConfig, [rows, seq]: [usize; 2], budget: u64) -> Self {
-        let tokens = (rows * seq) as u64;
+        let tokens = (rows as u64).saturating_mul(seq as u64);
         let fits =
             |recompute| kept(config, tokens, recompute).saturating_add(working(config, tokens)) <= budget;
         let choices = (1..config.n_layers).rev().map(Self::AllButLast);
         let mut choices = std::iter::once(Self::None).chain(choices);
         choices.find(|&choice| fits(choice)).unwrap_or(Self::All)
+    }
+}
+
+/// Asks the system for so much memory and gives it back at once, so that what it refuses is an error and not an abort.
+///
+/// # Errors
+/// [`Error::Memory`] naming the bytes.
+pub fn expect_memory(bytes: u64) -> Result<()> {
+    let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+    match MmapMut::map_anon(size.max(1)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Memory { bytes: size, reason: error.to_string() }),
     }
 }
 
@@ -113,6 +129,16 @@ mod tests {
         // 12 blocks x 2048 tokens x (10 x 768 + 12) numbers
         assert_eq!(memory.kept, 12 * 2048 * (10 * 768 + 12) * 4);
         assert!(memory.total() > 2_500_000_000 && memory.total() < 4_000_000_000, "{memory:?}");
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_an_error_with_the_bytes() {
+        expect_memory(0).expect("nothing");
+        expect_memory(1 << 20).expect("a little");
+        for bytes in [1 << 60, u64::MAX] {
+            let error = expect_memory(bytes).expect_err("more than there is").to_string();
+            assert!(error.contains(&format!("{bytes} bytes of memory cannot be had")), "{error}");
+        }
     }
 
     #[test]

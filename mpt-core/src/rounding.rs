@@ -5,7 +5,6 @@ use rayon::prelude::*;
 
 use crate::dtype::WeightDtype;
 use crate::error::Result;
-use crate::kernels::cpu::narrow;
 use crate::kernels::cpu::quantize::nf4::Nf4;
 use crate::kernels::cpu::quantize::{self, Refusal};
 use crate::storage::StoredTensor;
@@ -14,10 +13,10 @@ impl StoredTensor {
     /// All values of a tensor in memory of their own, rounded to a form whose blocks fill the rows.
     ///
     /// # Errors
-    /// When the form is quantized and a value does not go into it.
+    /// When a value does not go into the form.
     pub(crate) fn from_f32(values: &[f32], shape: &[usize], dtype: WeightDtype) -> Result<Self, Refusal> {
         let bytes = match dtype {
-            WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 => narrow::narrow(dtype, values),
+            WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 => quantize::narrowed(dtype, values)?,
             WeightDtype::Nf4 => Nf4::of(values)?.blocks(),
             _ => quantize::quantize(dtype, values)?,
         };
@@ -43,10 +42,35 @@ impl StoredTensor {
         (0..self.num_rows()).into_par_iter().find_map_first(in_row)
     }
 
+    /// How far the tensor is from a `reference` of its shape: the root mean square of the differences over that of the
+    /// reference's values. Infinite where a value is no number, or the reference is 0 and the tensor is not.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn relative_difference(&self, reference: &Self) -> f64 {
+        assert_eq!(self.shape(), reference.shape(), "tensors of one shape are compared");
+        let len = self.row_len();
+        let of_row = |(found, expected): &mut (Vec<f32>, Vec<f32>), row: usize| {
+            self.widen_rows(row..row + 1, found);
+            reference.widen_rows(row..row + 1, expected);
+            let pairs = found.iter().zip(&*expected).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+            pairs.fold([0.0, 0.0], |[error, square], (a, b)| [error + (a - b) * (a - b), square + b * b])
+        };
+        let rows =
+            (0..self.num_rows()).into_par_iter().map_init(|| (vec![0f32; len], vec![0f32; len]), of_row);
+        let rows: Vec<[f64; 2]> = rows.collect(); // summed in their order, for any number of threads
+        let [error, square] = rows.iter().fold([0.0, 0.0], |[a, b], [error, square]| [a + error, b + square]);
+        match (error / square).sqrt() {
+            _ if error == 0.0 => 0.0,
+            ratio if ratio.is_finite() => ratio,
+            _ => f64::INFINITY,
+        }
+    }
+
     /// The same tensor rounded to a form whose blocks fill its rows; itself where it has that form.
     ///
     /// # Errors
-    /// When the form is quantized and a value does not go into it.
+    /// When a value does not go into the form.
     pub(crate) fn rounded(self, dtype: WeightDtype) -> Result<Self, Refusal> {
         match dtype {
             _ if dtype == self.dtype() => Ok(self),

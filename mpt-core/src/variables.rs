@@ -9,6 +9,7 @@ use crate::config::MptConfig;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
 use crate::lora::Adapter;
+use crate::memory::expect_memory;
 use crate::ops;
 use crate::parameter::Parameter;
 use crate::params::ParamId;
@@ -28,8 +29,9 @@ impl Params {
     /// index alone.
     ///
     /// # Errors
-    /// When the device has no room, or [`Error::Config`] when the scheme lacks a number.
+    /// [`Error::Memory`] when there is no room, or [`Error::Config`] when the scheme lacks a number.
     pub fn init(config: &MptConfig, seed: u64, device: &Device) -> Result<Self> {
+        expect_memory(bytes(config))?;
         let init = |(id, shape): (ParamId, Vec<usize>)| {
             let values = initial_values(config, seed, id, &shape)?;
             let var = Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?;
@@ -42,8 +44,9 @@ impl Params {
     /// Copies every parameter of a checkpoint, widened to f32.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] or [`Error::TensorShape`].
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::Memory`].
     pub fn load(weights: &Weights, device: &Device) -> Result<Self> {
+        expect_memory(bytes(weights.config()))?;
         let load = |(name, shape): (String, Vec<usize>)| {
             let var = Var::from_tensor(&weights.stored(&name, Some(&shape))?.to_tensor(device)?)?;
             Ok((name, var))
@@ -90,6 +93,11 @@ impl Params {
     pub fn save(&self, path: &Path) -> Result<()> {
         write_safetensors(path, self.vars.iter().map(|(name, var)| (name.as_str(), var.as_tensor())))
     }
+}
+
+/// Bytes of the parameters in f32.
+fn bytes(config: &MptConfig) -> u64 {
+    config.num_parameters().saturating_mul(size_of::<f32>() as u64)
 }
 
 impl ParameterSource for Params {

@@ -1,7 +1,7 @@
 //! A file wherever it lies: on this machine or in an object store.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -22,11 +22,14 @@ pub(crate) enum Blob {
 
 impl Blob {
     /// Opens a file, or looks at an object.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for what is no regular file too: a pipe has no end, and a device no content.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if remote::is_remote(path) {
             return Object::open(path).map(Self::Remote);
         }
-        File::open(path).map(Self::Local).map_err(Error::io(path, "opening"))
+        open_regular(path).map(Self::Local).map_err(Error::io(path, "opening"))
     }
 
     /// Its length.
@@ -44,6 +47,14 @@ impl Blob {
             Self::Remote(object) => Box::new(object.read_from(0)),
         }
     }
+}
+
+/// Opens a file that is one; opening a pipe would wait for who writes to it.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no regular file"))
 }
 
 impl Length for Blob {

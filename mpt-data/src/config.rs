@@ -327,7 +327,7 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
     check_name(&raw.name, &at)?;
     let proportion = check_share(&raw, &at)?;
     if raw.tokens.is_some_and(|tokens| !(1.0..1e18).contains(&tokens)) {
-        return Err(at.config("tokens", raw.tokens.unwrap_or(0.0), "1 or more"));
+        return Err(at.config("tokens", raw.tokens.unwrap_or(0.0), "1 or more, and less than 1e18"));
     }
     check_fields(&raw, &at)?;
     if matches!(raw.format, Format::Mds | Format::Megatron) {
@@ -640,7 +640,7 @@ mod tests {
                 "{ kind = \"minhash\", bands = 100, rows = 11 }",
                 "`dedup[1].rows` is 11, expected from 1 to 10",
             ),
-            ("3", ":3: invalid type: integer `3`, expected the name of a stage"),
+            ("3", ":3: `dedup`: invalid type: integer `3`, expected the name of a stage"),
         ] {
             let text = with(dedup);
             assert!(text.contains(found), "{dedup}: {text}");

@@ -15,6 +15,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use crate::blob::Blob;
+use crate::contain::contained;
 use crate::error::{Damage, Error, Result};
 use crate::filter::Drop;
 use crate::hashed_file::{HashedFile, PlainFile};
@@ -35,7 +36,7 @@ pub struct DocumentIndex {
 impl DocumentIndex {
     pub(crate) fn open(dir: &Path, name: &'static str) -> Result<Self> {
         let mut index = Self { path: dir.join(name), name, documents: 0, held: None };
-        let rows = index.reader()?.metadata().file_metadata().num_rows();
+        let rows = index.contained(|| Ok(index.reader()?.metadata().file_metadata().num_rows()))?;
         index.documents = u64::try_from(rows).map_err(|_| index.damaged("a negative number of rows"))?;
         Ok(index)
     }
@@ -61,7 +62,7 @@ impl DocumentIndex {
         }
         let group = (ordinal / GROUP_ROWS as u64) as usize;
         if self.held.as_ref().is_none_or(|(held, _)| *held != group) {
-            self.held = Some((group, self.read_group(group)?));
+            self.held = Some((group, self.contained(|| self.read_group(group))?));
         }
         let (_, ids) = self.held.as_ref().expect("the group was read");
         let id = ids.get((ordinal % GROUP_ROWS as u64) as usize);
@@ -73,6 +74,10 @@ impl DocumentIndex {
     /// # Errors
     /// [`Error::Shard`] when the table is damaged.
     pub fn lengths(&self) -> Result<Vec<u64>> {
+        self.contained(|| self.count_lengths())
+    }
+
+    fn count_lengths(&self) -> Result<Vec<u64>> {
         let builder = self.reader()?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), ["tokens"]);
         let batches = builder.with_projection(mask).with_batch_size(GROUP_ROWS).build();
@@ -111,6 +116,11 @@ impl DocumentIndex {
     fn reader(&self) -> Result<ParquetRecordBatchReaderBuilder<Blob>> {
         let file = Blob::open(&self.path)?;
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| self.damaged(error))
+    }
+
+    /// What reading gives; where the library panics, the table is damaged.
+    fn contained<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        contained(read).unwrap_or_else(|panic| Err(self.damaged(panic)))
     }
 
     fn damaged(&self, problem: impl ToString) -> Error {

@@ -83,13 +83,15 @@ pub enum Error {
     },
     /// A path or pattern of a source leads to no file.
     #[error(
-        "source `{source_name}`: no file matches {pattern}; check `paths`, which are relative to the run file"
+        "source `{source_name}`: no file matches {pattern}; {}", .hint.as_deref().unwrap_or("check `paths`, which are relative to the run file")
     )]
     NoInput {
         /// The source.
         source_name: String,
         /// The pattern, resolved against the run file's folder.
         pattern: String,
+        /// What may be meant instead.
+        hint: Option<String>,
     },
     /// A line of an input file cannot be used.
     #[error("{}:{line}: {problem}", .path.display())]
@@ -108,6 +110,15 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong, and what was expected.
         problem: String,
+    },
+    /// An input file is not what it was when the work was planned.
+    #[error(
+        "{}: was changed while it was being read: it is not what it was when this began; nothing made of it is kept, \
+         run the same again when the file is complete", .path.display()
+    )]
+    InputChanged {
+        /// The input file.
+        path: PathBuf,
     },
     /// A source has no document, or none is left.
     #[error(
@@ -197,10 +208,16 @@ pub enum Error {
         /// What is not the same now.
         changes: Vec<String>,
     },
-    /// Another process is building in the output folder.
-    #[error("{}: another process is building here; wait for it, or choose another folder", .path.display())]
+    /// Another process is writing to the same place.
+    #[error("{}: another process is writing here; wait for it, or name another place", .path.display())]
     Busy {
-        /// The output folder.
+        /// The output folder or file.
+        path: PathBuf,
+    },
+    /// Something is already where new output is to go.
+    #[error("{}: there is something already; name a new place, or remove what is there", .path.display())]
+    Taken {
+        /// The output folder or file.
         path: PathBuf,
     },
     /// There is nothing left to plan.
@@ -255,7 +272,7 @@ pub enum Error {
     #[error(transparent)]
     Shard(Damage),
     /// A full check found files that do not hold what the manifest says.
-    #[error("{}: {} of the files are damaged; restore them, or build again:{}", .path.display(), .files.len(), damage_list(.files))]
+    #[error("{}: {} of the files are damaged; restore them, or remove them and run the same build again:{}", .path.display(), .files.len(), damage_list(.files))]
     Damaged {
         /// The data folder.
         path: PathBuf,

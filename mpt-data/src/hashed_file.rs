@@ -24,8 +24,16 @@ pub struct PlainFile {
 }
 
 /// The SHA-256 of a file or object in hex, and its length; `read` is told of every piece read.
-pub(crate) fn sha256_file(path: &Path, mut read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
-    let mut file = Blob::open(path)?.into_read();
+pub(crate) fn sha256_file(path: &Path, read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
+    sha256_of(Blob::open(path)?.into_read(), path, read)
+}
+
+/// The same of what is left of an open file.
+pub(crate) fn sha256_of(
+    mut file: impl Read,
+    path: &Path,
+    mut read: impl FnMut(u64) -> Result<()>,
+) -> Result<(String, u64)> {
     let (mut hash, mut buffer, mut bytes) = (Sha256::new(), vec![0; 1 << 20], 0);
     loop {
         match file.read(&mut buffer).map_err(Error::io(path, "reading"))? {

@@ -7,6 +7,7 @@
 mod blob;
 mod compressed;
 mod config;
+mod contain;
 mod dedup;
 mod document;
 mod document_tables;
@@ -34,6 +35,7 @@ mod source;
 mod trace;
 
 pub use config::{Format, MAX_ROW_TOKENS, OnBadLine, PrepareRun, SourceConfig};
+pub use contain::is_contained;
 pub use dedup::{
     CopyGroup, Dedup, DedupStage, Embedder, KeepFirst, MinHash, Paragraphs, SemDedup, StageKind, StageReport,
     StageSource,

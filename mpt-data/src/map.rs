@@ -15,7 +15,8 @@ impl Map {
     pub(crate) fn new(file: &File) -> io::Result<Self> {
         #[expect(unsafe_code, reason = "mapping a file needs the promise that nobody truncates it meanwhile")]
         // SAFETY: the map is only read. Shards and units are written aside and renamed, never changed in place; a program
-        // that does truncate one while it is mapped ends this process with a bus error, as it would any reader of maps.
+        // that does truncate one while it is mapped ends this process with a bus error, as it would any reader of maps; `mpt`
+        // says then which file it was.
         let map = unsafe { Mmap::map(file) };
         map.map(Self)
     }

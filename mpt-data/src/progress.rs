@@ -83,6 +83,11 @@ pub enum Note {
         /// Units in all.
         total: usize,
     },
+    /// Finished data lacks this file, or has it in another length: it is built again.
+    Incomplete {
+        /// The file, relative to the folder.
+        file: String,
+    },
     /// A plan counts exact copies; what these stages would drop, only a build can say.
     NotPlanned {
         /// The stages.
@@ -98,6 +103,9 @@ impl std::fmt::Display for Note {
             }
             Self::Continued { done, total } => {
                 write!(f, "continuing an interrupted build: {done} of {total} parts are tokenized")
+            }
+            Self::Incomplete { file } => {
+                write!(f, "{file} is missing or not as long as it was; building again")
             }
             Self::NotPlanned { stages } => {
                 let stages = stages.join(", ");

@@ -37,8 +37,10 @@ pub struct GenerateParams {
 pub enum FinishReason {
     /// A stop token.
     Stop,
-    /// As many tokens as were asked for, or as fit.
+    /// As many tokens as were asked for.
     Length,
+    /// No more tokens fit: the model's positions end, or `max_seq_len` does.
+    Context,
     /// The callback said so.
     Callback,
 }
@@ -71,7 +73,8 @@ pub fn generate(
     let mut text = Text::begin(model, prompt, params)?;
     let mut logits = text.prefill(prompt)?;
     let prefill_seconds = began.elapsed().as_secs_f64();
-    let mut finish_reason = FinishReason::Length;
+    let mut finish_reason =
+        if room < params.max_new_tokens { FinishReason::Context } else { FinishReason::Length };
     for left in (0..params.max_new_tokens.min(room)).rev() {
         let id = text.sampler.next(&mut logits, &text.ids)?;
         if params.stop_ids.contains(&id) {

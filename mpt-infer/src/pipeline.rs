@@ -24,9 +24,9 @@ use crate::tokenizer_problem::TokenizerProblem;
 pub struct Pipeline {
     model: CausalLm,
     weights: Weights,
-    tokenizer: Result<Tokenizer, TokenizerProblem>,
-    stop_ids: Vec<TokenId>,
-    /// Read when it is first asked for.
+    // what follows is read when it is first asked for
+    tokenizer: OnceLock<Result<Tokenizer, TokenizerProblem>>,
+    stop_ids: OnceLock<Vec<TokenId>>,
     chat_template: OnceLock<ChatTemplate>,
 }
 
@@ -69,8 +69,7 @@ impl Pipeline {
     /// Opens a model folder, a GGUF file, or the run folder of a training, as it is stored.
     ///
     /// # Errors
-    /// Those of [`open_model`], and [`Error::StopFile`]. A tokenizer or chat template that is absent or unusable is no
-    /// error here.
+    /// Those of [`open_model`]. The tokenizer, the stop ids and the chat template are read when they are first needed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &OpenOptions::default())
     }
@@ -81,9 +80,8 @@ impl Pipeline {
     /// As [`Pipeline::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let (model, weights) = open_model(path.as_ref(), options)?;
-        let tokenizer = tokenizer_of(&weights);
-        let stop_ids = stop_ids(&weights, tokenizer.as_ref().ok())?;
-        Ok(Self { model, weights, tokenizer, stop_ids, chat_template: OnceLock::new() })
+        let (tokenizer, stop_ids, chat_template) = Default::default();
+        Ok(Self { model, weights, tokenizer, stop_ids, chat_template })
     }
 
     /// The same with this chat template instead of the model's own.
@@ -108,12 +106,23 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Tokenizer`] where the model has none that can be used.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().map_err(|problem| problem.clone().into())
+        self.read_tokenizer().as_ref().map_err(|problem| problem.clone().into())
+    }
+
+    fn read_tokenizer(&self) -> &Result<Tokenizer, TokenizerProblem> {
+        self.tokenizer.get_or_init(|| tokenizer_of(&self.weights))
     }
 
     /// The ids that end a text, from the model's files.
-    pub fn stop_ids(&self) -> &[TokenId] {
-        &self.stop_ids
+    ///
+    /// # Errors
+    /// [`Error::StopFile`] where one of them cannot be read.
+    pub fn stop_ids(&self) -> Result<&[TokenId]> {
+        if let Some(ids) = self.stop_ids.get() {
+            return Ok(ids);
+        }
+        let ids = stop_ids(&self.weights, self.read_tokenizer().as_ref().ok())?;
+        Ok(self.stop_ids.get_or_init(|| ids))
     }
 
     /// The chat template.
@@ -163,7 +172,7 @@ impl Pipeline {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Completion> {
         let prompt = self.encode_prompt(prompt)?;
-        self.complete(&prompt, &self.generate_params(params), &params.stop, on_text)
+        self.complete(&prompt, &self.generate_params(params)?, &params.stop, on_text)
     }
 
     /// Goes on with token ids; no tokenizer is needed.
@@ -188,7 +197,7 @@ impl Pipeline {
             let expected = "no stop texts with a prompt of ids; use `stop_ids`, or a prompt of text";
             return Err(Error::Parameter { field: "stop", actual: format!("{text:?}"), expected });
         }
-        generate(&self.model, prompt, &self.generate_params(params), on_token)
+        generate(&self.model, prompt, &self.generate_params(params)?, on_token)
     }
 
     /// Answers a conversation, written in the model's chat template.
@@ -212,22 +221,26 @@ impl Pipeline {
     ) -> Result<Completion> {
         let (template, tokenizer) = (self.chat_template()?, self.tokenizer()?);
         let prompt = tokenizer.encode(&template.render(messages, true)?)?;
-        let mut generate_params = self.generate_params(params);
+        let mut generate_params = self.generate_params(params)?;
         generate_params.stop_ids.extend(template.stop_ids(tokenizer));
         // A string may be a token and yet come up in parts.
         let stop: Vec<String> = params.stop.iter().chain(template.stop_strings()).cloned().collect();
         self.complete(&prompt, &generate_params, &stop, on_text)
     }
 
-    fn generate_params(&self, params: &CompletionParams) -> GenerateParams {
-        GenerateParams {
+    fn generate_params(&self, params: &CompletionParams) -> Result<GenerateParams> {
+        let stop_ids = match &params.stop_ids {
+            Some(ids) => ids.clone(),
+            None => self.stop_ids()?.to_vec(),
+        };
+        Ok(GenerateParams {
             max_new_tokens: params.max_new_tokens,
             sampling: params.sampling.clone(),
-            stop_ids: params.stop_ids.clone().unwrap_or_else(|| self.stop_ids.clone()),
-            num_ids: self.tokenizer.as_ref().ok().map(Tokenizer::num_ids),
+            stop_ids,
+            num_ids: self.read_tokenizer().as_ref().ok().map(Tokenizer::num_ids),
             max_seq_len: params.max_seq_len,
             kv_dtype: params.kv_dtype,
-        }
+        })
     }
 
     /// Text after a prompt of ids.

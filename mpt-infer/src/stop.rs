@@ -9,38 +9,59 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::gguf_text;
 
-/// The ids that end a text: of a folder `eos_token_id` of `generation_config.json`, else of `config.json`; of a GGUF file
-/// `tokenizer.ggml.eos_token_id` and `eot_token_id`; else the tokenizer's end-of-text token. None where none of them has
-/// one.
+/// The ids that end a text: of a folder `eos_token_id` of `generation_config.json` and of `config.json` and the `eos_token` of
+/// `tokenizer_config.json`, all that are there; of a GGUF file `tokenizer.ggml.eos_token_id` and `eot_token_id`; else the
+/// tokenizer's end-of-text token. None where none of them has one.
 ///
 /// # Errors
 /// [`Error::StopFile`] when a file is there but unusable.
 pub fn stop_ids(weights: &Weights, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
     let ids = match weights.metadata() {
         Some(metadata) => gguf_text::stop_ids(metadata),
-        None => folder_stop_ids(weights.path())?,
+        None => folder_stop_ids(weights.path(), tokenizer)?,
     };
     if ids.is_empty() { Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect()) } else { Ok(ids) }
 }
 
-fn folder_stop_ids(dir: &Path) -> Result<Vec<TokenId>> {
+fn folder_stop_ids(dir: &Path, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
+    let mut ids = Vec::new();
     for name in ["generation_config.json", "config.json"] {
-        let ids = eos_ids(&dir.join(name))?;
-        if !ids.is_empty() {
-            return Ok(ids);
-        }
+        ids.extend(eos_ids(&dir.join(name))?);
     }
-    Ok(Vec::new())
+    ids.extend(eos_token_id(&dir.join("tokenizer_config.json"), tokenizer)?);
+    let mut known = std::collections::BTreeSet::new();
+    ids.retain(|&id| known.insert(id));
+    Ok(ids)
+}
+
+/// A file's JSON, null where there is no file.
+fn read(path: &Path) -> Result<Value> {
+    let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem };
+    match std::fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).map_err(|error| wrong(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(error) => Err(wrong(format!("reading failed: {error}"))),
+    }
+}
+
+/// The id of the `eos_token` of a `tokenizer_config.json`, as the tokenizer has it, or else the file's own table.
+fn eos_token_id(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<Option<TokenId>> {
+    let config = read(path)?;
+    let token = match &config["eos_token"] {
+        Value::Object(token) => token.get("content").and_then(Value::as_str),
+        token => token.as_str(),
+    };
+    let Some(token) = token else { return Ok(None) };
+    let in_table = || {
+        let added = config["added_tokens_decoder"].as_object()?;
+        added.iter().find(|(_, added)| added["content"] == token)?.0.parse().ok()
+    };
+    Ok(tokenizer.and_then(|tokenizer| tokenizer.id_of(token)).or_else(in_table))
 }
 
 fn eos_ids(path: &Path) -> Result<Vec<TokenId>> {
     let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(wrong(format!("reading failed: {error}"))),
-    };
-    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let value = read(path)?;
     let id = |value: &Value| {
         let id = value.as_u64().and_then(|id| TokenId::try_from(id).ok());
         id.ok_or_else(|| wrong(format!("`eos_token_id` is {value}, expected a token id or a list of them")))
@@ -142,14 +163,22 @@ mod tests {
     }
 
     #[test]
-    fn ids_come_from_the_first_file_that_has_them() {
+    fn ids_are_those_of_all_files() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let folder_stop_ids = |dir: &Path| folder_stop_ids(dir, None);
         assert!(folder_stop_ids(dir.path()).unwrap().is_empty());
         write("config.json", "{\"eos_token_id\": 7}");
         assert_eq!(folder_stop_ids(dir.path()).unwrap(), [7]);
-        write("generation_config.json", "{\"eos_token_id\": [0, 3]}");
-        assert_eq!(folder_stop_ids(dir.path()).unwrap(), [0, 3]);
+        write("generation_config.json", "{\"eos_token_id\": [0, 7, 3]}");
+        assert_eq!(folder_stop_ids(dir.path()).unwrap(), [0, 7, 3]);
+        let added = r#""added_tokens_decoder": {"9": {"content": "<|im_end|>"}}"#;
+        for token in [r#""<|im_end|>""#, r#"{"content": "<|im_end|>"}"#] {
+            write("tokenizer_config.json", &format!("{{\"eos_token\": {token}, {added}}}"));
+            assert_eq!(folder_stop_ids(dir.path()).unwrap(), [0, 7, 3, 9]);
+        }
+        write("tokenizer_config.json", "{\"eos_token\": null}");
+        assert_eq!(folder_stop_ids(dir.path()).unwrap(), [0, 7, 3]);
         write("generation_config.json", "{\"eos_token_id\": -1}");
         let error = folder_stop_ids(dir.path()).unwrap_err().to_string();
         assert!(error.contains("generation_config.json: `eos_token_id` is -1"), "{error}");

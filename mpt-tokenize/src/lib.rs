@@ -12,6 +12,7 @@ mod classes;
 mod error;
 mod file;
 mod gguf;
+mod lfs;
 mod split;
 mod stream;
 mod tokenizer;

@@ -16,6 +16,7 @@ use crate::bpe::{Bpe, MAX_WORD};
 use crate::bytes;
 use crate::error::{Error, Result, shown};
 use crate::file::{AddedToken, MAX_BYTES, TokenizerFile, WordRules};
+use crate::lfs::{POINTED_AT, POINTER, is_pointer};
 use crate::split::{Words, digits};
 use crate::train::END_OF_TEXT;
 
@@ -64,6 +65,7 @@ impl Tokenizer {
     /// [`Error::BrokenTokenizer`] when they are no such file, [`Error::TokenizerField`] naming what is not a byte-level
     /// BPE tokenizer that encodes every text.
     pub fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Self> {
+        refuse_pointer(&bytes, origin)?;
         let TokenizerFile { model, bpe, normalizers, words, added: tokens, mut token_bytes } =
             TokenizerFile::parse(&bytes, origin)?;
         let added_ids = tokens.iter().map(|token| (token.content.clone(), token.id)).collect();
@@ -258,4 +260,17 @@ fn normalize_run(normalizers: &[NormalizerWrapper], run: &str) -> Result<String>
         normalizer.normalize(&mut run).map_err(|error| Error::Encode(error.to_string()))?;
     }
     Ok(run.get().to_owned())
+}
+
+/// Refuses the pointer of Git LFS that stands for a file where it was not fetched.
+fn refuse_pointer(bytes: &[u8], origin: &Path) -> Result<()> {
+    if !is_pointer(bytes) {
+        return Ok(());
+    }
+    Err(Error::TokenizerField {
+        path: origin.to_owned(),
+        field: "version".to_owned(),
+        actual: format!("that of {POINTER}"),
+        expected: POINTED_AT.to_owned(),
+    })
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use mpt_core::rng::CounterRng;
-use mpt_core::{Adapter, LoraConfig, MptConfig, Params, Precision};
+use mpt_core::{Adapter, LoraConfig, MptConfig, Params, Precision, Recompute, StepMemory, expect_memory};
 
 use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::Result;
@@ -45,6 +45,9 @@ pub fn step_seconds(model: &MptConfig, bench: &BenchConfig) -> Result<Vec<f64>> 
         eval_every: 0,
         eval_samples: None,
     };
+    let shape = [bench.batch_size, bench.seq_len];
+    let memory = StepMemory::of(model, shape, bench.optimizer.moments().len(), Recompute::All);
+    expect_memory(memory.total())?;
     let params = Params::init(model, bench.seed, &Device::Cpu)?;
     let mut trainer = match bench.lora {
         Some(rank) => {

@@ -1,8 +1,9 @@
 //! Checkpoints: a Hugging Face model folder with the training state inside, there whole or not at all.
 //!
 //! `RUN/checkpoints/step-00000100/` holds `config.json`, `model.safetensors`, `tokenizer.json`, `generation_config.json`
-//! and `training/` with the optimizer's state and `state.json`. It is written aside, synced, and renamed. `latest` beside
-//! the folders names the newest one for other programs; resuming looks at the folders themselves.
+//! and `training/` with the optimizer's state, `state.json`, and `files.json`, the sums of all other files. It is written
+//! aside, synced, and renamed. `latest` beside the folders names the newest one for other programs; resuming looks at the
+//! folders themselves.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,8 +18,9 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::run::is_free;
 use crate::step::Trainer;
+use crate::sums;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const LATEST: &str = "latest";
 const STATE: &str = "training/state.json";
 const OPTIMIZER: &str = "training/optimizer.safetensors";
@@ -42,12 +44,30 @@ pub(crate) struct State {
     pub(crate) cursor: Cursor,
     /// The settings that decide the result, by key.
     pub(crate) settings: BTreeMap<String, String>,
+    /// Settings that were changed on the way to rescue the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<Change>,
 }
+
+/// A setting that was changed when a run was resumed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    /// Steps done before.
+    pub(crate) after_step: u64,
+    pub(crate) field: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+}
+
+/// Keys that may change where a checkpoint is named: what helps after a divergence.
+const RESCUE_KEYS: [&str; 3] = ["optimizer.lr", "schedule.warmup_steps", "train.clip_norm"];
 
 impl State {
     pub(crate) fn start(cursor: Cursor, settings: BTreeMap<String, String>) -> Self {
         let (step, tokens, first_loss, last_loss) = (0, 0, 0.0, 0.0);
-        Self { format: FORMAT, step, tokens, first_loss, last_loss, eval_loss: None, cursor, settings }
+        let (eval_loss, changes) = (None, Vec::new());
+        Self { format: FORMAT, step, tokens, first_loss, last_loss, eval_loss, cursor, settings, changes }
     }
 }
 
@@ -100,6 +120,23 @@ impl Checkpoints {
         Ok(path)
     }
 
+    /// Whether `path` is one of these.
+    pub(crate) fn holds(&self, path: &Path) -> bool {
+        let parent = path.parent().and_then(|parent| fs::canonicalize(parent).ok());
+        parent.is_some_and(|parent| fs::canonicalize(&self.dir).is_ok_and(|dir| dir == parent))
+    }
+
+    /// Takes checkpoints of later steps out of the way of a run that goes on after `step`: they get names that say so.
+    pub(crate) fn replace_after(&self, step: u64) -> Result<()> {
+        for (_, path) in steps(&self.dir)?.into_iter().filter(|&(later, _)| later > step) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let mut names = (0..).map(|n| self.dir.join(format!("replaced-{n}-{name}")));
+            let free = names.find(|path| !path.exists()).expect("a number is free");
+            fs::rename(&path, &free).map_err(Error::io(&path, "renaming"))?;
+        }
+        self.point_at_latest()
+    }
+
     /// Names the newest checkpoint in `latest`; a process may have been killed between the two.
     fn point_at_latest(&self) -> Result<()> {
         let Some(path) = self.latest()? else { return Ok(()) };
@@ -139,7 +176,8 @@ fn write(dir: &Path, trainer: &Trainer, state: &State, fixed: &Fixed<'_>) -> Res
     put("generation_config.json", pretty(&generation).as_bytes())?;
     put(STATE, pretty(state).as_bytes())?;
     trainer.params().save(&dir.join("model.safetensors"))?;
-    trainer.optimizer().save(&dir.join(OPTIMIZER))
+    trainer.optimizer().save(&dir.join(OPTIMIZER))?;
+    sums::write(dir)
 }
 
 fn pretty(value: &impl Serialize) -> String {
@@ -153,10 +191,10 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the state of a checkpoint.
+    /// Reads the state of a checkpoint, and every file of it to see that it is the one that was written.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] when it is missing or of another version.
+    /// [`Error::Checkpoint`] when a file is missing, of another version, or not as it was written.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join(STATE);
         let text = fs::read_to_string(&file)
@@ -165,12 +203,20 @@ impl Checkpoint {
         if state.format != FORMAT {
             return Err(Error::checkpoint(&file, format!("format {}, expected {FORMAT}", state.format)));
         }
+        sums::check(path)?;
         Ok(Self { path: path.to_owned(), state })
     }
 
     /// Refuses to go on with settings that would give another result, by the name of the first; not for keys of `[data]`
-    /// in `accept`.
-    pub(crate) fn expect_settings(&self, now: &BTreeMap<String, String>, accept: &[String]) -> Result<()> {
+    /// in `accept`, and not for those that may rescue a run, where the checkpoint was `named`. Returns what changed of
+    /// these.
+    pub(crate) fn expect_settings(
+        &self,
+        now: &BTreeMap<String, String>,
+        accept: &[String],
+        named: bool,
+    ) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
         let then = &self.state.settings;
         let is_accepted = |key: &&String| {
             let name = |key: &str| key.strip_prefix("data.").map(str::to_owned);
@@ -182,12 +228,23 @@ impl Checkpoint {
             let show = |settings: &BTreeMap<String, String>| {
                 settings.get(key).cloned().unwrap_or_else(|| "not set".into())
             };
-            if then.get(key) != now.get(key) {
-                let (path, field) = (self.path.clone(), key.clone());
-                return Err(Error::Changed { path, field, actual: show(now), expected: show(then) });
+            let is_seen = changes.iter().any(|change: &Change| change.field == *key);
+            if then.get(key) == now.get(key) || is_seen {
+                continue;
             }
+            let (field, actual, expected) = (key.clone(), show(now), show(then));
+            let rescues = RESCUE_KEYS.contains(&key.as_str());
+            if !(rescues && named) {
+                let otherwise = if rescues {
+                    ", or name the checkpoint with `--resume PATH` to change it from there"
+                } else {
+                    ""
+                };
+                return Err(Error::Changed { path: self.path.clone(), field, actual, expected, otherwise });
+            }
+            changes.push(Change { after_step: self.state.step, field, from: expected, to: actual });
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// Its weights.

@@ -67,7 +67,7 @@ pub enum Error {
     /// A resumed run differs from the one that wrote the checkpoint.
     #[error(
         "{}: cannot resume: `{field}` is {actual}, but the run was started with {expected}; \
-         set it back, or start anew with `--resume never` and another `run_dir`", .path.display()
+         set it back{}, or start anew with `--resume never` and another `run_dir`", .path.display(), .otherwise
     )]
     Changed {
         /// The checkpoint.
@@ -78,9 +78,13 @@ pub enum Error {
         actual: String,
         /// What it was.
         expected: String,
+        /// Another way out, where there is one.
+        otherwise: &'static str,
     },
     /// A checkpoint lacks something or holds something else than expected.
-    #[error("{}: {problem}; name an older checkpoint with `--resume PATH`, or start anew", .path.display())]
+    #[error(
+        "{}: {problem}; name an older checkpoint with `--resume PATH`, or start anew with another `run_dir`", .path.display()
+    )]
     Checkpoint {
         /// The file or folder.
         path: PathBuf,
@@ -99,19 +103,29 @@ pub enum Error {
         /// The run folder.
         path: PathBuf,
     },
-    /// The loss or the gradient became infinite or NaN.
+    /// The loss, the gradient or a weight became infinite or NaN.
     #[error(
-        "step {step}: the {what} is {value}; the last checkpoint is unharmed: resume from it with a lower \
-         `optimizer.lr`, a longer `schedule.warmup_steps` or `train.clip_norm`"
+        "step {step}: the {what} is {value}; {} a lower `optimizer.lr`, a longer `schedule.warmup_steps` or a \
+         lower `train.clip_norm`", rescue(.checkpoint.as_deref())
     )]
     NotFinite {
         /// The step, from 1.
         step: u64,
-        /// Loss or gradient norm.
-        what: &'static str,
+        /// Loss, gradient norm, or a weight by its name.
+        what: String,
         /// Its value.
         value: f64,
+        /// The last checkpoint, if there is one.
+        checkpoint: Option<PathBuf>,
     },
+}
+
+/// What to do after a divergence.
+fn rescue(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => format!("the last checkpoint is sound: go on with `--resume {}` and", path.display()),
+        None => "there is no checkpoint yet: start again with".to_owned(),
+    }
 }
 
 impl Error {
@@ -120,6 +134,17 @@ impl Error {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
+    }
+
+    /// The same error, naming the last checkpoint where the run diverged.
+    #[cfg(feature = "run")]
+    pub(crate) fn with_checkpoint(self, latest: Option<PathBuf>) -> Self {
+        match self {
+            Self::NotFinite { step, what, value, .. } => {
+                Self::NotFinite { step, what, value, checkpoint: latest }
+            }
+            other => other,
+        }
     }
 
     /// A checkpoint with a problem.

@@ -1,6 +1,6 @@
 //! Mean loss of a model on text it was not trained on.
 
-use mpt_core::CausalLm;
+use mpt_core::{CausalLm, Recompute, StepMemory, expect_memory};
 use mpt_data::TokenBatch;
 use serde::Serialize;
 
@@ -63,8 +63,14 @@ pub fn evaluate(
 /// first is scored once. Fewer than two ids give a loss of NaN.
 ///
 /// # Errors
-/// Those of the forward pass.
+/// Those of the forward pass, and a lack of memory for a window.
+///
+/// # Panics
+/// When `seq` is below 2: such windows have nothing to predict.
 pub fn evaluate_ids(model: &CausalLm, ids: &[u32], seq: usize) -> Result<EvalReport> {
+    assert!(seq >= 2, "a window of {seq} tokens has nothing to predict");
+    let seq = seq.min(ids.len().max(2));
+    expect_memory(StepMemory::of(model.config(), [1, seq], 0, Recompute::All).working)?;
     let mut sums = Sums::default();
     let documents = vec![0; seq];
     let mut start = 0;

@@ -24,6 +24,8 @@ mod run;
 mod schedule;
 mod step;
 #[cfg(feature = "run")]
+mod sums;
+#[cfg(feature = "run")]
 mod train;
 
 #[cfg(feature = "run")]

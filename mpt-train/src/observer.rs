@@ -85,6 +85,7 @@ pub struct StepMetrics {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainSummary {
     /// The run's folder.
+    #[serde(serialize_with = "as_text")]
     pub run_dir: PathBuf,
     /// Steps done.
     pub step: u64,
@@ -97,7 +98,13 @@ pub struct TrainSummary {
     /// Mean loss on the held-out split after the last step, in nats a token.
     pub eval_loss: Option<f64>,
     /// The latest checkpoint.
+    #[serde(serialize_with = "as_text")]
     pub checkpoint: PathBuf,
     /// Whether it was asked to stop before its last step.
     pub interrupted: bool,
+}
+
+/// A path as text has it: bytes that are no UTF-8 become U+FFFD.
+fn as_text<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }

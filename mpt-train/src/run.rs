@@ -157,7 +157,11 @@ impl TrainRun {
 
     /// The whole run as TOML, paths absolute: it gives this run again wherever it lies.
     pub fn to_toml(&self) -> String {
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // TOML is text: a path that is none is shown as far as it is
+        let absolute = |path: &Path| {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            PathBuf::from(path.to_string_lossy().into_owned())
+        };
         let raw = RawRun {
             run_dir: Some(absolute(&self.run_dir)),
             init_from: self.init_from.as_deref().map(absolute),
@@ -210,13 +214,23 @@ fn without_nulls(value: serde_json::Value) -> serde_json::Value {
     }
 }
 
+/// Characters of a setting that a message shows.
+const LONGEST_SHOWN: usize = 200;
+
+/// Parts of a key at most: those of run files have up to three.
+const MOST_PARTS: usize = 16;
+
 /// The text of a run file with settings applied.
 fn overridden(text: &str, overrides: &[String]) -> Result<String> {
     let mut table: toml::Table = text.parse().expect("the text was read as TOML before");
     for setting in overrides {
-        let wrong = |problem: &str| Error::Override { text: setting.clone(), problem: problem.to_owned() };
+        let shown: String = setting.chars().take(LONGEST_SHOWN).collect();
+        let wrong = |problem: &str| Error::Override { text: shown.clone(), problem: problem.to_owned() };
         let (key, value) = setting.split_once('=').ok_or_else(|| wrong("there is no `=`"))?;
         let mut parts: Vec<_> = key.split('.').map(str::trim).collect();
+        if parts.len() > MOST_PARTS {
+            return Err(wrong("the key has more than 16 parts"));
+        }
         let last = parts.pop().filter(|last| !last.is_empty()).ok_or_else(|| wrong("there is no key"))?;
         let mut place = &mut table;
         for part in parts {
@@ -389,6 +403,8 @@ batch_size = 4
         );
         assert!(message(&["train.steps"]).contains("--set train.steps: there is no `=`"));
         assert!(message(&["train.steps.x=1"]).contains("is no table"));
+        let deep = message(&[&format!("{}=1", "a.".repeat(20_000))]);
+        assert!(deep.contains("more than 16 parts") && deep.len() < 1000, "{}", deep.len());
         let text = message(&["train.stepps=1"]);
         assert!(text.contains("in/run.toml with --set") && text.contains("did you mean `steps`?"), "{text}");
     }

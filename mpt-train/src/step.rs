@@ -3,7 +3,7 @@
 use mpt_core::rng::CounterRng;
 use mpt_core::{
     Adapted, Adapter, AttnMask, CausalLm, Gradients, IGNORE_LABEL, MptConfig, ParameterSource, Params,
-    Recompute, StepDropout, TrainBatch, WithPrecision,
+    Recompute, StepDropout, StepMemory, TrainBatch, WithPrecision, expect_memory,
 };
 
 use crate::available::available_memory;
@@ -131,9 +131,10 @@ impl Trainer {
         optimizer: &OptimizerConfig,
         step: &StepConfig,
     ) -> Result<Self> {
+        let gradients = 4 * params.num_elements() as u64;
+        expect_memory((optimizer.moments().len() as u64 + 1).saturating_mul(gradients))?;
         let optimizer = Optimizer::new(optimizer, &params)?;
         // gradients come beside what is there now, and a tenth is left to others
-        let gradients = 4 * params.num_elements() as u64;
         let memory = available_memory().map_or(u64::MAX, |free| (free / 10 * 9).saturating_sub(gradients));
         Ok(Self { params, is_adapter, model, optimizer, config: step.clone(), memory })
     }
@@ -208,6 +209,8 @@ impl Trainer {
             Some(false) => Recompute::None,
             None => Recompute::fitting(self.model.config(), [part.batch(), part.seq], self.memory),
         };
+        let memory = StepMemory::of(self.model.config(), [part.batch(), part.seq], 0, recompute);
+        expect_memory(memory.kept.saturating_add(memory.working))?;
         Ok(self.model.loss_and_gradients(&batch, recompute, gradients)?)
     }
 }
@@ -215,7 +218,7 @@ impl Trainer {
 fn check(outcome: &StepOutcome, step: u64) -> Result<()> {
     let found = [("loss", outcome.loss), ("gradient norm", outcome.grad_norm)];
     match found.into_iter().find(|(_, value)| !value.is_finite()) {
-        Some((what, value)) => Err(Error::NotFinite { step, what, value }),
+        Some((what, value)) => Err(Error::NotFinite { step, what: what.to_owned(), value, checkpoint: None }),
         None => Ok(()),
     }
 }

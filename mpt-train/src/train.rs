@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use candle_core::Device;
-use mpt_core::{MptConfig, Params, Weights};
+use candle_core::{Device, Tensor};
+use mpt_core::{MptConfig, Params, Weights, expect_memory};
 use mpt_data::{Loader, LoaderConfig, Manifest, Split, durable};
 use mpt_tokenize::Tokenizer;
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Fixed, State};
+use crate::checkpoint::{Checkpoint, Checkpoints, Fixed, State, latest_checkpoint};
 use crate::error::{Error, Result};
 use crate::evaluate::evaluate;
 use crate::metrics::MetricsFile;
@@ -52,9 +52,12 @@ pub fn train(
     let mut session = Session::begin(&run, &manifest, &tokenizer, config, resume)?;
     session.announce(observer)?;
     while session.state.step < run.train.steps && !stop.load(Ordering::Relaxed) {
-        session.step(observer)?;
+        if let Err(error) = session.step(observer) {
+            return Err(error.with_checkpoint(session.checkpoints.latest()?));
+        }
     }
-    session.finish(observer)
+    let latest = session.checkpoints.latest()?;
+    session.finish(observer).map_err(|error| error.with_checkpoint(latest))
 }
 
 /// The copy of the tokenizer that lies with the data.
@@ -73,9 +76,14 @@ fn tokenizer(manifest: &Manifest) -> Result<Tokenizer> {
 fn model_config(run: &TrainRun) -> Result<MptConfig> {
     match (&run.model, &run.init_from) {
         (Some(config), _) => Ok(config.clone()),
-        (None, Some(dir)) => Ok(Weights::open(dir)?.config().clone()),
+        (None, Some(dir)) => Ok(base_weights(dir)?.config().clone()),
         (None, None) => unreachable!("the run file was checked"),
     }
+}
+
+/// The weights that training begins with; a run folder stands for its latest checkpoint.
+fn base_weights(dir: &Path) -> Result<Weights> {
+    Ok(Weights::open(&latest_checkpoint(dir)?.unwrap_or_else(|| dir.to_owned()))?)
 }
 
 fn check_vocab(run: &TrainRun, config: &MptConfig, manifest: &Manifest) -> Result<()> {
@@ -138,24 +146,30 @@ impl<'a> Session<'a> {
     ) -> Result<Self> {
         let checkpoints = Checkpoints::open(&run.run_dir, run.checkpoint.keep)?;
         let settings = settings(run, &config);
+        let named = matches!(resume, Resume::From(_));
         let checkpoint = chosen(&checkpoints, &run.run_dir, resume)?;
+        let mut changes = Vec::new();
         if let Some(checkpoint) = &checkpoint {
-            checkpoint.expect_settings(&settings, &run.data.accept_changed)?;
+            changes = checkpoint.expect_settings(&settings, &run.data.accept_changed, named)?;
         }
         let loader = loader(run, manifest, Split::Train, run.train.batch_size, checkpoint.as_ref())?;
         let params = match (&checkpoint, &run.init_from) {
             (Some(checkpoint), _) => checkpoint.params()?,
-            (None, Some(dir)) => Params::load(&Weights::open(dir)?, &Device::Cpu)?,
+            (None, Some(dir)) => Params::load(&base_weights(dir)?, &Device::Cpu)?,
             (None, None) => Params::init(&config, run.train.seed, &Device::Cpu)?,
         };
         let mut trainer = Trainer::new(&config, params, &run.optimizer, &run.train)?;
         if let Some(checkpoint) = &checkpoint {
             checkpoint.restore(&mut trainer)?;
+            checkpoints.replace_after(checkpoint.state.step)?;
         }
         let resumed_from = checkpoint.as_ref().map(|checkpoint| checkpoint.state.step);
         let metrics = MetricsFile::open(&run.run_dir, resumed_from.unwrap_or(0))?;
         let state = match checkpoint {
-            Some(checkpoint) => State { settings, ..checkpoint.state },
+            Some(checkpoint) => {
+                let changes = [checkpoint.state.changes, changes].concat();
+                State { settings, changes, ..checkpoint.state }
+            }
             None => State::start(loader.cursor(), settings),
         };
         let schedule = Schedule::new(&run.schedule, run.train.steps);
@@ -241,13 +255,27 @@ impl<'a> Session<'a> {
         }
         let batches = samples.div_ceil(self.run.train.microbatch_size() as u64);
         let report = evaluate(self.trainer.model(), &mut loader.by_ref().take(batches as usize))?;
+        self.expect_finite("held-out loss", report.loss)?;
         self.metrics.evaluation(self.state.step, report.loss, report.tokens)?;
         let (step, loss, tokens) = (self.state.step, report.loss, report.tokens);
         observer.on_event(&TrainEvent::Evaluated { step, loss, tokens })?;
         Ok(Some(loss))
     }
 
+    fn expect_finite(&self, what: &str, value: f64) -> Result<()> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        Err(Error::NotFinite { step: self.state.step, what: what.to_owned(), value, checkpoint: None })
+    }
+
+    /// A checkpoint is what a run can go on from: weights that are no numbers are not saved.
     fn save(&self, observer: &mut dyn Observer) -> Result<()> {
+        for (name, weight) in self.trainer.params().iter() {
+            if let Some(value) = first_non_finite(weight)? {
+                self.expect_finite(&format!("weight `{name}`"), value)?;
+            }
+        }
         let eos_id = self.manifest.contents().eos_id;
         let fixed = Fixed { config: &self.config, tokenizer: self.tokenizer, eos_id };
         let path = self.checkpoints.save(&self.trainer, &self.state, &fixed)?;
@@ -299,6 +327,9 @@ fn chosen(checkpoints: &Checkpoints, run_dir: &Path, resume: Resume) -> Result<O
         (Resume::Never, None) => Ok(None),
         (Resume::From(path), latest) => {
             let checkpoint = Checkpoint::open(&path)?;
+            if checkpoints.holds(&path) {
+                return Ok(Some(checkpoint));
+            }
             let is_later = |latest: Checkpoint| latest.state.step > checkpoint.state.step;
             if latest.as_deref().map(Checkpoint::open).transpose()?.is_some_and(is_later) {
                 return Err(Error::RunExists { path: run_dir.to_owned() });
@@ -306,6 +337,12 @@ fn chosen(checkpoints: &Checkpoints, run_dir: &Path, resume: Resume) -> Result<O
             Ok(Some(checkpoint))
         }
     }
+}
+
+/// The first value of a parameter that is infinite or not a number.
+fn first_non_finite(weight: &Tensor) -> Result<Option<f64>> {
+    let values: Vec<f32> = weight.flatten_all()?.to_vec1()?;
+    Ok(values.into_iter().find(|value| !value.is_finite()).map(f64::from))
 }
 
 fn seq_len(run: &TrainRun) -> usize {
@@ -320,6 +357,8 @@ fn loader(
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Loader> {
     let seed = run.data.seed.expect("the run was resolved");
+    let tokens = (batch_size as u64).saturating_mul(seq_len(run) as u64);
+    expect_memory(tokens.saturating_mul((size_of::<u32>() + size_of::<u64>()) as u64))?;
     let config = LoaderConfig {
         seq_len: seq_len(run),
         seed,

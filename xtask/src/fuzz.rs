@@ -1,17 +1,33 @@
-//! `cargo xtask fuzz`: coverage-guided fuzzing of the readers of weights, each target in turn.
+//! `cargo xtask fuzz`: coverage-guided fuzzing of the readers of files, each target in turn.
 
 use anyhow::{Result, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::say;
 
-/// The targets of `mpt-core/fuzz`.
-const TARGETS: [&str; 6] = ["adapter", "config", "gguf", "index", "pickle", "safetensors"];
+/// The targets, and the crate whose folder `fuzz` each is in.
+const TARGETS: [(&str, &str); 15] = [
+    ("adapter", "mpt-core"),
+    ("config", "mpt-core"),
+    ("gguf", "mpt-core"),
+    ("index", "mpt-core"),
+    ("pickle", "mpt-core"),
+    ("safetensors", "mpt-core"),
+    ("compressed", "mpt-data"),
+    ("jsonl", "mpt-data"),
+    ("manifest", "mpt-data"),
+    ("mds_index", "mpt-data"),
+    ("mds_shard", "mpt-data"),
+    ("megatron", "mpt-data"),
+    ("shard", "mpt-data"),
+    ("template", "mpt-tokenize"),
+    ("tokenizer", "mpt-tokenize"),
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only this target
-    #[arg(long, value_parser = TARGETS)]
+    #[arg(long, value_parser = TARGETS.map(|(target, _)| target))]
     target: Option<String>,
     /// Seconds for each target
     #[arg(long, default_value_t = 60)]
@@ -27,10 +43,12 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         answers(cmd!(sh, "cargo +nightly fuzz --version")),
         "fuzzing needs cargo-fuzz: cargo install cargo-fuzz"
     );
-    cmd!(sh, "cargo test --quiet --workspace --test hostile -- --ignored seeds").run()?;
-    let _dir = sh.push_dir("mpt-core/fuzz");
-    for target in TARGETS.iter().filter(|target| args.target.as_ref().is_none_or(|only| only == *target)) {
-        say(format_args!("── {target}"));
+    let seeds = "-p mpt-core -p mpt-tokenize -p mpt-data --test hostile --test it".split(' ');
+    cmd!(sh, "cargo test --quiet {seeds...} -- --ignored seeds").run()?;
+    let is_wanted = |target: &str| args.target.as_ref().is_none_or(|only| only == target);
+    for (target, of_crate) in TARGETS.into_iter().filter(|(target, _)| is_wanted(target)) {
+        say(format_args!("── {of_crate}: {target}"));
+        let _dir = sh.push_dir(format!("{of_crate}/fuzz"));
         let time = format!("-max_total_time={}", args.seconds);
         let bounds = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=65536"];
         cmd!(sh, "cargo +nightly fuzz run {target} -- {time} {bounds...}").run()?;

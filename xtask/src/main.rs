@@ -35,7 +35,7 @@ enum Task {
     Reference,
     /// The bench targets
     Bench(bench::Args),
-    /// Coverage-guided fuzzing of the readers of weights, where cargo-fuzz and a nightly compiler are installed
+    /// Coverage-guided fuzzing of the readers of files, where cargo-fuzz and a nightly compiler are installed
     Fuzz(fuzz::Args),
     /// The release binary with its checksum, in target/dist
     Dist,

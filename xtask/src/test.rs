@@ -1,7 +1,10 @@
-//! `cargo xtask test`: the examples in the documentation, then every test; by cargo-nextest where it is installed.
+//! `cargo xtask test`: the examples, in the documentation and of their own, then every test; by cargo-nextest where it is
+//! installed.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
+
+use crate::workspace::{Package, Workspace};
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
@@ -20,11 +23,29 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     let (scope, filters) = (&scope, &args.filters);
     if filters.is_empty() && args.package.as_deref().is_none_or(has_library) {
         cmd!(sh, "cargo test --quiet --doc {scope...}").run()?;
+        examples(sh, args.package.as_deref())?;
     }
     if has_nextest(sh) {
         cmd!(sh, "cargo nextest run --status-level slow {scope...} {filters...}").run()?;
     } else {
         cmd!(sh, "cargo test --bins --lib --tests {scope...} -- {filters...}").run()?;
+    }
+    Ok(())
+}
+
+/// Runs the examples of one package, or of all. They are built together: a package alone may build what it needs once more, with
+/// other features.
+fn examples(sh: &Shell, only: Option<&str>) -> Result<()> {
+    cmd!(sh, "cargo build --quiet --workspace --examples").run()?;
+    let workspace = Workspace::read(sh)?;
+    for Package { name, examples, .. } in &workspace.packages {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        for example in examples {
+            let example = workspace.target.join("debug/examples").join(example);
+            cmd!(sh, "{example}").ignore_stdout().run()?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ pub(crate) struct Package {
     pub(crate) ours: Vec<String>,
     /// Its bench targets.
     pub(crate) benches: Vec<String>,
+    /// Its examples.
+    pub(crate) examples: Vec<String>,
 }
 
 /// The workspace as `cargo metadata` tells it.
@@ -49,11 +51,15 @@ pub(crate) fn root() -> PathBuf {
 
 fn package(json: &Value) -> Package {
     let ours = items(json, "dependencies").filter(|dependency| !dependency["path"].is_null());
-    let is_bench = |target: &&Value| items(target, "kind").any(|kind| kind == "bench");
+    let targets = |wanted: &str| {
+        let is_wanted = |target: &&Value| items(target, "kind").any(|kind| kind == wanted);
+        items(json, "targets").filter(is_wanted).map(|target| text_of(target, "name")).collect()
+    };
     Package {
         name: text_of(json, "name"),
         ours: ours.map(|dependency| text_of(dependency, "name")).collect(),
-        benches: items(json, "targets").filter(is_bench).map(|target| text_of(target, "name")).collect(),
+        benches: targets("bench"),
+        examples: targets("example"),
     }
 }
 

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, ConvertOptions, WeightDtype, Weights};
 use mpt_infer::open_weights;
-use mpt_infer::verify::{Comparison, Forms, Limits, builtin_rows, compare_models, tolerance_between};
+use mpt_infer::verify::{Comparison, Forms, builtin_rows, compare_models, compare_weights, limits_between};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
+use crate::model;
 use crate::settings::Context;
 use crate::tui::{LateBar, Unit};
 
@@ -31,7 +32,8 @@ pub(crate) struct Args {
     /// Format to write
     #[arg(long, value_name = "FORMAT")]
     to: Target,
-    /// Form of the matrices [default: as they are; bf16 where they are quantized]
+    /// Form of the matrices; a folder holds f32, f16, bf16 and nf4, a GGUF file all but nf4 [default: as they are; in a folder
+    /// bf16 where they are quantized]
     #[arg(long, value_name = "DTYPE", value_parser = weight_dtype())]
     dtype: Option<WeightDtype>,
     /// Begin another weights file beyond this size
@@ -48,9 +50,27 @@ enum Target {
     Gguf,
 }
 
+impl Target {
+    /// Refuses a form that the format does not have.
+    fn expect(self, dtype: Option<WeightDtype>) -> Result<(), CliError> {
+        let Some(dtype) = dtype else { return Ok(()) };
+        let is_nf4 = dtype == WeightDtype::Nf4;
+        match self {
+            Self::Hf if dtype.is_quantized() && !is_nf4 => {
+                Err(CliError::usage(format!("--dtype {dtype}: a folder holds f32, f16, bf16 or nf4"))
+                    .help("write `--to gguf` for this form"))
+            }
+            Self::Gguf if is_nf4 => Err(CliError::usage(format!("--dtype {dtype}: GGUF has no such form"))
+                .help("write `--to hf` for it, or choose q4_k")),
+            Self::Hf | Self::Gguf => Ok(()),
+        }
+    }
+}
+
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype;
-    let weights = open_weights(&args.input)?;
+    args.to.expect(format)?;
+    let weights = model::open(&args.input, ctx)?;
     let options = ConvertOptions { format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
     let converted = match args.to {
         Target::Hf => export::to_folder(&weights, &args.output, &options, "convert", ctx)?,
@@ -80,14 +100,15 @@ fn verify(before: &Weights, output: &Path, ctx: &mut Context) -> Result<Verified
     let load = |weights: &Weights| CausalLm::new(weights.config(), weights);
     let rows = builtin_rows(before.config(), ctx.seed.unwrap_or(0));
     let forms = |weights: &Weights| Forms::of(weights, WeightDtype::F32);
-    let tolerance = tolerance_between(&forms(&after)?, Some(&forms(before)?));
+    let limits = limits_between(&forms(&after)?, Some(&forms(before)?));
     let tokens = 2 * rows.iter().map(Vec::len).sum::<usize>() as u64;
     let mut bar = LateBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens);
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
     let comparison = compare_models(&load(&after)?, &load(before)?, &rows, false, advance)?;
     bar.finish();
-    let limits = Limits { tolerance, max_kl: None, min_top1: None };
-    let passed = limits.broken(&comparison).is_empty();
+    let weights = compare_weights(&after, before)?;
+    let passed = limits.broken(&comparison).is_empty() && weights.passed;
+    let tolerance = limits.tolerance;
     let verdict = if passed { "the same logits" } else { "other logits" };
     let error = comparison.relative_error;
     ctx.out.text(format_args!("{verdict}: relative error {error:.1e}, tolerance {tolerance:.1e}"))?;

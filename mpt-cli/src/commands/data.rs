@@ -129,10 +129,10 @@ struct Cat {
     #[arg(long, value_name = "SPLIT", default_value = "train", value_parser = split)]
     split: Split,
     /// The first sample
-    #[arg(long, value_name = "I", default_value_t = 0)]
+    #[arg(long, value_name = "I", default_value_t = 0, value_parser = sample_number())]
     start: u64,
     /// How many samples
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = sample_number())]
     count: u64,
     /// Tokens in a sample [default: that of the data]
     #[arg(long, value_name = "L")]
@@ -147,11 +147,19 @@ struct Cat {
     order: OrderArgs,
 }
 
+/// A number of samples, or that of one: more than any run has, and sums of them are numbers too.
+fn sample_number() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=1_000_000_000_000_000)
+}
+
 /// A number of tokens, `1e9` allowed.
 fn tokens(text: &str) -> Result<u64, String> {
     let number: f64 =
         text.replace('_', "").parse().map_err(|_| "expected a number such as 2000000 or 2e6".to_owned())?;
-    if (1.0..1e18).contains(&number) { Ok(number as u64) } else { Err("expected 1 or more".into()) }
+    if (1.0..1e18).contains(&number) {
+        return Ok(number as u64);
+    }
+    Err("expected 1 or more, and less than 1e18".into())
 }
 
 fn split(text: &str) -> Result<Split, String> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use mpt_train::evaluate_ids;
 use serde_json::json;
 
-use crate::exit::{CliError, ExitStatus};
+use crate::exit::{CliError, ExitStatus, expect_finite};
 use crate::model::AdaptedArgs;
 use crate::settings::Context;
 
@@ -26,7 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let pipeline = args.model.pipeline()?;
+    let pipeline = args.model.pipeline(ctx)?;
     let tokenizer = pipeline.tokenizer()?;
     let text = std::fs::read_to_string(&args.text)
         .map_err(|error| CliError::read(ExitStatus::Data, &args.text, error))?;
@@ -40,7 +40,15 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     }
     let model = pipeline.model();
     let window = args.max_seq_len.map_or(model.config().max_seq_len, |length| length as usize);
+    if window < 2 {
+        let message = format!(
+            "{}: `max_seq_len` is {window}, and windows have 2 tokens or more",
+            args.model.base.model.display()
+        );
+        return Err(CliError::data(message).help("name the tokens of a window with --max-seq-len"));
+    }
     let report = evaluate_ids(model, &ids, window)?;
+    expect_finite("the loss", report.loss)?;
     let (loss, perplexity, tokens) = (report.loss, report.perplexity(), report.tokens);
     ctx.out.text(format_args!(
         "loss {loss:.4} nats a token, perplexity {perplexity:.2}, {tokens} tokens in windows of {window}"

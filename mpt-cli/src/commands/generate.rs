@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use mpt_infer::{Completion, CompletionParams, Generation, Pipeline, SamplingParams};
+use mpt_infer::{Completion, CompletionParams, FinishReason, Generation, Pipeline, SamplingParams};
 use serde_json::{Value, json};
 
 use mpt_core::KvDtype;
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     repetition_penalty: f32,
     /// End where this text comes up
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// How many texts
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
@@ -62,7 +62,7 @@ pub(crate) struct Args {
 #[group(required = true, multiple = false)]
 struct Prompt {
     /// The text to go on with
-    #[arg(long = "prompt", value_name = "TEXT")]
+    #[arg(long = "prompt", value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
     /// Token ids to go on with; no tokenizer is needed
     #[arg(long = "prompt-ids", value_name = "IDS", value_delimiter = ',')]
@@ -74,7 +74,7 @@ struct Prompt {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let began = Instant::now();
-    let pipeline = args.model.pipeline()?;
+    let pipeline = args.model.pipeline(ctx)?;
     let load_seconds = began.elapsed().as_secs_f64();
     let start = args.prompt.read()?;
     if matches!(start, Start::Ids(_)) && !args.stop.is_empty() {
@@ -157,6 +157,10 @@ struct Choice {
 impl Choice {
     fn json(&self) -> Value {
         let Generation { ids, finish_reason, .. } = &self.generation;
+        let finish_reason = match finish_reason {
+            FinishReason::Callback => json!("interrupted"),
+            reason => json!(reason),
+        };
         json!({ "ids": ids, "text": self.text, "finish_reason": finish_reason })
     }
 }
@@ -185,5 +189,11 @@ fn one(
             Choice { prompt_tokens: ids.len(), text: None, generation }
         }
     };
+    if choice.generation.finish_reason == FinishReason::Context {
+        let tokens = choice.prompt_tokens + choice.generation.ids.len();
+        ctx.out
+            .log()
+            .warn(format_args!("the text ends early: {tokens} tokens in all are what `max_seq_len` allows"));
+    }
     failure.map_or(Ok(choice), Err)
 }

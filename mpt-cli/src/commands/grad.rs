@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use candle_core::Tensor;
 use mpt_core::{CausalLm, Gradients, Params, Recompute, TrainBatch, write_safetensors};
 
-use crate::commands::score::RowsArgs;
-use crate::exit::{CliError, ExitStatus};
+use crate::commands::score::{RowsArgs, expect_finite_values};
+use crate::exit::{CliError, ExitStatus, expect_finite};
+use crate::export;
 use crate::model::ModelArgs;
+use crate::output::shown;
 use crate::settings::Context;
 
 /// Write the gradient of the mean next-token loss for every parameter
@@ -24,7 +26,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let weights = args.model.weights()?;
+    export::refuse_input(&args.out, [args.model.model.as_path()], &args.rows.files())?;
+    let place = export::Replacement::begin(&args.out)?;
+    let weights = args.model.weights(ctx)?;
     let params = Params::load(&weights, &ctx.device)?;
     let model = CausalLm::new(weights.config(), &params)?;
     let rows = args.rows.read(None)?;
@@ -44,9 +48,15 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     bar.finish();
     let mean = |(name, sum): (&str, &Tensor)| Ok((name.to_owned(), (sum / scored as f64)?));
     let means = gradients.iter().map(mean).collect::<candle_core::Result<Vec<_>>>()?;
-    write_safetensors(&args.out, means.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;
     let loss = loss / scored as f64;
+    expect_finite("the loss", loss)?;
+    for (name, mean) in &means {
+        expect_finite_values(&format!("the gradient of `{name}`"), mean)?;
+    }
+    let tensors = means.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    write_safetensors(place.path(), tensors)?;
+    place.commit()?;
     ctx.out.text(format_args!("loss {loss:.6} over {scored} positions, {} gradients", means.len()))?;
-    ctx.out.document(&serde_json::json!({ "out": args.out, "loss": loss, "positions": scored }))?;
+    ctx.out.document(&serde_json::json!({ "out": shown(&args.out), "loss": loss, "positions": scored }))?;
     Ok(ExitStatus::Done)
 }

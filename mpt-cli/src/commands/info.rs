@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{MetaValue, Metadata, TensorInfo, Weights};
+use mpt_core::{Defaults, MetaValue, Metadata, TensorInfo, Weights};
 use mpt_infer::{TokenizerProblem, open_weights, tokenizer_of};
 use serde_json::{Map, Value, json};
 
 use crate::exit::{CliError, ExitStatus};
+use crate::output::shown;
 use crate::settings::Context;
 use crate::table;
 use crate::tui::{Unit, amount};
@@ -33,9 +34,11 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         })
         .collect();
     ctx.out.document(&json!({
-        "path": weights.path(),
+        "path": shown(weights.path()),
         "parameters": weights.config().num_parameters(),
         "config": Value::from(weights.config().clone()),
+        "defaults": defaults(&weights)?.map(Defaults::name),
+        "passed_over": weights.passed_over().as_deref().map(shown),
         "files": weights.files().map(file).collect::<Vec<_>>(),
         "tensors": tensors,
         "tokenizer": tokenizer.as_ref().ok().map(|ids| json!({ "num_ids": ids })),
@@ -62,6 +65,15 @@ fn print(
         config.vocab_size,
         config.max_seq_len,
     ))?;
+    if let Some(defaults) = defaults(weights)? {
+        ctx.out.text(format_args!(
+            "keys that config.json leaves out have the defaults of {}",
+            defaults.name()
+        ))?;
+    }
+    if let Some(index) = weights.passed_over() {
+        ctx.out.text(format_args!("{} is not used: one file has all tensors", index.display()))?;
+    }
     let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
     let form = weights.matrix_format().map_or("mixed".to_owned(), |format| format.to_string());
     ctx.out.text(format_args!("{} of {form} weights", amount(Unit::Bytes, bytes as u64)))?;
@@ -79,8 +91,16 @@ fn print(
     Ok(())
 }
 
+/// Whose defaults hold for the keys that the configuration leaves out; a GGUF file has one scheme.
+fn defaults(weights: &Weights) -> Result<Option<Defaults>, CliError> {
+    match weights.metadata() {
+        Some(_) => Ok(None),
+        None => Ok(Some(Defaults::of_file(&weights.path().join("config.json"))?)),
+    }
+}
+
 fn file(path: &Path) -> Value {
-    json!({ "path": path, "bytes": path.metadata().map_or(0, |data| data.len()) })
+    json!({ "path": shown(path), "bytes": path.metadata().map_or(0, |data| data.len()) })
 }
 
 /// The keys of a GGUF file; of a list its length.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use mpt_core::{ConvertOptions, MptConfig, PRESETS, WeightDtype};
 use serde_json::json;
 
-use crate::dtype_args::weight_dtype;
+use crate::dtype_args::plain_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
 use crate::settings::Context;
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     shape: Shape,
     /// Form of the weights
-    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = weight_dtype())]
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = plain_dtype())]
     dtype: WeightDtype,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use mpt_core::{Adapter, ConvertOptions, WeightDtype};
-use mpt_infer::open_weights;
 
-use crate::dtype_args::weight_dtype;
+use crate::dtype_args::folder_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
+use crate::model;
 use crate::settings::Context;
 
 /// Fold a LoRA adapter into full weights
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Form of the matrices [default: that of the base model; bf16 where it is quantized]
-    #[arg(long, value_name = "DTYPE", value_parser = weight_dtype())]
+    #[arg(long, value_name = "DTYPE", value_parser = folder_dtype())]
     dtype: Option<WeightDtype>,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype;
-    let weights = open_weights(&args.model)?;
+    let weights = model::open(&args.model, ctx)?;
     let adapter = Adapter::open(&args.adapter, weights.config())?;
     let options =
         ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };

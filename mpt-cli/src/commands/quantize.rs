@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use mpt_core::{ConvertOptions, Converted, ModuleId, ParamId, WeightDtype, Weights, Written};
-use mpt_infer::open_weights;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::dtype_args::quantized_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
+use crate::model;
 use crate::settings::Context;
 use crate::table;
 use crate::tui::{Unit, amount};
@@ -44,7 +44,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.form;
-    let weights = open_weights(&args.input)?;
+    let weights = model::open(&args.input, ctx)?;
     let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
     let converted = match args.form {
         WeightDtype::Nf4 => export::to_folder(&weights, &args.output, &options, "quantize", ctx)?,
@@ -55,9 +55,10 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let kinds = kinds(&converted);
     let size = |bytes| amount(Unit::Bytes, bytes);
     ctx.out.text(format_args!(
-        "{}: {} of {format}, {:.2} bits per weight, from {}",
+        "{}: {} of {}, {:.2} bits per weight, from {}",
         args.output.display(),
         size(converted.bytes),
+        export::forms(&converted),
         all.bits_per_weight,
         size(before)
     ))?;

@@ -5,6 +5,7 @@ mod page;
 mod unigram;
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use mpt_data::{Loader, LoaderConfig, Manifest, PrepareRun, Split, durable, inspect, prepare};
@@ -18,6 +19,7 @@ use self::unigram::Unigram;
 use crate::commands::data::Bars;
 use crate::commands::train::run_with_bars;
 use crate::exit::{CliError, ExitStatus};
+use crate::output::shown;
 use crate::report::Sample;
 use crate::settings::Context;
 
@@ -63,6 +65,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let steps = args.steps.unwrap_or_else(|| (args.minutes * STEPS_PER_MINUTE).round().max(1.0) as u64);
     let seed = ctx.seed.unwrap_or(17);
     let folder = Folder { dir: args.dir };
+    let _lock = folder.lock()?;
     let sources = match &args.corpus[..] {
         [] => corpus::from_cargo(include_str!("../../../Cargo.lock"))?,
         paths => corpus::from_paths(paths)?,
@@ -98,6 +101,13 @@ struct Folder {
 impl Folder {
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// Makes the folder and takes it for this process alone.
+    fn lock(&self) -> Result<File, CliError> {
+        durable::make_dir(&self.dir)?;
+        let lock = durable::lock(&self.path(".lock"))?;
+        Ok(lock.ok_or_else(|| mpt_data::Error::Busy { path: self.dir.clone() })?)
     }
 
     /// Writes the corpus as JSON Lines and trains a tokenizer on it.
@@ -143,7 +153,7 @@ impl Folder {
             let name = &source.name;
             let _ = write!(
                 mix,
-                "\n[[sources]]\nname = \"{name}\"\nproportion = {share:.2}\npaths = [\"corpus/{name}.jsonl\"]\nformat = \"jsonl\"\n"
+                "\n[[sources]]\nname = \"{name}\"\nproportion = {share}\npaths = [\"corpus/{name}.jsonl\"]\nformat = \"jsonl\"\n"
             );
         }
         let path = self.path("mix.toml");
@@ -183,13 +193,16 @@ impl Folder {
     }
 }
 
-/// Shares in whole hundredths that sum to 1, none below one hundredth.
+/// Shares in whole parts of a power of ten, a hundred or more, that sum to 1: each has one part, and the others go by size.
 fn shares(sizes: &[usize]) -> Vec<f64> {
-    let total: usize = sizes.iter().sum();
-    let mut hundredths: Vec<_> = sizes.iter().map(|size| (size * 100 / total.max(1)).max(1)).collect();
-    let largest = (0..sizes.len()).max_by_key(|&index| hundredths[index]).unwrap_or(0);
-    hundredths[largest] = 100 + hundredths[largest] - hundredths.iter().sum::<usize>();
-    hundredths.into_iter().map(|share| share as f64 / 100.0).collect()
+    let (count, total) = (sizes.len(), sizes.iter().sum::<usize>().max(1));
+    let whole =
+        (2..).map(|digits| 10usize.pow(digits)).find(|&whole| whole >= 10 * count).unwrap_or(usize::MAX);
+    let part = |&size: &usize| 1 + (size as u128 * (whole - count) as u128 / total as u128) as usize;
+    let mut parts: Vec<_> = sizes.iter().map(part).collect();
+    let largest = (0..count).max_by_key(|&index| parts[index]).unwrap_or(0);
+    parts[largest] += whole - parts.iter().sum::<usize>();
+    parts.into_iter().map(|part| part as f64 / whole as f64).collect()
 }
 
 /// Mean loss of token frequencies on the held-out sequences the model was measured on, counted on all training tokens.
@@ -253,7 +266,7 @@ fn tell(folder: &Folder, found: &Found, ctx: &mut Context) -> Result<(), CliErro
     ctx.out.text("\nNext:")?;
     found.next.iter().try_for_each(|command| ctx.out.text(format_args!("  {command}")))?;
     ctx.out.document(&json!({
-        "model": summary.run_dir, "data": folder.path("data"), "report": folder.path("report.html"),
+        "model": shown(&summary.run_dir), "data": shown(&folder.path("data")), "report": shown(&folder.path("report.html")),
         "tokens": summary.tokens, "steps": summary.step, "first_loss": summary.first_loss,
         "last_loss": summary.last_loss, "eval_loss": summary.eval_loss, "unigram_loss": found.unigram_loss,
         "sample": found.samples.first().map(|sample| format!("{}{}", sample.prompt, sample.text)),
@@ -276,6 +289,13 @@ mod tests {
             let shares = shares(&sizes);
             assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
             assert!(shares.iter().all(|&share| share >= 0.01), "{shares:?}");
+        }
+        for count in [11, 99, 101, 150, 999, 5000] {
+            let mut sizes = vec![1; count];
+            (sizes[0], sizes[1]) = (1000 * count, 1000 * count);
+            let shares = shares(&sizes);
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{count}");
+            assert!(shares.iter().all(|&share| share > 0.0), "{count}");
         }
     }
 }

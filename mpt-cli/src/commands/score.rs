@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use mpt_core::{AttnMask, CausalLm, IGNORE_LABEL, SafetensorsWriter};
 use serde::de::DeserializeOwned;
 
-use crate::exit::{CliError, ExitStatus};
+use crate::exit::{CliError, ExitStatus, expect_finite};
+use crate::export;
 use crate::model::AdaptedArgs;
+use crate::output::shown;
 use crate::settings::Context;
 use crate::tui::{LateBar, Unit};
 
@@ -84,7 +86,17 @@ impl Rows {
     }
 }
 
+/// The label of a position that is left out.
+const LEFT_OUT: i64 = -100;
+
 impl RowsArgs {
+    /// The files.
+    pub(crate) fn files(&self) -> Vec<&Path> {
+        let more = [&self.labels_file, &self.sequence_id_file];
+        let more = more.into_iter().filter_map(Option::as_deref);
+        std::iter::once(self.ids_file.as_path()).chain(more).collect()
+    }
+
     /// Reads the files; `mask` is that of `--mask-file`.
     pub(crate) fn read(&self, mask: Option<&Path>) -> Result<Rows, CliError> {
         let ids: Vec<Vec<u32>> = read_json(&self.ids_file)?;
@@ -113,9 +125,12 @@ impl RowsArgs {
             Some(path) => shaped(path)?,
             None => ids.iter().flatten().map(|&id| i64::from(id)).collect(),
         };
+        if let Some(path) = &self.labels_file {
+            check_labels(path, &targets, seq)?;
+        }
         let labels = next_labels(&targets, real.as_deref(), seq);
         let mask = match (&self.sequence_id_file, real) {
-            (Some(path), _) => documents(&shaped(path)?, ids.len(), seq)?,
+            (Some(path), _) => documents(path, &shaped(path)?, ids.len(), seq)?,
             (None, Some(real)) => {
                 let bytes: Vec<u8> =
                     real.iter().map(|&value| u8::try_from(value).unwrap_or(u8::MAX)).collect();
@@ -127,7 +142,30 @@ impl RowsArgs {
     }
 }
 
-fn documents(ids: &[i64], batch: usize, seq: usize) -> Result<AttnMask, CliError> {
+/// A label is a token id, or -100.
+fn check_labels(path: &Path, labels: &[i64], seq: usize) -> Result<(), CliError> {
+    let is_label = |label: i64| label == LEFT_OUT || (0..i64::from(IGNORE_LABEL)).contains(&label);
+    expect_all(path, labels, seq, is_label, "a token id, or -100 for a position that is left out")
+}
+
+/// Refuses the first number that is not `expected`, by its row and position.
+fn expect_all(
+    path: &Path,
+    numbers: &[i64],
+    seq: usize,
+    holds: impl Fn(i64) -> bool,
+    expected: &str,
+) -> Result<(), CliError> {
+    let Some(at) = numbers.iter().position(|&number| !holds(number)) else { return Ok(()) };
+    let (row, position, found) = (at / seq, at % seq, numbers[at]);
+    let message =
+        format!("{}: row {row}, position {position} is {found}, expected {expected}", path.display());
+    Err(CliError::data(message))
+}
+
+fn documents(path: &Path, ids: &[i64], batch: usize, seq: usize) -> Result<AttnMask, CliError> {
+    expect_all(path, ids, seq, |id| i32::try_from(id).is_ok(), "a number of 32 bits")?;
+    // ids need only differ: a negative one stands for itself
     let ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
     Ok(AttnMask::documents(&ids, batch, seq)?)
 }
@@ -151,7 +189,11 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CliError>
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let model = args.model.model()?;
+    let inputs = [args.rows.files(), args.mask_file.iter().map(PathBuf::as_path).collect()].concat();
+    let models = std::iter::once(args.model.base.model.as_path()).chain(args.model.adapter.as_deref());
+    export::refuse_input(&args.out, models, &inputs)?;
+    let place = export::Replacement::begin(&args.out)?;
+    let model = args.model.model(ctx)?;
     let rows = args.rows.read(args.mask_file.as_deref())?;
     if args.rows.sequence_id_file.is_some() != model.config().attn_config.attn_uses_sequence_id {
         let what = if args.rows.sequence_id_file.is_some() {
@@ -169,11 +211,12 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     if args.max_seq_len.is_some_and(|limit| seq > limit) {
         return Err(CliError::usage(format!("--max-seq-len: the rows have {seq} tokens")));
     }
-    let losses = write_scores(&model, &rows, &args.out, ctx)?;
+    let losses = write_scores(&model, &rows, place.path(), ctx)?;
+    place.commit()?;
     for (row, loss) in losses.iter().enumerate() {
         ctx.out.text(format_args!("row {row}: loss {loss:.6}"))?;
     }
-    ctx.out.document(&serde_json::json!({ "out": args.out, "batch": batch, "seq": seq }))?;
+    ctx.out.document(&serde_json::json!({ "out": shown(&args.out), "batch": batch, "seq": seq }))?;
     Ok(ExitStatus::Done)
 }
 
@@ -192,7 +235,9 @@ fn write_scores(model: &CausalLm, rows: &Rows, path: &Path, ctx: &Context) -> Re
         let hidden = model.hidden(&[row.ids], &row.mask)?;
         for at in (0..seq).step_by(CHUNK) {
             let part = hidden.narrow(1, at, CHUNK.min(seq - at))?.contiguous()?;
-            writer.write(&model.logits(&part)?)?;
+            let logits = model.logits(&part)?;
+            expect_finite_values("a logit", &logits)?;
+            writer.write(&logits)?;
         }
         losses.push(row_loss(model, &hidden, row.labels)?);
         bar.advance(1);
@@ -201,6 +246,13 @@ fn write_scores(model: &CausalLm, rows: &Rows, path: &Path, ctx: &Context) -> Re
     writer.finish()?;
     bar.finish();
     Ok(losses)
+}
+
+/// Refuses values that are no numbers: exit code 5.
+pub(crate) fn expect_finite_values(what: &str, values: &Tensor) -> Result<(), CliError> {
+    // a finite number less itself is 0, and any other is NaN
+    let sum = values.sub(values)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    expect_finite(what, f64::from(sum))
 }
 
 /// Mean loss of a row in nats, NaN where nothing is scored.

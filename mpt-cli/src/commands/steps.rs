@@ -6,9 +6,11 @@ use candle_core::{Device, Tensor};
 use mpt_core::{Params, Precision, write_safetensors};
 use mpt_train::{OptimizerConfig, StepConfig, StepOutcome, TokenRows, Trainer};
 
-use crate::commands::score::read_json;
+use crate::commands::score::{expect_finite_values, read_json};
 use crate::exit::{CliError, ExitStatus};
+use crate::export;
 use crate::model::ModelArgs;
+use crate::output::shown;
 use crate::settings::Context;
 use crate::tui::{LateBar, Unit};
 
@@ -119,13 +121,19 @@ fn read_batches(path: &Path, vocab_size: usize) -> Result<Vec<Batch>, CliError> 
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let optimizer = args.optimizer()?;
-    let weights = args.model.weights()?;
+    export::refuse_input(&args.out, [args.model.model.as_path()], &[args.batches_file.as_path()])?;
+    let place = export::Replacement::begin(&args.out)?;
+    let weights = args.model.weights(ctx)?;
     let batches = read_batches(&args.batches_file, weights.config().vocab_size)?;
     let params = Params::load(&weights, &ctx.device)?;
     let config = step_config(&args, &batches);
     let mut trainer = Trainer::new(weights.config(), params, &optimizer, &config)?;
     let outcomes = take_steps(&mut trainer, &batches, ctx)?;
-    write(&args.out, &outcomes, trainer.params())?;
+    for (name, weight) in trainer.params().iter() {
+        expect_finite_values(&format!("weight `{name}` after the last step"), weight)?;
+    }
+    write(place.path(), &outcomes, trainer.params())?;
+    place.commit()?;
     for (step, outcome) in (1..).zip(&outcomes) {
         let StepOutcome { loss, grad_norm } = outcome;
         ctx.out.text(format_args!("step {step}: loss {loss:.6}, gradient norm {grad_norm:.6}"))?;
@@ -133,7 +141,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let losses: Vec<f64> = outcomes.iter().map(|outcome| outcome.loss).collect();
     let grad_norms: Vec<f64> = outcomes.iter().map(|outcome| outcome.grad_norm).collect();
     ctx.out.document(&serde_json::json!({
-        "out": args.out, "steps": outcomes.len(), "losses": losses, "grad_norms": grad_norms,
+        "out": shown(&args.out), "steps": outcomes.len(), "losses": losses, "grad_norms": grad_norms,
     }))?;
     Ok(ExitStatus::Done)
 }

@@ -12,6 +12,8 @@ use mpt_tokenize::{ChatTemplate, Message, Tokenizer, TrainConfig, train};
 use serde_json::{Value, json};
 
 use crate::exit::{CliError, ExitStatus};
+use crate::export;
+use crate::output::shown;
 use crate::settings::Context;
 
 /// Train a tokenizer, encode text, decode ids, apply chat templates
@@ -53,6 +55,7 @@ enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "text", required_unless_present = "text")]
         jsonl: Option<PathBuf>,
         /// The text
+        #[arg(allow_hyphen_values = true)]
         text: Option<String>,
     },
     /// Print the text of ids
@@ -151,14 +154,6 @@ fn own_tokenizer(path: &Path) -> Result<Result<Tokenizer, TokenizerProblem>, Cli
     }
 }
 
-/// A conversation as data sets and requests write it.
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Conversation {
-    Messages(Vec<Message>),
-    Object { messages: Vec<Message> },
-}
-
 fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
     let text = if file == Path::new("-") {
         std::io::read_to_string(std::io::stdin())
@@ -168,12 +163,34 @@ fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
     let text = text.map_err(|error| CliError::read(ExitStatus::Data, file, error))?;
     let wrong = |problem: String| CliError::data(format!("{}: {problem}", file.display()));
     let value: Value = serde_json::from_str(&text).map_err(|error| wrong(format!("broken JSON: {error}")))?;
-    match serde_json::from_value(value) {
-        Ok(Conversation::Messages(messages) | Conversation::Object { messages }) => Ok(messages),
-        Err(_) => Err(wrong(
-            "expected a list of objects with the texts `role` and `content`, or an object with it as `messages`".into(),
-        )),
-    }
+    let Some(messages) = value.as_array().or_else(|| value["messages"].as_array()) else {
+        return Err(wrong("expected a list of messages, or an object with it as `messages`".into()));
+    };
+    let message = |(number, value): (usize, &Value)| {
+        message(value).map_err(|problem| wrong(format!("message {number}: {problem}")))
+    };
+    messages.iter().enumerate().map(message).collect()
+}
+
+/// A message as data sets and requests write it: its content a text, or a list of parts that are texts, which are joined.
+fn message(value: &Value) -> Result<Message, String> {
+    let role = value["role"].as_str().ok_or("`role` is missing or no text, expected who speaks")?;
+    let part = |part: &Value| {
+        let text = part.as_str().or_else(|| part["text"].as_str().filter(|_| part["type"] == "text"));
+        text.map(str::to_owned).ok_or_else(|| {
+            let kind = part["type"].as_str().unwrap_or("of no type").escape_debug().to_string();
+            format!("`content` has a part `{kind}`, expected parts `{{\"type\": \"text\", \"text\": …}}`")
+        })
+    };
+    let content = match &value["content"] {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(part).collect::<Result<String, _>>()?,
+        Value::Null => {
+            return Err("`content` is null or missing, expected a text; leave the message out".into());
+        }
+        _ => return Err("`content` is no text, expected one, or a list of text parts".into()),
+    };
+    Ok(Message::new(role, content))
 }
 
 /// The text itself, with nothing after it; with `--json` also what ends an answer, and the ids where the model says them.
@@ -204,20 +221,30 @@ fn train_files(
     out: &Path,
     ctx: &mut Context,
 ) -> Result<(), CliError> {
+    export::refuse_input(out, None, &files.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let place = export::Replacement::begin(out)?;
     let texts = files.iter().map(|file| read_texts(file)).collect::<Result<Vec<_>, _>>()?.concat();
     let bytes: usize = texts.iter().map(String::len).sum();
     ctx.out.log().info(format_args!("training on {} texts, {} bytes", texts.len(), bytes));
     let json = train(texts.iter(), config)?;
     let tokenizer = Tokenizer::from_bytes(json, out)?;
-    durable::write_file(out, tokenizer.bytes())?;
+    durable::write_file(place.path(), tokenizer.bytes())?;
+    place.commit()?;
     let sample: usize = texts.iter().take(100).map(String::len).sum();
     let ids: usize = tokenizer.encode_batch(&texts[..texts.len().min(100)])?.iter().map(Vec::len).sum();
     let bytes_per_token = sample as f64 / ids.max(1) as f64;
     let vocab_size = tokenizer.num_ids();
+    if vocab_size < config.vocab_size {
+        ctx.out.log().warn(format_args!(
+            "{vocab_size} tokens, and {} were asked for: no other pair occurs {} times; give more text, or a lower \
+             --min-frequency",
+            config.vocab_size, config.min_frequency
+        ));
+    }
     ctx.out
         .text(format_args!("{}: {vocab_size} tokens, {bytes_per_token:.2} bytes a token", out.display()))?;
     ctx.out.document(&json!({
-        "path": out, "vocab_size": vocab_size, "texts": texts.len(), "bytes": bytes, "bytes_per_token": bytes_per_token,
+        "path": shown(out), "vocab_size": vocab_size, "texts": texts.len(), "bytes": bytes, "bytes_per_token": bytes_per_token,
     }))
 }
 

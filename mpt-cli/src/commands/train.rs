@@ -21,7 +21,7 @@ pub(crate) struct Args {
     run: PathBuf,
     /// Where to begin: `auto` (the latest checkpoint, if any), `never`, or a checkpoint folder
     #[arg(long, value_name = "WHERE", default_value = "auto")]
-    resume: String,
+    resume: PathBuf,
     /// Change a key of the run file
     #[arg(long = "set", value_name = "A.B=VALUE")]
     settings: Vec<String>,
@@ -42,14 +42,15 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         ctx.out.raw(run.to_toml().as_bytes())?;
         return Ok(ExitStatus::Done);
     }
-    let resume = match args.resume.as_str() {
-        "auto" => Resume::Auto,
-        "never" => Resume::Never,
-        path => Resume::From(path.into()),
+    let resume = match args.resume.to_str() {
+        Some("auto") => Resume::Auto,
+        Some("never") => Resume::Never,
+        _ => Resume::From(args.resume),
     };
     let summary = run_with_bars(&run, resume, ctx)?;
+    let how = if summary.interrupted { "interrupted" } else { "done" };
     ctx.out.text(format_args!(
-        "step {}: loss {:.4}, was {:.4}",
+        "{how} after step {}: loss {:.4}, was {:.4}",
         summary.step, summary.last_loss, summary.first_loss
     ))?;
     if let Some(loss) = summary.eval_loss {
@@ -85,7 +86,10 @@ impl Observer for Bars {
                 ));
                 let mut bar = Bar::start(log, "train", Unit::Count("steps"), Some(*total_steps));
                 if let Some(step) = resumed_from {
-                    log.info(format_args!("continuing after step {step}"));
+                    match step < total_steps {
+                        true => log.info(format_args!("continuing after step {step}")),
+                        false => log.info("this run is done; to go on, raise `train.steps`"),
+                    }
                     bar.resume_at(*step);
                 }
                 self.bar = Some(bar);

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, Precision, WeightDtype, Weights};
 use mpt_infer::verify::{
-    Check, Comparison, Fixture, Forms, Limits, SAME_FORM_TOLERANCE, builtin_rows, compare_models,
-    first_non_finite, self_check, tolerance_between, windows,
+    Check, Comparison, Fixture, Forms, Limits, builtin_rows, compare_models, compare_weights,
+    first_non_finite, limits_alone, limits_between, self_check, windows,
 };
 use mpt_infer::{Pipeline, open_weights};
 use serde_json::json;
@@ -45,11 +45,11 @@ pub(crate) struct Args {
     /// Largest logit error allowed, as a share of the range of the reference's logits [default: by storage format]
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     tolerance: Option<f64>,
-    /// Largest KL divergence allowed at any position, in nats [default: none]
-    #[arg(long, value_name = "X", requires = "against")]
+    /// Largest KL divergence allowed at any position, in nats [default: by storage format]
+    #[arg(long, value_name = "X")]
     max_kl: Option<f64>,
-    /// Least share of positions with the same most probable token [default: none]
-    #[arg(long, value_name = "X", requires = "against")]
+    /// Least share of positions with the same most probable token [default: by storage format]
+    #[arg(long, value_name = "X")]
     min_top1: Option<f64>,
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let base = ModelArgs { model: args.model.clone(), dtype: args.dtype };
     // the weights are what is checked: what plain ones are multiplied with is not rounded
     let adapted = AdaptedArgs { base, adapter: args.adapter.clone() };
-    let pipeline = adapted.pipeline_with(Some(Precision::F32))?;
+    let pipeline = adapted.pipeline_with(Some(Precision::F32), ctx)?;
     let report = match &args.against {
         Some(path) if Fixture::is_in(path) => against_fixture(&args, &pipeline, path, ctx)?,
         Some(path) => against_model(&args, &pipeline, path, ctx)?,
@@ -200,9 +200,13 @@ fn within(comparison: &Comparison, limits: &Limits) -> Check {
     Check { name: "logits are within tolerance", passed: broken.is_empty(), detail }
 }
 
-fn limits(args: &Args, default: f64) -> Limits {
-    let tolerance = args.tolerance.unwrap_or(default);
-    Limits { tolerance, max_kl: args.max_kl, min_top1: args.min_top1 }
+/// The limits on the command line, over the default ones.
+fn limits(args: &Args, default: Limits) -> Limits {
+    Limits {
+        tolerance: args.tolerance.unwrap_or(default.tolerance),
+        max_kl: args.max_kl.or(default.max_kl),
+        min_top1: args.min_top1.or(default.min_top1),
+    }
 }
 
 /// The forms in which the weights at `path` compute when rounded to `dtype`.
@@ -221,8 +225,8 @@ fn against_model(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context) -
     let (ours, theirs) = (forms(&args.model, args.dtype)?, forms(path, WeightDtype::F32)?);
     let default = match args.adapter {
         // what an adapter adds is not rounded here, and is where it was merged
-        Some(_) => tolerance_between(&ours, None).max(tolerance_between(&theirs, None)),
-        None => tolerance_between(&ours, Some(&theirs)),
+        Some(_) => limits_between(&ours, None).wider(&limits_between(&theirs, None)),
+        None => limits_between(&ours, Some(&theirs)),
     };
     let limits = limits(args, default);
     let mut bar = bar(ctx, 2 * rows.ids.iter().map(Vec::len).sum::<usize>());
@@ -236,7 +240,10 @@ fn against_model(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context) -
         path.display(),
         theirs.narrowest()
     );
-    let checks = vec![within(&comparison, &limits)];
+    let mut checks = vec![within(&comparison, &limits)];
+    if args.adapter.is_none() {
+        checks.push(compare_weights(pipeline.weights(), &weights)?);
+    }
     Ok(Report { title, comparison, tolerance: limits.tolerance, checks })
 }
 
@@ -247,7 +254,7 @@ fn against_fixture(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context)
     }
     let fixture = Fixture::open(path)?;
     let ours = forms(&args.model, args.dtype)?;
-    let limits = limits(args, tolerance_between(&ours, None));
+    let limits = limits(args, limits_between(&ours, None));
     let mut bar = bar(ctx, fixture.num_tokens());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
     let report = fixture.compare(pipeline.model(), limits.tolerance, advance)?;
@@ -265,16 +272,16 @@ fn against_fixture(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context)
 
 fn on_its_own(args: &Args, pipeline: &Pipeline, ctx: &Context) -> Result<Report, CliError> {
     let rows = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
-    let tolerance = args.tolerance.unwrap_or(SAME_FORM_TOLERANCE);
+    let limits = limits(args, limits_alone(&forms(&args.model, args.dtype)?));
     let weights = finite_weights(pipeline.weights())?;
     let mut bar = bar(ctx, rows.ids.iter().map(Vec::len).sum());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
-    let mut report = self_check(pipeline.model(), &rows.ids, tolerance, rows.is_text, advance)?;
+    let mut report = self_check(pipeline.model(), &rows.ids, &limits, rows.is_text, advance)?;
     bar.finish();
     report.checks.insert(0, weights);
     let comparison = Comparison { perplexity: report.perplexity, ..report.comparison };
     let title = format!("{} on its own", args.model.display());
-    Ok(Report { title, comparison, tolerance, checks: report.checks })
+    Ok(Report { title, comparison, tolerance: limits.tolerance, checks: report.checks })
 }
 
 /// Whether every number of the weights, as they are used, is finite.

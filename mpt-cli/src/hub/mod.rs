@@ -48,6 +48,7 @@ pub(crate) struct Request {
 #[derive(Debug, Serialize)]
 pub(crate) struct Pulled {
     /// The folder that holds the files.
+    #[serde(serialize_with = "crate::output::as_text")]
     pub(crate) path: PathBuf,
     /// The commit they are of; unknown for a folder that was only looked at, offline.
     pub(crate) revision: Option<String>,

@@ -137,7 +137,8 @@ impl Place {
         if fs::read_link(&name).is_ok_and(|to| to == blob) {
             return Ok(());
         }
-        let aside = name.with_file_name(format!(".{}.tmp", file.name));
+        // two processes may make the same link: each aside under a name of its own
+        let aside = name.with_file_name(format!(".{}.{}.tmp", file.name, std::process::id()));
         let linked = remove_if_there(&aside)
             .and_then(|()| link(&blob, &aside))
             .and_then(|()| fs::rename(&aside, &name));

@@ -110,7 +110,7 @@ fn the_environment_stands_in_for_flags() {
 }
 
 /// A command line of every command that the parser accepts.
-const COMMAND_LINES: [&str; 33] = [
+pub(crate) const COMMAND_LINES: [&str; 33] = [
     "quickstart --dir new",
     "pull owner/name --dir new",
     "tokenizer train text.txt --vocab-size 300 --out new",

@@ -83,7 +83,11 @@ fn nothing_is_overwritten_and_errors_name_what_to_do() {
     };
     expect(2, &["convert", "model", "model", "--to", "hf"], "there is something already");
     expect(3, &["convert", "nowhere", "out", "--to", "hf"], "nowhere");
-    expect(3, &["convert", "model", "out", "--to", "hf", "--dtype", "q8_0"], "quantized forms go into GGUF");
+    expect(
+        2,
+        &["convert", "model", "out", "--to", "hf", "--dtype", "q8_0"],
+        "a folder holds f32, f16, bf16 or nf4",
+    );
     expect(2, &["convert", "model", "out", "--to", "hf", "--max-shard-size", "5XB"], "--max-shard-size");
     expect(3, &["merge", "--model", "model", "--adapter", "nowhere", "--out", "out"], "adapter_config.json");
     expect(2, &["init", "out", "--preset", "mpt-2b"], "mpt-7b");

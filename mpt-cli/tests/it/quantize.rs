@@ -129,6 +129,6 @@ fn wrong_requests_say_what_to_do() {
     expect(2, &["quantize", "model", "model", "--type", "nf4"], "there is something already");
     expect(2, &["quantize", "model", "out", "--type", "q3_k"], "q4_k");
     expect(3, &["quantize", "nowhere", "out", "--type", "q8_0"], "nowhere");
-    expect(3, &["convert", "model", "out.gguf", "--to", "gguf", "--dtype", "nf4"], "q4_k");
-    expect(3, &["init", "out", "--config", "config.json", "--dtype", "nf4"], "mpt quantize");
+    expect(2, &["convert", "model", "out.gguf", "--to", "gguf", "--dtype", "nf4"], "q4_k");
+    expect(2, &["init", "out", "--config", "config.json", "--dtype", "nf4"], "f32, f16, bf16");
 }

@@ -64,7 +64,7 @@ fn conversations_and_names_that_do_not_fit_are_named() {
             .contains("2 messages of the roles `system`, `user`, expected one message")
     );
     assert!(job.fails(3, &apply("dolly", "broken.json")).contains("broken.json: broken JSON"));
-    assert!(job.fails(3, &apply("dolly", "other.json")).contains("other.json: expected a list of objects"));
+    assert!(job.fails(3, &apply("dolly", "other.json")).contains("other.json: expected a list of messages"));
     assert!(job.fails(3, &apply("dolly", "nope.json")).contains("nope.json: cannot be read"));
     assert!(
         job.fails(3, &["tokenizer", "apply-template", "--model", "nope", "--messages", "chat.json"])

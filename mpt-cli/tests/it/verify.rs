@@ -182,7 +182,6 @@ fn what_is_wrong_is_named() {
         (&["model", "--text", "text.txt"], 3, "tokenizer.json"),
         (&["model", "--tolerance", "-1"], 2, "--tolerance"),
         (&["model", "--tolerance", "nan"], 2, "--tolerance"),
-        (&["model", "--max-kl", "1"], 2, "--against"),
         (&["model", "--against", "model", "--min-top1", "1.5"], 2, "--min-top1"),
         (&["model", "--text", "text.txt", "--ids-file", "empty.json"], 2, "--ids-file"),
     ] {

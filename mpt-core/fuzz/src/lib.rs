@@ -74,6 +74,6 @@ fn used(path: &Path) -> Result<()> {
     }
     let model = CausalLm::new(weights.config(), &weights)?;
     let last = model.config().vocab_size as u32 - 1;
-    let hidden = model.hidden(&[[0, last]], &AttnMask::causal(1, 2), None)?;
+    let hidden = model.hidden(&[[0, last]], &AttnMask::causal(1, 2))?;
     model.logits(&hidden).map(drop)
 }

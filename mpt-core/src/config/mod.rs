@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use presets::PRESETS;
+pub use read::Defaults;
 use read::RawMptConfig;
 
 use crate::params::{Module, ModuleId, ParamId, ParamKind};
@@ -254,7 +255,8 @@ impl MptConfig {
 
     /// Parameters of the model, the embedding counted once where it is tied.
     pub fn num_parameters(&self) -> u64 {
-        let elements = |shape: Vec<usize>| shape.iter().map(|&n| n as u64).product();
+        let elements =
+            |shape: Vec<usize>| shape.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64));
         self.parameters().map(|(_, shape)| elements(shape)).fold(0, u64::saturating_add)
     }
 

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::rows::copy;
-use super::{ConvertOptions, Converted, OnBytes, report};
+use super::{ConvertOptions, Converted, OnBytes, forms_of, report};
 use crate::dtype::WeightDtype;
 use crate::dtype_policy::dtype_of;
 use crate::error::{Error, Result};
@@ -36,10 +36,13 @@ pub fn write_gguf(
             instead: "GGUF has no such form; write a folder, or choose q4_k",
         });
     }
-    let mut header = metadata_of(weights.config(), name, format)?;
+    let form_of = |name: &str, shape: &[usize]| dtype_of(name, shape, format, WeightDtype::F32);
+    let shapes = weights.config().parameter_shapes();
+    let forms = forms_of(shapes.iter().map(|(name, shape)| (&shape[..], form_of(name, shape))));
+    let mut header = metadata_of(weights.config(), name, forms.first().copied().unwrap_or(format))?;
     describe(&mut header);
     let tensors = named(weights)?;
-    let form = |tensor: &TensorInfo| dtype_of(&tensor.name, &tensor.shape, format, WeightDtype::F32);
+    let form = |tensor: &TensorInfo| form_of(&tensor.name, &tensor.shape);
     for (gguf, tensor) in &tensors {
         header.tensor(gguf, &tensor.shape, form(tensor));
     }

@@ -13,7 +13,9 @@ use crate::dtype::WeightDtype;
 use crate::dtype_policy::dtype_of;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
-use crate::kernels::cpu::narrow::narrow;
+use crate::kernels::cpu::quantize::{Refusal, narrowed};
+use crate::loading::refused;
+use crate::memory::expect_memory;
 use crate::params::ParamId;
 use crate::weights::Weights;
 use crate::weights::write::{Entry, header};
@@ -42,6 +44,9 @@ pub fn write_hf(
     })
 }
 
+/// Values of a new model that are rounded at once.
+const CHUNK_VALUES: usize = 1 << 20;
+
 /// Draws the parameters of a new model by its configuration's scheme and writes them to the folder `dir`, which exists, in
 /// a plain form: the values of [`Params::init`](crate::Params::init), one tensor in memory at a time.
 ///
@@ -64,9 +69,15 @@ pub fn write_drawn(
     }
     let folder = Folder { config, dir, format, other: format, limit: options.max_shard_size };
     folder.write(on_bytes, &mut |tensor, out| {
+        let bytes =
+            tensor.shape.iter().fold(size_of::<f32>() as u64, |bytes, &n| bytes.saturating_mul(n as u64));
+        expect_memory(bytes)?;
         let values = initial_values(config, seed, tensor.id, &tensor.shape)?;
-        for values in values.chunks(1 << 20) {
-            out.write_all(&narrow(format, values)).map_err(CopyError::Output)?;
+        for (chunk, values) in values.chunks(CHUNK_VALUES).enumerate() {
+            let from = chunk * CHUNK_VALUES;
+            let refused = |refusal: Refusal| refused(dir, &tensor.name, format, refusal.after(from));
+            let bytes = narrowed(format, values).map_err(refused)?;
+            out.write_all(&bytes).map_err(CopyError::Output)?;
         }
         let (name, shape, bytes) = (tensor.name.clone(), tensor.shape.clone(), tensor.bytes());
         Ok(Written { name, format, shape, bytes, squares: 0.0, squared_error: 0.0 })

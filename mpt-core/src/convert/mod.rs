@@ -81,6 +81,27 @@ pub struct Written {
     pub squared_error: f64,
 }
 
+impl Converted {
+    /// The forms that matrices were written in, the one of most values first.
+    pub fn forms(&self) -> Vec<WeightDtype> {
+        forms_of(self.tensors.iter().map(|tensor| (&tensor.shape[..], tensor.format)))
+    }
+}
+
+/// The forms of matrices of these shapes, the one of most values first.
+fn forms_of<'a>(tensors: impl Iterator<Item = (&'a [usize], WeightDtype)>) -> Vec<WeightDtype> {
+    let mut forms: Vec<(usize, WeightDtype)> = Vec::new();
+    for (shape, format) in tensors.filter(|(shape, _)| shape.len() > 1) {
+        let values: usize = shape.iter().product();
+        match forms.iter_mut().find(|(_, known)| *known == format) {
+            Some((sum, _)) => *sum += values,
+            None => forms.push((values, format)),
+        }
+    }
+    forms.sort_by_key(|&(values, _)| std::cmp::Reverse(values));
+    forms.into_iter().map(|(_, format)| format).collect()
+}
+
 impl Written {
     /// Number of values.
     pub fn num_values(&self) -> u64 {

@@ -11,9 +11,8 @@ use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};
 use crate::host::host_slice;
 use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write as Into, matmul};
-use crate::kernels::cpu::narrow::narrow;
 use crate::kernels::cpu::quantize::nf4::Nf4;
-use crate::kernels::cpu::quantize::{Refusal, quantize};
+use crate::kernels::cpu::quantize::{Refusal, narrowed, quantize};
 use crate::kernels::cpu::widen;
 use crate::loading::refused;
 use crate::source::LoraWeights;
@@ -41,12 +40,9 @@ pub(super) fn copy(
         return Ok(written);
     }
     source.each_piece(lora, |from, values| {
-        let bytes = if format.is_quantized() {
-            let refused = |refusal: Refusal| refused(source.path, name, format, refusal.after(from));
-            quantize(format, values).map_err(refused)?
-        } else {
-            narrow(format, values)
-        };
+        let refused = |refusal: Refusal| refused(source.path, name, format, refusal.after(from));
+        let bytes = if format.is_quantized() { quantize(format, values) } else { narrowed(format, values) };
+        let bytes = bytes.map_err(refused)?;
         let (squares, squared_error) = measure::squares(format, values, &bytes);
         written.squares += squares;
         written.squared_error += squared_error;

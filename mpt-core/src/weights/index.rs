@@ -2,7 +2,7 @@
 //!
 //! Only the names of the files are kept, since each file says itself what it holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -46,8 +46,31 @@ pub(super) fn files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
             let found = format!("the file name `{}`", quoted(file));
             Err(damaged(index, found, "names of weights files of one kind inside the folder"))
         }
-        None => Ok(files.iter().map(|file| dir.join(file)).collect()),
+        None => present(dir, index, &files),
     }
+}
+
+/// The file that an index names for a tensor; `None` where it says nothing of it or cannot be read.
+pub(super) fn file_of(index: &Path, tensor: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = read_text(index, LARGEST_INDEX, "at most 16 MiB of JSON").ok()?;
+    serde_json::from_str::<Index>(&text).ok()?.weight_map.remove(tensor)
+}
+
+/// The paths of the files, which are all there.
+fn present(dir: &Path, index: &Path, files: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
+    let absent: Vec<&str> =
+        files.iter().map(String::as_str).filter(|file| !dir.join(file).exists()).collect();
+    let Some(first) = absent.first() else { return Ok(files.iter().map(|file| dir.join(file)).collect()) };
+    let found = match absent.len() {
+        1 => format!("`{}` is not there", quoted(first)),
+        count => format!("`{}` and {} more files are not there", quoted(first), count - 1),
+    };
+    let found = format!("{found}, of {} that it names", files.len());
+    Err(damaged(index, found, "a whole download; fetch the model again, as with `mpt pull`"))
 }
 
 /// The values of `weight_map`, each once.

@@ -9,9 +9,12 @@ pub(crate) mod gguf;
 mod index;
 mod limits;
 pub(crate) mod nf4;
+mod not_a_model;
 mod open;
 mod pickle;
+mod prefix;
 mod safetensors;
+mod tied;
 pub(crate) mod write;
 
 pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::file::{FileTensor, MappedFile};
 use super::gguf::{self, Metadata};
 use super::limits::MOST_TENSORS;
-use super::{index, nf4, pickle, safetensors};
+use super::{index, nf4, not_a_model, pickle, prefix, safetensors, tied};
 use crate::config::MptConfig;
 use crate::dtype::Precision;
 use crate::dtype::WeightDtype;
 use crate::error::damaged;
 use crate::error::{Error, Result};
 use crate::params::{Module, ParamId};
+use crate::quoted::quoted;
 use crate::storage::StoredTensor;
 
 /// A model, opened: its configuration, and its tensors mapped into memory. Cloning shares the maps.
@@ -60,11 +61,14 @@ impl Weights {
     /// Opens a model folder or a GGUF file, and checks every header in it and the names of its tensors.
     ///
     /// # Errors
-    /// The configuration's errors; [`Error::NoWeights`]; [`Error::WeightsFile`] for a damaged or hostile file;
+    /// The configuration's errors; [`Error::NotAModel`] and [`Error::NoWeights`]; [`Error::WeightsFile`] for a damaged or
+    /// hostile file, and for a head that is tied to the embedding and differs from it;
     /// [`Error::MissingTensor`] and [`Error::UnexpectedTensor`] where configuration and weights disagree.
     pub fn open(path: &Path) -> Result<Self> {
+        not_a_model::refuse(path)?;
         let weights = if path.is_file() { Self::open_gguf(path)? } else { Self::open_folder(path)? };
         weights.check_names()?;
+        weights.check_tied_head()?;
         Ok(weights)
     }
 
@@ -80,6 +84,7 @@ impl Weights {
             }
             files.push(file);
         }
+        prefix::strip(&mut files);
         Self::new(dir, config, files, None)
     }
 
@@ -129,7 +134,7 @@ impl Weights {
     fn check_names(&self) -> Result<()> {
         let mut names = self.config.parameters().map(|(id, _)| id.to_string());
         if let Some(name) = names.find(|name| !self.tensors.contains_key(name)) {
-            return Err(Error::MissingTensor { path: self.path.clone(), name });
+            return Err(self.missing(name));
         }
         let expected = self.config.parameter_shapes(); // no more than there are tensors
         let is_known = |name: &str| expected.contains_key(name) || is_bystander(name, &self.config);
@@ -141,6 +146,51 @@ impl Weights {
             }),
             None => Ok(()),
         }
+    }
+
+    fn missing(&self, name: String) -> Error {
+        if let Some(file) = self.index().and_then(|index| index::file_of(&index, &name)) {
+            let found = format!("no tensor `{}`, which the index says it holds", quoted(&name));
+            let expected = "the files of one download; fetch the model again, as with `mpt pull`";
+            return damaged(&self.path.join(file), found, expected);
+        }
+        if self.passed_over().is_some() {
+            let found = format!("no tensor `{}`", quoted(&name));
+            let expected = "all tensors, since one file is used before an index of others beside it; remove which of the \
+                            two is not the model's";
+            return damaged(&self.files[0].path, found, expected);
+        }
+        if name != head() {
+            return Error::MissingTensor { path: self.path.clone(), name };
+        }
+        let expected = "the head of an untied model; set `tie_word_embeddings` to true in config.json if the model \
+                        shares its embedding";
+        damaged(&self.path, "no tensor `lm_head.weight`, and `tie_word_embeddings` is false", expected)
+    }
+
+    /// A tied head that the files hold all the same is the embedding.
+    fn check_tied_head(&self) -> Result<()> {
+        if !self.config.tie_word_embeddings || !self.tensors.contains_key(&head()) {
+            return Ok(());
+        }
+        let embedding = self.as_stored(&ParamId::weight(Module::Wte).to_string())?;
+        tied::check_head(&self.path, &self.as_stored(&head())?, &embedding)
+    }
+
+    /// The index that names the files, where they are not one.
+    fn index(&self) -> Option<PathBuf> {
+        let first = &self.files.first()?.path;
+        let of_kind = |single: &&'static str| {
+            Path::new(single).extension() == first.extension() && !first.ends_with(single)
+        };
+        SINGLE.into_iter().find(of_kind).map(|single| self.path.join(index_of(single)))
+    }
+
+    /// The index beside a single file that was read instead, if there is one: nothing of what it names is used.
+    pub fn passed_over(&self) -> Option<PathBuf> {
+        let first = &self.files.first()?.path;
+        let single = SINGLE.iter().find(|single| first.ends_with(single))?;
+        Some(self.path.join(index_of(single))).filter(|index| index.is_file())
     }
 
     /// The form of the model's matrices, where all have the same.
@@ -212,8 +262,12 @@ impl Weights {
 
 /// Tensors that other programs leave in a checkpoint and that change nothing: buffers, and a head that is tied.
 fn is_bystander(name: &str, config: &MptConfig) -> bool {
-    name.ends_with("rotary_emb.inv_freq")
-        || (config.tie_word_embeddings && name == ParamId::weight(Module::LmHead).to_string())
+    name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == head())
+}
+
+/// The name of the head.
+fn head() -> String {
+    ParamId::weight(Module::LmHead).to_string()
 }
 
 fn open_file(path: &Path) -> Result<MappedFile> {
@@ -239,10 +293,18 @@ pub(crate) fn open_tensors(path: &Path) -> Result<BTreeMap<String, StoredTensor>
     file.tensors.iter().map(stored).collect()
 }
 
+/// The weights of a folder where one file has them all.
+const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+
+/// The name of the index of the files that a model has instead of a single one.
+fn index_of(single: &str) -> String {
+    format!("{single}.index.json")
+}
+
 /// The weights files of a folder, in the order of their names; safetensors go before `.bin`.
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    for single in ["model.safetensors", "pytorch_model.bin"] {
-        let (single, index) = (dir.join(single), dir.join(format!("{single}.index.json")));
+    for single in SINGLE {
+        let (single, index) = (dir.join(single), dir.join(index_of(single)));
         if single.is_file() {
             return Ok(vec![single]);
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::file::{FileTensor, MappedFile};
 use super::limits::{MOST_DIMS, MOST_TENSORS, check_name, elements};
+use crate::bounded_file::refuse_pointer;
 use crate::dtype::WeightDtype;
 use crate::error::damaged;
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ const SOUND: &str = "a safetensors file; fetch or write it again";
 /// [`Error::WeightsFile`] for a damaged or hostile header, naming the byte or the tensor.
 pub(crate) fn open(path: &Path) -> Result<MappedFile> {
     let map = Arc::new(map(path)?);
+    refuse_pointer(path, &map)?;
     let header = header(path, &map)?;
     let Header(mut entries) = serde_json::from_slice(header).map_err(|error| {
         let found = format!("the header from byte 8 on: {}", quoted(&error.to_string()));

@@ -62,8 +62,102 @@ fn configurations_are_refused_by_key() {
 }
 
 #[test]
+fn ranks_are_those_of_the_configuration() {
+    refused(|config, _| config["r"] = json!(u64::MAX), &["lora_A.weight", "of rank"]);
+    let r = sound::adapter_config()["r"].clone();
+    let by_pattern = |pattern: Value| {
+        folder(move |config, _| {
+            config["r"] = json!(77);
+            config["rank_pattern"] = pattern;
+        })
+    };
+    let layer = json!({ "transformer.blocks.0.attn.Wqkv": r });
+    by_pattern(layer).open_adapter().expect("the rank of the pattern");
+    refused(|config, _| config["rank_pattern"] = json!({ "Wqkv": 3 }), &["lora_A.weight", "says 3"]);
+    refused(|config, _| config["rank_pattern"] = json!({ "W.*": 3 }), &[CONFIG, "`rank_pattern`"]);
+}
+
+#[test]
+fn an_adapter_that_is_not_whole_is_refused() {
+    refused(
+        |config, tensors| {
+            config["target_modules"] = json!("x|y");
+            tensors.clear();
+        },
+        &["adapter_model.safetensors", "no tensor of an adapter"],
+    );
+    refused(|_, tensors| tensors.clear(), &["Wqkv.lora_A.weight", "missing"]);
+    refused(
+        |config, _| config["target_modules"] = json!(["Wqkv", "out_proj"]),
+        &["out_proj.lora_A", "missing"],
+    );
+    refused(|config, _| config["target_modules"] = json!("all-linear"), &["lora_A", "missing"]);
+    let restricted = |key: &'static str, value: Value| {
+        folder(move |config, _| {
+            config["target_modules"] = json!(["Wqkv", "out_proj"]);
+            config[key] = value;
+        })
+    };
+    restricted("exclude_modules", json!(["out_proj"])).open_adapter().expect("nothing is missing");
+}
+
+#[test]
+fn values_that_are_no_numbers_are_refused() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        refused(
+            |_, tensors| {
+                let end = tensors[1].2.len();
+                tensors[1].2[end - 4..].copy_from_slice(&bad.to_le_bytes());
+            },
+            &["adapter_model.safetensors", "is not finite"],
+        );
+    }
+}
+
+#[test]
+fn options_that_change_the_result_are_refused_by_key() {
+    for way in ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "of tomorrow"] {
+        refused(|config, _| config["init_lora_weights"] = json!(way), &[CONFIG, "`init_lora_weights`", way]);
+    }
+    for way in [json!(true), json!(false), Value::Null, json!("gaussian"), json!("eva")] {
+        folder(|config, _| config["init_lora_weights"] = way)
+            .open_adapter()
+            .expect("the base stays as it is");
+    }
+    for (key, value) in [
+        ("alora_invocation_tokens", json!([1, 2])),
+        ("arrow_config", json!({ "top_k": 3 })),
+        ("fan_in_fan_out", json!(true)),
+        ("layer_replication", json!([[0, 1], [0, 1]])),
+        ("lora_bias", json!(true)),
+        ("megatron_config", json!({ "a": 1 })),
+        ("modules_to_save", json!(["lm_head"])),
+        ("target_parameters", json!(["ffn.up_proj.weight"])),
+        ("trainable_token_indices", json!([5])),
+        ("use_bdlora", json!({ "nblocks": 2 })),
+        ("use_dora", json!(true)),
+        ("use_qalora", json!(true)),
+        ("an_option_of_tomorrow", json!(1)),
+    ] {
+        let named = format!("`{key}`");
+        refused(|config, _| config[key] = value.clone(), &[CONFIG, &named]);
+        folder(|config, _| config[key] = json!(false)).open_adapter().expect("not asked for");
+    }
+    let defaults = [
+        ("megatron_core", json!("megatron.core")),
+        ("qalora_group_size", json!(16)),
+        ("loftq_config", json!({})),
+    ];
+    let with_defaults = folder(|config, _| {
+        for (key, value) in defaults {
+            config[key] = value;
+        }
+    });
+    with_defaults.open_adapter().expect("peft's defaults");
+}
+
+#[test]
 fn sizes_that_nothing_is_made_of_do_no_harm() {
-    folder(|config, _| config["r"] = json!(u64::MAX)).open_adapter().expect("the rank is the tensors'");
     folder(|config, _| config["lora_alpha"] = json!(1e300)).open_adapter().expect("a number");
     let patterns: Value =
         (0..15_000).map(|i| (format!("q{i}"), json!(1.0))).collect::<serde_json::Map<_, _>>().into();

@@ -45,8 +45,8 @@ fn names_outside_the_folder_or_of_another_kind_are_refused() {
     ] {
         naming(file).refused(&[INDEX, "names of weights files of one kind inside the folder"]);
     }
-    naming("missing.safetensors").refused(&["missing.safetensors", "opening failed"]);
-    naming("a\0.safetensors").refused(&["failed"]);
+    naming("missing.safetensors").refused(&[INDEX, "`missing.safetensors` is not there, of 1 that it names"]);
+    naming("a\0.safetensors").refused(&["is not there"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod allocations;
 mod config;
 mod gguf;
 mod index;
+mod mistaken;
 mod mutations;
 mod nf4;
 mod pickle;

@@ -130,7 +130,17 @@ pub(crate) fn archive(pickle: &[u8], storages: &[&[u8]]) -> Vec<u8> {
 
 /// A `.bin` file.
 pub(crate) fn bin(tensors: &[Tensor]) -> Vec<u8> {
-    let mut pickle = Pickle::dict();
+    archived(with_items(Pickle::dict(), tensors), tensors)
+}
+
+/// The same under the key `state_dict`, beside a number, as trainers save it.
+pub(crate) fn nested_bin(tensors: &[Tensor]) -> Vec<u8> {
+    let inner = Pickle::dict().text("epoch").int(3).text("state_dict").raw(b"}(");
+    archived(with_items(inner, tensors).raw(b"u"), tensors)
+}
+
+/// The pickle with a dictionary's items, the tensor number `i` in storage `i`.
+fn with_items(mut pickle: Pickle, tensors: &[Tensor]) -> Pickle {
     for (i, (name, shape, bytes)) in tensors.iter().enumerate() {
         let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
         let stride: Vec<i64> = (0..shape.len()).map(|i| shape[i + 1..].iter().product()).collect();
@@ -144,6 +154,10 @@ pub(crate) fn bin(tensors: &[Tensor]) -> Vec<u8> {
         };
         pickle = pickle.text(name).tensor(view);
     }
+    pickle
+}
+
+fn archived(pickle: Pickle, tensors: &[Tensor]) -> Vec<u8> {
     let storages: Vec<&[u8]> = tensors.iter().map(|(_, _, bytes)| &bytes[..]).collect();
     archive(&pickle.end(), &storages)
 }

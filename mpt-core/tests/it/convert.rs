@@ -193,3 +193,46 @@ fn merging_agrees_with_the_reference() {
         1e-6,
     );
 }
+
+/// A model whose fourth value of `wte` is `value`.
+fn with_value(dir: &Path, value: f32) -> Weights {
+    let (config, params) = tiny_model(1);
+    let wte = params.iter().find(|(name, _)| *name == "transformer.wte.weight").expect("there").1;
+    let mut values: Vec<f32> = wte.flatten_all().and_then(|wte| wte.to_vec1()).expect("f32 values");
+    values[3] = value;
+    wte.set(&Tensor::from_vec(values, wte.dims(), &Device::Cpu).expect("a shape")).expect("the same shape");
+    std::fs::write(dir.join("config.json"), config.to_json()).expect("writable");
+    params.save(&dir.join("model.safetensors")).expect("writable");
+    Weights::open(dir).expect("a sound model")
+}
+
+#[test]
+fn values_beyond_a_plain_form_are_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let go_on = &mut |_| ControlFlow::Continue(());
+    for (format, fits, too_large) in
+        [(WeightDtype::F16, 65_519.0, 65_520.0), (WeightDtype::BF16, 3.38e38, f32::MAX)]
+    {
+        let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
+        let out = dir.path().join(format.name());
+        std::fs::create_dir_all(&out).expect("creatable");
+        write_hf(&with_value(dir.path(), fits), &out, &options, go_on).expect("it fits");
+        let weights = with_value(dir.path(), -too_large);
+        let error = write_hf(&weights, &out, &options, go_on).expect_err("too large").to_string();
+        assert!(error.contains("transformer.wte.weight") && error.contains("value 3 is -"), "{error}");
+    }
+    let weights = with_value(dir.path(), 65_520.0);
+    let options = ConvertOptions { format: Some(WeightDtype::F16), ..ConvertOptions::default() };
+    let path = dir.path().join("a.gguf");
+    let error = write_gguf(&weights, &path, "x", &options, &mut |_| {}, go_on).expect_err("too large");
+    assert!(error.to_string().contains("value 3 is 6.552e4"), "{error}");
+}
+
+#[test]
+fn the_file_type_is_that_of_what_was_written() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = ConvertOptions { format: Some(WeightDtype::Q4K), ..ConvertOptions::default() };
+    let weights = gguf(&saved(dir.path()), &dir.path().join("a.gguf"), &options);
+    assert_eq!(weights.matrix_format(), Some(WeightDtype::Q8_0), "rows of 32 values");
+    assert_eq!(weights.metadata().expect("GGUF").int("general.file_type"), Some(7));
+}

@@ -110,13 +110,21 @@ fn texts(path: &Path, fields: &[String]) -> Result<Vec<String>> {
             continue;
         }
         let broken = |problem: String| Error::BrokenLine { path: path.to_owned(), line: number, problem };
-        let value = serde_json::from_str(line).map_err(|error| broken(format!("broken JSON ({error})")))?;
+        let value = serde_json::from_str(line).map_err(|error| broken(describe(line, &error)))?;
         match fields {
             [] => strings(&value, &mut found),
             _ => found.push(joined(&value, fields).map_err(broken)?),
         }
     }
     Ok(found)
+}
+
+fn describe(line: &str, error: &serde_json::Error) -> String {
+    // A list on one line is a record like any other.
+    if line.starts_with('[') && error.is_eof() {
+        return "a JSON array goes over several lines, expected JSON Lines: a record a line".to_owned();
+    }
+    format!("broken JSON ({error})")
 }
 
 /// Whether the name without the ending of a compressor is that of JSON Lines.

@@ -5,9 +5,12 @@ use std::path::Path;
 use crate::compressed;
 use crate::error::{Error, Result};
 
+/// The longest list, decompressed: all of it is in memory.
+const MAX_LIST_BYTES: u64 = 256 << 20;
+
 /// The text of a file.
 pub(super) fn text(path: &Path) -> Result<String> {
-    let bytes = compressed::read_whole(path)?;
+    let bytes = compressed::read_whole(path, MAX_LIST_BYTES)?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Error::input(path, format!("byte {at} is not UTF-8; convert the file"))

@@ -17,6 +17,9 @@ pub enum Dtype {
     F64,
 }
 
+/// Numbers in a row that chance does not make zero.
+const ENOUGH_PAIRS: usize = 8;
+
 impl Dtype {
     /// All of them.
     pub const ALL: [Self; 11] = [
@@ -75,6 +78,19 @@ impl Dtype {
         let signed = matches!(self, Self::I8 | Self::I16 | Self::I32 | Self::I64);
         let bits = 8 * self.bytes() as u32 - u32::from(signed);
         self.is_integer() && (vocab_size as u128) <= 1 << bits
+    }
+
+    /// The bytes of the numbers that these are the halves of: every second one, and not every first, is zero.
+    pub(crate) fn is_half_of(self, bytes: &[u8]) -> Option<usize> {
+        let wide = 2 * self.bytes();
+        let is_zero = |half: &[u8]| half.iter().all(|&byte| byte == 0);
+        let pairs = || bytes.chunks_exact(wide).map(|pair| pair.split_at(wide / 2));
+        let is_pairs = self.is_integer()
+            && wide <= 8
+            && bytes.len().is_multiple_of(wide)
+            && pairs().len() >= ENOUGH_PAIRS;
+        (is_pairs && pairs().all(|(_, high)| is_zero(high)) && pairs().any(|(low, _)| !is_zero(low)))
+            .then_some(wide)
     }
 
     /// Appends token ids, or says what is wrong with them. Bytes that are no whole number of ids are refused.
@@ -136,6 +152,18 @@ mod tests {
             let error = dtype.ids(&bytes, 127, &mut found).expect_err("one too many");
             assert_eq!(error, "id 127 is not in the vocabulary of 127");
         }
+    }
+
+    #[test]
+    fn halves_of_wider_numbers_are_told() {
+        let bytes: Vec<_> = (0..20u64).flat_map(u64::to_le_bytes).collect();
+        for (dtype, wide) in [(Dtype::I32, 8), (Dtype::U32, 8), (Dtype::U16, 4), (Dtype::U8, 2)] {
+            assert_eq!(dtype.is_half_of(&bytes), Some(wide), "{dtype:?}");
+        }
+        assert_eq!(Dtype::I64.is_half_of(&bytes), None);
+        let narrow: Vec<_> = (0..40u32).flat_map(u32::to_le_bytes).collect();
+        assert_eq!((Dtype::I32.is_half_of(&narrow), Dtype::U16.is_half_of(&narrow)), (None, Some(4)));
+        assert_eq!((Dtype::I32.is_half_of(&[0; 160]), Dtype::I32.is_half_of(&bytes[..56])), (None, None));
     }
 
     #[test]

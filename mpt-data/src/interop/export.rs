@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::aside::Aside;
 use super::dtype::Dtype;
 use super::import::Follow;
 use super::mds::{Dataset, Encoding, MdsOptions, MdsWriter, Numbers, Shard, Value, merge_index};
 use super::megatron::{self, MegatronWriter};
+use crate::durable::Staging;
 use crate::error::{Error, Result};
 use crate::layout::{Scratch, get_tokens};
 use crate::manifest::{Manifest, SourceRecord};
@@ -68,7 +68,7 @@ pub struct ExportedSource {
 /// Writes the training rows of `data` into the folder `out`, which appears when it is complete.
 ///
 /// # Errors
-/// [`Error::Conversion`] names an option; [`Error::NotOurs`] a folder that holds something; [`Error::Shard`] a damaged row.
+/// [`Error::Conversion`] names an option; [`Error::Taken`] a folder that holds something; [`Error::Shard`] a damaged row.
 pub fn export(
     data: &Manifest,
     out: &Path,
@@ -85,22 +85,22 @@ pub fn export(
         let problem = format!("{} cannot hold the ids of a vocabulary of {vocab_size}", token_dtype.name());
         return Err(Error::Conversion { option: "token-dtype", problem });
     }
-    let aside = Aside::begin(out)?;
+    let staging = Staging::folder(out)?;
     let rows: u64 = data.sources().iter().map(|source| source.train.rows).sum();
     progress.start(Stage::Convert, rows * data.layout().tokens_width() as u64);
     let mut follow = Follow::new(progress);
     let sources = match &options.target {
         Target::Mds { options, seq_len } => {
             let seq_len = seq_len.unwrap_or(data.plan().seq_len);
-            to_mds(data, aside.dir(), options, seq_len, token_dtype, &mut follow)?
+            to_mds(data, staging.path(), options, seq_len, token_dtype, &mut follow)?
         }
         Target::Megatron => {
-            let one = |source| to_megatron(data, source, aside.dir(), token_dtype, &mut follow);
+            let one = |source| to_megatron(data, source, staging.path(), token_dtype, &mut follow);
             data.sources().iter().map(one).collect::<Result<_>>()?
         }
     };
     progress.finish();
-    aside.commit()?;
+    staging.commit()?;
     Ok(Exported { token_dtype, sources })
 }
 
@@ -108,7 +108,7 @@ pub fn export(
 /// Says how many samples there are.
 ///
 /// # Errors
-/// [`Error::BrokenInput`] naming shard, sample and column; [`Error::NotOurs`] for a folder that holds something.
+/// [`Error::BrokenInput`] naming shard, sample and column; [`Error::Taken`] for a folder that holds something.
 pub fn rewrite(
     input: &Path,
     out: &Path,
@@ -117,7 +117,7 @@ pub fn rewrite(
     progress: &mut dyn Progress,
 ) -> Result<u64> {
     let dataset = Dataset::open(input)?;
-    let aside = Aside::begin(out)?;
+    let staging = Staging::folder(out)?;
     progress.start(Stage::Convert, dataset.shards().iter().map(|shard| shard.raw.bytes).sum());
     let mut follow = Follow::new(progress);
     let (mut seen, mut written, mut samples) = (HashSet::new(), Vec::new(), 0);
@@ -131,7 +131,7 @@ pub fn rewrite(
             let index = rewrite_folder(
                 &dataset,
                 &of_folder,
-                &aside.dir().join(folder),
+                &staging.path().join(folder),
                 options,
                 verify,
                 &mut follow,
@@ -140,10 +140,10 @@ pub fn rewrite(
         }
     }
     if written.iter().any(|(folder, _)| !folder.is_empty()) || written.is_empty() {
-        merge_index(aside.dir(), written)?;
+        merge_index(staging.path(), written)?;
     }
     progress.finish();
-    aside.commit()?;
+    staging.commit()?;
     Ok(samples)
 }
 

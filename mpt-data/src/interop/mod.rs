@@ -4,7 +4,6 @@
 //! [`mds`] and [`megatron`] know one format each and nothing of ours. `import` makes a data folder from either, `export`
 //! the reverse; both write aside and take their name when all is there.
 
-mod aside;
 mod dtype;
 mod export;
 mod import;

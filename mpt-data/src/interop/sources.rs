@@ -81,6 +81,7 @@ pub(super) fn find(input: &Path) -> Result<Vec<Source>> {
     if sources.is_empty() {
         return Err(nothing());
     }
+    check_splits(input, &sources)?;
     match sources.iter().find(|source| !is_source_name(&source.name)) {
         Some(source) => {
             let name = &source.name;
@@ -91,6 +92,25 @@ pub(super) fn find(input: &Path) -> Result<Vec<Source>> {
         }
         None => Ok(sources),
     }
+}
+
+/// What splits of data are called; a further word may follow, as in `val_small`.
+const SPLITS: [&str; 7] = ["train", "val", "valid", "validation", "test", "eval", "dev"];
+
+/// Splits of one dataset are no sources to train on together.
+fn check_splits(input: &Path, sources: &[Source]) -> Result<()> {
+    let is_split =
+        |name: &&str| name.split(['_', '-', '.']).next().is_some_and(|word| SPLITS.contains(&word));
+    let splits: Vec<_> = sources.iter().map(|source| source.name.as_str()).filter(is_split).collect();
+    let [first, _, ..] = splits[..] else { return Ok(()) };
+    let (all, example) = (splits.join(", "), input.join(first));
+    Err(Error::input(
+        input,
+        format!(
+            "holds the splits {all} of a dataset, and training on all of them would train on what is held out; convert one of them, such as {}",
+            example.display()
+        ),
+    ))
 }
 
 fn in_folder(dir: &Path) -> Result<Vec<Source>> {

@@ -26,5 +26,7 @@ pub struct FileRecord {
 /// What is wrong with a file of the wrong length.
 pub(crate) fn length_problem(bytes: u64, expected: u64) -> String {
     let what = if bytes < expected { "truncated" } else { "changed" };
-    format!("has {bytes} bytes, expected {expected}: it was {what}; restore it, or build again")
+    format!(
+        "has {bytes} bytes, expected {expected}: it was {what}; restore it, or remove it and run the same build again"
+    )
 }

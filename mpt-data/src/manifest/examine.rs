@@ -43,6 +43,17 @@ impl Manifest {
         Ok(shards.into_iter().chain(plain).flatten().collect())
     }
 
+    /// The first file, relative to the folder, that is not there or not as long as it should be: a look at each, no read.
+    pub(crate) fn first_incomplete(&self) -> Option<String> {
+        let shards = self.shards().map(|file| (&file.path, file.bytes));
+        let mut files = shards.chain(self.plain_files().map(|file| (&file.name, file.bytes)));
+        let is_incomplete = |(name, bytes): &(&String, u64)| {
+            let found = self.dir.join(name).metadata();
+            !found.is_ok_and(|found| found.is_file() && found.len() == *bytes)
+        };
+        files.find(is_incomplete).map(|(name, _)| name.clone())
+    }
+
     fn plain_files(&self) -> impl Iterator<Item = &PlainFile> {
         self.contents.files.iter().chain(&self.contents.file_table)
     }
@@ -77,7 +88,7 @@ impl Manifest {
         }
         let (sha256, _) = sha256_file(&self.dir.join(&file.path), |bytes| step(progress, bytes))?;
         if sha256 != file.sha256 && found.is_empty() {
-            found.push(damage(None, "every row is sound, but the file is not as it was written (Parquet headers or footer); restore it, or build again"));
+            found.push(damage(None, "every row is sound, but the file is not as it was written (Parquet headers or footer); restore it, or remove it and run the same build again"));
         }
         Ok(found)
     }
@@ -88,9 +99,11 @@ impl Manifest {
         match sha256_file(&path, |bytes| step(progress, bytes)) {
             Ok((_, bytes)) if bytes != file.bytes => Ok(damage(length_problem(bytes, file.bytes))),
             Ok((sha256, _)) if sha256 == file.sha256 => Ok(Vec::new()),
-            Ok(_) => Ok(damage("is not as it was written; restore it, or build again".into())),
+            Ok(_) => Ok(damage(
+                "is not as it was written; restore it, or remove it and run the same build again".into(),
+            )),
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(damage("is missing; restore it, or build again".into()))
+                Ok(damage("is missing; restore it, or run the same build again".into()))
             }
             Err(error) => Err(error),
         }

@@ -1,5 +1,6 @@
 //! The manifest: what was prepared, from what, and the hash of every file. Its presence means that the data is complete.
 
+mod check;
 mod contents;
 mod examine;
 mod file_table;
@@ -29,6 +30,8 @@ pub(crate) const DOCUMENTS: &str = "documents.parquet";
 pub(crate) const DROPS: &str = "drops.parquet";
 /// The folder of work units, in the output folder while it is being built.
 pub(crate) const UNITS: &str = ".units";
+/// What to do about a manifest that cannot be used: what it described is not known to be ours any more.
+const RESTORE: &str = "restore it, or delete this folder and build the data again";
 /// Shards that stand in the manifest itself at most; more of them stand in a table beside it.
 const MAX_FILES: usize = 1024;
 /// The version of everything that is written: shards, tables, units, rules.
@@ -55,31 +58,30 @@ impl Manifest {
     /// Opens prepared data, in a folder or at an address of an object store.
     ///
     /// # Errors
-    /// [`Error::Manifest`] when there is no manifest, or it is damaged or of another version; [`Error::Remote`].
+    /// [`Error::Manifest`] when there is no manifest, or it is damaged, impossible or of another version;
+    /// [`Error::Remote`].
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
         let wrong = |problem: String| Error::Manifest { path: path.clone(), problem };
         let text = read(&path, &wrong)?;
-        let wire: Wire = serde_json::from_slice(&text).map_err(|error| {
-            wrong(format!("not a manifest of this version ({error}); build the data again"))
-        })?;
+        let wire: Wire = serde_json::from_slice(&text)
+            .map_err(|error| wrong(format!("not a manifest of this version ({error}); {RESTORE}")))?;
         let root = root_of(&wire.contents);
         if root != wire.root {
             return Err(wrong(format!(
-                "its content has the hash {root}, expected {}; it was changed, restore it or build again",
+                "its content has the hash {root}, expected {}; it was changed; {RESTORE}",
                 wire.root
             )));
         }
         if wire.contents.plan.format != FORMAT {
-            return Err(wrong(format!(
-                "format {}, expected {FORMAT}; build the data again",
-                wire.contents.plan.format
-            )));
+            return Err(wrong(format!("format {}, expected {FORMAT}; {RESTORE}", wire.contents.plan.format)));
         }
         let mut contents = wire.contents;
+        check::check(&contents).map_err(&wrong)?;
         if let Some(table) = &contents.file_table {
             file_table::read(dir, table, &mut contents.sources)?;
         }
+        check::check_shards(&contents).map_err(&wrong)?;
         let tokenizer = tokenizer(dir, &contents)?;
         Ok(Self { dir: dir.to_owned(), tokenizer, root, contents: Arc::new(contents) })
     }

@@ -8,6 +8,7 @@
 
 mod commit;
 mod decide;
+mod find;
 mod meaning;
 mod near;
 mod plan;
@@ -19,7 +20,8 @@ mod unit;
 mod unit_file;
 mod walk;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use mpt_tokenize::Tokenizer;
 
@@ -27,15 +29,20 @@ pub(crate) use decide::{Counts, Tally};
 pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
 pub use steps::{UnitStatus, commit_units, plan_units, prepare_unit};
 pub(crate) use tokenize::tokenize;
+pub(crate) use unit::Input;
 
-use crate::config::PrepareRun;
+use crate::config::{PrepareRun, SourceConfig};
 use crate::dedup::Embedder;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::manifest::{MANIFEST, Manifest, UNITS};
+use crate::mixing::{Batching, Share};
+use crate::order::{Order, OrderConfig, OrderSource};
 use crate::progress::{Note, Progress};
 
 const LOCK: &str = "lock";
+/// Tokens that any order can be made of.
+const ENOUGH_TOKENS: u64 = 1 << 40;
 
 /// Prepares data: from the sources of `run` to shards and a manifest in `run.out`.
 ///
@@ -76,12 +83,12 @@ fn finish(
         None => None,
     };
     let fingerprint = embedder.as_ref().map(|embedder| embedder.fingerprint());
+    check_order(run)?;
     let planned = PlannedRun::new(run, tokenizer, fingerprint, progress)?;
-    if run.out.join(MANIFEST).exists() {
-        return finished(&run.out, &planned, progress);
-    }
-    let units = claim(&run.out)?;
-    let _lock = durable::lock(&units.join(LOCK))?.ok_or_else(|| Error::Busy { path: run.out.clone() })?;
+    let (units, _lock) = match begin(&run.out, &planned, progress)? {
+        Begun::Finished(manifest) => return Ok(manifest),
+        Begun::Locked(units, lock) => (units, lock),
+    };
     let missing = planned.missing_units(&units, progress)?;
     allowed(&planned, &missing)?;
     let mut writer = unit_file::UnitFiles::new(&units, planned.layout.token_bytes);
@@ -92,20 +99,98 @@ fn finish(
     Ok(manifest)
 }
 
-/// The folder has a manifest: it is what was asked for, or it is refused.
-fn finished(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<Manifest> {
+/// Refuses a mix that no order of training can have, such as groups without a sample of some source, before all the work.
+fn check_order(run: &PrepareRun) -> Result<()> {
+    let mut mixing = run.mixing.clone();
+    if mixing.batch_group.is_none() {
+        // The size of a batch is not known yet.
+        mixing.batching = Batching::Random;
+    }
+    let source = |source: &SourceConfig| match source.proportion {
+        Share::Proportion(_) => {
+            Some(OrderSource { name: source.name.clone(), share: source.proportion, tokens: ENOUGH_TOKENS })
+        }
+        // Quotas follow from the tokens, which are not known yet.
+        Share::Quota(_) => None,
+    };
+    let Some(sources) = run.sources.iter().map(source).collect() else { return Ok(()) };
+    let (row_tokens, seq_len, group) = (run.row_tokens, run.seq_len, mixing.batch_group.unwrap_or(1));
+    let order = OrderConfig { sources, row_tokens, seq_len, seed: run.seed, mixing, group };
+    Order::of_shares(&order).map(drop).map_err(|error| match error {
+        Error::Loader { field, actual, expected } => {
+            Error::Config { path: run.path.clone(), field: field.to_owned(), expected, actual }
+        }
+        error => error,
+    })
+}
+
+/// What a build finds in its folder.
+enum Begun {
+    /// All that it would make.
+    Finished(Manifest),
+    /// The folder of units, and the lock that is held as long as the file lives.
+    Locked(PathBuf, File),
+}
+
+/// Takes the folder, which another process may be finishing at this moment: what is there is looked at under the lock.
+fn begin(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<Begun> {
+    loop {
+        if let Some(manifest) = finished(out, planned, progress)? {
+            return Ok(Begun::Finished(manifest));
+        }
+        let units = match claim(out) {
+            Err(Error::NotOurs { .. }) if out.join(MANIFEST).exists() => continue,
+            units => units?,
+        };
+        let path = units.join(LOCK);
+        let lock = match durable::lock(&path) {
+            Err(Error::Io { .. }) if !units.exists() => continue,
+            lock => lock?.ok_or_else(|| Error::Busy { path: out.to_owned() })?,
+        };
+        // Who finished took the folder of units away, with the lock that this one may have waited for.
+        if is_same_file(&lock, &path) && !out.join(MANIFEST).exists() {
+            return Ok(Begun::Locked(units, lock));
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |data: std::fs::Metadata| (data.dev(), data.ino());
+    file.metadata().map(identity).ok() == path.metadata().map(identity).ok()
+}
+
+/// An open file cannot be taken away here.
+#[cfg(not(unix))]
+fn is_same_file(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+/// The data of a folder that has a manifest: it is what was asked for, or it is refused. Where files of it are gone, it
+/// becomes a build that was begun, which makes them again.
+fn finished(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<Option<Manifest>> {
+    if !out.join(MANIFEST).exists() {
+        return Ok(None);
+    }
     let manifest = Manifest::open(out)?;
     let changes = changes(manifest.plan(), &planned.plan);
     if !changes.is_empty() {
         return Err(Error::Changed { path: out.to_owned(), changes });
     }
+    if let Some(file) = manifest.first_incomplete() {
+        progress.note(&Note::Incomplete { file });
+        durable::make_dir(&out.join(UNITS))?;
+        gone(std::fs::remove_file(out.join(MANIFEST))).map_err(Error::io(out, "removing the manifest"))?;
+        return Ok(None);
+    }
     remove_units(out)?;
     progress.note(&Note::AlreadyBuilt);
-    Ok(manifest)
+    Ok(Some(manifest))
 }
 
 /// Makes the output folder ours. Only a new or empty folder, or one that we began to build in, is taken.
-fn claim(out: &Path) -> Result<std::path::PathBuf> {
+fn claim(out: &Path) -> Result<PathBuf> {
     let units = out.join(UNITS);
     if !units.is_dir() && out.exists() {
         let mut entries = std::fs::read_dir(out).map_err(Error::io(out, "listing"))?;
@@ -119,8 +204,13 @@ fn claim(out: &Path) -> Result<std::path::PathBuf> {
 
 fn remove_units(out: &Path) -> Result<()> {
     let units = out.join(UNITS);
-    if !units.exists() {
-        return Ok(());
+    gone(std::fs::remove_dir_all(&units)).map_err(Error::io(&units, "removing"))
+}
+
+/// Another process may have taken away the same at the same moment.
+fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    std::fs::remove_dir_all(&units).map_err(Error::io(&units, "removing"))
 }

@@ -1,12 +1,14 @@
 //! The plan: which files there are, what they hold, how they are cut into units, and what a unit's file is called.
 
-use std::path::{Component, Path, PathBuf};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use mpt_tokenize::Tokenizer;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use super::find::find;
 use super::sketch::Sketcher;
 use super::unit::{Input, Unit};
 use super::unit_file;
@@ -71,8 +73,8 @@ impl<'a> PlannedRun<'a> {
         embedder: Option<String>,
         progress: &mut dyn Progress,
     ) -> Result<Self> {
-        let found =
-            run.sources.iter().map(|source| find(source, run.folder())).collect::<Result<Vec<_>>>()?;
+        let mut files = |source| find(source, run.folder(), &run.out, progress);
+        let found = run.sources.iter().map(&mut files).collect::<Result<Vec<_>>>()?;
         Self::with_inputs(run, tokenizer, embedder, hash_all(found, progress)?)
     }
 
@@ -92,6 +94,9 @@ impl<'a> PlannedRun<'a> {
             run.sources.iter().map(|source| lists(source, run.folder())).collect::<Result<Vec<_>>>()?;
         let judges = run.sources.iter().map(|source| Judge::load(&source.filters, run.folder()));
         let judges = judges.collect::<Result<Vec<_>>>()?;
+        for (source, lists) in run.sources.iter().zip(&lists) {
+            check_lists(source, run.folder(), lists)?;
+        }
         let plan = describe(run, tokenizer, &inputs, lists, embedder);
         let units = inputs
             .into_iter()
@@ -116,10 +121,10 @@ impl<'a> PlannedRun<'a> {
     pub(crate) fn missing_units(&self, dir: &Path, progress: &mut dyn Progress) -> Result<Vec<usize>> {
         let whole = |unit: &Unit| unit_file::is_whole(&dir.join(&unit.name));
         let whole = self.units.par_iter().map(whole).collect::<Result<Vec<_>>>()?;
-        let is_first =
-            |index: usize| !self.units[..index].iter().any(|unit| unit.name == self.units[index].name);
+        let mut names = HashSet::new();
+        let mut is_first = |index: usize| names.insert(&self.units[index].name);
         let missing: Vec<_> =
-            (0..self.units.len()).filter(|&index| !whole[index] && is_first(index)).collect();
+            (0..self.units.len()).filter(|&index| is_first(index) && !whole[index]).collect();
         let (done, total) = (whole.iter().filter(|&&whole| whole).count(), self.units.len());
         if done > 0 {
             progress.note(&Note::Continued { done, total });
@@ -147,58 +152,6 @@ fn token(run: &PrepareRun, tokenizer: &Tokenizer, field: &'static str, token: &s
     }
     let missing = || Error::NoToken { path: run.path.clone(), field, token: token.to_owned() };
     tokenizer.id_of(token).map(Some).ok_or_else(missing)
-}
-
-/// The files of a source, in the order of its patterns and then by name; each once.
-fn find(source: &SourceConfig, folder: &Path) -> Result<Vec<(PathBuf, String)>> {
-    let mut files: Vec<(PathBuf, String)> = Vec::new();
-    for pattern in &source.paths {
-        let mut matches = expand(source, folder, pattern)?;
-        matches.sort();
-        matches.retain(|(path, _)| !files.iter().any(|(earlier, _)| earlier == path));
-        files.extend(matches);
-    }
-    Ok(files)
-}
-
-/// The files a pattern leads to, with their names relative to the pattern's fixed part.
-fn expand(source: &SourceConfig, folder: &Path, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
-    if remote::is_remote(Path::new(pattern)) {
-        return remote::find(&source.name, pattern);
-    }
-    let literal = folder.join(pattern);
-    if literal.is_file() {
-        let name = name(&literal, literal.parent().unwrap_or(Path::new("")));
-        return Ok(vec![(literal, name)]);
-    }
-    let missing =
-        || Error::NoInput { source_name: source.name.clone(), pattern: literal.display().to_string() };
-    // The folder is no pattern, whatever characters its name has.
-    let escaped = folder.to_str().map(glob::Pattern::escape).ok_or_else(missing)?;
-    let full = Path::new(&escaped).join(pattern);
-    let fixed = folder.join(fixed_part(pattern));
-    let mut files = Vec::new();
-    for entry in glob::glob(&full.to_string_lossy()).map_err(|_| missing())? {
-        let path = entry.map_err(|error| Error::io(error.path(), "listing")(error.into()))?;
-        if path.is_file() {
-            let name = name(&path, &fixed);
-            files.push((path, name));
-        }
-    }
-    if files.is_empty() { Err(missing()) } else { Ok(files) }
-}
-
-/// The folders of a pattern before its first wildcard.
-fn fixed_part(pattern: &str) -> PathBuf {
-    let is_wild = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
-    Path::new(pattern).components().take_while(|part| !is_wild(part)).collect()
-}
-
-/// Names do not say where the data lies: the same files elsewhere give the same output.
-fn name(path: &Path, fixed: &Path) -> String {
-    let relative = path.strip_prefix(fixed).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(path);
-    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    parts.join("/")
 }
 
 /// The hash of a plan.
@@ -233,6 +186,17 @@ fn lists(source: &SourceConfig, folder: &Path) -> Result<Vec<PlainFile>> {
         Ok(PlainFile { name: filter::file_name(&file), bytes, sha256 })
     };
     source.filters.iter().flat_map(filter::Filter::files).map(list).collect()
+}
+
+/// The lists that were read are those that were hashed.
+fn check_lists(source: &SourceConfig, folder: &Path, hashed: &[PlainFile]) -> Result<()> {
+    let files = source.filters.iter().flat_map(filter::Filter::files);
+    for ((file, now), earlier) in files.zip(lists(source, folder)?).zip(hashed) {
+        if now != *earlier {
+            return Err(Error::InputChanged { path: folder.join(file) });
+        }
+    }
+    Ok(())
 }
 
 fn describe(
@@ -341,14 +305,6 @@ fn compare(place: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_do_not_say_where_files_lie() {
-        assert_eq!(fixed_part("../a/b/*.jsonl"), Path::new("../a/b"));
-        assert_eq!(fixed_part("*.jsonl"), Path::new(""));
-        assert_eq!(name(Path::new("x/../a/b/c/d.txt"), Path::new("x/../a")), "b/c/d.txt");
-        assert_eq!(name(Path::new("/other/d.txt"), Path::new("x")), "d.txt");
-    }
 
     #[test]
     fn differences_are_named() {

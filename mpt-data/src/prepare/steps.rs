@@ -12,16 +12,19 @@ use serde::{Deserialize, Serialize};
 use super::plan::PlannedRun;
 use super::unit::{Input, Unit};
 use super::unit_file::{self, UnitFiles};
-use super::{LOCK, claim, finish, finished, tokenize};
+use super::{LOCK, check_order, claim, finish, finished, tokenize};
 use crate::config::PrepareRun;
 use crate::dedup::Embedder;
 use crate::durable;
 use crate::error::{Error, Result};
-use crate::manifest::{MANIFEST, Manifest, UNITS};
+use crate::manifest::{Manifest, UNITS};
 use crate::progress::Progress;
 
 /// The inputs, in the folder of units.
 const INPUTS: &str = "inputs.json";
+
+/// Held while they are written.
+const PLAN_LOCK: &str = ".plan.lock";
 
 /// A work unit of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,21 +49,25 @@ struct Inputs {
 /// The units that `run` is made of, in order, and which of them are there; begins `run.out` where it is not begun.
 ///
 /// # Errors
-/// Those of [`prepare`](super::prepare) that do not come from the texts; [`Error::AlreadyBuilt`] for finished data.
+/// Those of [`prepare`](super::prepare) that do not come from the texts; [`Error::AlreadyBuilt`] for finished data,
+/// [`Error::Busy`] while another process plans.
 pub fn plan_units(
     run: &PrepareRun,
     tokenizer: &Tokenizer,
     embedder: Option<&dyn Embedder>,
     progress: &mut dyn Progress,
 ) -> Result<Vec<UnitStatus>> {
+    check_order(run)?;
     let planned = PlannedRun::new(run, tokenizer, embedder.map(Embedder::fingerprint), progress)?;
-    if run.out.join(MANIFEST).exists() {
-        finished(&run.out, &planned, progress)?;
+    if finished(&run.out, &planned, progress)?.is_some() {
         return Err(Error::AlreadyBuilt { path: run.out.clone() });
     }
     let dir = claim(&run.out)?;
+    let busy = || Error::Busy { path: run.out.clone() };
+    let _own = durable::lock(&dir.join(PLAN_LOCK))?.ok_or_else(busy)?;
     let inputs = Inputs { sources: planned.inputs() };
-    let json = serde_json::to_vec(&inputs).expect("inputs have string keys");
+    inputs.sources.iter().flatten().try_for_each(check_path)?;
+    let json = serde_json::to_vec(&inputs).expect("inputs have string keys and paths that are text");
     durable::write_file(&dir.join(INPUTS), &json)?;
     planned.units.iter().map(|unit| status(&planned, &dir, unit)).collect()
 }
@@ -132,6 +139,16 @@ fn status(planned: &PlannedRun<'_>, dir: &Path, unit: &Unit) -> Result<UnitStatu
         bytes: unit.bytes(),
         done: unit_file::is_whole(&dir.join(&unit.name))?,
     })
+}
+
+/// The plan is read by other processes, as text.
+fn check_path(input: &Input) -> Result<()> {
+    if input.path.to_str().is_some() {
+        return Ok(());
+    }
+    let problem =
+        "the path is not UTF-8, so a plan of units cannot name it; build at once, or move the folder";
+    Err(Error::input(&input.path, problem))
 }
 
 fn unchanged(out: &Path, input: &Input) -> Result<()> {

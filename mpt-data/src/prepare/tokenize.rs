@@ -91,7 +91,7 @@ fn read_unit(
 ) -> Result<()> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for input in &unit.inputs {
-        let file = InputFile { path: &input.path, name: &input.file.name, progress: bytes_read };
+        let file = InputFile { path: &input.path, planned: &input.file, progress: bytes_read };
         source::read(config, &file, &mut |record| {
             bytes += match &record {
                 Record::Document(document) => document.text.len(),

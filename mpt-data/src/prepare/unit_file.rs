@@ -1,6 +1,6 @@
 //! The file of a work unit: what became of each document, with its tokens; whole only if its checksum says so.
 //!
-//! `"mptunit3"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
+//! `"mptunit4"`, u8 bytes per token, then records, then u64 XXH3-64 of all before. A record begins with a byte:
 //! 0 a document that passed the filters (id, u128 hash of its text, u64 bytes of text, u64 tokens as read, u8 whether it was
 //! edited, u64 bytes of each of the parts that follow: u32 signature, u128 hashes of paragraphs, text, tokens), 1 one that
 //! did not (id, rule, value, u64 tokens as read), 255 the end (u64 fields seen). Numbers are little-endian, texts have a u32
@@ -20,8 +20,8 @@ use crate::layout::{get_tokens, put_tokens};
 use crate::map::Map;
 
 /// The version of the form of these files.
-pub(super) const VERSION: u32 = 3;
-const MAGIC: &[u8; 8] = b"mptunit3";
+pub(super) const VERSION: u32 = 4;
+const MAGIC: &[u8; 8] = b"mptunit4";
 const KEPT: u8 = 0;
 const DROPPED: u8 = 1;
 const END: u8 = 255;
@@ -31,8 +31,6 @@ const SIGNATURE: usize = 0;
 const PARAGRAPHS: usize = 1;
 const TEXT: usize = 2;
 const TOKENS: usize = 3;
-/// Ids and values longer than this are nothing we wrote.
-const MAX_TEXT: u32 = 1 << 28;
 
 /// Whether the file is there and whole. One that is not whole is removed.
 pub(super) fn is_whole(path: &Path) -> Result<bool> {
@@ -331,9 +329,7 @@ impl UnitReader {
     /// All of a part.
     fn bytes(&mut self, part: usize) -> Result<Vec<u8>> {
         let length = self.part(part)?;
-        if length > u64::from(MAX_TEXT) {
-            return Err(self.damaged("an impossible length"));
-        }
+        self.check_length(length)?;
         let mut bytes = vec![0; length as usize];
         self.input.read_exact(&mut bytes).map_err(Error::io(&self.path, "reading"))?;
         self.at += length;
@@ -342,13 +338,18 @@ impl UnitReader {
 
     fn text(&mut self) -> Result<String> {
         let length = u32::from_le_bytes(self.take()?);
-        if length > MAX_TEXT {
-            return Err(self.damaged("an impossible length"));
-        }
+        self.check_length(length.into())?;
         let mut bytes = vec![0; length as usize];
         self.input.read_exact(&mut bytes).map_err(Error::io(&self.path, "reading"))?;
         self.at += u64::from(length);
         String::from_utf8(bytes).map_err(|_| self.damaged("a text that is not UTF-8"))
+    }
+
+    /// Nothing is longer than what is left of the file.
+    fn check_length(&self, length: u64) -> Result<()> {
+        let bytes = self.input.get_ref().as_ref().len() as u64;
+        let left = bytes.saturating_sub(self.input.position());
+        if length <= left { Ok(()) } else { Err(self.damaged("an impossible length")) }
     }
 
     fn number(&mut self) -> Result<u64> {
@@ -424,6 +425,29 @@ mod tests {
             assert_eq!(&UnitReader::id_at(&path, place).expect("sound"), id);
             assert_eq!(UnitReader::signature_at(&path, place).expect("sound"), [7, 8]);
         }
+    }
+
+    /// As many paragraphs as a document of 18 million has.
+    #[test]
+    fn a_part_may_be_as_long_as_it_is() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut files = UnitFiles { dir: dir.path(), token_bytes: 2, open: None };
+        files.begin(&Unit { name: "u".into(), source: 0, inputs: Vec::new() }).expect("begun");
+        let sketch = &Sketch { signature: Vec::new(), paragraphs: vec![7; 18_000_000], text: None };
+        let kept = TokenizedDocument {
+            id: "a",
+            text_hash: 1,
+            text_bytes: 7,
+            sketch,
+            tokens: &[1],
+            tokens_read: 1,
+            is_edited: false,
+        };
+        files.keep(&kept).expect("kept");
+        files.end(0).expect("ended");
+        let mut reader = UnitReader::open(&dir.path().join("u")).expect("openable");
+        assert!(matches!(reader.next(), Ok(Some(Entry::Kept(_)))));
+        assert_eq!(reader.paragraphs().expect("sound").len(), 18_000_000);
     }
 
     #[test]

@@ -9,12 +9,9 @@ use super::options;
 use super::store::Store;
 use crate::error::{Error, Result};
 
-/// `*` does not cross `/`, and hidden objects are found like any other.
-const MATCH: MatchOptions = MatchOptions {
-    case_sensitive: true,
-    require_literal_separator: true,
-    require_literal_leading_dot: false,
-};
+/// `*` does not cross `/`, and hidden objects are found only where a pattern begins with a dot, as files are.
+const MATCH: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
 /// The objects of a pattern, in the order of their keys, with their names relative to the pattern's fixed part.
 ///
@@ -23,7 +20,8 @@ const MATCH: MatchOptions = MatchOptions {
 pub(crate) fn find(source_name: &str, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
     let path = Path::new(pattern);
     let address = options::address(path)?;
-    let missing = || Error::NoInput { source_name: source_name.to_owned(), pattern: pattern.to_owned() };
+    let missing =
+        || Error::NoInput { source_name: source_name.to_owned(), pattern: pattern.to_owned(), hint: None };
     if !address.key.contains(is_wild) {
         let (store, key) = Store::of(path)?;
         let name = address.key.rsplit('/').next().unwrap_or_default().to_owned();

@@ -1,9 +1,9 @@
 //! Reads rows of a shard by computed offset, each checked against its checksum.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::blob::open_regular;
 use crate::error::{Damage, Error, Result};
 use crate::layout::{
     FileRecord, Group, PAGE_ROWS, Pages, RowBytes, RowLayout, Scratch, length_problem, sound_row,
@@ -12,7 +12,8 @@ use crate::map::Map;
 use crate::remote::{self, RemoteRows};
 
 /// What is said of a row whose checksum does not hold.
-const UNSOUND: &str = "does not match its checksum; restore the file, or build again";
+const UNSOUND: &str =
+    "does not match its checksum; restore the file, or remove it and run the same build again";
 
 /// An open shard.
 #[derive(Debug)]
@@ -55,10 +56,10 @@ impl ShardReader {
             return Ok(open(Content::Remote(RemoteRows::open(path, record, layout)?), relative));
         }
         let damaged = |problem: String| Error::Shard(Damage { path: relative.clone(), row: None, problem });
-        let file = match File::open(path) {
+        let file = match open_regular(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(damaged("is missing; restore it, or build again".to_owned()));
+                return Err(damaged("is missing; restore it, or run the same build again".to_owned()));
             }
             Err(error) => return Err(Error::io(path, "opening")(error)),
         };
@@ -142,7 +143,7 @@ impl ShardReader {
             Some([first, last]) if !(first..=last).contains(&bytes.document()) => {
                 let found = bytes.document();
                 let problem = format!(
-                    "is of document {found}, expected {first} to {last}: this is another shard's file; restore it, or build again"
+                    "is of document {found}, expected {first} to {last}: this is another shard's file; restore it, or remove it and run the same build again"
                 );
                 Err(self.damaged(row, &problem))
             }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use self::cache::Cache;
 use crate::error::{Error, Result};
 use crate::layout::{GROUP_ROWS, RowLayout};
-use crate::order::{Order, OrderConfig, Place};
+use crate::order::{Order, OrderConfig, OrderSource, Place};
 
 /// What is simulated.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,7 +94,9 @@ pub fn simulate(config: &SimulateConfig) -> Result<Simulation> {
     let mut order = Order::new(&config.order)?;
     let layout = RowLayout::new(config.order.row_tokens, config.vocab_size);
     let mut nodes: Vec<_> = (0..config.nodes).map(|_| Node::new(config.cache_bytes, layout)).collect();
-    let mut sources: Vec<_> = config.order.sources.iter().map(|source| Seen::new(source.tokens)).collect();
+    let seq_len = config.order.seq_len.max(1) as u64;
+    let seen = |source: &OrderSource| Seen::new(source.tokens, seq_len);
+    let mut sources: Vec<_> = config.order.sources.iter().map(seen).collect();
     let mut tokens = 0;
     for index in config.start..config.start + config.samples {
         let place = order.locate(index);
@@ -181,17 +183,19 @@ struct Seen {
     samples: u64,
     chunks: BTreeSet<u64>,
     meter: SpreadMeter,
+    seq_len: u64,
 }
 
 impl Seen {
-    fn new(tokens: u64) -> Self {
-        Self { samples: 0, chunks: BTreeSet::new(), meter: SpreadMeter::new(tokens) }
+    /// Nothing of a source of so many tokens, with samples of this length at first.
+    fn new(tokens: u64, seq_len: u64) -> Self {
+        Self { samples: 0, chunks: BTreeSet::new(), meter: SpreadMeter::new(tokens / seq_len), seq_len }
     }
 
     fn see(&mut self, place: Place, row_tokens: u64) {
         self.samples += 1;
         self.chunks.insert(rows_of(place, row_tokens).start / GROUP_ROWS);
-        self.meter.see(place.position * place.seq_len as u64);
+        self.meter.see(place.position * place.seq_len as u64 / self.seq_len);
     }
 
     fn done(self, source: String, epochs: f64) -> SourceSimulation {

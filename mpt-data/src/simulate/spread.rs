@@ -17,21 +17,21 @@ pub struct Spread {
 /// Counts the distances between samples of a source.
 #[derive(Debug)]
 pub struct SpreadMeter {
-    extent: u64,
+    samples: u64,
     last: Option<u64>,
     distances: Vec<i64>,
 }
 
 impl SpreadMeter {
-    /// For a source whose samples lie in `0..extent`.
-    pub fn new(extent: u64) -> Self {
-        Self { extent, last: None, distances: Vec::new() }
+    /// For a source of so many samples, one at least.
+    pub fn new(samples: u64) -> Self {
+        Self { samples: samples.max(1), last: None, distances: Vec::new() }
     }
 
-    /// Counts the distance from the sample before to this one.
-    pub fn see(&mut self, at: u64) {
-        if let Some(last) = self.last.replace(at) {
-            self.distances.push(at as i64 - last as i64);
+    /// Counts the distance from the sample before to this one, by their numbers in the source.
+    pub fn see(&mut self, sample: u64) {
+        if let Some(last) = self.last.replace(sample) {
+            self.distances.push(sample as i64 - last as i64);
         }
     }
 
@@ -42,29 +42,54 @@ impl SpreadMeter {
             return Spread::default();
         }
         Spread {
-            entropy: entropy(self.distances.iter().copied(), count, self.extent),
-            entropy_of_true_shuffle: true_shuffle_entropy(count, self.extent),
+            entropy: entropy(self.distances.iter().copied(), count, self.samples),
+            entropy_of_true_shuffle: true_shuffle_entropy(count, self.samples),
         }
     }
 }
 
-/// The entropy of `count` distances between places in `0..extent` that follow each other at random.
-pub fn true_shuffle_entropy(count: u64, extent: u64) -> f64 {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+/// Samples of a source up to which a yardstick goes through all of them before one comes again: with more, that makes no
+/// difference.
+const FEW_SAMPLES: u64 = 4096;
+
+/// The entropy of `count` distances between samples in truly random order: each of the `samples` of a source once, then
+/// each once again in another order.
+pub fn true_shuffle_entropy(count: u64, samples: u64) -> f64 {
+    let samples = samples.max(1);
+    let mut draws = Draws(0x9E37_79B9_7F4A_7C15);
+    let (mut epoch, mut left) = ((0..samples.min(FEW_SAMPLES)).collect::<Vec<_>>(), 0);
     let mut place = move || {
-        // Xorshift64*: nothing but a yardstick, the same on every machine.
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        let word = state.wrapping_mul(0x2545_F491_4F6C_DD1D);
-        ((u128::from(word) * u128::from(extent)) >> 64) as i64
+        if samples > FEW_SAMPLES {
+            return draws.below(samples) as i64;
+        }
+        if left == 0 {
+            left = epoch.len();
+        }
+        // Fisher and Yates: one of those that are left comes to the end of them.
+        let drawn = draws.below(left as u64) as usize;
+        left -= 1;
+        epoch.swap(drawn, left);
+        epoch[left] as i64
     };
     let mut last = place();
     let distances = (0..count).map(move |_| {
         let next = place();
         next - std::mem::replace(&mut last, next)
     });
-    entropy(distances, count, extent)
+    entropy(distances, count, samples)
+}
+
+/// Xorshift64*: nothing but a yardstick, the same on every machine.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
+        ((u128::from(word) * u128::from(end)) >> 64) as u64
+    }
 }
 
 /// The entropy of distances in `-extent..extent`, counted in equal classes: so few that each holds several.
@@ -96,6 +121,20 @@ mod tests {
         let permutation = Permutation::new(50_000, 1, "web", 0);
         let found = spread(50_000, |index| permutation.at(index));
         assert!((found.entropy / found.entropy_of_true_shuffle - 1.0).abs() < 0.01, "{found:?}");
+    }
+
+    /// Of two samples there are three distances, of which one is only between epochs.
+    #[test]
+    fn few_samples_have_the_entropy_that_few_can_have() {
+        for samples in 1..=5u64 {
+            let mut meter = SpreadMeter::new(samples);
+            let orders: Vec<_> = (0..2000).map(|epoch| Permutation::new(samples, 1, "web", epoch)).collect();
+            orders.iter().for_each(|order| (0..samples).for_each(|index| meter.see(order.at(index))));
+            let found = meter.done();
+            let most = ((2 * samples - 1) as f64).log2();
+            assert!(found.entropy_of_true_shuffle <= most + 1e-9, "{samples}: {found:?}");
+            assert!((found.entropy - found.entropy_of_true_shuffle).abs() < 0.05, "{samples}: {found:?}");
+        }
     }
 
     #[test]

@@ -3,18 +3,20 @@
 use std::fmt;
 use std::io::{BufRead, Read};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Visitor};
 
+use super::json_line::{Broken, RawValue, is_name, is_number, members};
 use super::{DEFAULT_ID, InputFile, Record, Sink, Wanted, broken_line, check_size};
-use crate::compressed;
+use crate::compressed::{self, Content, Kind, MARK, is_html};
 use crate::document::Document;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The longest line: a document whose characters are all escaped, and its other fields.
 const MAX_LINE_BYTES: usize = 256 << 20;
 
 pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
     let mut lines = compressed::open(file.path, file.progress)?;
+    check_kind(&mut lines, file)?;
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -22,13 +24,13 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
         let count =
             limited.read_until(b'\n', &mut line).map_err(|error| compressed::explain(file.path, error))?;
         if count == 0 {
-            return Ok(());
+            return lines.check(file.planned);
         }
-        let id = || format!("{}:{number}", file.name);
+        let id = || format!("{}:{number}", file.name());
         let parsed = if count > MAX_LINE_BYTES {
             Err(format!("the line is longer than {MAX_LINE_BYTES} bytes; split the document"))
         } else {
-            parse(strip(&line, number), wanted, id)
+            strip(&line, number).and_then(|line| parse(line, wanted, id))
         };
         match parsed {
             Ok(Some(document)) => sink(Record::Document(document))?,
@@ -46,11 +48,31 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
     unreachable!("lines are counted until the file ends")
 }
 
-/// A byte-order mark before the first line is no part of it.
-fn strip(line: &[u8], number: u64) -> &[u8] {
-    match line.strip_prefix(b"\xef\xbb\xbf") {
-        Some(rest) if number == 1 => rest,
-        _ => line,
+/// Refuses a file that is something else as a whole, which is no matter of one bad line.
+fn check_kind(lines: &mut Content<'_>, file: &InputFile<'_>) -> Result<()> {
+    let head = lines.peek()?;
+    let text = head.strip_prefix(MARK).unwrap_or(head);
+    let problem = match Kind::of(head) {
+        Some(kind) => kind.problem(),
+        None if is_html(text) => "is an HTML or XML page, not JSON Lines; fetch the file again".to_owned(),
+        None if text.trim_ascii_start().starts_with(b"[") => {
+            "is not JSON Lines: it begins with `[`, as a JSON array does; write an object a line, as with `jq -c '.[]'`"
+                .to_owned()
+        }
+        None => return Ok(()),
+    };
+    Err(Error::input(file.path, problem))
+}
+
+/// A byte-order mark before the first line is no part of it; before another one it says that files were joined.
+fn strip(line: &[u8], number: u64) -> Result<&[u8], String> {
+    match line.strip_prefix(MARK) {
+        Some(rest) if number == 1 => Ok(rest),
+        Some(_) => {
+            Err("begins with a byte-order mark in the middle of the file: files were joined; remove it"
+                .into())
+        }
+        None => Ok(line),
     }
 }
 
@@ -63,30 +85,23 @@ fn parse(
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let mut reader = serde_json::Deserializer::from_slice(line);
-    let record = Fields(wanted).deserialize(&mut reader).and_then(|record| reader.end().map(|()| record));
-    let record = record.map_err(|error| describe(&error))?;
-    let text = record
+    let mut found = Found { fields: vec![None; wanted.fields.len()], ..Found::default() };
+    members(line, |name, value| found.take(wanted, name, value)).map_err(|broken| broken.to_string())?;
+    let text = found
         .text
         .ok_or_else(|| format!("the object has no field `{}`, which holds the text", wanted.text))?;
     check_size(text.len())?;
-    let id = match (record.id, wanted.id) {
+    let id = match (found.id, wanted.id) {
         (Some(id), _) => id,
         (None, None) => fallback(),
         (None, Some(field)) => {
             return Err(format!("the object has no field `{field}`, which `id_field` names"));
         }
     };
-    Ok(Some(Document { id, text, fields: record.fields }))
+    Ok(Some(Document { id, text, fields: found.fields }))
 }
 
-/// serde_json counts lines inside the line it was given; only the column helps.
-fn describe(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let what = text.split(" at line ").next().unwrap_or(&text);
-    format!("broken JSON at column {}: {what}", error.column())
-}
-
+/// The fields found so far; of several with one name the last counts.
 #[derive(Default)]
 struct Found {
     text: Option<String>,
@@ -94,102 +109,92 @@ struct Found {
     fields: Vec<Option<String>>,
 }
 
-struct Fields<'a>(&'a Wanted<'a>);
-
-impl<'de> DeserializeSeed<'de> for Fields<'_> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
-        let wanted = self.0;
-        let mut record = Found { fields: vec![None; wanted.fields.len()], ..Found::default() };
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-            let is_text = key == wanted.text;
-            let is_id = key == wanted.id.unwrap_or(DEFAULT_ID);
-            let slot = wanted.fields.iter().position(|field| *field == key);
-            if !is_text && !is_id && slot.is_none() {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let value = map.next_value_seed(Scalar(&key))?;
-            if let Some(slot) = slot {
-                record.fields[slot] = value.clone().map(|(_, value)| value);
-            }
-            if is_id {
-                record.id = value.clone().map(|(_, value)| value);
-            }
-            if is_text {
-                record.text = match value {
-                    Some((true, text)) => Some(text),
-                    Some((false, other)) => {
-                        return Err(A::Error::custom(format!("`{key}` is {other}, expected a string")));
-                    }
-                    None => return Err(A::Error::custom(format!("`{key}` is null, expected a string"))),
-                };
-            }
+impl Found {
+    fn take(&mut self, wanted: &Wanted<'_>, name: &[u8], value: RawValue<'_>) -> Result<(), Broken> {
+        if let Some(slot) = wanted.fields.iter().position(|field| is_name(name, field)) {
+            self.fields[slot] = scalar(wanted.fields[slot], value)?;
         }
-        Ok(record)
+        match wanted.id {
+            Some(id) if is_name(name, id) => self.id = scalar(id, value)?,
+            // Nobody asked for it: what cannot be an id is none.
+            None if is_name(name, DEFAULT_ID) => self.id = scalar(DEFAULT_ID, value).unwrap_or(None),
+            _ => {}
+        }
+        if is_name(name, wanted.text) {
+            self.text = Some(text(wanted.text, value)?);
+        }
+        Ok(())
     }
 }
 
-/// A string, number, boolean or null, as text; with whether it was a string.
-struct Scalar<'a>(&'a str);
+/// A string.
+fn text(field: &str, value: RawValue<'_>) -> Result<String, Broken> {
+    if value.bytes[0] == b'"' {
+        return string(field, value);
+    }
+    let found = match value.bytes[0] {
+        b'{' => "an object".into(),
+        b'[' => "a list".into(),
+        _ => String::from_utf8_lossy(value.bytes),
+    };
+    Err(Broken { column: value.column, what: format!("`{field}` is {found}, expected a string") })
+}
 
-impl<'de> DeserializeSeed<'de> for Scalar<'_> {
-    type Value = Option<(bool, String)>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+/// A string, number or boolean as text, a number as it was written; `None` for null.
+fn scalar(field: &str, value: RawValue<'_>) -> Result<Option<String>, Broken> {
+    match value.bytes {
+        [b'"', ..] => string(field, value).map(Some),
+        b"null" => Ok(None),
+        word if word == b"true" || word == b"false" || is_number(word) => {
+            Ok(Some(String::from_utf8_lossy(word).into_owned()))
+        }
+        other => {
+            let found = match other[0] {
+                b'{' => "an object".into(),
+                b'[' => "a list".into(),
+                _ => String::from_utf8_lossy(other),
+            };
+            let what = format!("found {found}, expected a string, number, boolean or null in `{field}`");
+            Err(Broken { column: value.column, what })
+        }
     }
 }
 
-impl<'de> Visitor<'de> for Scalar<'_> {
-    type Value = Option<(bool, String)>;
+fn string(field: &str, value: RawValue<'_>) -> Result<String, Broken> {
+    let mut reader = serde_json::Deserializer::from_slice(value.bytes);
+    Roomy.deserialize(&mut reader).map_err(|error| {
+        // serde_json counts from the beginning of what it was given.
+        let text = error.to_string();
+        let what = text.split(" at line ").next().unwrap_or(&text);
+        Broken {
+            column: value.column + error.column().saturating_sub(1),
+            what: format!("{what} in `{field}`"),
+        }
+    })
+}
+
+/// A string with room: sizes of few kinds, so that memory that one text had serves the next.
+struct Roomy;
+
+impl<'de> DeserializeSeed<'de> for Roomy {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Roomy {
+    type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a string, number, boolean or null in `{}`", self.0)
+        f.write_str("a string")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        // Sizes of few kinds: memory that one text had serves the next.
+    fn visit_str<E>(self, text: &str) -> Result<String, E> {
         let mut owned = String::with_capacity(text.len().next_power_of_two());
         owned.push_str(text);
-        Ok(Some((true, owned)))
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
-        Ok(Some((true, text)))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Some((false, value.to_string())))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Some((false, value.to_string())))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Some((false, value.to_string())))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(Some((false, value.to_string())))
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(owned)
     }
 }
 
@@ -244,9 +249,54 @@ mod tests {
     }
 
     #[test]
+    fn numbers_keep_their_text() {
+        for number in ["123456789012345678901", "1.0", "-0", "1e2", "0.10"] {
+            let line = format!("{{\"text\": \"a\", \"id\": {number}, \"lang\": {number}}}");
+            let document = parsed(&line, None).expect("sound").expect("not blank");
+            assert_eq!(document.id, number);
+            assert_eq!(document.fields, [Some(number.to_owned()), Some(number.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_wanted_spoils_nothing() {
+        for rest in [
+            r#""\ud800": 1"#,
+            r#""x": "\udc00 \q""#,
+            r#""x": [NaN, {"y": -Infinity}]"#,
+            r#""id": {"a": NaN}"#,
+            r#""id": "\ud800""#,
+            r#""id": Infinity"#,
+        ] {
+            let wanted = wanted(None, vec!["lang"]);
+            let line = format!("{{{rest}, \"text\": \"a\"}}");
+            let document = parse(line.as_bytes(), &wanted, || "f:7".into()).expect(rest).expect("not blank");
+            assert_eq!((document.id.as_str(), document.text.as_str()), ("f:7", "a"));
+        }
+        assert!(parse(b"{\"x\": \"\xff\", \"text\": \"a\"}", &wanted(None, vec![]), String::new).is_ok());
+    }
+
+    #[test]
+    fn what_is_wanted_is_named_where_it_is_refused() {
+        let problem = |line: &str| parsed(line, Some("id")).expect_err("broken");
+        let surrogate = problem(r#"{"id": "a", "text": "\ud800"}"#);
+        assert!(
+            surrogate.starts_with("broken JSON at column 2") && surrogate.ends_with("in `text`"),
+            "{surrogate}"
+        );
+        let expected =
+            "broken JSON at column 24: found NaN, expected a string, number, boolean or null in `lang`";
+        assert_eq!(problem(r#"{"text": "a", "lang": NaN}"#), expected.replace("24", "23"));
+        assert!(
+            problem(r#"{"id": [1], "text": "a"}"#)
+                .ends_with("found a list, expected a string, number, boolean or null in `id`")
+        );
+    }
+
+    #[test]
     fn blank_lines_are_no_documents() {
         assert_eq!(parsed(" \r\n", None), Ok(None));
-        assert_eq!(strip(b"\xef\xbb\xbf{}", 1), b"{}");
-        assert_eq!(strip(b"\xef\xbb\xbf{}", 2).len(), 5);
+        assert_eq!(strip(b"\xef\xbb\xbf{}", 1), Ok(&b"{}"[..]));
+        assert!(strip(b"\xef\xbb\xbf{}", 2).expect_err("joined").contains("byte-order mark"));
     }
 }

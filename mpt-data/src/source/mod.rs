@@ -1,5 +1,6 @@
 //! Readers: files of documents, streamed one document at a time in bounded memory.
 
+mod json_line;
 mod jsonl;
 mod parquet;
 mod text;
@@ -11,6 +12,7 @@ use crate::config::{Format, OnBadLine, SourceConfig};
 use crate::document::Document;
 use crate::error::{Error, Result};
 use crate::filter;
+use crate::hashed_file::PlainFile;
 
 /// The longest text of one document: tokenizing takes many times as much memory.
 pub const MAX_DOCUMENT_BYTES: usize = 64 << 20;
@@ -59,10 +61,17 @@ impl Wanted<'_> {
 pub(crate) struct InputFile<'a> {
     /// Where it is.
     pub(crate) path: &'a Path,
-    /// What it is called in ids, wherever it is.
-    pub(crate) name: &'a str,
+    /// What it is called in ids, wherever it is, and what it held when the work was planned.
+    pub(crate) planned: &'a PlainFile,
     /// Counts the bytes of the file that were read.
     pub(crate) progress: &'a AtomicU64,
+}
+
+impl InputFile<'_> {
+    /// What it is called in ids.
+    fn name(&self) -> &str {
+        &self.planned.name
+    }
 }
 
 /// Takes what is found one by one; an error stops the reader and is passed through.
@@ -71,7 +80,8 @@ pub(crate) type Sink<'a> = &'a mut dyn FnMut(Record) -> Result<()>;
 /// Reads every document of a file, in order.
 ///
 /// # Errors
-/// [`Error::BrokenLine`] and [`Error::BrokenInput`] name the file, and the line where there are lines.
+/// [`Error::BrokenLine`] and [`Error::BrokenInput`] name the file, and the line where there are lines;
+/// [`Error::InputChanged`] when what was read is not what was planned.
 pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
     let fields = filter::fields(&source.filters);
     let wanted = Wanted {

@@ -3,24 +3,31 @@
 use std::io::Read;
 
 use super::{InputFile, MAX_DOCUMENT_BYTES, Record, Sink, Wanted, check_size};
-use crate::compressed;
+use crate::compressed::{self, MARK};
 use crate::document::Document;
 use crate::error::{Error, Result};
 
 pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
     let mut bytes = Vec::new();
-    let mut limited = compressed::open(file.path, file.progress)?.take(MAX_DOCUMENT_BYTES as u64 + 1);
+    let mut content = compressed::open(file.path, file.progress)?;
+    let kind = content.kind()?;
+    let mut limited = content.by_ref().take(MAX_DOCUMENT_BYTES as u64 + 1);
     limited.read_to_end(&mut bytes).map_err(|error| compressed::explain(file.path, error))?;
-    match document(bytes, file.name) {
+    content.check(file.planned)?;
+    match kind.map_or_else(|| document(bytes, file.name()), |kind| Err(kind.problem())) {
         Ok(document) => sink(Record::Document(document)),
         Err(problem) => {
-            wanted.bad_line(file.name.to_owned(), problem, sink, |problem| Error::input(file.path, problem))
+            wanted.bad_line(file.name().to_owned(), problem, sink, |problem| Error::input(file.path, problem))
         }
     }
 }
 
-fn document(bytes: Vec<u8>, name: &str) -> Result<Document, String> {
+/// The document of a file, without a byte-order mark at its beginning.
+fn document(mut bytes: Vec<u8>, name: &str) -> Result<Document, String> {
     check_size(bytes.len())?;
+    if bytes.starts_with(MARK) {
+        bytes.drain(..MARK.len());
+    }
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         format!("byte {at} is not UTF-8; convert the file, or leave it out")

@@ -182,7 +182,7 @@ fn the_same_input_gives_the_same_bytes_and_is_done_once() {
         &to_mds(None),
         &mut Silent,
     );
-    assert!(matches!(error, Err(Error::NotOurs { .. })));
+    assert!(matches!(error, Err(Error::Taken { .. })));
 }
 
 #[test]
@@ -240,5 +240,98 @@ impl Progress for Heard {
 
     fn keep_going(&mut self) -> bool {
         !self.stop
+    }
+}
+
+/// A dataset of one column `tokens`, one sample a shard.
+fn write_mds(dir: &Path, encoding: &str, values: &[Value]) {
+    let columns = [("tokens".to_owned(), encoding.parse::<Encoding>().expect("an encoding"))];
+    let mut writer = MdsWriter::create(dir, &columns, MdsOptions::default()).expect("creatable");
+    values.iter().for_each(|value| writer.push(std::slice::from_ref(value)).expect("written"));
+    writer.finish().expect("finished");
+}
+
+fn import_error(corpus: &Corpus, input: &str, options: &ImportOptions) -> String {
+    let error = import_from(corpus, input, "back", options).expect_err("refused").to_string();
+    assert!(!corpus.path("back").exists());
+    error
+}
+
+#[test]
+fn splits_of_a_dataset_are_not_trained_on_together() {
+    let corpus = Corpus::new();
+    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    for (from, to) in [("web", "train"), ("books", "val_small")] {
+        fs::create_dir_all(corpus.path("splits")).expect("creatable");
+        fs::rename(corpus.path("mds").join(from), corpus.path("splits").join(to)).expect("movable");
+    }
+    let error = import_error(&corpus, "splits", &ImportOptions::default());
+    assert!(error.contains("holds the splits train, val_small") && error.contains("splits/train"), "{error}");
+    import_from(&corpus, "splits/train", "back", &ImportOptions::default()).expect("one of them");
+}
+
+#[test]
+fn a_shard_counts_once() {
+    let corpus = Corpus::new();
+    let manifest = corpus.build(&[]);
+    export(&manifest, &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    let path = corpus.path("mds/index.json");
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
+    let shards = index["shards"].as_array_mut().expect("a list");
+    shards.push(shards[0].clone());
+    let last = shards.len() - 1;
+    fs::write(&path, index.to_string()).expect("writable");
+    let error = import_error(&corpus, "mds", &ImportOptions::default());
+    assert!(error.contains(&format!("shard {last}: is web/shard.00000.mds, as shard 0 is")), "{error}");
+    let again = rewrite(&corpus.path("mds"), &corpus.path("back"), &MdsOptions::default(), true, &mut Silent);
+    assert!(again.is_err() && !corpus.path("back").exists());
+}
+
+#[test]
+fn tokens_twice_as_wide_as_they_are_said_to_be_are_told() {
+    let corpus = Corpus::new();
+    let ids = (0..64u64).flat_map(|id| (id % 200).to_le_bytes()).collect();
+    write_mds(&corpus.path("mds"), "bytes", &[Value::Bytes(ids)]);
+    let options = |dtype| ImportOptions {
+        token_dtype: Some(dtype),
+        seq_len: Some(32),
+        boundaries: Some(Boundaries::default()),
+        ..ImportOptions::default()
+    };
+    for (dtype, wide) in [(Dtype::I32, 8), (Dtype::U16, 4)] {
+        let error = import_error(&corpus, "mds", &options(dtype));
+        assert!(error.contains(&format!("its tokens have {wide} bytes or more")), "{error}");
+    }
+    import_from(&corpus, "mds", "back", &options(Dtype::I64)).expect("what they are");
+}
+
+/// A shard of a few bytes whose sample would have 4 GiB.
+#[test]
+fn a_small_shard_does_not_fill_memory() {
+    let corpus = Corpus::new();
+    let bytes = u64::from(u32::MAX);
+    let mut head = [1u32, 14, u32::MAX].map(u32::to_le_bytes).concat();
+    head.extend([b'{', b'}']);
+    let zeros = std::io::Read::take(std::io::repeat(0), 300 << 20);
+    let shard = zstd::encode_all(std::io::Read::chain(&head[..], zeros), 1).expect("compressed");
+    corpus.write_bytes("mds/shard.00000.mds.zstd", &shard);
+    let index = format!(
+        r#"{{"version": 2, "shards": [{{"version": 2, "format": "mds", "column_names": ["tokens"], "column_encodings": ["bytes"],
+        "column_sizes": [null], "compression": "zstd", "samples": 1, "raw_data": {{"basename": "shard.00000.mds", "bytes": {bytes}}},
+        "zip_data": {{"basename": "shard.00000.mds.zstd", "bytes": {}}}}}]}}"#,
+        shard.len()
+    );
+    corpus.write("mds/index.json", &index);
+    let options = ImportOptions { token_dtype: Some(Dtype::I64), seq_len: Some(32), ..Default::default() };
+    let error = import_error(&corpus, "mds", &options);
+    assert!(error.contains("sample 0 would have 4294967281 bytes; 268435456 are read at most"), "{error}");
+    for (from, to) in [
+        (format!("\"bytes\": {bytes}"), "\"bytes\": 4294967296".to_owned()),
+        ("\"samples\": 1".into(), "\"samples\": 1152921504606846976".into()),
+    ] {
+        corpus.write("mds/index.json", &index.replace(&from, &to));
+        let error = import_error(&corpus, "mds", &options);
+        assert!(error.contains("have 32 bits") || error.contains("bytes cannot hold"), "{error}");
     }
 }

@@ -66,8 +66,9 @@ fn a_shard_of_another_length_is_refused_while_training() {
         let config = LoaderConfig { batch_size: 8, ..LoaderConfig::new(&manifest, Split::Train) };
         let mut loader = Loader::new(&manifest, config, None).expect("lazy");
         let error = loader.find_map(|batch| batch.err()).expect("the shard comes up").to_string();
-        let problem =
-            format!("has {length} bytes, expected {whole}: it was {what}; restore it, or build again");
+        let problem = format!(
+            "has {length} bytes, expected {whole}: it was {what}; restore it, or remove it and run the same build again"
+        );
         assert_eq!(error, format!("train/web/00000.parquet: {problem}"));
     }
 }

@@ -41,7 +41,7 @@ fn damaged_inputs_are_named() {
     corpus.write_bytes("web/b.jsonl.gz", &whole[..whole.len() / 2]);
     assert!(corpus.build_error(&[]).contains("web/b.jsonl.gz: the compressed data ends too early"));
     corpus.write_bytes("web/b.jsonl.gz", b"no gzip at all");
-    assert!(corpus.build_error(&[]).contains("web/b.jsonl.gz: the compressed data is damaged"));
+    assert!(corpus.build_error(&[]).contains("web/b.jsonl.gz: is no gzip data, though its name says so"));
     corpus.write_bytes("web/b.jsonl.gz", &whole);
     corpus.write_bytes("code/part.parquet", b"PAR1");
     assert!(corpus.build_error(&[]).contains("code/part.parquet: not a sound Parquet file"));
@@ -65,4 +65,17 @@ fn a_huge_document_is_refused_by_name() {
         error.contains("books/00.txt: the document has more than") || error.contains("split it"),
         "{error}"
     );
+}
+
+#[test]
+fn groups_that_are_too_small_are_refused_before_anything_is_read() {
+    let corpus = Corpus::new();
+    let stratified = |group: u64| format!("seed = 3\nbatching = \"stratified\"\nbatch_group = {group}");
+    corpus.write("web/a.jsonl", "no JSON");
+    let error = corpus.build_error(&[("seed = 3", &stratified(2))]);
+    assert!(
+        error.contains("mix.toml: `batch_group` is 2, expected groups in which every source has a sample"),
+        "{error}"
+    );
+    assert!(corpus.build_error(&[("seed = 3", &stratified(10))]).contains("web/a.jsonl:1: "));
 }

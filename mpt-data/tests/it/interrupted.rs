@@ -80,3 +80,67 @@ fn foreign_folders_are_left_alone() {
     assert!(error.contains("was not made by a data build"), "{error}");
     assert_eq!(tree(&corpus.path("out")).len(), 1);
 }
+
+#[test]
+fn finished_data_that_lacks_a_file_is_built_again() {
+    let corpus = Corpus::new();
+    let (run, tokenizer) = (corpus.run(&[]).expect("sound"), corpus.tokenizer());
+    let root = corpus.build(&[]).root().to_owned();
+    let expected = tree(&corpus.path("out"));
+    let shard = corpus.path("out/train/web/00000.parquet");
+    let cut = std::fs::read(&shard).expect("readable")[..100].to_vec();
+    for (name, bytes) in
+        [("train/web/00000.parquet", Some(cut)), ("eval/web/00000.parquet", None), ("drops.parquet", None)]
+    {
+        let path = corpus.path("out").join(name);
+        match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).expect("writable"),
+            None => std::fs::remove_file(&path).expect("removable"),
+        }
+        let manifest = prepare(&run, &tokenizer, &mut Silent).expect("built again");
+        assert_eq!(manifest.root(), root, "{name}");
+        assert!(tree(&corpus.path("out")) == expected, "{name}");
+    }
+}
+
+#[test]
+fn a_manifest_that_is_cut_short_says_what_works() {
+    let corpus = Corpus::new();
+    corpus.build(&[]);
+    let path = corpus.path("out/manifest.json");
+    let whole = std::fs::read(&path).expect("readable");
+    std::fs::write(&path, &whole[..whole.len() / 2]).expect("writable");
+    let error = corpus.build_error(&[]);
+    assert!(
+        error.contains("manifest.json: ") && error.contains("delete this folder and build the data again"),
+        "{error}"
+    );
+    std::fs::remove_dir_all(corpus.path("out")).expect("removable");
+    corpus.build(&[]);
+}
+
+/// Each of two builds at once succeeds or says that it has to wait, at whatever moment they meet.
+#[test]
+fn two_builds_at_once_leave_the_data_of_one() {
+    let corpus = Corpus::new();
+    let (run, tokenizer) = (corpus.run(&[]).expect("sound"), corpus.tokenizer());
+    corpus.build(&[]);
+    let expected = tree(&corpus.path("out"));
+    for round in 0..12 {
+        std::fs::remove_dir_all(corpus.path("out")).expect("removable");
+        let build = |wait: u64| {
+            std::thread::sleep(std::time::Duration::from_millis(wait));
+            prepare(&run, &tokenizer, &mut Silent)
+        };
+        let (one, other) = std::thread::scope(|scope| {
+            let one = scope.spawn(|| build(0));
+            let other = build(round * 5);
+            (one.join().expect("no panic"), other)
+        });
+        assert!(one.is_ok() || other.is_ok(), "{one:?} {other:?}");
+        for error in [one.err(), other.err()].into_iter().flatten() {
+            assert!(matches!(error, Error::Busy { .. }), "{error}");
+        }
+        assert!(tree(&corpus.path("out")) == expected, "round {round}");
+    }
+}

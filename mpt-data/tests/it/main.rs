@@ -1,21 +1,27 @@
 //! Preparation and loading end to end, on small corpora made here.
 
+mod changing;
 mod converting;
 mod corpus;
 mod damage;
 mod deduplicating;
 mod dirty;
 mod errors;
+mod forged;
 mod interrupted;
+mod kinds;
 mod loading;
 mod mds;
 mod megatron;
 mod mix;
 mod mixes;
+mod mutated;
 mod orders;
+mod parquet_files;
 mod preparing;
 #[cfg(feature = "remote")]
 mod remote;
 mod simulating;
 mod steps;
+mod targets;
 mod tracing;

@@ -4,7 +4,7 @@ use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool, Weights};
 use serde::Serialize;
 
 use super::tally::{LogProbs, Place, Tally};
-use super::{Comparison, each_logits, each_pair, hidden_alone};
+use super::{Comparison, Limits, each_logits, each_pair, hidden_alone};
 use crate::error::Result;
 
 /// Rows on which the ways of computing are compared; numbers are checked on all.
@@ -50,7 +50,7 @@ pub fn first_non_finite(weights: &Weights) -> Result<Option<(String, usize)>> {
 }
 
 /// Checks that logits are finite on all `rows`, and that decoding one token at a time and a padded batch give those of
-/// each row alone, within `tolerance` as a share of their range. With `predict`, each token is what the one before
+/// each row alone, within `limits`. With `predict`, each token is what the one before
 /// should predict. `advance` is told of every token of the rows.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ pub fn first_non_finite(weights: &Weights) -> Result<Option<(String, usize)>> {
 pub fn self_check(
     model: &CausalLm,
     rows: &[Vec<u32>],
-    tolerance: f64,
+    limits: &Limits,
     predict: bool,
     advance: &mut dyn FnMut(usize),
 ) -> Result<SelfReport> {
@@ -77,18 +77,22 @@ pub fn self_check(
     both.merge(&batch);
     let checks = vec![
         numbers.check(),
-        close("one token at a time equals all at once", &decoding, tolerance),
-        close("a batch of unequal rows equals each row alone", &batch, tolerance),
+        close("one token at a time equals all at once", &decoding, limits),
+        close("a batch of unequal rows equals each row alone", &batch, limits),
     ];
     Ok(SelfReport { checks, comparison: both.comparison(), perplexity: numbers.perplexity() })
 }
 
-fn close(name: &'static str, tally: &Tally, tolerance: f64) -> Check {
-    let Comparison { relative_error, worst, positions, .. } = tally.comparison();
+fn close(name: &'static str, tally: &Tally, limits: &Limits) -> Check {
+    let comparison = tally.comparison();
+    let broken = limits.broken(&comparison);
+    let Comparison { relative_error, worst, positions, .. } = comparison;
     let place = worst.map(|place| format!(", largest in row {}, position {}", place.row, place.position));
-    let detail =
-        format!("relative error {relative_error:.1e} at {positions} positions{}", place.unwrap_or_default());
-    Check { name, passed: relative_error <= tolerance, detail }
+    let detail = match broken.is_empty() {
+        true => format!("relative error {relative_error:.1e} at {positions} positions"),
+        false => broken.join("; "),
+    };
+    Check { name, passed: broken.is_empty(), detail: detail + &place.unwrap_or_default() }
 }
 
 /// Whether logits are numbers, and what they say of the tokens that follow.

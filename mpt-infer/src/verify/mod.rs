@@ -9,6 +9,7 @@ mod forms;
 mod models;
 mod rows;
 mod tally;
+mod weights;
 
 use candle_core::{DType, Tensor};
 use mpt_core::{AttnMask, CausalLm};
@@ -17,10 +18,11 @@ use crate::error::Result;
 
 pub use checks::{Check, SelfReport, first_non_finite, self_check};
 pub use fixture::{Fixture, FixtureReport, GreedyReport};
-pub use forms::{Forms, SAME_FORM_TOLERANCE, tolerance_between};
+pub use forms::{Forms, limits_alone, limits_between};
 pub use models::compare_models;
 pub use rows::{builtin_rows, windows};
 pub use tally::{Comparison, Limits, Place};
+pub use weights::compare_weights;
 
 /// Positions whose logits are in memory at once.
 const CHUNK: usize = 32;

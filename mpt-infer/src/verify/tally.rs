@@ -48,6 +48,17 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The wider of each of two limits.
+    #[must_use]
+    pub fn wider(&self, other: &Self) -> Self {
+        let both = |a: Option<f64>, b: Option<f64>, wider: fn(f64, f64) -> f64| Some(wider(a?, b?));
+        Self {
+            tolerance: self.tolerance.max(other.tolerance),
+            max_kl: both(self.max_kl, other.max_kl, f64::max),
+            min_top1: both(self.min_top1, other.min_top1, f64::min),
+        }
+    }
+
     /// What `found` breaks, in words; nothing where it keeps to all.
     pub fn broken(&self, found: &Comparison) -> Vec<String> {
         let mut broken = Vec::new();

@@ -70,7 +70,7 @@ fn a_folder_continues_text() {
     assert!(!ids.is_empty());
     assert_eq!((completion.prompt_tokens, &completion.generation.ids), (prompt.len(), &ids));
     assert_eq!(completion.text, pipe.tokenizer().unwrap().decode(&ids).unwrap());
-    assert_eq!(pipe.stop_ids(), [0]);
+    assert_eq!(pipe.stop_ids().unwrap(), [0]);
     let from_nothing = pipe.generate("", &CompletionParams::default()).unwrap();
     assert_eq!(from_nothing.prompt_tokens, 1);
 }
@@ -86,7 +86,7 @@ fn folder_run_and_gguf_say_the_same() {
     });
     let pipe = Pipeline::open(&file).unwrap();
     assert_eq!(pipe.generate("a leaf", &sampled(1)).unwrap().text, expected);
-    assert_eq!(pipe.stop_ids(), [7]);
+    assert_eq!(pipe.stop_ids().unwrap(), [7]);
     let run = tempfile::tempdir().unwrap();
     for step in [5, 20] {
         let checkpoint = run.path().join(format!("checkpoints/step-{step:08}"));

@@ -6,7 +6,8 @@ use candle_core::{Device, Tensor};
 use mpt_core::testing::tiny_model;
 use mpt_core::{AttnMask, CausalLm, MptConfig, Params, WeightDtype, Weights, write_safetensors};
 use mpt_infer::verify::{
-    Fixture, Forms, Limits, builtin_rows, compare_models, first_non_finite, self_check, tolerance_between,
+    Fixture, Forms, Limits, builtin_rows, compare_models, compare_weights, first_non_finite, limits_alone,
+    limits_between, self_check,
 };
 
 fn model(config: &MptConfig, params: &Params) -> CausalLm {
@@ -67,9 +68,71 @@ fn rounding_stays_within_the_tolerance_of_its_form() {
             compare_models(&found, &reference, &builtin_rows(&config, 0), false, &mut |_| {}).unwrap();
         let forms = [format, WeightDtype::F32].map(|asked| Forms::of(&exact, asked).unwrap());
         assert_eq!(forms[0].narrowest(), format);
-        let tolerance = tolerance_between(&forms[0], Some(&forms[1]));
+        let tolerance = limits_between(&forms[0], Some(&forms[1])).tolerance;
         assert!(found.relative_error > 1e-4 && found.relative_error < tolerance / 3.0, "{format}: {found:?}");
-        assert_eq!(tolerance_between(&forms[0], Some(&forms[0])), 1e-4);
+        assert_eq!(limits_between(&forms[0], Some(&forms[0])).tolerance, 1e-4);
+    }
+}
+
+/// What sums in another order keep to.
+const EXACT: Limits = Limits { tolerance: 1e-4, max_kl: Some(1e-6), min_top1: Some(0.9) };
+
+/// A model whose rows are long enough for every form.
+fn wide(dir: &Path, seed: u64) -> (MptConfig, Params) {
+    let config = MptConfig::mpt(256, 2, 4, 320, 32).unwrap();
+    let params = Params::init(&config, seed, &Device::Cpu).unwrap();
+    save(dir, &config, &params);
+    (config, params)
+}
+
+const ROUNDED: [WeightDtype; 8] = [
+    WeightDtype::F16,
+    WeightDtype::BF16,
+    WeightDtype::Q8_0,
+    WeightDtype::Q6K,
+    WeightDtype::Q5K,
+    WeightDtype::Q4K,
+    WeightDtype::Q4_0,
+    WeightDtype::Nf4,
+];
+
+#[test]
+fn sound_models_of_every_form_pass_alone_and_against_the_exact_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, _) = wide(dir.path(), 5);
+    let exact = Weights::open(dir.path()).unwrap();
+    let reference = CausalLm::new(&config, &exact).unwrap();
+    let rows = builtin_rows(&config, 0);
+    for form in ROUNDED {
+        let weights = exact.clone().rounded_to(form);
+        let found = CausalLm::new(&config, &weights).unwrap();
+        let forms = Forms::of(&exact, form).unwrap();
+        let alone = self_check(&found, &rows, &limits_alone(&forms), false, &mut |_| {}).unwrap();
+        assert!(alone.checks.iter().all(|check| check.passed), "{form}: {alone:?}");
+        let limits = limits_between(&forms, Some(&Forms::of(&exact, WeightDtype::F32).unwrap()));
+        let compared = compare_models(&found, &reference, &rows, false, &mut |_| {}).unwrap();
+        assert_eq!(limits.broken(&compared), [""; 0], "{form}: {compared:?}");
+        let matrices = compare_weights(&weights, &exact).unwrap();
+        assert!(matrices.passed, "{form}: {matrices:?}");
+    }
+}
+
+#[test]
+fn a_layer_that_is_zero_or_another_fails_in_every_form() {
+    let (dir, broken_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (config, params) = wide(dir.path(), 5);
+    let exact = Weights::open(dir.path()).unwrap();
+    let name = |layer| format!("transformer.blocks.{layer}.attn.out_proj.weight");
+    let sound = |layer| params.get(&name(layer)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for values in [vec![0.0; 256 * 256], sound(1)] {
+        let (_, broken) = wide(broken_dir.path(), 5);
+        broken.set(&name(0), &values).unwrap();
+        save(broken_dir.path(), &config, &broken);
+        for form in ROUNDED {
+            let weights = Weights::open(broken_dir.path()).unwrap().rounded_to(form);
+            let check = compare_weights(&weights, &exact).unwrap();
+            assert!(!check.passed && check.detail.contains(&name(0)), "{form}: {check:?}");
+        }
     }
 }
 
@@ -79,7 +142,7 @@ fn a_sound_model_holds_its_own_checks_with_any_rows() {
     let model = model(&config, &params);
     let equal = vec![(0..20).collect::<Vec<u32>>(), (20..40).collect()];
     for (rows, predict) in [(builtin_rows(&config, 0), false), (equal, true)] {
-        let report = self_check(&model, &rows, 1e-4, predict, &mut |_| {}).unwrap();
+        let report = self_check(&model, &rows, &EXACT, predict, &mut |_| {}).unwrap();
         assert!(report.checks.iter().all(|check| check.passed), "{report:?}");
         assert_eq!(report.perplexity.is_some(), predict);
         assert!(report.comparison.positions > 0);
@@ -100,7 +163,7 @@ fn numbers_that_are_not_finite_are_found_and_named() {
     let weights = Weights::open(dir.path()).unwrap();
     assert_eq!(first_non_finite(&weights).unwrap(), Some((name.to_owned(), 300)));
     let rows = builtin_rows(&config, 0);
-    let report = self_check(&model(&config, &params), &rows, 1e-4, false, &mut |_| {}).unwrap();
+    let report = self_check(&model(&config, &params), &rows, &EXACT, false, &mut |_| {}).unwrap();
     assert!(report.checks.iter().all(|check| !check.passed), "{report:?}");
     assert!(report.checks[0].detail.contains("row 0, position 0"), "{report:?}");
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::jinja::{Jinja, SpecialTokens};
 use super::{ChatTemplate, Form};
 use crate::error::{Error, Result};
+use crate::lfs::{POINTED_AT, POINTER, is_pointer};
 
 /// The largest `tokenizer_config.json`, in bytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -86,6 +87,9 @@ fn read_text(path: &Path) -> Result<Option<String>> {
     file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
         return Err(unusable(path, "it is larger than 16 MiB".to_owned()));
+    }
+    if is_pointer(&bytes) {
+        return Err(unusable(path, format!("{POINTER}; expected {POINTED_AT}")));
     }
     String::from_utf8(bytes).map(Some).map_err(|error| unusable(path, error.to_string()))
 }

@@ -13,7 +13,7 @@ use minijinja::{Environment, ErrorKind, State, Value, context};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use super::{Message, tame};
+use super::{Message, generation_tag, tame};
 use crate::error::{Error, Result};
 
 /// The longest template, in bytes; those in use have some thousand. Nesting costs stack, and this bounds it.
@@ -52,6 +52,7 @@ impl Jinja {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(format!("{} bytes, expected {MAX_SOURCE_BYTES} at most", source.len()));
         }
+        let source = generation_tag::replaced(&source);
         let environment = on_own_stack(|| -> Result<_, String> {
             tame::check(&source, syntax())?;
             let mut environment = environment();

@@ -6,6 +6,7 @@
 //! There is no default: a model without a template has none.
 
 mod folder;
+mod generation_tag;
 mod jinja;
 mod named;
 mod tame;

@@ -306,6 +306,17 @@ fn stop_ids_are_the_tokens_among_the_stop_strings() {
     assert_eq!(chatml.stop_ids(&load(value.to_string().into_bytes())), [next as u32 + 1, 0]);
 }
 
+#[test]
+fn marks_of_what_is_generated_change_no_text() {
+    let marked = "{% for m in messages %}{{ m.role }}: {% generation %}\n{{ m.content }}{% endgeneration %}\n!{% endfor %}";
+    let plain =
+        "{% for m in messages %}{{ m.role }}: {% if true %}\n{{ m.content }}{% endif %}\n!{% endfor %}";
+    let messages = [Message::new("user", "a"), Message::new("assistant", "b")];
+    let text = own(marked).render(&messages, false).expect("rendered");
+    assert_eq!(text, own(plain).render(&messages, false).expect("rendered"));
+    assert_eq!(text, "user: a!assistant: b!");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

@@ -6,3 +6,4 @@ mod chat;
 mod hostile;
 mod library;
 mod roundtrip;
+mod seeds;

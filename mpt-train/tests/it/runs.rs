@@ -178,6 +178,11 @@ fn a_run_begins_from_a_model() {
     let tuned = train(&run, Resume::Auto, &mut Silent, &AtomicBool::new(false)).unwrap();
     assert!(tuned.first_loss < base.first_loss - 2.0, "{tuned:?}");
     assert_eq!(tuned.run_dir, folder.path("tuned"));
+    let text = text.replace(&format!("{:?}", base.checkpoint), &format!("{:?}", folder.path("base")));
+    let text = text.replace("\"tuned\"", "\"from_run\"");
+    let run = TrainRun::parse(&text, &folder.path("tune.toml"), &["train.steps=2".into()]).unwrap();
+    let from_run = train(&run, Resume::Auto, &mut Silent, &AtomicBool::new(false)).unwrap();
+    assert_eq!(from_run.last_loss, tuned.last_loss, "a run folder stands for its latest checkpoint");
 }
 
 #[test]
@@ -259,7 +264,7 @@ fn runs_that_cannot_work_say_why() {
     );
     assert!(message(&["data.dir=nowhere"]).contains("manifest.json: there is no manifest here"));
     assert!(message(&["data.seq_len=7"]).contains("`seq_len` is 7, expected a multiple or a divisor"));
-    assert!(message(&["optimizer.lr=1e30", "train.clip_norm=0"]).contains("the last checkpoint is unharmed"));
+    assert!(message(&["optimizer.lr=1e30", "train.clip_norm=0"]).contains("there is no checkpoint yet"));
     let busy = fs::File::create(folder.path("run/.lock")).unwrap();
     busy.lock().unwrap();
     assert!(message(&[]).contains("another process is training here"));
@@ -272,4 +277,89 @@ fn a_damaged_checkpoint_is_named() {
     fs::write(done.checkpoint.join("training/state.json"), "{\"format\": 1").unwrap();
     let text = folder.train("run", &[], Resume::Auto).expect_err("damaged").to_string();
     assert!(text.contains("step-00000002/training/state.json: EOF while parsing"), "{text}");
+}
+
+/// Every file of a checkpoint.
+fn files(checkpoint: &Path) -> Vec<PathBuf> {
+    let below = |dir: PathBuf| {
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+    };
+    below(checkpoint.to_owned()).chain(below(checkpoint.join("training"))).collect()
+}
+
+#[test]
+fn one_flipped_byte_of_any_file_is_found() {
+    let folder = Folder::new();
+    let done = folder.train("run", &["train.steps=2"], Resume::Auto).unwrap();
+    let files = files(&done.checkpoint);
+    assert_eq!(files.len(), 7, "{files:?}");
+    for file in files {
+        let sound = fs::read(&file).unwrap();
+        for at in [sound.len() / 2, sound.len() - 2] {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 1;
+            fs::write(&file, bytes).unwrap();
+            let error = folder.train("run", &["train.steps=3"], Resume::Auto).expect_err("damaged");
+            assert!(error.to_string().contains("step-00000002"), "{}: {error}", file.display());
+        }
+        fs::write(&file, &sound[..sound.len() - 2]).unwrap();
+        folder.train("run", &["train.steps=3"], Resume::Auto).expect_err("cut short");
+        fs::remove_file(&file).unwrap();
+        folder.train("run", &["train.steps=3"], Resume::Auto).expect_err("removed");
+        fs::write(&file, sound).unwrap();
+    }
+    assert_eq!(folder.train("run", &["train.steps=3"], Resume::Auto).unwrap().step, 3);
+}
+
+/// What the message about a damaged newest checkpoint says is what works; the later one is kept under another name.
+#[test]
+fn an_older_checkpoint_of_the_run_is_gone_on_from() {
+    let folder = Folder::new();
+    let steps = ["train.steps=14"];
+    let whole = folder.train("whole", &steps, Resume::Auto).unwrap();
+    let done = folder.train("run", &steps, Resume::Auto).unwrap();
+    fs::write(done.checkpoint.join("training/optimizer.safetensors"), "damage").unwrap();
+    let error = folder.train("run", &steps, Resume::Auto).expect_err("damaged").to_string();
+    assert!(error.contains("step-00000014") && error.contains("`--resume PATH`"), "{error}");
+    let older = folder.path("run/checkpoints/step-00000007");
+    let again = folder.train("run", &steps, Resume::From(older)).unwrap();
+    assert!(checkpoint_bytes(&again.checkpoint) == checkpoint_bytes(&whole.checkpoint));
+    assert!(folder.path("run/checkpoints/replaced-0-step-00000014").is_dir());
+    let other = folder.train("other", &["train.steps=7"], Resume::Auto).unwrap();
+    let refused = folder.train("run", &steps, Resume::From(other.checkpoint)).expect_err("another run's");
+    assert!(matches!(refused, Error::RunExists { .. }), "{refused}");
+}
+
+#[test]
+fn a_run_that_diverged_is_rescued_and_says_so() {
+    let folder = Folder::new();
+    let checkpoint = folder.train("run", &["train.steps=7"], Resume::Auto).unwrap().checkpoint;
+    let rescue = ["train.steps=9", "optimizer.lr=0.001", "schedule.warmup_steps=9", "train.clip_norm=0.5"];
+    let error = folder.train("run", &rescue, Resume::Auto).expect_err("not named").to_string();
+    assert!(error.contains("`optimizer.lr`"), "{error}");
+    assert!(error.contains("or name the checkpoint with `--resume PATH`"), "{error}");
+    let refused = folder.train("run", &["data.seed=3"], Resume::From(checkpoint.clone()));
+    assert!(matches!(refused, Err(Error::Changed { .. })), "{refused:?}");
+    let done = folder.train("run", &rescue, Resume::From(checkpoint)).unwrap();
+    let state = fs::read(done.checkpoint.join("training/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let changes = state["changes"].as_array().unwrap();
+    let fields: Vec<_> = changes.iter().map(|change| change["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["optimizer.lr", "schedule.warmup_steps", "train.clip_norm"]);
+    assert_eq!((&changes[0]["from"], &changes[0]["after_step"]), (&"0.01".into(), &7.into()));
+    let further = [&["train.steps=10"], &rescue[1..]].concat();
+    assert_eq!(folder.train("run", &further, Resume::Auto).unwrap().step, 10, "once is enough");
+}
+
+/// The step whose update overflows is the last one: there is no loss after it that could say so.
+#[test]
+fn weights_that_are_no_numbers_are_not_saved() {
+    let folder = Folder::new();
+    let begun = folder.train("run", &["train.steps=7"], Resume::Auto).unwrap();
+    let wild = ["train.steps=8", "optimizer.lr=1e39", "train.clip_norm=0", "schedule.warmup_steps=0"];
+    let error = folder.train("run", &wild, Resume::From(begun.checkpoint.clone())).expect_err("overflows");
+    let Error::NotFinite { step, checkpoint, .. } = &error else { panic!("{error}") };
+    assert_eq!((*step, checkpoint.as_ref()), (8, Some(&begun.checkpoint)), "{error}");
+    assert!(error.to_string().contains("the last checkpoint is sound: go on with `--resume "), "{error}");
+    assert_eq!(latest_checkpoint(&folder.path("run")).unwrap(), Some(begun.checkpoint));
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use mpt_core::{
     Batch, CausalLm, Drawn, KvDtype, KvPool, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter,
-    ParameterSource, Precision, Result as CoreResult, SeqId, WeightDtype,
+    ParameterSource, Precision, Result as CoreResult, SeqId, WeightDtype, expect_memory,
 };
 use serde_json::json;
 
@@ -113,16 +113,25 @@ fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
     match (&args.model, &args.config) {
         (Some(model), _) => {
             let weights =
-                ModelArgs { model: model.clone(), dtype }.weights()?.multiplied_as(dtype.precision());
+                ModelArgs { model: model.clone(), dtype }.weights(ctx)?.multiplied_as(dtype.precision());
             built(weights.config(), &weights, named(model))
         }
         (None, Some(path)) => {
             let config = MptConfig::from_file(path)?;
+            expect_memory(2 * largest_bytes(&config))?;
             let drawn = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype);
             built(&config, &drawn, named(path))
         }
         (None, None) => unreachable!("a model or a config is required"),
     }
+}
+
+/// Bytes of the largest parameter in f32, as it is drawn before it is rounded.
+fn largest_bytes(config: &MptConfig) -> u64 {
+    let values =
+        |shape: Vec<usize>| shape.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64));
+    let largest = config.parameters().map(|(_, shape)| values(shape)).max().unwrap_or(0);
+    largest.saturating_mul(size_of::<f32>() as u64).min(u64::MAX / 2)
 }
 
 fn built(config: &MptConfig, source: &dyn ParameterSource, name: String) -> Result<Loaded, CliError> {

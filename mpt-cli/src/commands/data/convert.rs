@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{Bars, MIX_HEADER, mix_cells};
 use crate::exit::CliError;
 use crate::export::Size;
+use crate::output::shown;
 use crate::settings::Context;
 use crate::table;
 
@@ -172,7 +173,7 @@ fn to_theirs(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     };
     ctx.out.text(format_args!("\n{form}; {lost}"))?;
     ctx.out.document(&json!({
-        "dir": args.output, "token_dtype": done.token_dtype.name(), "sources": done.sources,
+        "dir": shown(&args.output), "token_dtype": done.token_dtype.name(), "sources": done.sources,
     }))
 }
 
@@ -181,7 +182,7 @@ fn again(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let samples =
         rewrite(&args.input, &args.output, &args.mds_options(), !args.no_verify, &mut Bars::new(ctx))?;
     ctx.out.text(format_args!("{}: {} samples", args.output.display(), table::count(samples)))?;
-    ctx.out.document(&json!({ "dir": args.output, "samples": samples }))
+    ctx.out.document(&json!({ "dir": shown(&args.output), "samples": samples }))
 }
 
 fn to_ours(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
@@ -208,7 +209,7 @@ fn to_ours(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let (out, root) = (args.output.display(), done.manifest.root());
     ctx.out.text(format_args!("\n{out}: manifest {}; {said}; nothing is held out", &root[..16]))?;
     ctx.out.document(&json!({
-        "dir": args.output, "manifest": root, "train_tokens": done.manifest.tokens(Split::Train),
+        "dir": shown(&args.output), "manifest": root, "train_tokens": done.manifest.tokens(Split::Train),
         "document_starts": starts, "sources": mix.sources,
     }))
 }

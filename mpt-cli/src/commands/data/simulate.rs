@@ -21,16 +21,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     samples: u64,
     /// The first of them
-    #[arg(long, value_name = "I", default_value_t = 0)]
+    #[arg(long, value_name = "I", default_value_t = 0, value_parser = super::sample_number())]
     start: u64,
     /// Samples in a batch, over all processes
-    #[arg(long, value_name = "B", default_value_t = 512)]
+    #[arg(long, value_name = "B", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     batch: u64,
     /// Processes that share each batch
-    #[arg(long, value_name = "W", default_value_t = 1)]
+    #[arg(long, value_name = "W", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     world_size: u64,
     /// Machines, each with an equal number of processes
-    #[arg(long, value_name = "K", default_value_t = 1)]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     nodes: u64,
     /// Bytes that each machine may keep, such as 2e9
     #[arg(long, value_name = "BYTES", default_value = "1e9", value_parser = bytes)]
@@ -49,7 +49,11 @@ pub(super) struct Args {
 fn bytes(text: &str) -> Result<u64, String> {
     let number: f64 =
         text.replace('_', "").parse().map_err(|_| "expected a number such as 2e9".to_owned())?;
-    if (0.0..1e18).contains(&number) { Ok(number as u64) } else { Err("expected 0 or more".into()) }
+    if (0.0..1e18).contains(&number) {
+        Ok(number as u64)
+    } else {
+        Err("expected 0 or more, and less than 1e18".into())
+    }
 }
 
 /// Ids of a vocabulary that fits two bytes, as that of the MPT models does.

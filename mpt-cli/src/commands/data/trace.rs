@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     batch: Option<u64>,
     /// A single sample, counted from 0 as `mpt data cat` does
-    #[arg(long, value_name = "I", required_unless_present = "step")]
+    #[arg(long, value_name = "I", required_unless_present = "step", value_parser = super::sample_number())]
     sample: Option<u64>,
     /// Tokens in a sample [default: that of the data]
     #[arg(long, value_name = "L")]

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{Bars, mix_of, print, print_dedup};
 use crate::embed::ModelEmbedder;
 use crate::exit::CliError;
+use crate::output::shown;
 use crate::settings::Context;
 use crate::table;
 
@@ -60,7 +61,7 @@ pub(super) fn plan(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<(), Cl
     table::lines(&["unit", "source", "bytes", ""], &rows)
         .into_iter()
         .try_for_each(|line| ctx.out.text(line))?;
-    ctx.out.document(&json!({ "dir": mix.run.out, "units": units }))
+    ctx.out.document(&json!({ "dir": shown(&mix.run.out), "units": units }))
 }
 
 pub(super) fn unit(mix: &Path, id: &str, out: PathBuf, ctx: &mut Context) -> Result<(), CliError> {
@@ -76,7 +77,7 @@ fn built(run: &PrepareRun, manifest: &Manifest, ctx: &mut Context) -> Result<(),
     print_dedup(&manifest.contents().dedup, ctx)?;
     ctx.out.text(format_args!("\n{}: manifest {}", run.out.display(), &manifest.root()[..16]))?;
     ctx.out.document(&json!({
-        "dir": run.out, "manifest": manifest.root(), "train_tokens": manifest.tokens(Split::Train),
+        "dir": shown(&run.out), "manifest": manifest.root(), "train_tokens": manifest.tokens(Split::Train),
         "eval_tokens": manifest.tokens(Split::Eval), "sources": table.sources,
         "dedup": manifest.contents().dedup,
     }))

@@ -18,7 +18,36 @@ use checker::Checker;
 use init::RawInitConfig;
 
 use super::{Activation, DropoutRates, FfnType, MptConfig, NormType};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
+
+/// Whose defaults hold for the keys that a `config.json` leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defaults {
+    /// Those of llm-foundry's remote code: `architectures` names `MPTForCausalLM`, or there is an `auto_map`.
+    Foundry,
+    /// Those of transformers, whose class is `MptForCausalLM`.
+    Transformers,
+}
+
+impl Defaults {
+    /// The program's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Foundry => "llm-foundry",
+            Self::Transformers => "transformers",
+        }
+    }
+
+    /// Whose defaults hold in a `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::ConfigSyntax`].
+    pub fn of_file(path: &Path) -> Result<Self> {
+        let text = crate::bounded_file::read_config(path)?;
+        let raw: RawMptConfig = serde_json::from_str(&text).map_err(|source| syntax(&text, path, source))?;
+        Ok(if raw.is_by_foundry() { Self::Foundry } else { Self::Transformers })
+    }
+}
 
 impl MptConfig {
     /// Reads a `config.json`.
@@ -36,9 +65,26 @@ impl MptConfig {
     /// # Errors
     /// As [`MptConfig::from_file`].
     pub fn from_json(text: &str, origin: &Path) -> Result<Self> {
-        let raw: RawMptConfig = serde_json::from_str(text)
-            .map_err(|source| Error::ConfigSyntax { path: origin.to_owned(), source })?;
+        let raw: RawMptConfig = serde_json::from_str(text).map_err(|source| syntax(text, origin, source))?;
         raw.check(origin)
+    }
+}
+
+/// The error about a text that is no JSON, by what other programs write that is none.
+fn syntax(text: &str, origin: &Path, source: serde_json::Error) -> Error {
+    if text.starts_with('\u{feff}') {
+        return damaged(origin, "a byte-order mark before the JSON", "UTF-8 without one; save it again");
+    }
+    let here = text.lines().nth(source.line().saturating_sub(1)).unwrap_or_default();
+    let here = here.get(source.column().saturating_sub(2)..).unwrap_or_default();
+    let here = here.trim_start_matches([' ', ':', ',', '[', '-']);
+    match ["NaN", "Infinity"].into_iter().find(|name| here.starts_with(name)) {
+        Some(name) if source.is_syntax() => {
+            let found =
+                format!("line {}: `{name}`, which Python writes and JSON does not have", source.line());
+            damaged(origin, found, "a finite number or null")
+        }
+        _ => Error::ConfigSyntax { path: origin.to_owned(), source },
     }
 }
 

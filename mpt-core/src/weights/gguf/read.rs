@@ -9,6 +9,7 @@ use memmap2::Mmap;
 
 use super::metadata::{MetaArray, MetaValue, Metadata};
 use super::{ARRAY, DEFAULT_ALIGNMENT, I32, MAGIC, TEXT, U32};
+use crate::bounded_file::refuse_pointer;
 use crate::dtype::WeightDtype;
 use crate::error::damaged;
 use crate::error::{Error, Result};
@@ -35,6 +36,7 @@ pub(crate) struct GgufFile {
 /// [`Error::WeightsFile`] with the offset of what is wrong.
 pub(crate) fn open(path: &Path) -> Result<GgufFile> {
     let map = Arc::new(map(path)?);
+    refuse_pointer(path, &map)?;
     let mut reader = Reader { path, map: &map, at: 0 };
     let (tensor_count, pair_count) = reader.header()?;
     let mut metadata = Metadata::default();
@@ -46,6 +48,7 @@ pub(crate) fn open(path: &Path) -> Result<GgufFile> {
         }
         metadata.values.insert(key, reader.value()?);
     }
+    refuse_part(path, &metadata)?;
     let alignment = alignment(&reader, &metadata)?;
     let headers = (0..tensor_count).map(|_| reader.tensor_header()).collect::<Result<Vec<_>>>()?;
     let data = reader.at.next_multiple_of(alignment);
@@ -55,6 +58,18 @@ pub(crate) fn open(path: &Path) -> Result<GgufFile> {
         .collect::<Result<Vec<_>>>()?;
     refuse_overlaps(&reader, &tensors)?;
     Ok(GgufFile { file: MappedFile { path: path.to_owned(), map: Arc::clone(&map), tensors }, metadata })
+}
+
+/// A part of a split file has some of a model's tensors.
+fn refuse_part(path: &Path, metadata: &Metadata) -> Result<()> {
+    match metadata.int("split.count") {
+        Some(count) if count > 1 => {
+            let number = metadata.int("split.no").unwrap_or(0).saturating_add(1);
+            let expected = "one whole file; join the parts with llama.cpp's `llama-gguf-split --merge`";
+            Err(damaged(path, format!("part {number} of a file split in {count}"), expected))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn alignment(reader: &Reader<'_>, metadata: &Metadata) -> Result<usize> {
@@ -172,6 +187,10 @@ impl Reader<'_> {
         }
         match u32::from_le_bytes(self.array()?) {
             2 | 3 => {}
+            swapped if matches!(swapped.swap_bytes(), 2 | 3) => {
+                let expected = "a little-endian one; convert the model again for this kind of machine";
+                return Err(damaged(self.path, "byte 4: the version of a big-endian GGUF file", expected));
+            }
             other => return Err(self.wrong(4, format!("version {other}; versions 2 and 3 are read"))),
         }
         let counts = (self.u64()?, self.u64()?);

@@ -15,6 +15,7 @@ use machine::{Id, Unpickled, Value, unpickle};
 
 use super::file::{FileTensor, MappedFile};
 use super::limits::{MOST_TENSORS, check_name, elements};
+use crate::bounded_file::refuse_pointer;
 use crate::dtype::WeightDtype;
 use crate::error::Result;
 use crate::error::damaged;
@@ -24,12 +25,16 @@ use crate::quoted::quoted;
 /// Bytes of the pickle at most; the tensors are not in it.
 const LARGEST_PICKLE: usize = 32 << 20;
 
+/// Keys under which trainers save a model's tensors.
+const NESTED: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+
 /// Opens a `.bin` file that `torch.save` wrote (torch 1.6 or later).
 ///
 /// # Errors
 /// [`Error::WeightsFile`](crate::Error::WeightsFile) naming the byte or the tensor that is wrong.
 pub(crate) fn open(path: &Path) -> Result<MappedFile> {
     let map = Arc::new(map(path)?);
+    refuse_pointer(path, &map)?;
     if !map.starts_with(b"PK") {
         let expected =
             "a zip archive, as torch.save writes since 1.6; load and save it again with a newer torch";
@@ -70,9 +75,10 @@ struct Archive<'a> {
 
 impl Archive<'_> {
     fn tensors(&self) -> Result<Vec<FileTensor>> {
-        let Value::Dict(pairs) = self.value(self.unpickled.top) else {
+        let Value::Dict(top) = self.value(self.unpickled.top) else {
             return Err(damaged(self.path, "another object", "a dictionary of tensors"));
         };
+        let pairs = self.nested(top).unwrap_or(top);
         if pairs.len() > MOST_TENSORS {
             return Err(damaged(self.path, format!("{} tensors", pairs.len()), "at most 65536 of them"));
         }
@@ -90,6 +96,16 @@ impl Archive<'_> {
             tensors.push(self.tensor(name, value)?);
         }
         Ok(tensors)
+    }
+
+    /// The tensors of a trainer's checkpoint, which has them under one key beside its own state.
+    fn nested<'b>(&'b self, top: &[(Id, Id)]) -> Option<&'b Vec<(Id, Id)>> {
+        let is_tensors =
+            |key: Id| matches!(self.value(key), Value::Text(name) if NESTED.contains(&name.as_str()));
+        top.iter().filter(|(key, _)| is_tensors(*key)).find_map(|&(_, value)| match self.value(value) {
+            Value::Dict(pairs) => Some(pairs),
+            _ => None,
+        })
     }
 
     fn value(&self, id: Id) -> &Value {

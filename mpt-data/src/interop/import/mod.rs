@@ -9,7 +9,6 @@ use mpt_tokenize::Tokenizer;
 
 use self::intake::{Counts, Intake};
 pub(super) use self::tokens::Follow;
-use super::aside::Aside;
 use super::dtype::Dtype;
 use super::mds::Value;
 use super::sources::{self, Data, Source};
@@ -17,7 +16,7 @@ use crate::config::{
     DEFAULT_ROW_TOKENS, DEFAULT_SEED, Format, MAX_ROW_TOKENS, OnBadLine, default_row_tokens,
 };
 use crate::dedup::Dedup;
-use crate::durable;
+use crate::durable::{self, Staging};
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::hashed_file::PlainFile;
@@ -26,7 +25,7 @@ use crate::manifest::{
     TokenAccount,
 };
 use crate::mixing::{Mixing, Share};
-use crate::prepare::{changes, hash_all};
+use crate::prepare::{Input, changes, hash_all};
 use crate::progress::{Note, Progress, Stage};
 
 /// The token that ends documents, for who names none.
@@ -99,7 +98,7 @@ pub struct Imported {
 /// The folder appears when it is complete. The same input and options give the same bytes.
 ///
 /// # Errors
-/// [`Error::BrokenInput`] names file and place in damaged input; [`Error::Conversion`] an option; [`Error::NotOurs`] and
+/// [`Error::BrokenInput`] names file and place in damaged input; [`Error::Conversion`] an option; [`Error::Taken`] and
 /// [`Error::Changed`] a folder that holds something else; [`Error::SmallSource`] a source that does not fill a row.
 pub fn import(
     input: &Path,
@@ -116,9 +115,9 @@ pub fn import(
     if out.join(MANIFEST).exists() {
         return finished(out, plan, progress).map(imported);
     }
-    let aside = Aside::begin(out)?;
+    let staging = Staging::folder(out)?;
     progress.start(Stage::Convert, found.iter().map(Source::bytes).sum());
-    let mut intake = Intake::create(aside.dir(), &plan)?;
+    let mut intake = Intake::create(staging.path(), &plan)?;
     let mut counts = Vec::new();
     for source in &found {
         let mut follow = Follow::new(progress);
@@ -128,10 +127,30 @@ pub fn import(
     }
     let mut files = intake.finish()?;
     progress.finish();
-    files.push(copy_tokenizer(aside.dir(), tokenizer)?);
-    Manifest::commit(aside.dir(), contents(plan, counts, files, &boundaries))?;
-    aside.commit()?;
+    check_unchanged(input, &found, &plan, progress)?;
+    files.push(copy_tokenizer(staging.path(), tokenizer)?);
+    Manifest::commit(staging.path(), contents(plan, counts, files, &boundaries))?;
+    staging.commit()?;
     Manifest::open(out).map(imported)
+}
+
+/// The files that were read are those that were hashed.
+fn check_unchanged(input: &Path, found: &[Source], plan: &Plan, progress: &mut dyn Progress) -> Result<()> {
+    for (now, planned) in inputs(input, found, progress)?.iter().zip(&plan.sources) {
+        let changed = now.iter().zip(&planned.inputs).find(|(now, planned)| now.file != **planned);
+        if let Some((input, _)) = changed {
+            return Err(Error::InputChanged { path: input.path.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The files of each source, hashed.
+fn inputs(input: &Path, found: &[Source], progress: &mut dyn Progress) -> Result<Vec<Vec<Input>>> {
+    let root = if input.is_dir() { input } else { input.parent().unwrap_or(Path::new("")) };
+    let files =
+        found.iter().map(|source| source.files(root)).collect::<Result<Vec<Vec<(PathBuf, String)>>>>()?;
+    hash_all(files, progress)
 }
 
 /// The folder has a manifest: it is what was asked for, or it is refused.
@@ -199,10 +218,7 @@ fn plan(
         );
         return Err(conversion("seq-len", problem));
     }
-    let root = if input.is_dir() { input } else { input.parent().unwrap_or(Path::new("")) };
-    let files =
-        found.iter().map(|source| source.files(root)).collect::<Result<Vec<Vec<(PathBuf, String)>>>>()?;
-    let inputs = hash_all(files, progress)?;
+    let inputs = inputs(input, found, progress)?;
     let is_mds = format == Format::Mds;
     let sources = found.iter().zip(inputs).map(|(source, inputs)| SourcePlan {
         name: source.name.clone(),

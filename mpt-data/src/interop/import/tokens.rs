@@ -114,6 +114,16 @@ impl MdsTokens<'_, '_, '_> {
             (Encoding::Bytes, Some(dtype)) => Ok((dtype, bytes)),
             (encoding, _) => encoding.numbers(bytes).map(|(dtype, _, data)| (dtype, data)),
         };
+        if let (Encoding::Bytes, Some(dtype)) = (&sample.columns[column].encoding, self.options.token_dtype)
+            && let Some(wide) = dtype.is_half_of(bytes)
+        {
+            let problem = format!(
+                "as {}, every second token of sample {} is 0: its tokens have {wide} bytes or more; name a type of that size, with llm-foundry int64",
+                dtype.name(),
+                sample.index()
+            );
+            return Err(conversion("token-dtype", problem));
+        }
         self.ids.clear();
         typed
             .and_then(|(dtype, data)| dtype.ids(data, self.vocab_size, &mut self.ids))

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Write};
 use std::str::FromStr;
 
+use crate::compressed::Members;
+
 /// Bytes that snappy can make of one byte, and more.
 const SNAPPY_RATIO: u64 = 32;
 
@@ -91,7 +93,7 @@ impl Codec {
         Ok(match self.family {
             Family::Brotli => Box::new(brotli::Decompressor::new(file, 1 << 16)),
             Family::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
-            Family::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            Family::Gzip => Box::new(Members::new(file)),
             Family::Snappy => Box::new(snappy(file, zip_bytes, length)?),
             Family::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
         })

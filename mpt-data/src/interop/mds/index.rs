@@ -1,12 +1,14 @@
 //! The index of a dataset, `index.json`: which shards there are and what their columns are, raw in, checked out.
 
-use std::io;
+use std::collections::HashMap;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::codec::Codec;
 use super::encoding::Encoding;
+use crate::blob::open_regular;
 use crate::error::{Error, Result};
 
 /// The name of an index in its folder.
@@ -93,7 +95,9 @@ impl Dataset {
     /// [`Error::BrokenInput`] naming the shard and the field; [`Error::Io`] where there is no index.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(INDEX);
-        let text = std::fs::read(&path).map_err(|error| match error.kind() {
+        let mut text = Vec::new();
+        let read = open_regular(&path).and_then(|mut file| file.read_to_end(&mut text));
+        read.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 Error::input(dir, "there is no index.json here; expected the folder of an MDS dataset")
             }
@@ -116,7 +120,8 @@ impl Dataset {
         let check = |(at, shard)| {
             Shard::check(shard).map_err(|problem| Error::input(&path, format!("shard {at}: {problem}")))
         };
-        let shards = raw.shards.into_iter().enumerate().map(check).collect::<Result<_>>()?;
+        let shards = raw.shards.into_iter().enumerate().map(check).collect::<Result<Vec<_>>>()?;
+        each_once(&shards).map_err(|problem| Error::input(&path, problem))?;
         Ok(Self { dir: dir.to_owned(), shards })
     }
 
@@ -146,6 +151,20 @@ impl Dataset {
     }
 }
 
+/// A shard that is listed twice would count twice.
+fn each_once(shards: &[Shard]) -> Result<(), String> {
+    let mut seen = HashMap::new();
+    for (at, shard) in shards.iter().enumerate() {
+        if let Some(first) = seen.insert(&shard.raw.path, at) {
+            let name = shard.raw.path.display();
+            return Err(format!(
+                "shard {at}: is {name}, as shard {first} is; a shard counts once, so take one of them out of the index"
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Shard {
     /// The folder it lies in, below the dataset's.
     pub fn folder(&self) -> &Path {
@@ -165,6 +184,14 @@ impl Shard {
         let codec: Option<Codec> = codec.map_err(|problem: String| format!("`compression`: {problem}"))?;
         if codec.is_none() && raw.zip_data.is_some() {
             return Err("has `zip_data`, but no `compression`".into());
+        }
+        let (samples, bytes) = (raw.samples, raw.raw_data.bytes);
+        if bytes > u64::from(u32::MAX) {
+            return Err(format!("`raw_data.bytes` is {bytes}, but the offsets of a shard have 32 bits"));
+        }
+        // Each has an offset, and a byte at least.
+        if samples > bytes / 5 {
+            return Err(format!("`samples` is {samples}, which {bytes} bytes cannot hold"));
         }
         Ok(Self {
             columns: columns(&raw.column_names, &raw.column_encodings, &raw.column_sizes)?,

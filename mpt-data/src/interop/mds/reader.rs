@@ -1,6 +1,5 @@
 //! Reads the samples of a shard in one pass. What the file says of itself is checked against the index as it comes.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,7 +7,11 @@ use std::path::{Path, PathBuf};
 use super::hashes::Expected;
 use super::index::{Column, Dataset, FileInfo, Shard};
 use super::value::Value;
+use crate::blob::open_regular;
 use crate::error::{Error, Result};
+
+/// Bytes of a sample, and of the offsets of all samples: they are in memory at once, whatever a small file expands to.
+const MAX_SAMPLE_BYTES: u64 = 256 << 20;
 
 /// The samples of a shard, one after the other.
 pub struct Samples<'a> {
@@ -54,7 +57,7 @@ impl Dataset {
     /// [`Error::BrokenInput`] naming the shard and what is wrong.
     pub fn samples<'a>(&self, shard: &'a Shard, verify: bool) -> Result<Samples<'a>> {
         let (path, info, zipped) = self.stored(shard)?;
-        let file = File::open(&path).map_err(Error::io(&path, "opening"))?;
+        let file = open_regular(&path).map_err(Error::io(&path, "opening"))?;
         let bytes = file.metadata().map_err(Error::io(&path, "looking at"))?.len();
         if bytes != info.bytes {
             let what = if bytes < info.bytes { "truncated" } else { "changed" };
@@ -115,6 +118,7 @@ impl<'a> Samples<'a> {
         if table > self.shard.raw.bytes {
             return Err(self.broken(format!("is too short for the offsets of {count} samples")));
         }
+        self.check_size("the table of offsets", table)?;
         let mut least = table;
         for at in 0..=count {
             let offset = self.number()?;
@@ -130,6 +134,7 @@ impl<'a> Samples<'a> {
             let expected = self.shard.raw.bytes;
             return Err(self.broken(format!("the last sample ends at {end}, but the index says {expected}")));
         }
+        self.check_size("the configuration", first - table)?;
         let mut config = std::mem::take(&mut self.data);
         let read = self.input.fill(first - table, &mut config);
         self.data = config;
@@ -144,6 +149,7 @@ impl<'a> Samples<'a> {
         let Some(&[from, to]) = self.offsets.get(self.next..self.next + 2) else {
             return self.end().map(|()| None);
         };
+        self.check_size(&format!("sample {}", self.next), u64::from(to - from))?;
         let read = self.input.fill(u64::from(to - from), &mut self.data);
         read.map_err(|error| self.in_sample(&explain(&error)))?;
         cut(&self.shard.columns, &self.data, &mut self.cells).map_err(|problem| self.in_sample(&problem))?;
@@ -181,6 +187,14 @@ impl<'a> Samples<'a> {
         let read = self.input.fill(4, &mut self.data);
         read.map_err(|error| unreadable(&self.path, &error))?;
         Ok(u32::from_le_bytes(*self.data.first_chunk().expect("four were read")))
+    }
+
+    fn check_size(&self, what: &str, bytes: u64) -> Result<()> {
+        if bytes <= MAX_SAMPLE_BYTES {
+            return Ok(());
+        }
+        let problem = format!("{what} would have {bytes} bytes; {MAX_SAMPLE_BYTES} are read at most");
+        Err(Error::input(&self.path, problem))
     }
 
     fn broken(&self, problem: String) -> Error {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::dtype::Dtype;
 use super::{CODES, HEAD, MAGIC, VERSION, file};
+use crate::blob::open_regular;
 use crate::error::{Error, Result};
 
 /// Bytes of tokens given at once.
@@ -28,7 +29,7 @@ impl Indexed {
     /// [`Error::BrokenInput`] naming the file and the field.
     pub fn open(prefix: &Path) -> Result<Self> {
         let (idx, bin) = (file(prefix, ".idx"), file(prefix, ".bin"));
-        let mut input = File::open(&idx).map_err(Error::io(&idx, "opening"))?;
+        let mut input = open_regular(&idx).map_err(Error::io(&idx, "opening"))?;
         let bytes = input.metadata().map_err(Error::io(&idx, "looking at"))?.len();
         let mut head = [0; HEAD as usize];
         input
@@ -84,11 +85,11 @@ impl Indexed {
     pub fn read(&self) -> Result<Documents<'_>> {
         let (idx, bin) = (file(&self.prefix, ".idx"), file(&self.prefix, ".bin"));
         let column = |from: u64| {
-            let mut input = File::open(&idx).map_err(Error::io(&idx, "opening"))?;
+            let mut input = open_regular(&idx).map_err(Error::io(&idx, "opening"))?;
             input.seek(SeekFrom::Start(from)).map_err(Error::io(&idx, "reading"))?;
             Ok(BufReader::with_capacity(1 << 16, input))
         };
-        let tokens = File::open(&bin).map_err(Error::io(&bin, "opening"))?;
+        let tokens = open_regular(&bin).map_err(Error::io(&bin, "opening"))?;
         let mut documents = Documents {
             dataset: self,
             lengths: column(HEAD)?,

@@ -10,8 +10,10 @@ mod q6_k;
 
 use std::fmt;
 
+use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::narrow::narrow;
 use crate::dtype::WeightDtype;
 
 /// Values of a task, a whole number of blocks of every form.
@@ -24,6 +26,8 @@ pub(crate) enum Refusal {
     NotFinite(usize, f32),
     /// A value beyond the form's range, and its index or that of its block's first value.
     TooLarge(usize, f32),
+    /// A value beyond the range of a form without scales, its index, and the largest number of the form.
+    Overflow(usize, f32, f32),
 }
 
 impl Refusal {
@@ -32,6 +36,7 @@ impl Refusal {
         match self {
             Self::NotFinite(at, value) => Self::NotFinite(by + at, value),
             Self::TooLarge(at, value) => Self::TooLarge(by + at, value),
+            Self::Overflow(at, value, largest) => Self::Overflow(by + at, value, largest),
         }
     }
 }
@@ -44,6 +49,9 @@ impl fmt::Display for Refusal {
             }
             Self::TooLarge(at, value) => {
                 write!(f, "{value:e} at value {at} or soon after needs a scale beyond f16; use bf16 or nf4")
+            }
+            Self::Overflow(at, value, largest) => {
+                write!(f, "value {at} is {value:e}, and the largest is {largest:e}; use bf16 or f32")
             }
         }
     }
@@ -63,7 +71,27 @@ pub(crate) fn quantize(format: WeightDtype, values: &[f32]) -> Result<Vec<u8>, R
     refused.map_or(Ok(bytes), Err)
 }
 
-/// The same in the caller's thread and memory.
+/// The bytes of `values` in one of the forms without scales.
+///
+/// # Errors
+/// The first finite value that is infinite in the form.
+pub(crate) fn narrowed(format: WeightDtype, values: &[f32]) -> Result<Vec<u8>, Refusal> {
+    let largest = match format {
+        WeightDtype::F16 => f16::MAX.to_f32(),
+        WeightDtype::BF16 => bf16::MAX.to_f32(),
+        _ => return Ok(narrow(format, values)),
+    };
+    let overflows = |value: f32| match format {
+        WeightDtype::F16 => f16::from_f32(value).is_infinite(),
+        _ => bf16::from_f32(value).is_infinite(),
+    };
+    match values.par_iter().position_first(|&value| value.is_finite() && overflows(value)) {
+        Some(at) => Err(Refusal::Overflow(at, values[at], largest)),
+        None => Ok(narrow(format, values)),
+    }
+}
+
+/// The same as [`quantize`] in the caller's thread and memory.
 pub(crate) fn piece(format: WeightDtype, values: &[f32], bytes: &mut [u8]) -> Result<(), Refusal> {
     check_finite(values)?;
     check_reach(format, values)?;

@@ -209,7 +209,7 @@ fn values_that_cannot_be_quantized_are_named() {
     values[first] = f32::NAN;
     let found = |refusal| match refusal {
         Refusal::NotFinite(at, _) => at,
-        Refusal::TooLarge(..) => usize::MAX,
+        Refusal::TooLarge(..) | Refusal::Overflow(..) => usize::MAX,
     };
     for format in GGML {
         assert!(quantize(format, &values).map_err(found) == Err(first), "{format}");

@@ -1,15 +1,22 @@
-//! Files and folders that are there whole or not at all, whatever happens: written aside, synced, renamed, synced.
+//! Files and folders that are there whole or not at all, whatever happens: written aside by one process at a time, synced,
+//! renamed, synced.
 
+mod place_lock;
+mod staging;
+
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use self::place_lock::claim;
+pub use self::staging::Staging;
 use crate::error::{Error, Result};
 
 /// Writes a file whole or not at all; one that is there already is replaced. Missing parent folders are made.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file.
+/// [`Error::Io`] naming the file, [`Error::Busy`] where another process is writing it.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(Error::io(path, "writing"))?;
@@ -44,7 +51,8 @@ pub fn commit_file(from: &Path, to: &Path) -> Result<()> {
 
 /// A file being written aside; it takes its name only by [`AtomicFile::commit`].
 ///
-/// Its temporary name is fixed (`.NAME.tmp` beside it), so that what a killed process left is overwritten.
+/// Its temporary name is fixed (`.NAME.tmp` beside it), so that what a killed process left is overwritten. The file is
+/// locked until it has its name.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
@@ -56,11 +64,12 @@ impl AtomicFile {
     /// Starts to write what will be `path`. Missing parent folders are made.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the file.
+    /// [`Error::Io`] naming the file, [`Error::Busy`] where another process is writing it.
     pub fn create(path: &Path) -> Result<Self> {
         make_parent(path)?;
-        let aside = aside(path);
-        let file = File::create(&aside).map_err(Error::io(&aside, "creating"))?;
+        let aside = hidden(path, ".tmp");
+        let file = claim(&aside)?.ok_or_else(|| Error::Busy { path: path.to_owned() })?;
+        file.set_len(0).map_err(Error::io(&aside, "emptying"))?;
         Ok(Self { path: path.to_owned(), aside, out: BufWriter::with_capacity(1 << 18, file) })
     }
 
@@ -139,9 +148,12 @@ fn locked(path: &Path, take: fn(&File) -> Result<(), fs::TryLockError>) -> Resul
     }
 }
 
-fn aside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
+/// `.NAME` with an ending beside `path`; names need not be text.
+fn hidden(path: &Path, ending: &str) -> PathBuf {
+    let mut hidden = OsString::from(".");
+    hidden.push(path.file_name().unwrap_or_default());
+    hidden.push(ending);
+    path.with_file_name(hidden)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -203,6 +215,17 @@ mod tests {
         assert_eq!(fs::read(&path).expect("readable"), b"whole");
         let names: Vec<_> = fs::read_dir(path.parent().expect("has one")).expect("listable").collect();
         assert_eq!(names.len(), 1, "nothing stays aside");
+    }
+
+    #[test]
+    fn a_file_has_one_writer_at_a_time() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("file");
+        let first = AtomicFile::create(&path).expect("free");
+        assert!(matches!(AtomicFile::create(&path), Err(Error::Busy { .. })));
+        first.commit().expect("named");
+        write_file(&path, b"second").expect("the first is done");
+        assert_eq!(fs::read(&path).expect("readable"), b"second");
     }
 
     #[test]

@@ -1,0 +1,157 @@
+//! A file that is cut short while it is mapped into memory: reading it is no error of a call but a signal, which ends the
+//! process. Here it says which file that was, and the exit code is that of a failing disk.
+
+use crate::common_args::LogFormat;
+
+/// From now on the signal is a message and an exit code, where the system says which file is mapped where.
+pub(crate) fn install(format: LogFormat) {
+    #[cfg(target_os = "linux")]
+    linux::install(format == LogFormat::Json);
+    #[cfg(not(target_os = "linux"))]
+    let _ = format;
+}
+
+/// Nothing below allocates or locks: a signal comes at any moment, also while this thread allocates.
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::exit::ExitStatus;
+
+    static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+    const PROBLEM: &[u8] = b": the file was cut short while it was being read";
+    const HELP: &[u8] = b"restore the file, and run the same command again";
+    /// Room for a line of the list of maps: a path, and the numbers before it.
+    const LINE: usize = 4096 + 256;
+
+    pub(super) fn install(as_json: bool) {
+        AS_JSON.store(as_json, Ordering::Relaxed);
+        #[expect(unsafe_code, reason = "a signal handler has no safe interface")]
+        // SAFETY: the structure is plain numbers, all of which may be zero, and the handler has the signature that
+        // SA_SIGINFO asks for. It calls only what may be called in handlers.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handle as extern "C" fn(_, _, _) as usize;
+            // The second time the system ends the process, so that a handler that returns is enough.
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
+            libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
+        }
+    }
+
+    extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        #[expect(unsafe_code, reason = "the system says where the access was")]
+        // SAFETY: with SA_SIGINFO the system passes a structure, which has an address for this signal.
+        let address = unsafe { (*info).si_addr() } as usize;
+        // Of memory that is no file's this says nothing: the access is tried again and ends the process.
+        each_map(|line| {
+            if let Some(path) = path_of(line, address) {
+                say(path);
+                leave();
+            }
+        });
+    }
+
+    /// Gives the lines of the list of maps.
+    fn each_map(mut each: impl FnMut(&[u8])) {
+        let (mut buffer, mut held) = ([0u8; LINE], 0);
+        let Some(file) = open(c"/proc/self/maps") else { return };
+        loop {
+            let count = read(file, &mut buffer[held..]);
+            if count == 0 {
+                return;
+            }
+            held += count;
+            while let Some(end) = buffer[..held].iter().position(|&byte| byte == b'\n') {
+                each(&buffer[..end]);
+                buffer.copy_within(end + 1..held, 0);
+                held -= end + 1;
+            }
+            // A line that is too long is none that can be shown.
+            held %= LINE;
+        }
+    }
+
+    /// The path that is mapped in a line such as `7f00-7f10 r--s 00000000 08:01 12   /data/file`, if the address is in it.
+    pub(super) fn path_of(line: &[u8], address: usize) -> Option<&[u8]> {
+        let (range, rest) = split(line, b' ')?;
+        let (from, to) = split(range, b'-')?;
+        let inside = number(from)? <= address && address < number(to)?;
+        let path = rest.iter().position(|&byte| byte == b'/').map(|at| &rest[at..]);
+        path.filter(|_| inside)
+    }
+
+    fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+        let place = text.iter().position(|&byte| byte == at)?;
+        Some((&text[..place], &text[place + 1..]))
+    }
+
+    fn number(digits: &[u8]) -> Option<usize> {
+        let digit = |number: usize, &byte: &u8| Some(number << 4 | (byte as char).to_digit(16)? as usize);
+        digits.iter().try_fold(0, digit)
+    }
+
+    fn say(path: &[u8]) {
+        if AS_JSON.load(Ordering::Relaxed) {
+            write(b"{\"level\":\"error\",\"exit_code\":4,\"message\":\"");
+            path.iter().for_each(|&byte| match byte {
+                b'"' | b'\\' => write(&[b'\\', byte]),
+                0..0x20 => write(b"?"),
+                _ => write(&[byte]),
+            });
+            [PROBLEM, b"\",\"causes\":[],\"help\":\"", HELP, b"\"}\n"].into_iter().for_each(write);
+        } else {
+            [b"error: ", path, PROBLEM, b"\nhelp: ", HELP, b"\n"].into_iter().for_each(write);
+        }
+    }
+
+    #[expect(unsafe_code, reason = "what may be called in a signal handler")]
+    fn open(path: &std::ffi::CStr) -> Option<libc::c_int> {
+        // SAFETY: the path ends with a zero byte.
+        let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        (file >= 0).then_some(file)
+    }
+
+    #[expect(unsafe_code, reason = "what may be called in a signal handler")]
+    fn read(file: libc::c_int, buffer: &mut [u8]) -> usize {
+        // SAFETY: the buffer has as many bytes as are said.
+        let count = unsafe { libc::read(file, buffer.as_mut_ptr().cast(), buffer.len()) };
+        usize::try_from(count).unwrap_or(0)
+    }
+
+    #[expect(unsafe_code, reason = "what may be called in a signal handler")]
+    fn write(bytes: &[u8]) {
+        // SAFETY: there are as many bytes as are said.
+        let count = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+        // There is nobody left to tell.
+        let _ = count;
+    }
+
+    #[expect(unsafe_code, reason = "what may be called in a signal handler")]
+    fn leave() -> ! {
+        // SAFETY: it ends the process at once.
+        unsafe { libc::_exit(ExitStatus::System as libc::c_int) }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_file_of_an_address_is_found() {
+            let line = b"7f0000001000-7f0000003000 r--s 00000000 08:01 42    /data/a file.parquet";
+            assert_eq!(path_of(line, 0x7f00_0000_1000), Some(&b"/data/a file.parquet"[..]));
+            assert_eq!(path_of(line, 0x7f00_0000_3000), None);
+            assert_eq!(path_of(b"7f0000001000-7f0000003000 rw-p 00000000 00:00 0 ", 0x7f00_0000_1000), None);
+            assert_eq!(path_of(b"", 0), None);
+        }
+
+        #[test]
+        fn this_program_is_in_the_list() {
+            let (address, mut found) = (the_file_of_an_address_is_found as fn() as usize, None);
+            each_map(|line| found = found.take().or(path_of(line, address).map(<[u8]>::to_vec)));
+            let own = std::env::current_exe().expect("known").display().to_string();
+            assert_eq!(found.map(|path| String::from_utf8_lossy(&path).into_owned()), Some(own));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! A gzip file: one member after the other, and zero bytes after the last, as `gzip -dc` reads it.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::GzDecoder;
+
+/// The content of all members of a gzip file.
+pub(crate) struct Members<R> {
+    /// `None` after the last member.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Members<R> {
+    /// Before the first member.
+    pub(crate) fn new(file: R) -> Self {
+        Self { member: Some(GzDecoder::new(file)) }
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = self.member.as_mut().filter(|_| !buffer.is_empty()) {
+            match member.read(buffer)? {
+                0 => self.next_member()?,
+                count => return Ok(count),
+            }
+        }
+        Ok(0)
+    }
+}
+
+impl<R: BufRead> Members<R> {
+    fn next_member(&mut self) -> io::Result<()> {
+        let Some(mut file) = self.member.take().map(GzDecoder::into_inner) else { return Ok(()) };
+        if skip_zeros(&mut file)? {
+            self.member = Some(GzDecoder::new(file));
+        }
+        Ok(())
+    }
+}
+
+/// Goes past zero bytes, which tapes and block devices leave; whether there is something after them.
+fn skip_zeros(file: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let ahead = file.fill_buf()?;
+        if ahead.is_empty() {
+            return Ok(false);
+        }
+        let zeros = ahead.iter().take_while(|&&byte| byte == 0).count();
+        let is_all = zeros == ahead.len();
+        file.consume(zeros);
+        if !is_all {
+            return Ok(true);
+        }
+    }
+}

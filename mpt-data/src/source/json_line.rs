@@ -1,0 +1,319 @@
+//! The members of a JSON object in one line, each with the bytes of its value as they were written.
+//!
+//! Only the form of a line is checked: where strings, numbers and brackets begin and end. What is inside a string is for who
+//! wants it, so that a value nobody asked for spoils no line. Like Python's reader, this one knows `NaN` and `Infinity`.
+
+use std::fmt;
+
+/// Why a line has no members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// The byte, from 1.
+    pub(super) column: usize,
+    /// What is wrong.
+    pub(super) what: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "broken JSON at column {}: {}", self.column, self.what)
+    }
+}
+
+/// A value as it was written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawValue<'a> {
+    /// Its bytes, without white space around them.
+    pub(super) bytes: &'a [u8],
+    /// Where it begins, from 1.
+    pub(super) column: usize,
+}
+
+/// Gives every member of the object in a line to `member`: the bytes of its name, with their quotes, and its value.
+pub(super) fn members<'a>(
+    line: &'a [u8],
+    mut member: impl FnMut(&'a [u8], RawValue<'a>) -> Result<(), Broken>,
+) -> Result<(), Broken> {
+    let mut scan = Scan { line, at: 0 };
+    scan.space();
+    if !scan.takes(b'{') {
+        return Err(scan.broken("expected an object"));
+    }
+    scan.space();
+    if !scan.takes(b'}') {
+        loop {
+            let name = scan.name()?;
+            let column = scan.at + 1;
+            member(name, RawValue { bytes: scan.value()?, column })?;
+            scan.space();
+            match scan.peek("an object")? {
+                b',' => scan.at += 1,
+                b'}' => break scan.at += 1,
+                _ => return Err(scan.broken("expected `,` or `}`")),
+            }
+            scan.space();
+        }
+    }
+    scan.space();
+    if scan.at < line.len() { Err(scan.broken("trailing characters")) } else { Ok(()) }
+}
+
+/// Whether the bytes of a name, with their quotes, stand for this one.
+pub(super) fn is_name(raw: &[u8], name: &str) -> bool {
+    let inside = &raw[1..raw.len() - 1];
+    if !inside.contains(&b'\\') {
+        return inside == name.as_bytes();
+    }
+    serde_json::from_slice::<String>(raw).is_ok_and(|found| found == name)
+}
+
+/// Whether a word is a number of JSON.
+pub(super) fn is_number(word: &[u8]) -> bool {
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = word.strip_prefix(b"-").unwrap_or(word);
+    let whole = digits(rest);
+    if whole == 0 || (whole > 1 && rest[0] == b'0') {
+        return false;
+    }
+    let mut rest = &rest[whole..];
+    if let [b'.', fraction @ ..] = rest {
+        let count = digits(fraction);
+        if count == 0 {
+            return false;
+        }
+        rest = &fraction[count..];
+    }
+    match rest {
+        [] => true,
+        [b'e' | b'E', exponent @ ..] => {
+            let exponent = exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent);
+            !exponent.is_empty() && digits(exponent) == exponent.len()
+        }
+        _ => false,
+    }
+}
+
+struct Scan<'a> {
+    line: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn space(&mut self) {
+        let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        self.at += self.line[self.at..].iter().take_while(is_space).count();
+    }
+
+    fn takes(&mut self, byte: u8) -> bool {
+        let is_there = self.line.get(self.at) == Some(&byte);
+        self.at += usize::from(is_there);
+        is_there
+    }
+
+    fn peek(&self, inside: &str) -> Result<u8, Broken> {
+        self.line.get(self.at).copied().ok_or_else(|| self.ended(inside))
+    }
+
+    /// A name, and past its colon to the value.
+    fn name(&mut self) -> Result<&'a [u8], Broken> {
+        if self.peek("an object")? != b'"' {
+            return Err(self.broken("expected a name in quotes"));
+        }
+        let name = self.string()?;
+        self.space();
+        self.peek("an object")?;
+        if !self.takes(b':') {
+            return Err(self.broken("expected `:`"));
+        }
+        self.space();
+        Ok(name)
+    }
+
+    /// The bytes of a value, however deep it is.
+    fn value(&mut self) -> Result<&'a [u8], Broken> {
+        let (from, mut open) = (self.at, Vec::new());
+        loop {
+            if self.begins_inside(&mut open)? {
+                continue;
+            }
+            if self.ends_all(&mut open)? {
+                return Ok(&self.line[from..self.at]);
+            }
+        }
+    }
+
+    /// Past a value, or into one that has values: then the bracket that closes it is put on `open`.
+    fn begins_inside(&mut self, open: &mut Vec<u8>) -> Result<bool, Broken> {
+        let close = match self.peek("a value")? {
+            b'{' => b'}',
+            b'[' => b']',
+            b'"' => return self.string().map(|_| false),
+            _ => return self.word().map(|()| false),
+        };
+        self.at += 1;
+        self.space();
+        if self.takes(close) {
+            return Ok(false);
+        }
+        open.push(close);
+        if close == b'}' {
+            self.name()?;
+        }
+        Ok(true)
+    }
+
+    /// Past the brackets that close after a value; whether no value is open any more, or the next one begins.
+    fn ends_all(&mut self, open: &mut Vec<u8>) -> Result<bool, Broken> {
+        while let Some(&close) = open.last() {
+            self.space();
+            match self.peek(if close == b'}' { "an object" } else { "a list" })? {
+                b',' => {
+                    self.at += 1;
+                    self.space();
+                    if close == b'}' {
+                        self.name()?;
+                    }
+                    return Ok(false);
+                }
+                found if found == close => {
+                    self.at += 1;
+                    open.pop();
+                }
+                _ => return Err(self.broken(&format!("expected `,` or `{}`", char::from(close)))),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Past a string: its bytes with their quotes.
+    fn string(&mut self) -> Result<&'a [u8], Broken> {
+        let from = self.at;
+        self.at += 1;
+        loop {
+            let rest = &self.line[self.at.min(self.line.len())..];
+            let Some(next) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else {
+                return Err(self.ended("a string"));
+            };
+            let is_end = rest[next] == b'"';
+            self.at += next + if is_end { 1 } else { 2 };
+            if is_end {
+                return Ok(&self.line[from..self.at]);
+            }
+        }
+    }
+
+    /// Past a number, or a word that stands for a value.
+    fn word(&mut self) -> Result<(), Broken> {
+        let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
+        let length = self.line[self.at..].iter().take_while(is_part).count();
+        let word = &self.line[self.at..self.at + length];
+        let known: [&[u8]; 6] = [b"null", b"true", b"false", b"NaN", b"Infinity", b"-Infinity"];
+        if !known.contains(&word) && !is_number(word) {
+            return Err(self.broken("expected a value"));
+        }
+        self.at += length;
+        Ok(())
+    }
+
+    fn broken(&self, what: &str) -> Broken {
+        Broken { column: (self.at + 1).min(self.line.len()), what: what.to_owned() }
+    }
+
+    fn ended(&self, inside: &str) -> Broken {
+        Broken { column: self.line.len(), what: format!("EOF while parsing {inside}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The members of a line with their values as text, as this reader finds them.
+    fn found(line: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Broken> {
+        let mut all = Vec::new();
+        members(line, |name, value| {
+            all.push((name.to_vec(), value.bytes.to_vec()));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(".{0,6}", inner, 0..4)
+                    .prop_map(|map| Value::from(map.into_iter().collect::<serde_json::Map<_, _>>())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn members_are_those_of_another_reader(map in prop::collection::btree_map(".{0,6}", value(), 0..5), pretty: bool) {
+            let write = if pretty { serde_json::to_string_pretty } else { serde_json::to_string };
+            let text = write(&map).expect("finite");
+            let members = found(text.as_bytes()).expect("JSON");
+            prop_assert_eq!(members.len(), map.len());
+            for ((name, value), (expected_name, expected)) in members.iter().zip(&map) {
+                prop_assert!(is_name(name, expected_name));
+                prop_assert_eq!(&serde_json::from_slice::<Value>(value).expect("JSON"), expected);
+            }
+        }
+
+        #[test]
+        fn what_another_reader_takes_is_taken(map in prop::collection::btree_map("[a-c\"\\\\]{0,3}", value(), 0..4), edits in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&b"{}[]\",:\\0-+.eE1 tnu\xff"[..])), 0..3)) {
+            let mut bytes = serde_json::to_vec(&map).expect("finite");
+            for (at, byte) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let is_json = serde_json::from_slice::<std::collections::BTreeMap<String, serde::de::IgnoredAny>>(&bytes).is_ok();
+            if is_json {
+                prop_assert!(found(&bytes).is_ok(), "{}", String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn broken_lines_are_refused_in_place() {
+        for (line, column, what) in [
+            ("[1]", 1, "expected an object"),
+            ("{\"a\": 1} x", 10, "trailing characters"),
+            ("{\"a\": 1,}", 9, "expected a name in quotes"),
+            ("{\"a\": [1,]}", 10, "expected a value"),
+            ("{\"a\": 01}", 7, "expected a value"),
+            ("{\"a\": nul}", 7, "expected a value"),
+            ("{\"a\" 1}", 6, "expected `:`"),
+            ("{\"a\": [1}", 9, "expected `,` or `]`"),
+            ("{\"a\": \"x\\", 9, "EOF while parsing a string"),
+            ("{\"a\": {\"b\"", 10, "EOF while parsing an object"),
+            ("{", 1, "EOF while parsing an object"),
+        ] {
+            assert_eq!(found(line.as_bytes()), Err(Broken { column, what: what.into() }), "{line}");
+        }
+        assert!(found(b"{\"a\": [NaN, -Infinity, \"\\ud800\", \"\xff\"], \"\\ud800\": Infinity}").is_ok());
+    }
+
+    #[test]
+    fn numbers_are_those_of_json() {
+        for word in ["0", "-0", "12", "1.0", "1e5", "1E+05", "-1.5e-3", "123456789012345678901"] {
+            assert!(is_number(word.as_bytes()), "{word}");
+        }
+        for word in ["", "-", "01", "1.", ".5", "1e", "1e+", "+1", "0x1", "NaN", "1.0.0"] {
+            assert!(!is_number(word.as_bytes()), "{word}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Parquet: a row per document, of which only the wanted columns are read, a row at a time.
+
+mod cells;
+mod guard;
+mod page_header;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow_schema::Schema;
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::reader::ChunkReader;
+
+use self::cells::{Cell, CellKind, Cells};
+use super::{DEFAULT_ID, InputFile, Record, Sink, Wanted, check_size};
+use crate::blob::Blob;
+use crate::contain::contained;
+use crate::document::Document;
+use crate::error::{Error, Result};
+use crate::hashed_file::sha256_of;
+
+/// Rows after which progress is told.
+const STEP_ROWS: u64 = 64;
+
+pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
+    let table = Table::open(file)?;
+    let columns = Columns::find(wanted, &table).map_err(|problem| Error::input(file.path, problem))?;
+    let (bytes, mut row, mut counted) = (table.blob.bytes(file.path)?, 0u64, 0);
+    for group in 0..table.metadata.num_row_groups() {
+        let mut cells = table.cells(&columns, group)?;
+        for _ in 0..table.rows_of(group)? {
+            let values = table.sound(|| cells.iter_mut().map(Cells::next).collect::<Result<Vec<_>, _>>())?;
+            let id = || format!("{}:{row}", file.name());
+            match columns.document(values, id) {
+                Ok(document) => sink(Record::Document(document))?,
+                Err(problem) => {
+                    let error = |problem| Error::input(file.path, format!("row {row}: {problem}"));
+                    wanted.bad_line(id(), problem, sink, error)?;
+                }
+            }
+            row += 1;
+            if row.is_multiple_of(STEP_ROWS) || row == table.rows {
+                let reached = (u128::from(bytes) * u128::from(row) / u128::from(table.rows.max(1))) as u64;
+                file.progress.fetch_add(reached.saturating_sub(counted), Ordering::Relaxed);
+                counted = reached;
+            }
+        }
+    }
+    table.check()
+}
+
+/// An open file whose footer was read.
+struct Table<'a> {
+    file: &'a InputFile<'a>,
+    blob: Arc<Blob>,
+    metadata: ParquetMetaData,
+    schema: Schema,
+    rows: u64,
+}
+
+impl<'a> Table<'a> {
+    fn open(file: &'a InputFile<'a>) -> Result<Self> {
+        let blob = Blob::open(file.path)?;
+        let footer = || {
+            let metadata = ParquetMetaDataReader::new().parse_and_finish(&blob)?;
+            // The plain Parquet types are enough, and fewer than what writers hint at (dictionaries, views).
+            let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None)?;
+            Ok::<_, ParquetError>((metadata, schema))
+        };
+        let (metadata, schema) = sound(file, footer)?;
+        let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+        Ok(Self { file, blob: Arc::new(blob), metadata, schema, rows })
+    }
+
+    fn rows_of(&self, group: usize) -> Result<u64> {
+        let rows = self.metadata.row_group(group).num_rows();
+        u64::try_from(rows).map_err(|_| damaged(self.file, &format!("row group {group} has {rows} rows")))
+    }
+
+    /// The wanted columns of a row group.
+    fn cells(&self, columns: &Columns, group: usize) -> Result<Vec<Cells>> {
+        let group = self.metadata.row_group(group);
+        let open = || {
+            let one = |wanted: &WantedColumn| Cells::open(&self.blob, group, wanted.leaf, wanted.kind);
+            columns.columns.iter().map(one).collect::<Result<Vec<_>, _>>()
+        };
+        self.sound(open)
+    }
+
+    fn sound<T>(&self, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+        sound(self.file, call)
+    }
+
+    /// Compares the whole file, through the handle that rows were read with, with what was planned.
+    fn check(&self) -> Result<()> {
+        // Every request for a part of an object names the version that was planned.
+        let Blob::Local(_) = &*self.blob else { return Ok(()) };
+        let whole = self.sound(|| self.blob.get_read(0))?;
+        let found = sha256_of(whole, self.file.path, |_| Ok(()))?;
+        let planned = self.file.planned;
+        if found == (planned.sha256.clone(), planned.bytes) {
+            return Ok(());
+        }
+        Err(Error::InputChanged { path: self.file.path.to_owned() })
+    }
+}
+
+/// What a call of the library gives; damage that it finds, or stumbles over, is the file's.
+fn sound<T>(file: &InputFile<'_>, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+    match contained(call) {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(damaged(file, &error.to_string())),
+        Err(panic) => Err(damaged(file, &panic)),
+    }
+}
+
+fn damaged(file: &InputFile<'_>, problem: &str) -> Error {
+    Error::input(file.path, format!("not a sound Parquet file ({problem})"))
+}
+
+/// The wanted columns of a file.
+struct Columns {
+    /// Each once.
+    columns: Vec<WantedColumn>,
+    text: usize,
+    id: Option<usize>,
+    id_is_required: bool,
+    fields: Vec<usize>,
+}
+
+struct WantedColumn {
+    name: String,
+    /// Which of the columns that hold values it is.
+    leaf: usize,
+    kind: CellKind,
+}
+
+impl Columns {
+    fn find(wanted: &Wanted<'_>, table: &Table<'_>) -> Result<Self, String> {
+        let mut found = Self {
+            columns: Vec::new(),
+            text: 0,
+            id: None,
+            id_is_required: wanted.id.is_some(),
+            fields: Vec::new(),
+        };
+        found.text = found.place(wanted.text, table)?;
+        found.id = match wanted.id {
+            Some(name) => Some(found.place(name, table)?),
+            // Nobody asked for it: a column that cannot be an id is none.
+            None => found.place(DEFAULT_ID, table).ok(),
+        };
+        for name in &wanted.fields {
+            let place = found.place(name, table)?;
+            found.fields.push(place);
+        }
+        Ok(found)
+    }
+
+    /// Where a column is among those that are read.
+    fn place(&mut self, name: &str, table: &Table<'_>) -> Result<usize, String> {
+        if let Some(known) = self.columns.iter().position(|column| column.name == name) {
+            return Ok(known);
+        }
+        let names: Vec<_> = table.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let root = names.iter().position(|other| *other == name).ok_or_else(|| {
+            let near = crate::runfile::nearest(name, names.iter().copied());
+            let near = near.map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+            format!("there is no column `{name}`{near} (columns: {})", names.join(", "))
+        })?;
+        let kind = table.schema.field(root).data_type();
+        let odd = || format!("column `{name}` has type {kind}, expected text, numbers or booleans");
+        let descr = table.metadata.file_metadata().schema_descr();
+        let leaf = (0..descr.num_columns()).find(|&leaf| descr.get_column_root_idx(leaf) == root);
+        let kind = CellKind::of(kind).ok_or_else(odd)?;
+        self.columns.push(WantedColumn { name: name.to_owned(), leaf: leaf.ok_or_else(odd)?, kind });
+        Ok(self.columns.len() - 1)
+    }
+
+    fn document(&self, cells: Vec<Cell>, fallback: impl FnOnce() -> String) -> Result<Document, String> {
+        let value = |column: usize| {
+            let named = |problem| format!("column `{}`: {problem}", self.columns[column].name);
+            cells[column].text().map_err(named)
+        };
+        if let Cell::Bytes(bytes) = &cells[self.text] {
+            check_size(bytes.len())?;
+        }
+        let text = value(self.text)?.ok_or("the text is null")?;
+        let id = match self.id {
+            Some(column) if self.id_is_required => value(column)?,
+            Some(column) => value(column).unwrap_or(None),
+            None => None,
+        };
+        if id.is_none() && self.id_is_required {
+            return Err("the id is null, in the column that `id_field` names".to_owned());
+        }
+        let fields = self.fields.iter().map(|column| value(*column)).collect::<Result<_, _>>()?;
+        Ok(Document { id: id.unwrap_or_else(fallback), text, fields })
+    }
+}
