@@ -183,8 +183,8 @@ impl TrainRun {
 struct RawRun {
     /// Folder of metrics and checkpoints. By default the run file's path without its extension.
     run_dir: Option<PathBuf>,
-    /// Model whose weights training begins with: a model folder, a checkpoint's folder or a GGUF file. Either this or
-    /// `[model]`.
+    /// Model whose weights training begins with: a model folder, a GGUF file, a checkpoint, or a run, whose latest
+    /// checkpoint is meant. Either this or `[model]`.
     init_from: Option<PathBuf>,
     /// Configuration of a model that is trained from random weights. Either this or `init_from`.
     model: Option<MptConfig>,
