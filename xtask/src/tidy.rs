@@ -80,6 +80,7 @@ fn problems(sh: &Shell) -> Result<Vec<String>> {
     for page in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         problems.extend(links::broken(page, &read(page), &|path| sh.path_exists(path), &read));
     }
+    problems.extend(links::unlisted(&files, &read(Path::new(links::INDEX))));
     problems.extend(reference::stale(sh)?);
     problems.extend(test_command(&read(Path::new("README.md")), &read(Path::new(".ci/run"))));
     Ok(problems)

@@ -17,6 +17,9 @@ const OUR_FOLDERS: [&str; 11] = [
     ".cargo/",
 ];
 
+/// The page that has every other page of `docs`.
+pub(super) const INDEX: &str = "docs/README.md";
+
 /// Links and paths of `page` at `path` that lead nowhere. `read` gives the text of a page that exists.
 pub(super) fn broken(
     path: &Path,
@@ -41,6 +44,18 @@ pub(super) fn broken(
         }
     }
     problems
+}
+
+/// Pages of `docs` that the index does not link to, so that a reader would not find them.
+pub(super) fn unlisted(files: &[PathBuf], index: &str) -> Vec<String> {
+    let listed: Vec<_> = links(index)
+        .map(|link| resolved(Path::new(INDEX), link.split('#').next().unwrap_or_default()))
+        .collect();
+    let is_page =
+        |path: &&PathBuf| path.starts_with("docs") && path.extension().is_some_and(|end| end == "md");
+    let missing =
+        files.iter().filter(is_page).filter(|path| !listed.contains(path) && *path != Path::new(INDEX));
+    missing.map(|path| format!("{INDEX} does not link to {}", path.display())).collect()
 }
 
 /// Text between single backticks, on one line.
@@ -113,6 +128,13 @@ mod tests {
         let page = "[a](../a.md), [b](b.md#a-page), [c](../../README.md#keys-of-run), [d](#a-page), [e](https://x.org/y#z), \
                     `mpt-core/src/model.rs`, `mpt-core/src/*.rs`, `docs/<name>.md`\n```\n[f](gone.md) `docs/gone.md`\n```\n";
         assert_eq!(found(page), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_page_that_the_index_lacks_is_named() {
+        let files =
+            ["docs/README.md", "docs/a.md", "docs/x/b.md", "docs/c.svg", "README.md"].map(PathBuf::from);
+        assert_eq!(unlisted(&files, "[a](a.md#part)"), ["docs/README.md does not link to docs/x/b.md"]);
     }
 
     #[test]
