@@ -138,29 +138,45 @@ impl PrepareRun {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRun {
+    /// The `tokenizer.json`.
     tokenizer: String,
+    /// Seed of the held-out split, and the default seed of the order of training.
     #[serde(default = "default_seed")]
     seed: u64,
+    /// Tokens in a training sample, where a run does not say otherwise.
     seq_len: usize,
+    /// Tokens in a row of the shards, 16384 at most: a divisor or a multiple of `seq_len`. By default 2048 where that
+    /// divides `seq_len`, else `seq_len`.
     row_tokens: Option<usize>,
+    /// Which copies are dropped, and which parts of documents.
     #[serde(default = "Dedup::exact")]
     dedup: Dedup,
+    /// Share of the documents that is held out for evaluation, from 0 to 0.5.
     #[serde(default = "default_eval_fraction")]
     eval_fraction: f64,
+    /// Token before each document; empty for none.
     #[serde(default)]
     bos: String,
+    /// Token after each document; empty for none.
     #[serde(default = "default_eos")]
     eos: String,
+    /// How the source of each sample is chosen.
     #[serde(default)]
     sampling: Sampling,
+    /// What is the same in every group of samples.
     #[serde(default)]
     batching: Batching,
+    /// Samples in a group. By default those of a batch when a run begins.
     batch_group: Option<u64>,
+    /// How the samples of a source are ordered.
     #[serde(default)]
     shuffle: Shuffle,
+    /// Chunks (row groups of 2048 rows) in a window of `"windowed"`. By default 16.
     shuffle_window: Option<u64>,
+    /// Changes of shares or lengths on the way, in order.
     #[serde(default)]
     stages: Vec<StageConfig>,
+    /// Sources of documents, in the order that breaks ties between copies.
     #[serde(default)]
     sources: Vec<RawSource>,
 }
@@ -168,18 +184,31 @@ struct RawRun {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSource {
+    /// Name of the source, and of its folder.
     name: String,
+    /// Share of the samples; all of them sum to 1. One of `proportion`, `repeat` and `choose`, the first of them for all
+    /// sources or none.
     proportion: Option<f64>,
+    /// Factor on the samples of the source in a pass over the mix.
     repeat: Option<f64>,
+    /// Samples that the source gives to a pass over the mix.
     choose: Option<u64>,
+    /// Tokens of the source, where the mix says them: a plan then needs no data.
     tokens: Option<f64>,
+    /// Files or glob patterns.
     paths: Vec<String>,
+    /// What the files hold; compression is seen from the file name.
     format: Format,
+    /// Field or column with the text. By default `"text"`.
     text_field: Option<String>,
+    /// Field or column with the document's id. By default `id` where there is one, else file and line.
     id_field: Option<String>,
+    /// Filters, in the order in which a document goes through them; it stays if it passes all.
     #[serde(default)]
     filters: Vec<Filter>,
+    /// Stages of deduplication that the source takes part in. By default all.
     dedup: Option<StageKinds>,
+    /// What happens where there should be a document and is none.
     #[serde(default)]
     on_bad_line: OnBadLine,
 }

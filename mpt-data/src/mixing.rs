@@ -163,16 +163,16 @@ impl MixingChanges {
     }
 }
 
-/// What holds from a sample on.
+/// Shares or lengths that hold from a sample on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageConfig {
     /// The first sample, counted from the beginning of the run.
     pub from: u64,
-    /// Shares by source, which sum to 1; a source that is not named is not drawn. None: as before.
+    /// Shares by source, which sum to 1; a source that is not named is not drawn. By default as before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub proportions: BTreeMap<String, f64>,
-    /// Tokens in a sample. `None`: as before.
+    /// Tokens in a sample. By default as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq_len: Option<usize>,
 }

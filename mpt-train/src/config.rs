@@ -3,7 +3,7 @@
 use mpt_core::Precision;
 use serde::{Deserialize, Serialize};
 
-/// `[optimizer]`, told apart by `kind`. Decay is decoupled: each step multiplies every parameter by
+/// Optimizer, told apart by `kind`. Decay is decoupled: each step multiplies every parameter by
 /// `1 - multiplier * weight_decay`, where the multiplier is the schedule's, not the rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -12,7 +12,7 @@ pub enum OptimizerConfig {
     Lion {
         /// Highest learning rate.
         lr: f64,
-        /// Decay of the momentum in the update, and in the state.
+        /// Decay of the momentum in the update, and in the state; each from 0 to below 1.
         #[serde(default = "lion_betas")]
         betas: [f64; 2],
         /// Share of each parameter taken away at every step at full rate.
@@ -23,7 +23,7 @@ pub enum OptimizerConfig {
     AdamW {
         /// Highest learning rate.
         lr: f64,
-        /// Decay of the two moments.
+        /// Decay of the two moments; each from 0 to below 1.
         #[serde(default = "adamw_betas")]
         betas: [f64; 2],
         /// Added to the root of the second moment.
@@ -35,7 +35,7 @@ pub enum OptimizerConfig {
     },
 }
 
-/// `[schedule]`
+/// Learning rate over the run, as a multiplier of the highest: a straight line up, then what `kind` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
@@ -43,7 +43,7 @@ pub struct ScheduleConfig {
     pub kind: ScheduleKind,
     /// Steps from rate 0 to the full rate.
     pub warmup_steps: u64,
-    /// The last rate as a share of the full one.
+    /// The last rate as a share of the full one, from 0 to 1.
     pub alpha_f: f64,
 }
 
@@ -59,7 +59,7 @@ pub enum ScheduleKind {
     Cosine,
 }
 
-/// `[train]`
+/// Steps and batches, and what a step computes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepConfig {
@@ -70,16 +70,17 @@ pub struct StepConfig {
     pub precision: Precision,
     /// Sequences in a step.
     pub batch_size: usize,
-    /// Sequences that go through the model at once: less memory, the same result up to rounding. By default the batch.
+    /// Sequences that go through the model at once, a divisor of `batch_size`: less memory, the same result up to rounding.
+    /// By default `batch_size`.
     pub microbatch_size: Option<usize>,
     /// Bound on the norm of the whole gradient; 0 for none.
     #[serde(default = "default_clip_norm")]
     pub clip_norm: f64,
-    /// Seed of the initial weights.
+    /// Seed of the initial weights, and of dropout.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Whether blocks are computed again in the backward pass: memory of one block instead of all. By default as many as
-    /// it takes to fit into memory. The result is the same to the last bit.
+    /// Whether blocks are computed again in the backward pass: memory of one block instead of all, and the same result to
+    /// the last bit. By default as many blocks as it takes to fit into memory.
     pub activation_checkpointing: Option<bool>,
     /// Steps between evaluations on the held-out split; 0 for one at the end.
     #[serde(default)]

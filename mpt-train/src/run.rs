@@ -49,7 +49,7 @@ pub struct TrainRun {
     pub checkpoint: CheckpointConfig,
 }
 
-/// `[data]`
+/// What is read, and in which order. Keys of drawing and ordering go before those of the data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -59,19 +59,20 @@ pub struct DataConfig {
     pub seq_len: Option<usize>,
     /// Seed of the order of samples. By default the data's.
     pub seed: Option<u64>,
-    /// How the source of each sample is chosen. By default as the data says, like the next five.
+    /// How the source of each sample is chosen. By default as the data says.
     pub sampling: Option<Sampling>,
-    /// What is the same in every group of samples.
+    /// What is the same in every group of samples. By default as the data says.
     pub batching: Option<Batching>,
-    /// Samples in a group.
+    /// Samples in a group. By default as the data says, else those of a batch when the run begins.
     pub batch_group: Option<u64>,
-    /// How the samples of a source are ordered.
+    /// How the samples of a source are ordered. By default as the data says.
     pub shuffle: Option<Shuffle>,
-    /// Chunks in a window of the shuffle.
+    /// Chunks (row groups of 2048 rows) in a window of `"windowed"`. By default as the data says, else 16.
     pub shuffle_window: Option<u64>,
-    /// What changes on the way.
+    /// Changes of shares or lengths on the way, in order. By default as the data says.
     pub stages: Option<Vec<StageConfig>>,
-    /// What of the data may differ from what the run was started with, by the names that refusals give.
+    /// What of the data may differ from what the run was started with: `tokenizer`, `seed`, `seq_len`, `row_tokens`,
+    /// `sampling`, `batching`, `shuffle`, `mix` or `manifest`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accept_changed: Vec<String>,
 }
@@ -91,7 +92,7 @@ impl DataConfig {
     }
 }
 
-/// `[checkpoint]`
+/// When a checkpoint is written, and how many stay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
@@ -180,14 +181,23 @@ impl TrainRun {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRun {
+    /// Folder of metrics and checkpoints. By default the run file's path without its extension.
     run_dir: Option<PathBuf>,
+    /// Model whose weights training begins with: a model folder, a GGUF file, a checkpoint, or a run, whose latest
+    /// checkpoint is meant. Either this or `[model]`.
     init_from: Option<PathBuf>,
+    /// Configuration of a model that is trained from random weights. Either this or `init_from`.
     model: Option<MptConfig>,
+    /// What is read, and in which order.
     data: DataConfig,
+    /// The optimizer and its learning rate.
     optimizer: OptimizerConfig,
+    /// The learning rate over the run.
     #[serde(default)]
     schedule: ScheduleConfig,
+    /// Steps, batches, precision, evaluation.
     train: StepConfig,
+    /// When a checkpoint is written, and how many stay.
     #[serde(default)]
     checkpoint: CheckpointConfig,
 }

@@ -9,6 +9,7 @@ mod ci;
 mod dist;
 mod fuzz;
 mod lint;
+mod reference;
 mod test;
 mod tidy;
 mod workspace;
@@ -28,8 +29,10 @@ enum Task {
     Test(test::Args),
     /// rustfmt, clippy and rustdoc, with warnings denied
     Lint,
-    /// The rules of the tree that no compiler knows: dependency direction, module cycles and layers, headers, named paths
+    /// The rules of the tree that no compiler knows: dependency direction, module cycles and layers, headers, links, reference pages
     Tidy,
+    /// The pages in docs/reference, from the types that read run and mix files
+    Reference,
     /// The bench targets
     Bench(bench::Args),
     /// Coverage-guided fuzzing of the readers of files, where cargo-fuzz and a nightly compiler are installed
@@ -56,6 +59,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(args) => test::run(&sh, &args),
         Task::Lint => lint::run(&sh),
         Task::Tidy => tidy::run(&sh),
+        Task::Reference => reference::run(&sh),
         Task::Bench(args) => bench::run(&sh, &args),
         Task::Dist => dist::run(&sh),
         Task::Fuzz(args) => fuzz::run(&sh, &args),

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: rules of the tree that no compiler knows. Each rule is a function that returns what breaks it.
 
+mod links;
 mod modules;
 
 use std::path::{Path, PathBuf};
@@ -7,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use xshell::{Shell, cmd};
 
-use crate::say;
 use crate::workspace::{Package, Workspace};
+use crate::{reference, say};
 
 /// What may stand at the top of the tree; nothing else grows there.
 const TOP_LEVEL: [&str; 16] = [
@@ -76,8 +77,11 @@ fn problems(sh: &Shell) -> Result<Vec<String>> {
         problems.extend(source_file(path, &read(path)));
     }
     problems.extend(modules::problems(&MAY_USE.map(|(name, _)| name), &files, &read));
-    let page = Path::new("docs/architecture.md");
-    problems.extend(named_paths(&read(page), &|path| sh.path_exists(path)));
+    for page in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        problems.extend(links::broken(page, &read(page), &|path| sh.path_exists(path), &read));
+    }
+    problems.extend(links::unlisted(&files, &read(Path::new(links::INDEX))));
+    problems.extend(reference::stale(sh)?);
     problems.extend(test_command(&read(Path::new("README.md")), &read(Path::new(".ci/run"))));
     Ok(problems)
 }
@@ -123,27 +127,6 @@ fn source_file(path: &Path, text: &str) -> Vec<String> {
         problems.push(format!("{shown}: `unsafe` is allowed in {} only", UNSAFE_ALLOWED.join(", ")));
     }
     problems
-}
-
-/// Paths between backticks that start at one of our folders, and relative links.
-fn named_paths(page: &str, exists: &dyn Fn(&Path) -> bool) -> Vec<String> {
-    let spans = page.split('`').skip(1).step_by(2).filter(|span| is_path(span)).map(PathBuf::from);
-    let links = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let links = links.filter(|link| !link.contains("://") && !link.starts_with('#'));
-    let links = links.map(|link| Path::new("docs").join(link));
-    let paths: Vec<_> = spans.chain(links).collect();
-    if paths.is_empty() {
-        return vec!["docs/architecture.md is missing or names no path".to_owned()];
-    }
-    let missing = paths.into_iter().filter(|path| !exists(path));
-    missing
-        .map(|path| format!("docs/architecture.md names {}, which does not exist", path.display()))
-        .collect()
-}
-
-fn is_path(span: &str) -> bool {
-    let ours = ["mpt-", "xtask/", "docs/", ".ci/", ".cargo/"].iter().any(|start| span.starts_with(start));
-    ours && span.contains('/') && !span.contains([' ', '*', '<', '{', '\n'])
 }
 
 fn test_command(readme: &str, ci: &str) -> Vec<String> {
@@ -201,14 +184,5 @@ mod tests {
         let unsafe_code = "//! X.\n#![expect(unsafe_code, reason = \"\")]";
         assert_eq!(source_file(Path::new("mpt-data/src/x.rs"), unsafe_code).len(), 1);
         assert_eq!(source_file(Path::new("mpt-core/src/kernels/x.rs"), unsafe_code).len(), 0);
-    }
-
-    #[test]
-    fn paths_of_the_architecture_page_must_exist() {
-        let page = "See `mpt-core/src/model.rs`, `mpt-core/src/gone.rs`, `Loader` and [more](guides/x.md).";
-        let exists = |path: &Path| path == Path::new("mpt-core/src/model.rs");
-        let found = named_paths(page, &exists);
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(named_paths("Nothing here.", &exists).len(), 1);
     }
 }

@@ -19,7 +19,7 @@ pub struct Dedup {
     stages: Vec<DedupStage>,
 }
 
-/// One stage with its settings.
+/// A stage of deduplication with its settings. Every stage comes after the exact one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum DedupStage {
@@ -77,10 +77,10 @@ pub struct MinHash {
 pub struct SemDedup {
     /// The model whose hidden states say what a text means, relative to the run file.
     pub model: String,
-    /// The share of the documents that stays.
+    /// The share of the documents that stays, from 0 to 1.
     #[serde(default = "default_keep")]
     pub keep: f64,
-    /// Clusters; by default the square root of the number of documents.
+    /// Clusters. By default the square root of the number of documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<usize>,
     /// Rounds of clustering at most.

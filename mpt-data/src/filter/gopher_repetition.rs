@@ -26,21 +26,21 @@ pub struct GopherRepetition {
     pub max_duplicate_paragraph_chars: f64,
     /// The greatest share of the characters in the most frequent run of 2 words.
     pub max_top_2_gram: f64,
-    /// Of 3 words.
+    /// As `max_top_2_gram`, of 3 words.
     pub max_top_3_gram: f64,
-    /// Of 4 words.
+    /// As `max_top_2_gram`, of 4 words.
     pub max_top_4_gram: f64,
     /// The greatest share of the characters in runs of 5 words that occurred before.
     pub max_duplicate_5_gram: f64,
-    /// Of 6 words.
+    /// As `max_duplicate_5_gram`, of 6 words.
     pub max_duplicate_6_gram: f64,
-    /// Of 7 words.
+    /// As `max_duplicate_5_gram`, of 7 words.
     pub max_duplicate_7_gram: f64,
-    /// Of 8 words.
+    /// As `max_duplicate_5_gram`, of 8 words.
     pub max_duplicate_8_gram: f64,
-    /// Of 9 words.
+    /// As `max_duplicate_5_gram`, of 9 words.
     pub max_duplicate_9_gram: f64,
-    /// Of 10 words.
+    /// As `max_duplicate_5_gram`, of 10 words.
     pub max_duplicate_10_gram: f64,
 }
 

@@ -45,29 +45,29 @@ use crate::remote;
 pub enum Filter {
     /// The text has this many words or more.
     MinWords {
-        /// Words.
+        /// The fewest words.
         value: u64,
     },
     /// The text has this many words or fewer.
     MaxWords {
-        /// Words.
+        /// The most words.
         value: u64,
     },
-    /// A field's value is one of some, or none of some.
+    /// A field's value is one of `any_of`, and none of `none_of`.
     Column(Column),
-    /// The quality rules of Gopher.
+    /// The quality rules of Gopher. A document at a threshold stays.
     GopherQuality(GopherQuality),
-    /// The repetition rules of Gopher.
+    /// The repetition rules of Gopher. A document at a threshold stays.
     GopherRepetition(GopherRepetition),
-    /// The rules of C4, which take lines out too.
+    /// The rules of C4, which take lines out too. A line or page at a threshold stays.
     C4(C4),
-    /// The rules of FineWeb.
+    /// The rules of FineWeb. A document at a threshold stays.
     FinewebQuality(FinewebQuality),
     /// The text is in one of some languages.
     Language(Language),
-    /// The address is on a list, or is not.
+    /// The address is on a list, or is not, as `listed` says.
     UrlList(UrlList),
-    /// Words of a list do not occur, or not often.
+    /// Words of a list occur `max_matches` times at most.
     WordList(WordList),
     /// E-mail and IP addresses are replaced.
     Pii(Pii),

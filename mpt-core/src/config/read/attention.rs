@@ -11,29 +11,53 @@ use crate::error::Result;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct RawAttnConfig {
+    /// Heads: `multihead_attention`, `multiquery_attention` or `grouped_query_attention`. By default the first.
     attn_type: Option<String>,
+    /// Implementation elsewhere: `torch`, `flash`, `triton`, `eager` or `sdpa`, one function here.
     attn_impl: Option<String>,
+    /// Rate of dropout of attention's probabilities, in training. By default 0.
     pub(super) attn_pdrop: Option<f64>,
+    /// Key/value heads of `grouped_query_attention`, a divisor of `n_heads`; not read with the others.
     kv_n_heads: Option<usize>,
+    /// Width that keys and values are made from; refused unless it is `d_model`.
     kv_dim: Option<usize>,
+    /// Whether queries, keys and values come from one projection. By default true.
     fused_qkv: Option<bool>,
+    /// Whether scores carry the ALiBi bias. By default true; false with the defaults of llm-foundry.
     alibi: Option<bool>,
+    /// Largest exponent of the ALiBi slopes. By default 8.
     alibi_bias_max: Option<f64>,
+    /// Bound on the absolute value of queries, keys and values; 0 for none. By default none.
     clip_qkv: Option<f64>,
+    /// Whether a norm over all of q and one over all of k follow the projection. By default false.
     qk_ln: Option<bool>,
+    /// Whether a norm over each head of q and k follows the projection; not beside `qk_ln`. By default false.
     qk_gn: Option<bool>,
+    /// Factor on the scores. By default 1 over the root of `d_model / n_heads`.
     softmax_scale: Option<f64>,
+    /// Cap of the scores: `cap * tanh(score / cap)`, after the scale and before the bias. By default none.
     attn_logit_softcapping: Option<f64>,
+    /// Whether a token sees only its own document of a packed sequence. By default false.
     attn_uses_sequence_id: Option<bool>,
+    /// Keys before its own that a query sees; all where negative. By default all.
     sliding_window_size: Option<i64>,
+    /// Attention both ways in a prefix; refused where it is true.
     prefix_lm: Option<bool>,
+    /// Whether queries and keys are rotated by position. By default false.
     rope: Option<bool>,
+    /// Base of the frequencies of RoPE. By default 10000.
     rope_theta: Option<f64>,
+    /// Which of the two tables of RoPE is read: `dail` or `hf`. By default `dail`.
     rope_impl: Option<String>,
+    /// RoPE of `rope_impl = "dail"`: `type` is `original`.
     rope_dail_config: Option<RawRope>,
+    /// RoPE of `rope_impl = "hf"`.
     rope_hf_config: Option<RawRope>,
+    /// No positions at all; refused where it is true.
     nope: Option<bool>,
+    /// Scores that grow with the position; refused unless `attn_scale` is 0.
     attn_temperature_tuning: Option<RawTemperature>,
+    /// Processes that share a sequence; refused above 1.
     seq_parallel_world_size: Option<u64>,
     #[serde(flatten)]
     pub(super) other: BTreeMap<String, Value>,
@@ -41,15 +65,22 @@ pub(super) struct RawAttnConfig {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct RawRope {
+    /// What reaches past the trained length: `no_scaling`, `linear`, `dynamic` or `llama3`; with `dail` `original` alone.
+    /// By default none.
     r#type: Option<String>,
+    /// Divisor of positions, or of low frequencies. By default 1.
     factor: Option<f64>,
+    /// Of `llama3`: wavelengths beyond the original length by this divisor are low frequencies. By default 1.
     low_freq_factor: Option<f64>,
+    /// Of `llama3`: wavelengths below the original length by this divisor are high frequencies. By default 4.
     high_freq_factor: Option<f64>,
+    /// Of `llama3`: length the model was first trained with. By default 8192.
     original_max_position_embeddings: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct RawTemperature {
+    /// Growth of the scores; refused unless it is 0.
     attn_scale: Option<f64>,
 }
 

@@ -9,13 +9,24 @@ use crate::error::Result;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct RawInitConfig {
+    /// Scheme of llm-foundry: `default_`, `baseline_`, `kaiming_normal_`, `kaiming_uniform_`, `small_init_`, `neox_init_`,
+    /// `xavier_normal_` or `xavier_uniform_`. By default `kaiming_normal_`.
     name: Option<String>,
+    /// Deviation of normal embeddings. By default the scheme's own distribution.
     emb_init_std: Option<f64>,
+    /// Limit of uniform embeddings, or a lower and an upper one; not read beside `emb_init_std`.
     emb_init_uniform_lim: Option<Value>,
+    /// Divisor of the projections that end a block: a number, false for none, or true for the root of
+    /// `2 * n_layers`. By default true.
     init_div_is_residual: Option<Value>,
+    /// Deviation of `baseline_`, which needs it.
     init_std: Option<f64>,
+    /// Gain of `xavier_*`, and slope of `leaky_relu`. By default 0.
     init_gain: Option<f64>,
+    /// What `kaiming_*` counts: `fan_in` or `fan_out`. By default `fan_in`.
     fan_mode: Option<String>,
+    /// What follows, for the gain of `kaiming_*`: `linear`, `sigmoid`, `tanh`, `relu`, `leaky_relu` or `selu`. By default
+    /// `relu`.
     init_nonlinearity: Option<String>,
 }
 impl RawInitConfig {

@@ -96,34 +96,61 @@ impl MptConfig {
     }
 }
 
-/// Keys of `config.json` as written, before any check.
+/// Keys of a `config.json` or of `[model]`, as llm-foundry and transformers call them.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct RawMptConfig {
+    /// `mpt`, where it is there.
     model_type: Option<String>,
+    /// Class that wrote the configuration; `MPTForCausalLM` brings the defaults of llm-foundry.
     architectures: Option<Vec<String>>,
+    /// Remote code of the model; where it is there, the defaults are those of llm-foundry.
     auto_map: Option<Value>,
+    /// Width of the residual stream. By default 2048.
     d_model: Option<usize>,
+    /// Query heads, a divisor of `d_model`. By default 16.
     n_heads: Option<usize>,
+    /// Blocks. By default 24.
     n_layers: Option<usize>,
+    /// Width of the feed-forward layer over `d_model`. By default 4.
     expansion_ratio: Option<f64>,
+    /// Positions the model is trained with. By default 2048.
     max_seq_len: Option<usize>,
+    /// Rows of the embedding, padding included. By default 50368.
     vocab_size: Option<usize>,
+    /// Width of one head. By default `d_model / n_heads`.
     head_dim: Option<usize>,
+    /// Whether linears and norms have no bias. By default true; false with the defaults of llm-foundry.
     no_bias: Option<bool>,
+    /// Whether the projections to queries, keys and values have a bias. By default the opposite of `no_bias`.
     attention_bias: Option<bool>,
+    /// Norm: `layernorm`, `rmsnorm`, or either with `low_precision_` before it, which is the same here. By default
+    /// `low_precision_layernorm`.
     norm_type: Option<String>,
+    /// Term added to the variance in a norm. By default 1e-5.
     norm_eps: Option<f64>,
+    /// Another name of `norm_eps`, read where that is absent.
     layer_norm_epsilon: Option<f64>,
+    /// Whether the output projection is the embedding. By default true.
     tie_word_embeddings: Option<bool>,
+    /// Whether positions have a learned embedding; ALiBi and RoPE switch it off. By default true.
     learned_pos_emb: Option<bool>,
+    /// Factor on the logits, or `inv_sqrt_d_model`. By default none.
     logit_scale: Option<Value>,
+    /// Cap of the logits: `cap * tanh(logit / cap)`, after the scale. By default none.
     final_logit_softcapping: Option<f64>,
+    /// Factor on the gradient of the embeddings, above 0. By default 1.
     embedding_fraction: Option<f64>,
+    /// Rate of dropout of the embeddings, in training. By default 0.
     emb_pdrop: Option<f64>,
+    /// Rate of dropout of what a block adds to the residual stream, in training. By default 0.
     resid_pdrop: Option<f64>,
+    /// Blocks that differ from each other; refused where it is set.
     block_overrides: Option<Value>,
+    /// Attention.
     attn_config: Option<RawAttnConfig>,
+    /// The feed-forward layer.
     ffn_config: Option<RawFfnConfig>,
+    /// How random weights are drawn.
     init_config: Option<RawInitConfig>,
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
@@ -131,14 +158,19 @@ pub(super) struct RawMptConfig {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct RawFfnConfig {
+    /// Form of the layer: `mptmlp`, or `mptglu` with a gate. By default `mptmlp`.
     ffn_type: Option<String>,
+    /// Width of the layer. By default `expansion_ratio * d_model`.
     ffn_hidden_size: Option<usize>,
+    /// Activation. By default the exact GELU.
     ffn_act_fn: Option<RawActivation>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct RawActivation {
+    /// Name in torch: `gelu`, `quick_gelu`, `relu` or `silu`. By default `gelu`.
     name: Option<String>,
+    /// Of `gelu`: `none` for the exact one, `tanh` for the approximation. By default `none`.
     approximate: Option<String>,
 }
 

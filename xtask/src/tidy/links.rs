@@ -1,0 +1,151 @@
+//! What Markdown pages point to: relative links, their anchors, and paths of the repository between backticks.
+
+use std::path::{Component, Path, PathBuf};
+
+/// Beginnings of paths that a page means as paths of the repository.
+const OUR_FOLDERS: [&str; 11] = [
+    "mpt-cli/",
+    "mpt-core/",
+    "mpt-data/",
+    "mpt-infer/",
+    "mpt-tokenize/",
+    "mpt-train/",
+    "xtask/",
+    "docs/",
+    "tests/",
+    ".ci/",
+    ".cargo/",
+];
+
+/// The page that has every other page of `docs`.
+pub(super) const INDEX: &str = "docs/README.md";
+
+/// Links and paths of `page` at `path` that lead nowhere. `read` gives the text of a page that exists.
+pub(super) fn broken(
+    path: &Path,
+    page: &str,
+    exists: &dyn Fn(&Path) -> bool,
+    read: &dyn Fn(&Path) -> String,
+) -> Vec<String> {
+    let prose = without_code_blocks(page);
+    let mut problems = Vec::new();
+    for named in spans(&prose).filter(|span| is_path(span)) {
+        if !exists(Path::new(named)) {
+            problems.push(format!("{} names {named}, which does not exist", path.display()));
+        }
+    }
+    for link in links(&prose) {
+        let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let target = if file.is_empty() { path.to_owned() } else { resolved(path, file) };
+        if !exists(&target) {
+            problems.push(format!("{} links to {link}, which does not exist", path.display()));
+        } else if !anchor.is_empty() && !anchors(&read(&target)).any(|heading| heading == anchor) {
+            problems.push(format!("{} links to {link}, a heading that is not there", path.display()));
+        }
+    }
+    problems
+}
+
+/// Pages of `docs` that the index does not link to, so that a reader would not find them.
+pub(super) fn unlisted(files: &[PathBuf], index: &str) -> Vec<String> {
+    let listed: Vec<_> = links(index)
+        .map(|link| resolved(Path::new(INDEX), link.split('#').next().unwrap_or_default()))
+        .collect();
+    let is_page =
+        |path: &&PathBuf| path.starts_with("docs") && path.extension().is_some_and(|end| end == "md");
+    let missing =
+        files.iter().filter(is_page).filter(|path| !listed.contains(path) && *path != Path::new(INDEX));
+    missing.map(|path| format!("{INDEX} does not link to {}", path.display())).collect()
+}
+
+/// Text between single backticks, on one line.
+fn spans(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// Targets of links that are no addresses.
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    let all = page.lines().flat_map(|line| line.split("](").skip(1));
+    all.filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://"))
+}
+
+fn is_path(span: &str) -> bool {
+    OUR_FOLDERS.iter().any(|folder| span.starts_with(folder)) && !span.contains([' ', '*', '<', '{', '…'])
+}
+
+/// The path that a link means from the page at `page`.
+fn resolved(page: &Path, link: &str) -> PathBuf {
+    let mut path = page.parent().unwrap_or(Path::new("")).to_owned();
+    for part in Path::new(link).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::CurDir => {}
+            part => path.push(part),
+        }
+    }
+    path
+}
+
+/// Headings of a page as GitHub makes anchors of them.
+fn anchors(page: &str) -> impl Iterator<Item = String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| {
+        let text = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    })
+}
+
+/// The page without what stands between lines of three backticks.
+fn without_code_blocks(page: &str) -> String {
+    let mut is_code = false;
+    let mut prose = String::new();
+    for line in page.lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        if !is_code && !is_fence {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(page: &str) -> Vec<String> {
+        let exists = |path: &Path| {
+            ["docs/a.md", "docs/x/b.md", "mpt-core/src/model.rs", "README.md"]
+                .contains(&path.to_str().unwrap_or(""))
+        };
+        broken(Path::new("docs/x/b.md"), page, &exists, &|_| "# A page\n## Keys of `run`\n".to_owned())
+    }
+
+    #[test]
+    fn sound_pages_pass() {
+        let page = "[a](../a.md), [b](b.md#a-page), [c](../../README.md#keys-of-run), [d](#a-page), [e](https://x.org/y#z), \
+                    `mpt-core/src/model.rs`, `mpt-core/src/*.rs`, `docs/<name>.md`\n```\n[f](gone.md) `docs/gone.md`\n```\n";
+        assert_eq!(found(page), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_page_that_the_index_lacks_is_named() {
+        let files =
+            ["docs/README.md", "docs/a.md", "docs/x/b.md", "docs/c.svg", "README.md"].map(PathBuf::from);
+        assert_eq!(unlisted(&files, "[a](a.md#part)"), ["docs/README.md does not link to docs/x/b.md"]);
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_named() {
+        let problems = found("[a](gone.md), `mpt-core/src/gone.rs`, [b](../a.md#gone), [c](#gone)");
+        let expected = [
+            "docs/x/b.md names mpt-core/src/gone.rs, which does not exist",
+            "docs/x/b.md links to gone.md, which does not exist",
+            "docs/x/b.md links to ../a.md#gone, a heading that is not there",
+            "docs/x/b.md links to #gone, a heading that is not there",
+        ];
+        assert_eq!(problems, expected);
+    }
+}
