@@ -80,7 +80,7 @@ fn twice(dir: &Path, args: &[&str]) {
     let both = [start(dir, args), start(dir, args)].map(end);
     assert!(both.iter().any(|(code, _)| *code == Some(0)), "{args:?}: {both:?}");
     for (code, stderr) in &both {
-        let waits = stderr.contains("another process is building here") && *code == Some(4);
+        let waits = stderr.contains("another process is writing here") && *code == Some(4);
         let is_done = stderr.contains("this data is finished") && *code == Some(2);
         assert!(*code == Some(0) || waits || is_done, "{args:?}: {code:?} {stderr}");
     }
