@@ -1,5 +1,5 @@
-//! `cargo xtask test`: the examples, in the documentation and of their own, then every test; by cargo-nextest where it is
-//! installed.
+//! `cargo xtask test`: the examples, in the documentation and of their own, then every test, those of object
+//! stores with the feature `remote`; by cargo-nextest where it is installed.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
@@ -25,6 +25,15 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         cmd!(sh, "cargo test --quiet --doc {scope...}").run()?;
         examples(sh, args.package.as_deref())?;
     }
+    tests(sh, &[scope.clone(), filters.iter().map(String::as_str).collect()])?;
+    if filters.is_empty() && args.package.as_deref().is_none_or(|package| package == "mpt-data") {
+        tests(sh, &[vec!["--package", "mpt-data", "--features", "remote"], vec!["remote"]])?;
+    }
+    Ok(())
+}
+
+/// Runs the tests of some packages whose name contains one of the filters, where there are any.
+fn tests(sh: &Shell, [scope, filters]: &[Vec<&str>; 2]) -> Result<()> {
     if has_nextest(sh) {
         cmd!(sh, "cargo nextest run --status-level slow {scope...} {filters...}").run()?;
     } else {
