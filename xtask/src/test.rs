@@ -1,5 +1,5 @@
-//! `cargo xtask test`: the examples, in the documentation and of their own, then every test, those of object
-//! stores with the feature `remote`; by cargo-nextest where it is installed.
+//! `cargo xtask test`: the examples, in the documentation and of their own, then every test; by cargo-nextest where it is
+//! installed.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
@@ -11,6 +11,9 @@ pub(crate) struct Args {
     /// Only this package
     #[arg(short, long)]
     package: Option<String>,
+    /// Also those of object stores, which need some minutes of compiling more
+    #[arg(long)]
+    remote: bool,
     /// Only tests whose name contains one of these
     filters: Vec<String>,
 }
@@ -26,7 +29,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         examples(sh, args.package.as_deref())?;
     }
     tests(sh, &[scope.clone(), filters.iter().map(String::as_str).collect()])?;
-    if filters.is_empty() && args.package.as_deref().is_none_or(|package| package == "mpt-data") {
+    if args.remote {
         tests(sh, &[vec!["--package", "mpt-data", "--features", "remote"], vec!["remote"]])?;
     }
     Ok(())

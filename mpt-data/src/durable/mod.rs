@@ -52,7 +52,8 @@ pub fn commit_file(from: &Path, to: &Path) -> Result<()> {
 /// A file being written aside; it takes its name only by [`AtomicFile::commit`].
 ///
 /// Its temporary name is fixed (`.NAME.tmp` beside it), so that what a killed process left is overwritten. The file is
-/// locked until it has its name.
+/// locked until it has its name. A link that is there stays, and the file that it leads to is replaced. Devices and pipes are
+/// not replaced but written to at once.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
@@ -66,11 +67,18 @@ impl AtomicFile {
     /// # Errors
     /// [`Error::Io`] naming the file, [`Error::Busy`] where another process is writing it.
     pub fn create(path: &Path) -> Result<Self> {
-        make_parent(path)?;
-        let aside = hidden(path, ".tmp");
-        let file = claim(&aside)?.ok_or_else(|| Error::Busy { path: path.to_owned() })?;
-        file.set_len(0).map_err(Error::io(&aside, "emptying"))?;
-        Ok(Self { path: path.to_owned(), aside, out: BufWriter::with_capacity(1 << 18, file) })
+        let (path, aside, file) = if is_stream(path) {
+            let file = File::options().write(true).open(path).map_err(Error::io(path, "opening"))?;
+            (path.to_owned(), path.to_owned(), file)
+        } else {
+            let path = behind_links(path);
+            make_parent(&path)?;
+            let aside = hidden(&path, ".tmp");
+            let file = claim(&aside)?.ok_or_else(|| Error::Busy { path: path.clone() })?;
+            file.set_len(0).map_err(Error::io(&aside, "emptying"))?;
+            (path, aside, file)
+        };
+        Ok(Self { path, aside, out: BufWriter::with_capacity(1 << 18, file) })
     }
 
     /// Where the bytes are until [`AtomicFile::commit`]; call `flush` before reading them.
@@ -88,6 +96,9 @@ impl AtomicFile {
             action: "writing",
             source: error.into_error(),
         })?;
+        if self.aside == self.path {
+            return Ok(());
+        }
         file.sync_all().map_err(Error::io(&self.path, "syncing"))?;
         fs::rename(&self.aside, &self.path).map_err(Error::io(&self.path, "renaming"))?;
         sync_dir(parent(&self.path))
@@ -148,6 +159,18 @@ fn locked(path: &Path, take: fn(&File) -> Result<(), fs::TryLockError>) -> Resul
     }
 }
 
+/// Whether a device, pipe or socket is at `path`: what is no place for a file.
+fn is_stream(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+/// What a link leads to; `path` itself where it is none, or leads nowhere.
+fn behind_links(path: &Path) -> PathBuf {
+    let link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    let target = if link { fs::canonicalize(path).ok() } else { None };
+    target.unwrap_or_else(|| path.to_owned())
+}
+
 /// `.NAME` with an ending beside `path`; names need not be text.
 fn hidden(path: &Path, ending: &str) -> PathBuf {
     let mut hidden = OsString::from(".");
@@ -201,6 +224,31 @@ fn sync_dir(_dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process of the superuser that renames a file to `/dev/null` breaks the machine.
+    #[cfg(unix)]
+    #[test]
+    fn pipes_are_written_to_and_links_stay() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("a command of every Unix");
+        assert!(made.success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).expect("readable")
+        });
+        write_file(&pipe, b"whole").expect("written");
+        assert_eq!(reader.join().expect("ends"), b"whole");
+        assert!(fs::symlink_metadata(&pipe).expect("there").file_type().is_fifo());
+
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "old").expect("writable");
+        symlink("file", &link).expect("a link");
+        write_file(&link, b"new").expect("written");
+        assert_eq!(fs::read(&file).expect("readable"), b"new");
+        assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+    }
 
     #[test]
     fn a_file_appears_only_when_committed() {
