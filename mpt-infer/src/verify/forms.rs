@@ -10,7 +10,7 @@
 //! | q5_k | 3e-1 | 1 | 0.4 | 5 bits |
 //! | q4_0, q4_k, nf4 | 5e-1 | 6 | 0.2 | 4 bits |
 //!
-//! The first two bound the worst of all logits and positions. They are three times or more what 40 sound models of random and
+//! The first two bound the worst of all logits and positions. They are three times or more what sound models of random and
 //! of trained weights, of 32 to 512 channels, showed at most: random weights agree least, since their logits are all alike.
 //! What so wide bounds let through in a quantized model shows in its matrices, which [`compare_weights`](super::compare_weights)
 //! looks at.
