@@ -8,13 +8,17 @@
 #![expect(unsafe_code, reason = "tile and vector instructions over memory whose bounds were checked")]
 
 mod parts;
+mod tiles;
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use parts::{Bf16, F16, F32, Nf4, Parts};
+use tiles::{
+    clear_sums, finish, first_times_first, first_times_second, first_times_third, load_x, second_times_first,
+    second_times_second, third_times_first,
+};
 
 use crate::dtype::WeightDtype;
 use crate::kernels::cpu::amx::Tiles;
@@ -312,149 +316,5 @@ unsafe fn multiply<P: Parts>(
         source.split(next, following, index, 6);
         first_times_third();
         source.split(next, following, index, 7);
-    }
-}
-
-/// Bytes from one row of a tile of the weight in memory to the next.
-const ROW: usize = size_of::<[u32; SIDE]>();
-
-/// Bytes of a tile and of the parts of a panel, as the assembly below writes them out.
-const _: () = assert!(size_of::<Tile>() == 1024 && size_of::<[Tile; 3]>() == 3072);
-
-unsafe fn clear_sums() {
-    // SAFETY: tiles are in use.
-    unsafe {
-        asm!("tilezero tmm0", "tilezero tmm1", out("tmm0") _, out("tmm1") _, options(nostack, nomem));
-    }
-}
-
-/// Writes the sums of a chunk to `y` `[rows, count]`, or adds them to it.
-unsafe fn finish(y: &mut [f32], count: usize, is_first: bool) {
-    let mut sums = [0f32; ROWS * SIDE];
-    let row = count * size_of::<f32>();
-    // SAFETY: tiles are in use; two tiles of 16 rows of `count` values are at most as long as `sums`.
-    unsafe {
-        asm!(
-            "tilestored [{upper} + {row}*1], tmm0",
-            "tilestored [{lower} + {row}*1], tmm1",
-            upper = in(reg) sums.as_mut_ptr(), lower = in(reg) sums[SIDE * count..].as_mut_ptr(), row = in(reg) row,
-            options(nostack),
-        );
-    }
-    for (y, &sum) in y.iter_mut().zip(&sums) {
-        *y = if is_first { sum } else { *y + sum };
-    }
-}
-
-/// Loads the three parts of a step of `x`.
-unsafe fn load_x(words: &[u32], count: usize) {
-    let parts = words.as_ptr();
-    // SAFETY: tiles are in use; the words are three tiles of 16 rows of `count` words.
-    unsafe {
-        asm!(
-            "tileloadd tmm2, [{first} + {row}*1]",
-            "tileloadd tmm3, [{second} + {row}*1]",
-            "tileloadd tmm4, [{third} + {row}*1]",
-            first = in(reg) parts, second = in(reg) parts.add(SIDE * count), third = in(reg) parts.add(2 * SIDE * count),
-            row = in(reg) count * size_of::<u32>(),
-            out("tmm2") _, out("tmm3") _, out("tmm4") _,
-            options(nostack, readonly),
-        );
-    }
-}
-
-/// The third part of the weight times the first one of `x`.
-#[inline(always)]
-unsafe fn third_times_first(parts: &Step) {
-    // SAFETY: tiles are in use; there are three tiles of each of two panels.
-    unsafe {
-        asm!(
-            "tileloadd tmm5, [{parts} + {row}*1 + 2048]",
-            "tileloadd tmm6, [{parts} + {row}*1 + 3072 + 2048]",
-            "tdpbf16ps tmm0, tmm5, tmm2",
-            "tdpbf16ps tmm1, tmm6, tmm2",
-            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
-            out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm6") _,
-            options(nostack, readonly),
-        );
-    }
-}
-
-/// The first part of the weight times the first one of `x`.
-#[inline(always)]
-unsafe fn first_times_first(parts: &Step) {
-    // SAFETY: tiles are in use; there are three tiles of each of two panels.
-    unsafe {
-        asm!(
-            "tileloadd tmm7, [{parts} + {row}*1]",
-            "tileloadd tmm5, [{parts} + {row}*1 + 3072]",
-            "tdpbf16ps tmm0, tmm7, tmm2",
-            "tdpbf16ps tmm1, tmm5, tmm2",
-            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
-            out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm7") _,
-            options(nostack, readonly),
-        );
-    }
-}
-
-/// The second part of the weight, which stays in its tiles, times the first one of `x`.
-#[inline(always)]
-unsafe fn second_times_first(parts: &Step) {
-    // SAFETY: tiles are in use; there are three tiles of each of two panels.
-    unsafe {
-        asm!(
-            "tileloadd tmm6, [{parts} + {row}*1 + 1024]",
-            "tileloadd tmm7, [{parts} + {row}*1 + 3072 + 1024]",
-            "tdpbf16ps tmm0, tmm6, tmm2",
-            "tdpbf16ps tmm1, tmm7, tmm2",
-            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
-            out("tmm0") _, out("tmm1") _, out("tmm6") _, out("tmm7") _,
-            options(nostack, readonly),
-        );
-    }
-}
-
-/// The second part of the weight, as [`second_times_first`] left it, times the second one of `x`.
-#[inline(always)]
-unsafe fn second_times_second() {
-    // SAFETY: tiles are in use.
-    unsafe {
-        asm!(
-            "tdpbf16ps tmm0, tmm6, tmm3",
-            "tdpbf16ps tmm1, tmm7, tmm3",
-            out("tmm0") _, out("tmm1") _,
-            options(nostack, nomem),
-        );
-    }
-}
-
-/// The first part of the weight, which stays in its tiles, times the second one of `x`.
-#[inline(always)]
-unsafe fn first_times_second(parts: &Step) {
-    // SAFETY: tiles are in use; there are three tiles of each of two panels.
-    unsafe {
-        asm!(
-            "tileloadd tmm5, [{parts} + {row}*1]",
-            "tileloadd tmm6, [{parts} + {row}*1 + 3072]",
-            "tdpbf16ps tmm0, tmm5, tmm3",
-            "tdpbf16ps tmm1, tmm6, tmm3",
-            parts = in(reg) parts.as_ptr(), row = in(reg) ROW,
-            out("tmm0") _, out("tmm1") _, out("tmm5") _, out("tmm6") _,
-            options(nostack, readonly),
-        );
-    }
-}
-
-/// The first part of the weight, as [`first_times_second`] left it, times the third one of `x`.
-#[inline(always)]
-unsafe fn first_times_third() {
-    // SAFETY: tiles are in use.
-    unsafe {
-        asm!(
-            "tdpbf16ps tmm0, tmm5, tmm4",
-            "tdpbf16ps tmm1, tmm6, tmm4",
-            out("tmm0") _, out("tmm1") _,
-            options(nostack, nomem),
-        );
     }
 }
