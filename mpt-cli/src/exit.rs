@@ -186,7 +186,7 @@ impl From<mpt_infer::Error> for CliError {
             E::NotFinite { .. } => Self::new(ExitStatus::NotFinite, error),
             E::Parameter { .. } | E::PromptTooLong { .. } => Self::new(ExitStatus::Usage, error),
             E::NoChatTemplate { .. } => {
-                let names = mpt_tokenize::ChatTemplate::names().collect::<Vec<_>>().join(", ");
+                let names = mpt_tokenize::ChatTemplate::builtin_names().collect::<Vec<_>>().join(", ");
                 Self::new(ExitStatus::Data, error)
                     .help(format!("--template with one of {names}, or --template-file"))
             }

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
 use mpt_core::{
-    ConvertOptions, Converted, GgufWriter, MptConfig, WeightDtype, Weights, config_json, write_drawn,
-    write_gguf, write_hf,
+    ConvertOptions, ConvertedModel, GgufWriter, MptConfig, WeightDtype, Weights, config_json, write_gguf,
+    write_hf, write_random_init,
 };
 use mpt_data::durable::{self, Staging};
 use mpt_infer::{TokenizerProblem, stop_ids, tokenizer_of};
@@ -63,7 +63,7 @@ pub(crate) fn to_folder(
     options: &ConvertOptions<'_>,
     doing: &'static str,
     ctx: &Context,
-) -> Result<Converted, CliError> {
+) -> Result<ConvertedModel, CliError> {
     let staging = Staging::folder(out)?;
     warn_of_ignored_keys(weights, ctx);
     let mut converted = progress(doing, weights.config(), ctx, |on_bytes| {
@@ -85,10 +85,10 @@ pub(crate) fn drawn(
     out: &Path,
     options: &ConvertOptions<'_>,
     ctx: &Context,
-) -> Result<Converted, CliError> {
+) -> Result<ConvertedModel, CliError> {
     let staging = Staging::folder(out)?;
     let mut converted = progress("draw", config, ctx, |on_bytes| {
-        write_drawn(config, seed, staging.path(), options, on_bytes)
+        write_random_init(config, seed, staging.path(), options, on_bytes)
     })?;
     let text = config_json(config, &converted, None);
     write(&staging.path().join("config.json"), text.as_bytes())?;
@@ -98,7 +98,7 @@ pub(crate) fn drawn(
 }
 
 /// The files of a folder that has got its name.
-fn name_files(converted: &mut Converted, out: &Path) {
+fn name_files(converted: &mut ConvertedModel, out: &Path) {
     for file in &mut converted.files {
         *file = out.join(file.file_name().expect("a weights file has a name"));
     }
@@ -112,7 +112,7 @@ pub(crate) fn to_gguf(
     options: &ConvertOptions<'_>,
     doing: &'static str,
     ctx: &Context,
-) -> Result<Converted, CliError> {
+) -> Result<ConvertedModel, CliError> {
     let staging = Staging::file(out)?;
     let section = Section::of(weights, ctx)?;
     let name = weights.path().file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -126,14 +126,14 @@ pub(crate) fn to_gguf(
 }
 
 /// What was written, for people.
-pub(crate) fn say(out: &Path, converted: &Converted, ctx: &mut Context) -> Result<(), CliError> {
+pub(crate) fn say(out: &Path, converted: &ConvertedModel, ctx: &mut Context) -> Result<(), CliError> {
     let size = amount(Unit::Bytes, converted.bytes);
-    ctx.out.text(format_args!("{}: {size} of {}", out.display(), forms(converted)))
+    ctx.out.text(format_args!("{}: {size} of {}", out.display(), dtypes(converted)))
 }
 
 /// The forms of the matrices that were written, the one of most values first.
-pub(crate) fn forms(converted: &Converted) -> String {
-    let names: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
+pub(crate) fn dtypes(converted: &ConvertedModel) -> String {
+    let names: Vec<_> = converted.matrix_dtypes().into_iter().map(WeightDtype::name).collect();
     names.join(" and ")
 }
 
@@ -195,12 +195,12 @@ pub(crate) fn refuse_input<'a>(
 }
 
 /// What was written, for programs.
-pub(crate) fn document(out: &Path, converted: &Converted) -> Value {
-    let Converted { files, format, bytes, .. } = converted;
-    let forms: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
+pub(crate) fn document(out: &Path, converted: &ConvertedModel) -> Value {
+    let ConvertedModel { files, dtype, bytes, .. } = converted;
+    let dtypes: Vec<_> = converted.matrix_dtypes().into_iter().map(WeightDtype::name).collect();
     let files: Vec<_> = files.iter().map(|file| shown(file)).collect();
-    let dtype = forms.first().copied().unwrap_or(format.name());
-    json!({ "path": shown(out), "dtype": dtype, "dtypes": forms, "bytes": bytes, "files": files })
+    let main_dtype = dtypes.first().copied().unwrap_or(dtype.name());
+    json!({ "path": shown(out), "dtype": main_dtype, "dtypes": dtypes, "bytes": bytes, "files": files })
 }
 
 /// Runs `work` under a bar; an interrupt ends it between two tensors.
@@ -208,8 +208,8 @@ fn progress(
     name: &'static str,
     config: &MptConfig,
     ctx: &Context,
-    work: impl FnOnce(mpt_core::OnBytes<'_>) -> mpt_core::Result<Converted>,
-) -> Result<Converted, CliError> {
+    work: impl FnOnce(mpt_core::OnBytes<'_>) -> mpt_core::Result<ConvertedModel>,
+) -> Result<ConvertedModel, CliError> {
     let tensors = config.parameter_shapes().len() as u64;
     let mut bar = Bar::start(ctx.out.log(), name, Unit::Count("tensors"), Some(tensors));
     let stop = ctx.stop();
@@ -247,7 +247,7 @@ fn original_keys(weights: &Weights) -> Result<Map<String, Value>, CliError> {
 fn companions(weights: &Weights, out: &Path, ctx: &Context) -> Result<(), CliError> {
     if weights.metadata().is_some() {
         return match tokenizer_of(weights) {
-            Ok(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.bytes()),
+            Ok(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.json_bytes()),
             Err(problem) => {
                 let log = ctx.out.log();
                 log.warn(format_args!("{problem}; the folder is written without a tokenizer.json"));
@@ -318,7 +318,7 @@ impl Section {
             ("tokenizer.ggml.padding_token_id", "<|padding|>"),
             ("tokenizer.ggml.eot_token_id", "<|im_end|>"),
         ];
-        named.into_iter().filter_map(|(key, token)| Some((key, tokenizer.id_of(token)?))).collect()
+        named.into_iter().filter_map(|(key, token)| Some((key, tokenizer.token_to_id(token)?))).collect()
     }
 
     fn write(&self, header: &mut GgufWriter) {

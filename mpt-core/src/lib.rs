@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod alibi;
 mod batch;
 mod bounded_file;
 mod cache;
@@ -51,34 +52,36 @@ mod training;
 mod variables;
 mod weights;
 
-pub use batch::{Batch, Part, SeqId};
+pub use alibi::alibi_slopes;
+pub use batch::{Batch, BatchSeq, SeqId};
 pub use cache::KvPool;
 pub use config::{
-    Activation, AttnConfig, Defaults, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme,
+    Activation, AttnConfig, ConfigDefaults, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme,
     MptConfig, NormType, PRESETS, RopeConfig, RopeScaling,
 };
 pub use convert::{
-    ConvertOptions, Converted, OnBytes, Written, config_json, write_drawn, write_gguf, write_hf,
+    ConvertOptions, ConvertedModel, ConvertedTensor, OnBytes, config_json, write_gguf, write_hf,
+    write_random_init,
 };
 pub use dtype::{Precision, UnknownDtype, WeightDtype};
 pub use error::{Error, Result};
 pub use gradients::{GradSink, Gradients};
 pub use kernels::cpu::dispatch::check_cpu_level;
 pub use kv_dtype::KvDtype;
-pub use lora::{Adapted, Adapter, LoraConfig};
-pub use mask::{AttnMask, alibi_slopes};
-pub use memory::{StepMemory, expect_memory};
+pub use lora::{Adapter, LoraConfig, WithAdapter};
+pub use mask::AttnMask;
+pub use memory::{StepMemory, check_memory};
 pub use model::CausalLm;
 pub use nn::{Block, BlockSource, StepDropout};
 pub use ops::{IGNORE_LABEL, check_device};
 pub use parameter::Parameter;
 pub use params::{Module, ModuleId, ParamId, ParamKind, UnknownParam};
-pub use random_init::Drawn;
+pub use random_init::RandomInit;
 pub use source::{LoraWeights, ParamBuilder, ParameterSource, WithPrecision};
 pub use storage::StoredTensor;
 pub use threads::set_threads;
 pub use training::{Recompute, TrainBatch};
 pub use variables::Params;
 pub use weights::{
-    GgufWriter, MetaArray, MetaValue, Metadata, SafetensorsWriter, TensorInfo, Weights, write_safetensors,
+    GgufArray, GgufMetadata, GgufValue, GgufWriter, SafetensorsWriter, TensorInfo, Weights, write_safetensors,
 };

@@ -23,7 +23,7 @@
 //! use mpt_infer::{ChatTemplate, CompletionParams, Message, Pipeline};
 //!
 //! # fn main() -> mpt_infer::Result<()> {
-//! let pipe = Pipeline::open("mpt-30b-chat.gguf")?.with_chat_template(ChatTemplate::named("chatml")?);
+//! let pipe = Pipeline::open("mpt-30b-chat.gguf")?.with_chat_template(ChatTemplate::builtin("chatml")?);
 //! let messages = [Message::new("user", "Why is the sky blue?")];
 //! pipe.stream_chat(&messages, &CompletionParams::default(), &mut |text| {
 //!     print!("{text}");

@@ -4,19 +4,21 @@
 //! byte-level BPE in the GPT-NeoX style, the one all MPT models were trained with. [`ChatTemplate`] turns a conversation
 //! into the text that a chat model continues.
 
-mod added;
+mod added_vocabulary;
 mod bpe;
-mod bytes;
+mod byte_level;
+mod char_class;
 mod chat;
-mod classes;
 mod error;
-mod file;
 mod gguf;
 mod lfs;
-mod split;
+mod normalizer;
+mod pre_tokenizer;
 mod stream;
 mod tokenizer;
+mod tokenizer_json;
 mod train;
+mod word_cache;
 
 pub use chat::{ChatTemplate, Message};
 pub use error::{Error, Result};

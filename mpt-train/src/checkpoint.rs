@@ -168,7 +168,7 @@ fn write(dir: &Path, trainer: &Trainer, state: &State, fixed: &Fixed<'_>) -> Res
         fs::write(&path, bytes).map_err(Error::io(&path, "writing"))
     };
     put("config.json", fixed.config.to_json().as_bytes())?;
-    put("tokenizer.json", fixed.tokenizer.bytes())?;
+    put("tokenizer.json", fixed.tokenizer.json_bytes())?;
     let generation = match fixed.eos_id {
         Some(eos) => json!({ "eos_token_id": eos }),
         None => json!({}),

@@ -68,10 +68,10 @@ impl Target {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let format = args.dtype;
-    args.to.expect(format)?;
+    let dtype = args.dtype;
+    args.to.expect(dtype)?;
     let weights = model::open(&args.input, ctx)?;
-    let options = ConvertOptions { format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
+    let options = ConvertOptions { dtype, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
     let converted = match args.to {
         Target::Hf => export::to_folder(&weights, &args.output, &options, "convert", ctx)?,
         Target::Gguf => export::to_gguf(&weights, &args.output, &options, "convert", ctx)?,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{Defaults, MetaValue, Metadata, TensorInfo, Weights};
+use mpt_core::{ConfigDefaults, GgufMetadata, GgufValue, TensorInfo, Weights};
 use mpt_infer::{TokenizerProblem, open_weights, tokenizer_of};
 use serde_json::{Map, Value, json};
 
@@ -37,8 +37,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         "path": shown(weights.path()),
         "parameters": weights.config().num_parameters(),
         "config": Value::from(weights.config().clone()),
-        "defaults": defaults(&weights)?.map(Defaults::name),
-        "passed_over": weights.passed_over().as_deref().map(shown),
+        "defaults": defaults(&weights)?.map(ConfigDefaults::name),
+        "passed_over": weights.ignored_index().as_deref().map(shown),
         "files": weights.files().map(file).collect::<Vec<_>>(),
         "tensors": tensors,
         "tokenizer": tokenizer.as_ref().ok().map(|ids| json!({ "num_ids": ids })),
@@ -71,11 +71,11 @@ fn print(
             defaults.name()
         ))?;
     }
-    if let Some(index) = weights.passed_over() {
+    if let Some(index) = weights.ignored_index() {
         ctx.out.text(format_args!("{} is not used: one file has all tensors", index.display()))?;
     }
     let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
-    let form = weights.matrix_format().map_or("mixed".to_owned(), |format| format.to_string());
+    let form = weights.matrix_dtype().map_or("mixed".to_owned(), |format| format.to_string());
     ctx.out.text(format_args!("{} of {form} weights", amount(Unit::Bytes, bytes as u64)))?;
     match tokenizer {
         Ok(ids) => ctx.out.text(format_args!("tokenizer with {ids} ids"))?,
@@ -92,10 +92,10 @@ fn print(
 }
 
 /// Whose defaults hold for the keys that the configuration leaves out; a GGUF file has one scheme.
-fn defaults(weights: &Weights) -> Result<Option<Defaults>, CliError> {
+fn defaults(weights: &Weights) -> Result<Option<ConfigDefaults>, CliError> {
     match weights.metadata() {
         Some(_) => Ok(None),
-        None => Ok(Some(Defaults::of_file(&weights.path().join("config.json"))?)),
+        None => Ok(Some(ConfigDefaults::of_file(&weights.path().join("config.json"))?)),
     }
 }
 
@@ -104,13 +104,13 @@ fn file(path: &Path) -> Value {
 }
 
 /// The keys of a GGUF file; of a list its length.
-fn metadata(metadata: &Metadata) -> Map<String, Value> {
-    let value = |value: &MetaValue| match value {
-        MetaValue::Int(value) => json!(value),
-        MetaValue::Float(value) => json!(value),
-        MetaValue::Bool(value) => json!(value),
-        MetaValue::Text(value) => json!(value),
-        MetaValue::Array(array) => json!({ "len": array.len() }),
+fn metadata(metadata: &GgufMetadata) -> Map<String, Value> {
+    let value = |value: &GgufValue| match value {
+        GgufValue::Int(value) => json!(value),
+        GgufValue::Float(value) => json!(value),
+        GgufValue::Bool(value) => json!(value),
+        GgufValue::Text(value) => json!(value),
+        GgufValue::Array(array) => json!({ "len": array.len() }),
     };
     metadata.iter().map(|(key, found)| (key.to_owned(), value(found))).collect()
 }

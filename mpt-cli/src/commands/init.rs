@@ -50,7 +50,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         (None, None) => unreachable!("a preset or a configuration is required"),
     };
     let options = ConvertOptions {
-        format: Some(args.dtype),
+        dtype: Some(args.dtype),
         adapter: None,
         max_shard_size: Some(args.max_shard_size.0),
     };

@@ -36,11 +36,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let format = args.dtype;
+    let dtype = args.dtype;
     let weights = model::open(&args.model, ctx)?;
     let adapter = Adapter::open(&args.adapter, weights.config())?;
     let options =
-        ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };
+        ConvertOptions { dtype, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };
     let converted = export::to_folder(&weights, &args.out, &options, "merge", ctx)?;
     export::say(&args.out, &converted, ctx)?;
     ctx.out.document(&export::document(&args.out, &converted))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mpt_core::{ConvertOptions, Converted, ModuleId, ParamId, WeightDtype, Weights, Written};
+use mpt_core::{ConvertOptions, ConvertedModel, ConvertedTensor, ModuleId, ParamId, WeightDtype, Weights};
 use serde::Serialize;
 use serde_json::json;
 
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.form;
     let weights = model::open(&args.input, ctx)?;
-    let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
+    let options = ConvertOptions { dtype: Some(format), ..ConvertOptions::default() };
     let converted = match args.form {
         WeightDtype::Nf4 => export::to_folder(&weights, &args.output, &options, "quantize", ctx)?,
         _ => export::to_gguf(&weights, &args.output, &options, "quantize", ctx)?,
@@ -58,7 +58,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         "{}: {} of {}, {:.2} bits per weight, from {}",
         args.output.display(),
         size(converted.bytes),
-        export::forms(&converted),
+        export::dtypes(&converted),
         all.bits_per_weight,
         size(before)
     ))?;
@@ -102,25 +102,26 @@ struct Share {
 }
 
 impl Share {
-    fn of<'a>(tensors: impl Iterator<Item = &'a Written> + Clone) -> Self {
+    fn of<'a>(tensors: impl Iterator<Item = &'a ConvertedTensor> + Clone) -> Self {
         let matrices = tensors.clone().filter(|tensor| tensor.shape.len() > 1);
-        let sum = |of: fn(&Written) -> f64| matrices.clone().map(of).sum::<f64>();
+        let sum = |of: fn(&ConvertedTensor) -> f64| matrices.clone().map(of).sum::<f64>();
         let (weights, bytes) = tensors
             .clone()
             .fold((0, 0), |(weights, bytes), tensor| (weights + tensor.num_values(), bytes + tensor.bytes));
-        let (squares, squared_error) = (sum(|tensor| tensor.squares), sum(|tensor| tensor.squared_error));
+        let (squares, squared_error) =
+            (sum(|tensor| tensor.squared_norm), sum(|tensor| tensor.squared_error));
         let relative_rms = if squares > 0.0 { (squared_error / squares).sqrt() } else { 0.0 };
         Self { weights, bytes, bits_per_weight: 8.0 * bytes as f64 / weights.max(1) as f64, relative_rms }
     }
 }
 
 /// The matrices by what they are in their block, or in the model, and by their form.
-fn kinds(converted: &Converted) -> Vec<Kind> {
-    let mut kinds: BTreeMap<_, Vec<&Written>> = BTreeMap::new();
+fn kinds(converted: &ConvertedModel) -> Vec<Kind> {
+    let mut kinds: BTreeMap<_, Vec<&ConvertedTensor>> = BTreeMap::new();
     for tensor in converted.tensors.iter().filter(|tensor| tensor.shape.len() > 1) {
-        kinds.entry((kind(&tensor.name), tensor.format.name())).or_default().push(tensor);
+        kinds.entry((kind(&tensor.name), tensor.dtype.name())).or_default().push(tensor);
     }
-    let kind = |((kind, dtype), tensors): ((&str, &'static str), Vec<&Written>)| Kind {
+    let kind = |((kind, dtype), tensors): ((&str, &'static str), Vec<&ConvertedTensor>)| Kind {
         kind: kind.to_owned(),
         dtype,
         share: Share::of(tensors.into_iter()),

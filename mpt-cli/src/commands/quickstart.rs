@@ -130,7 +130,7 @@ impl Folder {
         let bytes =
             train_tokenizer(texts.into_iter(), &TrainConfig { vocab_size: VOCAB_SIZE, min_frequency: 2 })?;
         let tokenizer = Tokenizer::from_bytes(bytes, &path)?;
-        durable::write_file(&path, tokenizer.bytes())?;
+        durable::write_file(&path, tokenizer.json_bytes())?;
         Ok(tokenizer)
     }
 

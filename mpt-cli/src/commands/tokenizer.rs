@@ -126,7 +126,7 @@ fn template_of(
     file: Option<&Path>,
 ) -> Result<ChatTemplate, CliError> {
     if let Some(name) = name {
-        return Ok(ChatTemplate::named(name)?);
+        return Ok(ChatTemplate::builtin(name)?);
     }
     if let Some(file) = file {
         return Ok(ChatTemplate::from_file(file)?);
@@ -228,7 +228,7 @@ fn train_files(
     ctx.out.log().info(format_args!("training on {} texts, {} bytes", texts.len(), bytes));
     let json = train(texts.iter(), config)?;
     let tokenizer = Tokenizer::from_bytes(json, out)?;
-    durable::write_file(place.path(), tokenizer.bytes())?;
+    durable::write_file(place.path(), tokenizer.json_bytes())?;
     place.commit()?;
     let sample: usize = texts.iter().take(100).map(String::len).sum();
     let ids: usize = tokenizer.encode_batch(&texts[..texts.len().min(100)])?.iter().map(Vec::len).sum();

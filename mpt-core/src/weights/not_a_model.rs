@@ -1,4 +1,4 @@
-//! Paths that people take for a model: what they are, and what to run instead.
+//! Paths mistaken for a model: recognized kinds, with the command to run instead.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,18 +6,19 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Refuses a path that is known to be something else; says nothing of one that may be a model.
+/// Refuses a path that is recognized as something other than a model.
 ///
 /// # Errors
 /// [`Error::NotAModel`].
 pub(super) fn refuse(path: &Path) -> Result<()> {
-    match what(path) {
+    match recognize(path) {
         Some((found, instead)) => Err(Error::NotAModel { path: path.to_owned(), found, instead }),
         None => Ok(()),
     }
 }
 
-fn what(path: &Path) -> Option<(&'static str, &'static str)> {
+/// Kind of the path, and what to do instead; `None` when it may be a model.
+fn recognize(path: &Path) -> Option<(&'static str, &'static str)> {
     let has = |name: &str| path.join(name).is_file();
     if path.is_file() {
         let extension = path.extension()?.to_str()?;
@@ -50,7 +51,7 @@ fn what(path: &Path) -> Option<(&'static str, &'static str)> {
     is_run.then_some(("a run folder", instead))
 }
 
-/// Whether a file is one of llama.cpp's, whatever its name.
+/// Whether a file starts with GGUF's magic, whatever its name.
 fn is_gguf(path: &Path) -> bool {
     let mut magic = [0; 4];
     File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok()) && &magic == b"GGUF"

@@ -1,4 +1,4 @@
-//! Comparing tensors of two implementations.
+//! Comparison of tensors from two implementations.
 
 use candle_core::{DType, Tensor};
 
@@ -8,14 +8,14 @@ pub(crate) fn flat(tensor: &Tensor) -> Vec<f32> {
     values.expect("numbers")
 }
 
-/// Largest difference relative to the range of the expected values; not a number where one of them is none.
+/// Largest difference relative to the largest expected magnitude; NaN when a value is NaN.
 pub(crate) fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
     differences.fold(0f32, |top, next| if next > top || next.is_nan() { next } else { top }) / range(expected)
 }
 
-/// The largest absolute value.
+/// Largest magnitude.
 pub(crate) fn range(values: &[f32]) -> f32 {
     values.iter().fold(0f32, |top, x| top.max(x.abs())).max(f32::MIN_POSITIVE)
 }

@@ -1,11 +1,11 @@
-//! The shared fixtures: tiny checkpoints with what the reference code computed from them.
+//! Shared fixtures: tiny checkpoints with the outputs of the reference code.
 
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-/// The folder of one case, or `None`, saying so, where the fixtures are not present.
+/// Folder of a case; `None`, with a message, when the fixtures are missing.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(crate) fn case(name: &str) -> Option<PathBuf> {
     let dir =
@@ -17,7 +17,7 @@ pub(crate) fn case(name: &str) -> Option<PathBuf> {
     Some(dir)
 }
 
-/// The expected tensors of one case.
+/// Expected tensors of a case.
 pub(crate) struct Expected {
     bytes: Vec<u8>,
 }
@@ -27,7 +27,7 @@ impl Expected {
         Self { bytes: std::fs::read(dir.join("expected.safetensors")).expect("a fixture has its numbers") }
     }
 
-    /// The tensor `name`, f32, if this case has it.
+    /// Tensor `name`, f32; `None` when the case lacks it.
     pub(crate) fn tensor(&self, name: &str) -> Option<Tensor> {
         let tensors = SafeTensors::deserialize(&self.bytes).expect("a sound fixture");
         let view = tensors.tensor(name).ok()?;
@@ -37,7 +37,7 @@ impl Expected {
         )
     }
 
-    /// Rows of ids, masks or labels; negative numbers become `u32::MAX`, the label of no target.
+    /// Rows of ids, masks or labels; negative numbers become `u32::MAX`, the ignored label.
     pub(crate) fn rows(&self, name: &str) -> Option<Vec<Vec<u32>>> {
         let tensors = SafeTensors::deserialize(&self.bytes).expect("a sound fixture");
         let view = tensors.tensor(name).ok()?;

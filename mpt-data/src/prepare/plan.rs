@@ -151,7 +151,7 @@ fn token(run: &PrepareRun, tokenizer: &Tokenizer, field: &'static str, token: &s
         return Ok(None);
     }
     let missing = || Error::NoToken { path: run.path.clone(), field, token: token.to_owned() };
-    tokenizer.id_of(token).map(Some).ok_or_else(missing)
+    tokenizer.token_to_id(token).map(Some).ok_or_else(missing)
 }
 
 /// The hash of a plan.

@@ -1,4 +1,4 @@
-//! The GPT-NeoX-20B tokenizer on the reference's cases.
+//! GPT-NeoX-20B tokenizer on the reference cases.
 
 use std::path::Path;
 

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use mpt_core::{
-    Batch, CausalLm, Drawn, KvDtype, KvPool, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter,
-    ParameterSource, Precision, Result as CoreResult, SeqId, WeightDtype, expect_memory,
+    Batch, CausalLm, KvDtype, KvPool, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter,
+    ParameterSource, Precision, RandomInit, Result as CoreResult, SeqId, WeightDtype, check_memory,
 };
 use serde_json::json;
 
@@ -113,13 +113,13 @@ fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
     match (&args.model, &args.config) {
         (Some(model), _) => {
             let weights =
-                ModelArgs { model: model.clone(), dtype }.weights(ctx)?.multiplied_as(dtype.precision());
+                ModelArgs { model: model.clone(), dtype }.weights(ctx)?.with_precision(dtype.precision());
             built(weights.config(), &weights, named(model))
         }
         (None, Some(path)) => {
             let config = MptConfig::from_file(path)?;
-            expect_memory(2 * largest_bytes(&config))?;
-            let drawn = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype);
+            check_memory(2 * largest_bytes(&config))?;
+            let drawn = RandomInit::new(&config, ctx.seed.unwrap_or(17), dtype);
             built(&config, &drawn, named(path))
         }
         (None, None) => unreachable!("a model or a config is required"),
@@ -205,7 +205,7 @@ fn repetition(
 ) -> Result<[f64; 2], CliError> {
     let id = |row: usize, at: usize| ((at + 1000 * row) * 7919 % lm.config().vocab_size) as u32;
     let rows: Vec<Vec<u32>> = (0..batch).map(|row| (0..prompt).map(|at| id(row, at)).collect()).collect();
-    let mut pool = KvPool::new(lm.config(), batch * KvPool::whole_pages(prompt + new), kv_dtype)?;
+    let mut pool = KvPool::new(lm.config(), batch * KvPool::round_up_to_pages(prompt + new), kv_dtype)?;
     let sequences: Vec<SeqId> = (0..batch).map(|_| pool.add()).collect();
     let began = Instant::now();
     let mut next = Vec::new();

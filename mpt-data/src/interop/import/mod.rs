@@ -182,7 +182,7 @@ fn boundaries(format: Format, tokenizer: &Tokenizer, options: &ImportOptions) ->
             Err(conversion("eos", format!("the tokenizer has {} ids; name one of them", tokenizer.num_ids())))
         }
         None if format == Format::Megatron => Ok(Boundaries::default()),
-        None => match tokenizer.id_of(DEFAULT_EOS) {
+        None => match tokenizer.token_to_id(DEFAULT_EOS) {
             Some(id) => Ok(Boundaries { bos: None, eos: Some((id, DEFAULT_EOS.into())) }),
             None => Err(conversion(
                 "eos",
@@ -270,7 +270,7 @@ fn sample_len(source: &Source, options: &ImportOptions) -> Result<Option<usize>>
 }
 
 fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<PlainFile> {
-    let bytes = tokenizer.bytes();
+    let bytes = tokenizer.json_bytes();
     durable::write_file(&dir.join(TOKENIZER), bytes)?;
     Ok(PlainFile { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) })
 }
