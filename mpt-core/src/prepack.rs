@@ -12,8 +12,7 @@ use crate::storage::{Order, StoredTensor};
 
 /// Fresh memory, in large pages where the system has them: weights are read from end to end for every token.
 fn room(len: usize) -> Result<MmapMut> {
-    let room =
-        MmapMut::map_anon(len).map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
+    let room = MmapMut::map_anon(len).map_err(|source| Error::Memory { bytes: len, source })?;
     #[cfg(target_os = "linux")]
     // small pages do as well, only slower
     let _ = room.advise(memmap2::Advice::HugePage);

@@ -197,9 +197,8 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] when a file is missing, of another version, or not as it was written.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join(STATE);
-        let text = fs::read_to_string(&file)
-            .map_err(|error| Error::checkpoint(&file, format!("reading failed: {error}")))?;
-        let state: State = serde_json::from_str(&text).map_err(|error| Error::checkpoint(&file, error))?;
+        let text = fs::read_to_string(&file).map_err(|error| Error::unread(&file, error))?;
+        let state: State = serde_json::from_str(&text).map_err(|error| Error::unparsed(&file, error))?;
         if state.format != FORMAT {
             return Err(Error::checkpoint(&file, format!("format {}, expected {FORMAT}", state.format)));
         }
@@ -235,12 +234,7 @@ impl Checkpoint {
             let (field, actual, expected) = (key.clone(), show(now), show(then));
             let rescues = RESCUE_KEYS.contains(&key.as_str());
             if !(rescues && named) {
-                let otherwise = if rescues {
-                    ", or name the checkpoint with `--resume PATH` to change it from there"
-                } else {
-                    ""
-                };
-                return Err(Error::Changed { path: self.path.clone(), field, actual, expected, otherwise });
+                return Err(Error::Changed { path: self.path.clone(), field, actual, expected, rescues });
             }
             changes.push(Change { after_step: self.state.step, field, from: expected, to: actual });
         }
