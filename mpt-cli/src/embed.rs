@@ -61,7 +61,7 @@ fn fingerprint(path: &Path) -> Result<String, CliError> {
             }
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(base16ct::lower::encode_string(&hash.finalize()))
 }
 
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {

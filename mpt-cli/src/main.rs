@@ -28,6 +28,7 @@ mod embed;
 mod environment;
 mod exit;
 mod export;
+mod help;
 mod hub;
 mod interrupt;
 mod machine;

@@ -1,12 +1,17 @@
 //! `mpt data`: build, inspect, verify, cat, trace, simulate, convert, plan.
 
+#[cfg(feature = "interop")]
 mod convert;
+#[cfg(not(feature = "interop"))]
+mod convert_absent;
 mod order;
 mod page;
 mod simulate;
 mod trace;
 mod units;
 
+#[cfg(not(feature = "interop"))]
+use convert_absent as convert;
 pub(crate) use order::OrderArgs;
 
 use std::path::{Path, PathBuf};

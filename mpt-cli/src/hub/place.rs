@@ -138,10 +138,10 @@ impl Place {
             return Ok(());
         }
         // two processes may make the same link: each aside under a name of its own
-        let aside = name.with_file_name(format!(".{}.{}.tmp", file.name, std::process::id()));
-        let linked = remove_if_there(&aside)
-            .and_then(|()| link(&blob, &aside))
-            .and_then(|()| fs::rename(&aside, &name));
+        let folder = name.parent().unwrap_or(Path::new(""));
+        let aside =
+            tempfile::Builder::new().prefix(".").suffix(".tmp").make_in(folder, |aside| link(&blob, aside));
+        let linked = aside.and_then(|aside| aside.persist(&name).map_err(|error| error.error));
         linked.map_err(|error| disk::error(&name, error))
     }
 
@@ -173,13 +173,6 @@ pub(crate) fn snapshot(repo_folder: &Path, commit: &str) -> PathBuf {
 /// The file that holds the commit of a branch or tag.
 pub(crate) fn reference(repo_folder: &Path, revision: &Revision) -> PathBuf {
     repo_folder.join("refs").join(revision.as_str())
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(unix)]

@@ -12,6 +12,8 @@ mod killed;
 mod main_job;
 mod messages;
 mod models;
+#[cfg(feature = "remote")]
+mod network;
 mod no_tokenizer;
 mod pull;
 mod quantize;
