@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: rules of the tree that no compiler knows. Each rule is a function that returns what breaks it.
 
+mod comparisons;
 mod links;
 mod modules;
 
@@ -75,6 +76,7 @@ fn problems(sh: &Shell) -> Result<Vec<String>> {
     problems.extend(directions(&Workspace::read(sh)?.packages));
     for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
         problems.extend(source_file(path, &read(path)));
+        problems.extend(comparisons::deaf_to_nan(path, &read(path)));
     }
     problems.extend(modules::problems(&MAY_USE.map(|(name, _)| name), &files, &read));
     for page in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
@@ -147,7 +149,7 @@ mod tests {
 
     fn package(name: &str, ours: &[&str]) -> Package {
         let ours = ours.iter().map(ToString::to_string).collect();
-        Package { name: name.to_owned(), ours, benches: Vec::new(), examples: Vec::new() }
+        Package { name: name.to_owned(), ours, ..Package::default() }
     }
 
     #[test]
