@@ -25,7 +25,7 @@ pub(crate) fn thread_cpu_seconds() -> Option<f64> {
 
 /// Floating-point operations a second of a large f32 matrix product on all threads, the best of three: the limit that
 /// utilisation is a share of.
-pub(crate) fn peak_flops() -> Result<f64, CliError> {
+pub(crate) fn measure_peak_flops() -> Result<f64, CliError> {
     const N: usize = 2048;
     let matrix = Tensor::rand(-1f32, 1f32, (N, N), &Device::Cpu)?;
     let mut best = f64::MAX;
@@ -37,20 +37,20 @@ pub(crate) fn peak_flops() -> Result<f64, CliError> {
     Ok(2.0 * (N as f64).powi(3) / best)
 }
 
-/// How tables name what [`peak_flops`] found.
-pub(crate) fn shown_flops(flops: f64) -> String {
+/// How tables name what [`measure_peak_flops`] found.
+pub(crate) fn format_flops(flops: f64) -> String {
     format!("{:.0} GFLOP/s, f32 product", flops / 1e9)
 }
 
 /// Bytes a second at which all threads together read 1 GiB, more than caches hold; the best of three.
-pub(crate) fn read_bytes_per_s() -> f64 {
+pub(crate) fn measure_read_bandwidth() -> f64 {
     const WORDS: usize = 1 << 27;
     let words = vec![1u64; WORDS];
     let mut best = f64::MAX;
     for _ in 0..3 {
         let began = Instant::now();
-        let parts = words.par_chunks(1 << 16).map(|part| part.iter().copied().fold(0, u64::wrapping_add));
-        std::hint::black_box(parts.reduce(|| 0, u64::wrapping_add));
+        let sums = words.par_chunks(1 << 16).map(|chunk| chunk.iter().copied().fold(0, u64::wrapping_add));
+        std::hint::black_box(sums.reduce(|| 0, u64::wrapping_add));
         best = best.min(began.elapsed().as_secs_f64());
     }
     (WORDS * size_of::<u64>()) as f64 / best

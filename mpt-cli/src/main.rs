@@ -16,7 +16,7 @@
 //! 2. Add two lines to `src/commands/mod.rs`: `mod <name>;`, and the name's line in `commands!`.
 //!
 //! A command reads the common flags through [`Context`] (`device`, `seed`, `stop`), prints through `ctx.out` only
-//! ([`output::Output`]), shows long work with [`tui::Bar`], and returns library errors with `?`: [`exit::CliError`]
+//! ([`output::Output`]), shows long work with [`progress::ProgressBar`], and returns library errors with `?`: [`exit::CliError`]
 //! knows the exit code of each. It never prints, exits or panics by itself.
 
 mod allocator;
@@ -25,18 +25,18 @@ mod commands;
 mod common_args;
 mod dtype_args;
 mod embed;
-mod environment;
 mod exit;
 mod export;
+mod flag_env;
 mod hub;
 mod interrupt;
 mod machine;
-mod model;
+mod model_args;
 mod output;
+mod progress;
 mod report;
 mod settings;
 mod table;
-mod tui;
 
 use clap::Parser;
 
@@ -63,7 +63,7 @@ fn main() -> std::process::ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let variable = environment::at_fault(&error, &command_line());
+            let variable = flag_env::rejected_variable(&error, &command_line());
             return output::print_usage(&error, variable.as_deref()).into();
         }
     };
@@ -72,7 +72,7 @@ fn main() -> std::process::ExitCode {
     let status = match run(cli, out) {
         Ok(status) => status,
         Err(error) => {
-            log.failure(&error);
+            log.error(&error);
             error.status()
         }
     };
@@ -83,7 +83,7 @@ fn run(cli: Cli, out: Output) -> Result<ExitStatus, CliError> {
     bus_error::install(cli.common.log_format);
     let mut ctx = Context::new(&cli.common, out)?;
     let status = cli.command.run(&mut ctx)?;
-    ctx.out.finish()?;
+    ctx.out.flush()?;
     Ok(status)
 }
 

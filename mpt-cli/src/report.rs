@@ -15,14 +15,14 @@ pub(crate) struct Report {
     /// A sentence or two under the heading.
     pub(crate) lead: String,
     /// The figures that matter most.
-    pub(crate) figures: Vec<Figure>,
+    pub(crate) stats: Vec<Stat>,
     /// What follows.
     pub(crate) sections: Vec<Section>,
 }
 
 /// A number with its name.
 #[derive(Debug, Clone)]
-pub(crate) struct Figure {
+pub(crate) struct Stat {
     /// The name.
     pub(crate) label: &'static str,
     /// The number, with its unit.
@@ -37,12 +37,12 @@ pub(crate) struct Section {
     /// A sentence under the heading; may be empty.
     pub(crate) note: String,
     /// What it shows.
-    pub(crate) body: Body,
+    pub(crate) content: Content,
 }
 
 /// What a section shows.
 #[derive(Debug, Clone)]
-pub(crate) enum Body {
+pub(crate) enum Content {
     /// Curves over an axis.
     Chart(Chart),
     /// Amounts side by side, as bars.
@@ -63,7 +63,7 @@ pub(crate) struct Bar {
     /// The amount; bars of a section share a scale.
     pub(crate) amount: f64,
     /// The amount as it is written.
-    pub(crate) shown: String,
+    pub(crate) value_text: String,
     /// Where a mark stands on the same scale.
     pub(crate) mark: Option<f64>,
 }
@@ -86,7 +86,7 @@ impl Report {
         page += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
         page += &format!("<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n");
         page += &format!("<h1>{title}</h1>\n<p class=\"lead\">{}</p>\n", escape(&self.lead));
-        page += &figures(&self.figures);
+        page += &stats(&self.stats);
         for section in &self.sections {
             page += &section.to_html();
         }
@@ -101,21 +101,21 @@ impl Section {
         if !self.note.is_empty() {
             html += &format!("<p class=\"note\">{}</p>\n", escape(&self.note));
         }
-        html += &match &self.body {
-            Body::Chart(chart) => chart.to_html(),
-            Body::Bars(list) => bars(list),
-            Body::Table { header, rows } => table(header, rows),
-            Body::Samples(samples) => samples.iter().map(sample).collect(),
-            Body::Listing(text) => format!("<pre class=\"listing\">{}</pre>\n", escape(text)),
+        html += &match &self.content {
+            Content::Chart(chart) => chart.to_html(),
+            Content::Bars(list) => bars(list),
+            Content::Table { header, rows } => table(header, rows),
+            Content::Samples(samples) => samples.iter().map(sample).collect(),
+            Content::Listing(text) => format!("<pre class=\"listing\">{}</pre>\n", escape(text)),
         };
         html + "</section>\n"
     }
 }
 
-fn figures(figures: &[Figure]) -> String {
+fn stats(stats: &[Stat]) -> String {
     let mut html = String::from("<dl class=\"figures\">\n");
-    for figure in figures {
-        let (label, value) = (escape(figure.label), escape(&figure.value));
+    for stat in stats {
+        let (label, value) = (escape(stat.label), escape(&stat.value));
         let _ = writeln!(html, "<div><dt>{label}</dt><dd>{value}</dd></div>");
     }
     html + "</dl>\n"
@@ -133,7 +133,7 @@ fn bars(bars: &[Bar]) -> String {
             escape(&bar.label),
             percent(bar.amount),
             mark.unwrap_or_default(),
-            escape(&bar.shown),
+            escape(&bar.value_text),
         );
     }
     html + "</div>\n"
@@ -230,33 +230,37 @@ mod tests {
                 points: vec![(1.0, 9.0), (2.0, 7.5)],
             }],
         };
-        let section = |title: &str, body| Section { title: title.into(), note: String::new(), body };
+        let section = |title: &str, content| Section { title: title.into(), note: String::new(), content };
         Report {
             title: "A <run>".into(),
             lead: "Lead & more".into(),
-            figures: vec![Figure { label: "loss", value: "7.5".into() }],
+            stats: vec![Stat { label: "loss", value: "7.5".into() }],
             sections: vec![
-                section("Curve", Body::Chart(chart)),
+                section("Curve", Content::Chart(chart)),
                 section(
                     "Mix",
-                    Body::Table {
+                    Content::Table {
                         header: vec!["source", "tokens"],
                         rows: vec![vec!["code".into(), "1".into()]],
                     },
                 ),
                 section(
                     "Samples",
-                    Body::Samples(vec![Sample { prompt: "fn <T>".into(), text: "()\u{1b}[31m".into() }]),
+                    Content::Samples(vec![Sample { prompt: "fn <T>".into(), text: "()\u{1b}[31m".into() }]),
                 ),
-                section("Run file", Body::Listing("lr = 1e-3".into())),
+                section("Run file", Content::Listing("lr = 1e-3".into())),
             ],
         }
     }
 
     #[test]
     fn bars_share_a_scale_with_their_marks() {
-        let bar =
-            |label: &str, amount, mark| Bar { label: label.into(), amount, shown: amount.to_string(), mark };
+        let bar = |label: &str, amount, mark| Bar {
+            label: label.into(),
+            amount,
+            value_text: amount.to_string(),
+            mark,
+        };
         let html = bars(&[bar("a<b", 1.0, Some(4.0)), bar("c", 2.0, None)]);
         assert!(html.contains("a&lt;b") && !html.contains("a<b"), "{html}");
         for expected in ["width:25.00%", "left:100.00%", "width:50.00%"] {

@@ -2,7 +2,7 @@
 
 mod data;
 mod infer;
-mod rates;
+mod measurement;
 mod tokenizer;
 mod train;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::exit::{CliError, ExitStatus};
 
 /// A file or folder that cannot be read or written.
-pub(crate) fn error(path: &Path, source: io::Error) -> CliError {
+pub(crate) fn io_error(path: &Path, source: io::Error) -> CliError {
     let help = match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "make room, or choose another place with HF_HUB_CACHE or `--dir`; then run the same command again to \
@@ -19,9 +19,9 @@ pub(crate) fn error(path: &Path, source: io::Error) -> CliError {
 }
 
 /// The same for what [`mpt_data::durable`] found.
-pub(crate) fn durable(failed: mpt_data::Error) -> CliError {
+pub(crate) fn durable_error(failed: mpt_data::Error) -> CliError {
     match failed {
-        mpt_data::Error::Io { path, source, .. } => error(&path, source),
+        mpt_data::Error::Io { path, source, .. } => io_error(&path, source),
         other => other.into(),
     }
 }

@@ -5,27 +5,27 @@ use std::time::{Duration, Instant};
 
 use crate::exit::{CliError, ExitStatus};
 use crate::output::Log;
-use crate::tui;
+use crate::progress;
 
 /// How often in a row a request may fail before the command gives up.
 const MAX_FAILURES: u32 = 6;
 /// The wait after the first failure; it doubles with each further one.
-const FIRST_WAIT: Duration = Duration::from_millis(300);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(300);
 /// How often a wait looks whether to stop.
-const TICK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a request has no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The same request may do later: the error if it never does, and how long the server asks to wait.
-    Passing(CliError, Option<Duration>),
+    Transient(CliError, Option<Duration>),
     /// It will not.
-    Final(CliError),
+    Permanent(CliError),
 }
 
 impl From<CliError> for Failure {
     fn from(error: CliError) -> Self {
-        Self::Final(error)
+        Self::Permanent(error)
     }
 }
 
@@ -53,16 +53,16 @@ impl<'a> Retries<'a> {
     /// # Errors
     /// The failure's own error if it is final or one too many; exit status 130 when told to stop.
     pub(crate) fn wait(&mut self, failure: Failure) -> Result<(), CliError> {
-        let (error, asked) = match failure {
-            Failure::Final(error) => return Err(error),
-            Failure::Passing(error, asked) => (error, asked),
+        let (error, retry_after) = match failure {
+            Failure::Permanent(error) => return Err(error),
+            Failure::Transient(error, retry_after) => (error, retry_after),
         };
         self.failures += 1;
         if self.failures == MAX_FAILURES {
             return Err(error);
         }
-        let wait = asked.unwrap_or(FIRST_WAIT * (1 << (self.failures - 1)));
-        let again = format!("trying again in {}", tui::duration(wait));
+        let wait = retry_after.unwrap_or(INITIAL_BACKOFF * (1 << (self.failures - 1)));
+        let again = format!("trying again in {}", progress::format_duration(wait));
         let causes = error.causes().into_iter().map(|cause| format!(": {cause}")).collect::<String>();
         self.log
             .warn(format_args!("{error}{causes}; {again} ({} of {MAX_FAILURES} failures)", self.failures));
@@ -77,17 +77,17 @@ impl<'a> Retries<'a> {
 pub(crate) fn sleep(wait: Duration, stop: &AtomicBool) -> Result<(), CliError> {
     let until = Instant::now() + wait;
     loop {
-        go_on(stop)?;
+        check_interrupt(stop)?;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
-        std::thread::sleep(left.min(TICK));
+        std::thread::sleep(left.min(POLL_INTERVAL));
     }
 }
 
 /// An error, exit status 130, once the command was told to stop.
-pub(crate) fn go_on(stop: &AtomicBool) -> Result<(), CliError> {
+pub(crate) fn check_interrupt(stop: &AtomicBool) -> Result<(), CliError> {
     if !stop.load(Ordering::Relaxed) {
         return Ok(());
     }

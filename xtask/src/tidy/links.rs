@@ -21,7 +21,7 @@ const OUR_FOLDERS: [&str; 11] = [
 pub(super) const INDEX: &str = "docs/README.md";
 
 /// Links and paths of `page` at `path` that lead nowhere. `read` gives the text of a page that exists.
-pub(super) fn broken(
+pub(super) fn broken_links(
     path: &Path,
     page: &str,
     exists: &dyn Fn(&Path) -> bool,
@@ -29,14 +29,14 @@ pub(super) fn broken(
 ) -> Vec<String> {
     let prose = without_code_blocks(page);
     let mut problems = Vec::new();
-    for named in spans(&prose).filter(|span| is_path(span)) {
+    for named in code_spans(&prose).filter(|code_span| is_path(code_span)) {
         if !exists(Path::new(named)) {
             problems.push(format!("{} names {named}, which does not exist", path.display()));
         }
     }
     for link in links(&prose) {
         let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-        let target = if file.is_empty() { path.to_owned() } else { resolved(path, file) };
+        let target = if file.is_empty() { path.to_owned() } else { resolve(path, file) };
         if !exists(&target) {
             problems.push(format!("{} links to {link}, which does not exist", path.display()));
         } else if !anchor.is_empty() && !anchors(&read(&target)).any(|heading| heading == anchor) {
@@ -47,9 +47,9 @@ pub(super) fn broken(
 }
 
 /// Pages of `docs` that the index does not link to, so that a reader would not find them.
-pub(super) fn unlisted(files: &[PathBuf], index: &str) -> Vec<String> {
+pub(super) fn unlisted_pages(files: &[PathBuf], index: &str) -> Vec<String> {
     let listed: Vec<_> = links(index)
-        .map(|link| resolved(Path::new(INDEX), link.split('#').next().unwrap_or_default()))
+        .map(|link| resolve(Path::new(INDEX), link.split('#').next().unwrap_or_default()))
         .collect();
     let is_page =
         |path: &&PathBuf| path.starts_with("docs") && path.extension().is_some_and(|end| end == "md");
@@ -59,7 +59,7 @@ pub(super) fn unlisted(files: &[PathBuf], index: &str) -> Vec<String> {
 }
 
 /// Text between single backticks, on one line.
-fn spans(page: &str) -> impl Iterator<Item = &str> {
+fn code_spans(page: &str) -> impl Iterator<Item = &str> {
     page.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
@@ -69,12 +69,13 @@ fn links(page: &str) -> impl Iterator<Item = &str> {
     all.filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://"))
 }
 
-fn is_path(span: &str) -> bool {
-    OUR_FOLDERS.iter().any(|folder| span.starts_with(folder)) && !span.contains([' ', '*', '<', '{', '…'])
+fn is_path(code_span: &str) -> bool {
+    OUR_FOLDERS.iter().any(|folder| code_span.starts_with(folder))
+        && !code_span.contains([' ', '*', '<', '{', '…'])
 }
 
 /// The path that a link means from the page at `page`.
-fn resolved(page: &Path, link: &str) -> PathBuf {
+fn resolve(page: &Path, link: &str) -> PathBuf {
     let mut path = page.parent().unwrap_or(Path::new("")).to_owned();
     for part in Path::new(link).components() {
         match part {
@@ -120,7 +121,7 @@ mod tests {
             ["docs/a.md", "docs/x/b.md", "mpt-core/src/model.rs", "README.md"]
                 .contains(&path.to_str().unwrap_or(""))
         };
-        broken(Path::new("docs/x/b.md"), page, &exists, &|_| "# A page\n## Keys of `run`\n".to_owned())
+        broken_links(Path::new("docs/x/b.md"), page, &exists, &|_| "# A page\n## Keys of `run`\n".to_owned())
     }
 
     #[test]
@@ -134,7 +135,7 @@ mod tests {
     fn a_page_that_the_index_lacks_is_named() {
         let files =
             ["docs/README.md", "docs/a.md", "docs/x/b.md", "docs/c.svg", "README.md"].map(PathBuf::from);
-        assert_eq!(unlisted(&files, "[a](a.md#part)"), ["docs/README.md does not link to docs/x/b.md"]);
+        assert_eq!(unlisted_pages(&files, "[a](a.md#part)"), ["docs/README.md does not link to docs/x/b.md"]);
     }
 
     #[test]

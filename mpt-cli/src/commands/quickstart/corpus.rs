@@ -32,24 +32,24 @@ pub(super) struct Source {
 }
 
 /// A kind of file in the crates cargo fetched, and how much of it is taken.
-struct Kind {
+struct FileKind {
     name: &'static str,
     budget_bytes: usize,
     matches: fn(&Path) -> bool,
 }
 
 /// The sources of the default corpus, in the order of the mix.
-const KINDS: [Kind; 3] = [
-    Kind { name: "code", budget_bytes: 6 << 20, matches: is_rust },
-    Kind { name: "markdown", budget_bytes: 3 << 20, matches: is_markdown },
-    Kind { name: "licences", budget_bytes: 1 << 20, matches: is_license },
+const FILE_KINDS: [FileKind; 3] = [
+    FileKind { name: "code", budget_bytes: 6 << 20, matches: is_rust },
+    FileKind { name: "markdown", budget_bytes: 3 << 20, matches: is_markdown },
+    FileKind { name: "licences", budget_bytes: 1 << 20, matches: is_license },
 ];
 
 /// Files outside of this range are no documents: too little to learn from, or tables and bindings.
 const DOCUMENT_BYTES: std::ops::RangeInclusive<u64> = 256..=(96 << 10);
 
 /// A plain text file longer than this is cut into documents at empty lines.
-const PIECE_BYTES: usize = 4 << 10;
+const CHUNK_BYTES: usize = 4 << 10;
 
 /// The default corpus.
 ///
@@ -57,7 +57,7 @@ const PIECE_BYTES: usize = 4 << 10;
 /// Exit status 3 when cargo's sources are not on this machine, with what to do instead.
 pub(super) fn from_cargo(lock: &str) -> Result<Vec<Source>, CliError> {
     let crates = fetched_crates(lock, &registry_roots());
-    let sources: Vec<_> = KINDS.iter().map(|kind| kind.collect(&crates)).collect();
+    let sources: Vec<_> = FILE_KINDS.iter().map(|kind| kind.collect(&crates)).collect();
     match sources.iter().find(|source| source.documents.is_empty()) {
         None => Ok(sources),
         Some(source) => Err(CliError::data(format!(
@@ -86,7 +86,7 @@ pub(super) fn from_paths(paths: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     }
 }
 
-impl Kind {
+impl FileKind {
     /// A file of each crate in turn, until the budget is reached or the files are.
     fn collect(&self, crates: &BTreeMap<String, PathBuf>) -> Source {
         let mut queues: Vec<_> =
@@ -98,7 +98,7 @@ impl Kind {
             queues.retain_mut(|(name, root, files)| {
                 let Some(file) = files.next() else { return false };
                 if bytes < self.budget_bytes
-                    && let Some(text) = readable(&file).filter(|text| seen.is_new(text))
+                    && let Some(text) = read_handwritten(&file).filter(|text| seen.is_new(text))
                 {
                     bytes += text.len();
                     documents.push(Document { id: document_id(name, root, &file), text });
@@ -164,9 +164,10 @@ fn folder_documents(folder: &Path) -> Vec<Document> {
     let mut documents = Vec::new();
     for file in files_below(folder) {
         let Ok(found) = file_documents(&file) else { continue };
-        let below = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
-        let named =
-            found.into_iter().map(|document| Document { id: format!("{below}{}", document.id), ..document });
+        let relative = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
+        let named = found
+            .into_iter()
+            .map(|document| Document { id: format!("{relative}{}", document.id), ..document });
         documents.extend(named.filter(|document| seen.is_new(&document.text)));
     }
     documents
@@ -183,8 +184,8 @@ fn file_documents(path: &Path) -> Result<Vec<Document>, CliError> {
     if path.extension().is_some_and(|extension| extension == "jsonl") {
         return json_documents(path, &text);
     }
-    let pieces = pieces(&text).into_iter().enumerate();
-    Ok(pieces.map(|(n, piece)| Document { id: format!("#{n}"), text: piece.to_owned() }).collect())
+    let chunks = split_at_blank_lines(&text).into_iter().enumerate();
+    Ok(chunks.map(|(n, chunk)| Document { id: format!("#{n}"), text: chunk.to_owned() }).collect())
 }
 
 fn json_documents(path: &Path, text: &str) -> Result<Vec<Document>, CliError> {
@@ -200,19 +201,19 @@ fn json_documents(path: &Path, text: &str) -> Result<Vec<Document>, CliError> {
         .collect()
 }
 
-/// A text in documents of about [`PIECE_BYTES`], cut at empty lines.
-fn pieces(text: &str) -> Vec<&str> {
-    let mut pieces = Vec::new();
+/// A text in documents of about [`CHUNK_BYTES`], cut at empty lines.
+fn split_at_blank_lines(text: &str) -> Vec<&str> {
+    let mut chunks = Vec::new();
     let mut start = 0;
     for (at, _) in text.match_indices("\n\n") {
-        if at - start >= PIECE_BYTES {
-            pieces.push(&text[start..at + 2]);
+        if at - start >= CHUNK_BYTES {
+            chunks.push(&text[start..at + 2]);
             start = at + 2;
         }
     }
-    pieces.push(&text[start..]);
-    pieces.retain(|piece| !piece.trim().is_empty());
-    pieces
+    chunks.push(&text[start..]);
+    chunks.retain(|chunk| !chunk.trim().is_empty());
+    chunks
 }
 
 /// A name a mix file can hold: the stem of the path in lower-case letters, digits and `-`.
@@ -225,12 +226,12 @@ fn source_name(path: &Path) -> String {
 }
 
 fn document_id(name: &str, root: &Path, file: &Path) -> String {
-    let below = file.strip_prefix(root).unwrap_or(file).to_string_lossy().replace('\\', "/");
-    format!("{name}/{below}")
+    let relative = file.strip_prefix(root).unwrap_or(file).to_string_lossy().replace('\\', "/");
+    format!("{name}/{relative}")
 }
 
 /// The text of a file that people wrote, if it is one.
-fn readable(path: &Path) -> Option<String> {
+fn read_handwritten(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     (!is_generated(&text)).then_some(text)
 }
@@ -345,7 +346,7 @@ mod tests {
         let crates =
             BTreeMap::from(["a-1.0.0", "b-2.0.0"].map(|name| (name.to_owned(), dir.path().join(name))));
         let ids: Vec<_> =
-            KINDS[0].collect(&crates).documents.into_iter().map(|document| document.id).collect();
+            FILE_KINDS[0].collect(&crates).documents.into_iter().map(|document| document.id).collect();
         assert_eq!(ids, ["a-1.0.0/src/a.rs", "b-2.0.0/src/a.rs", "a-1.0.0/src/b.rs"]);
     }
 
@@ -368,13 +369,13 @@ mod tests {
     #[test]
     fn long_texts_are_cut_at_empty_lines_and_nothing_is_lost() {
         let text = format!("{PROSE}\n").repeat(200);
-        let pieces = pieces(&text);
+        let chunks = split_at_blank_lines(&text);
         assert!(
-            pieces.len() > 2 && pieces.iter().all(|piece| piece.len() < PIECE_BYTES + 200),
+            chunks.len() > 2 && chunks.iter().all(|chunk| chunk.len() < CHUNK_BYTES + 200),
             "{}",
-            pieces.len()
+            chunks.len()
         );
-        assert_eq!(pieces.concat(), text);
+        assert_eq!(chunks.concat(), text);
     }
 
     #[test]
@@ -405,7 +406,7 @@ mod tests {
             sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(),
             ["code", "markdown", "licences"]
         );
-        for (source, kind) in sources.iter().zip(&KINDS) {
+        for (source, kind) in sources.iter().zip(&FILE_KINDS) {
             let bytes: usize = source.documents.iter().map(|document| document.text.len()).sum();
             println!("{}: {} documents, {bytes} bytes", source.name, source.documents.len());
             assert!(source.documents.len() >= 10, "{}", source.name);

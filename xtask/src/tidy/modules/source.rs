@@ -45,7 +45,7 @@ pub(super) struct Import {
 }
 
 /// A path at the end of a tree of paths such as `a::{b, c as d}`.
-struct Leaf {
+struct UseLeaf {
     path: Vec<String>,
     alias: Option<String>,
     line: usize,
@@ -79,7 +79,7 @@ impl Source {
             } else if let Some((inner, tokens)) = inline_module(rest, module) {
                 self.scan_module(tokens, inner);
                 3
-            } else if is_word(rest, 0, "use") {
+            } else if is_ident(rest, 0, "use") {
                 self.scan_use(rest, module)
             } else if starts_path(rest) {
                 self.scan_path(rest, module)
@@ -114,24 +114,24 @@ impl Source {
         length
     }
 
-    fn mention(&mut self, leaf: Leaf, module: &Module) {
+    fn mention(&mut self, leaf: UseLeaf, module: &Module) {
         if leaf.path.first().is_some_and(|first| is_anchor(first)) {
             self.mentions.push(Mention { module: module.clone(), path: leaf.path, line: leaf.line });
         }
     }
 }
 
-fn is_anchor(word: &str) -> bool {
-    ["crate", "self", "super"].contains(&word)
+fn is_anchor(ident: &str) -> bool {
+    ["crate", "self", "super"].contains(&ident)
 }
 
 /// Whether a path that begins at a known module stands here.
 fn starts_path(tokens: &[TokenTree]) -> bool {
-    word(tokens, 0).is_some_and(|word| is_anchor(&word)) && is_separator(tokens, 1)
+    ident_at(tokens, 0).is_some_and(|ident| is_anchor(&ident)) && is_separator(tokens, 1)
 }
 
 /// The leaves of the tree of paths that stands here; returns its length in tokens.
-fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<Leaf>) -> usize {
+fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<UseLeaf>) -> usize {
     let mut at = 0;
     let mut line = 0;
     loop {
@@ -143,8 +143,8 @@ fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<Leaf>) -> 
             }
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
                 let inner: Vec<_> = group.stream().into_iter().collect();
-                inner.split(|token| is_punct(Some(token), ',')).for_each(|part| {
-                    tree(part, path.clone(), leaves);
+                inner.split(|token| is_punct(Some(token), ',')).for_each(|branch| {
+                    tree(branch, path.clone(), leaves);
                 });
                 return at + 1;
             }
@@ -155,13 +155,13 @@ fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<Leaf>) -> 
         }
         at += 2;
     }
-    let alias = if is_word(tokens, at, "as") { word(tokens, at + 1) } else { None };
+    let alias = if is_ident(tokens, at, "as") { ident_at(tokens, at + 1) } else { None };
     at += if alias.is_some() { 2 } else { 0 };
     if path.len() > 1 && path.last().is_some_and(|last| last == "self") {
         path.pop();
     }
     if line > 0 {
-        leaves.push(Leaf { path, alias, line });
+        leaves.push(UseLeaf { path, alias, line });
     }
     at
 }
@@ -176,7 +176,7 @@ fn test_item(tokens: &[TokenTree]) -> Option<usize> {
     if !is_punct(tokens.first(), '#') || !is_cfg_test(tokens.get(1)) {
         return None;
     }
-    let is_use = item_words(&tokens[2..]).any(|word| word == "use");
+    let is_use = item_idents(&tokens[2..]).any(|ident| ident == "use");
     let ends = |token: &TokenTree| match token {
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace && !is_use,
         token => is_punct(Some(token), ';'),
@@ -186,13 +186,13 @@ fn test_item(tokens: &[TokenTree]) -> Option<usize> {
 }
 
 /// The words of an item up to its first brace, semicolon or path separator.
-fn item_words(tokens: &[TokenTree]) -> impl Iterator<Item = String> {
+fn item_idents(tokens: &[TokenTree]) -> impl Iterator<Item = String> {
     let in_head = |token: &&TokenTree| match token {
         TokenTree::Group(group) => group.delimiter() != Delimiter::Brace,
         TokenTree::Punct(punct) => punct.as_char() == '#',
         _ => true,
     };
-    tokens.iter().take_while(in_head).filter_map(|token| word(std::slice::from_ref(token), 0))
+    tokens.iter().take_while(in_head).filter_map(|token| ident_at(std::slice::from_ref(token), 0))
 }
 
 fn is_cfg_test(attribute: Option<&TokenTree>) -> bool {
@@ -203,13 +203,13 @@ fn is_cfg_test(attribute: Option<&TokenTree>) -> bool {
 
 /// The module that an item such as `mod name;` declares.
 fn declared(item: &[TokenTree], module: &Module) -> Option<Module> {
-    let at = (0..item.len()).find(|&at| is_word(item, at, "mod"))?;
-    Some(child(module, word(item, at + 1)?))
+    let at = (0..item.len()).find(|&at| is_ident(item, at, "mod"))?;
+    Some(child(module, ident_at(item, at + 1)?))
 }
 
 /// The module of `mod name { … }`, and what is in it.
 fn inline_module(tokens: &[TokenTree], module: &Module) -> Option<(Module, TokenStream)> {
-    let name = is_word(tokens, 0, "mod").then(|| word(tokens, 1))??;
+    let name = is_ident(tokens, 0, "mod").then(|| ident_at(tokens, 1))??;
     let Some(TokenTree::Group(group)) = tokens.get(2) else { return None };
     Some((child(module, name), group.stream()))
 }
@@ -218,13 +218,13 @@ fn child(module: &Module, name: String) -> Module {
     module.iter().cloned().chain([name]).collect()
 }
 
-fn word(tokens: &[TokenTree], at: usize) -> Option<String> {
+fn ident_at(tokens: &[TokenTree], at: usize) -> Option<String> {
     let Some(TokenTree::Ident(ident)) = tokens.get(at) else { return None };
     Some(ident.to_string())
 }
 
-fn is_word(tokens: &[TokenTree], at: usize, expected: &str) -> bool {
-    word(tokens, at).is_some_and(|word| word == expected)
+fn is_ident(tokens: &[TokenTree], at: usize, expected: &str) -> bool {
+    ident_at(tokens, at).is_some_and(|ident| ident == expected)
 }
 
 fn is_separator(tokens: &[TokenTree], at: usize) -> bool {

@@ -6,7 +6,7 @@ use ureq::http::Uri;
 
 /// The address of something on a web server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Address(Uri);
+pub(crate) struct Url(Uri);
 
 /// A server, as far as secrets are concerned: scheme, host, port.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Origin {
     port: u16,
 }
 
-impl Address {
+impl Url {
     /// An absolute address. The error says what was expected, and does not quote the text, which may hold a secret.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let uri: Uri = text.parse().map_err(|_| "it is not a web address")?;
@@ -31,7 +31,7 @@ impl Address {
     }
 
     /// Where a `Location` seen at this address leads: an absolute address or a relative one.
-    pub(crate) fn join(&self, location: &str) -> Result<Self, &'static str> {
+    pub(crate) fn resolve(&self, location: &str) -> Result<Self, &'static str> {
         let scheme = self.0.scheme_str().unwrap_or("https");
         let authority = self.0.authority().map_or("", |authority| authority.as_str());
         if location.contains("://") && !location.starts_with(['/', '?', '.']) {
@@ -47,7 +47,7 @@ impl Address {
     }
 
     /// What lies at `path` below it; `path` starts with a slash and is escaped where need be.
-    pub(crate) fn below(&self, path: &str) -> Result<Self, &'static str> {
+    pub(crate) fn append_path(&self, path: &str) -> Result<Self, &'static str> {
         Self::parse(&format!("{}{path}", self.to_string().trim_end_matches('/')))
     }
 
@@ -74,7 +74,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for Url {
     /// Without the query, where signed addresses keep their signature.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authority = self.0.authority().map_or("", |authority| authority.as_str());
@@ -86,21 +86,21 @@ impl fmt::Display for Address {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> Address {
-        Address::parse(text).expect("a good address")
+    fn url(text: &str) -> Url {
+        Url::parse(text).expect("a good address")
     }
 
     #[test]
     fn only_plain_web_addresses_are_taken() {
         for text in ["", "/a", "ftp://a/b", "file:///etc/passwd", "http://", "https://me:secret@a/b", "a b"] {
-            assert!(Address::parse(text).is_err(), "{text}");
+            assert!(Url::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn locations_are_absolute_or_relative() {
-        let base = address("https://hub.example/org/name/resolve/main/a.json");
-        let joined = |location: &str| base.join(location).map(|to| to.uri().to_string());
+        let base = url("https://hub.example/org/name/resolve/main/a.json");
+        let joined = |location: &str| base.resolve(location).map(|to| to.uri().to_string());
         assert_eq!(joined("http://cdn.example/x?s=1"), Ok("http://cdn.example/x?s=1".to_owned()));
         assert_eq!(joined("//cdn.example/x"), Ok("https://cdn.example/x".to_owned()));
         assert_eq!(joined("/new/a.json?x=://"), Ok("https://hub.example/new/a.json?x=://".to_owned()));
@@ -115,14 +115,14 @@ mod tests {
             ("http://localhost:80", "http://localhost:80/a%2Fb?x=1"),
             ("https://mirror.example/hf", "https://mirror.example/hf/a%2Fb?x=1"),
         ] {
-            let below = address(endpoint).below("/a%2Fb?x=1").expect("a good address");
+            let below = url(endpoint).append_path("/a%2Fb?x=1").expect("a good address");
             assert_eq!(below.uri().to_string(), expected);
         }
     }
 
     #[test]
     fn a_server_is_scheme_host_and_port() {
-        let origin = |text| address(text).origin();
+        let origin = |text| url(text).origin();
         assert_eq!(origin("https://Hub.example/a"), origin("https://hub.example:443/b"));
         assert_ne!(origin("https://hub.example/"), origin("http://hub.example/"));
         assert_ne!(origin("https://hub.example/"), origin("https://hub.example:8443/"));
@@ -131,6 +131,6 @@ mod tests {
 
     #[test]
     fn signatures_are_not_shown() {
-        assert_eq!(address("https://cdn.example/x?Signature=abc").to_string(), "https://cdn.example/x");
+        assert_eq!(url("https://cdn.example/x?Signature=abc").to_string(), "https://cdn.example/x");
     }
 }

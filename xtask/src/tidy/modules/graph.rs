@@ -17,17 +17,17 @@ pub(super) struct Graph {
     /// All modules but the root and those of tests.
     pub(super) modules: BTreeSet<Module>,
     /// From and to, each with the first place that says so.
-    pub(super) arrows: BTreeMap<(Module, Module), Place>,
+    pub(super) edges: BTreeMap<(Module, Module), SourceLocation>,
 }
 
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SourceLocation {
     pub(super) file: PathBuf,
     pub(super) line: usize,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
     }
@@ -39,17 +39,17 @@ impl Graph {
         let tests: Vec<_> = files.iter().flat_map(|(_, source)| source.test_modules.clone()).collect();
         files.retain(|(_, source)| !tests.iter().any(|test| source.modules[0].starts_with(test)));
         let names = Names::new(&files);
-        let mut arrows = BTreeMap::new();
+        let mut edges = BTreeMap::new();
         for (file, source) in &files {
             for mention in &source.mentions {
-                for arrow in names.arrows(mention) {
-                    let place = || Place { file: file.clone(), line: mention.line };
-                    arrows.entry(arrow).or_insert_with(place);
+                for edge in names.edges(mention) {
+                    let location = || SourceLocation { file: file.clone(), line: mention.line };
+                    edges.entry(edge).or_insert_with(location);
                 }
             }
         }
         let modules = names.modules.into_iter().filter(|module| !module.is_empty()).collect();
-        Self { modules, arrows }
+        Self { modules, edges }
     }
 }
 
@@ -85,14 +85,14 @@ impl<'a> Names<'a> {
     }
 
     /// The pairs of modules of one folder between which a mention is an arrow.
-    fn arrows(&self, mention: &Mention) -> Vec<(Module, Module)> {
+    fn edges(&self, mention: &Mention) -> Vec<(Module, Module)> {
         let from = &mention.module;
-        let arrow = |to: Module| {
+        let edge = |to: Module| {
             let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
             let apart = shared < from.len() && shared < to.len();
             apart.then(|| (from[..=shared].to_vec(), to[..=shared].to_vec()))
         };
-        self.targets(from, from, &mention.path, MAX_IMPORTS).into_iter().filter_map(arrow).collect()
+        self.targets(from, from, &mention.path, MAX_IMPORTS).into_iter().filter_map(edge).collect()
     }
 
     /// The modules that may hold what a path in `scope` leads to. What a module that does not hold `reader` hands on counts

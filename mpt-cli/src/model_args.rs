@@ -22,7 +22,7 @@ pub(crate) struct ModelArgs {
 
 /// The model to use, with an adapter if there is one.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct AdaptedArgs {
+pub(crate) struct AdapterModelArgs {
     #[command(flatten)]
     pub(crate) base: ModelArgs,
     /// LoRA adapter folder, as peft writes it
@@ -33,11 +33,11 @@ pub(crate) struct AdaptedArgs {
 /// The weights at `path`, mapped, with a warning where the folder holds a second model.
 pub(crate) fn open(path: &Path, ctx: &Context) -> Result<Weights, CliError> {
     let weights = open_weights(path)?;
-    say_passed_over(&weights, ctx);
+    warn_of_ignored_index(&weights, ctx);
     Ok(weights)
 }
 
-fn say_passed_over(weights: &Weights, ctx: &Context) {
+fn warn_of_ignored_index(weights: &Weights, ctx: &Context) {
     if let (Some(index), Some(used)) = (weights.passed_over(), weights.files().next()) {
         let (index, used) = (index.display(), used.display());
         ctx.out
@@ -53,27 +53,27 @@ impl ModelArgs {
     }
 }
 
-impl AdaptedArgs {
+impl AdapterModelArgs {
     /// The model with all that text needs.
     pub(crate) fn pipeline(&self, ctx: &Context) -> Result<Pipeline, CliError> {
         self.pipeline_with(None, ctx)
     }
 
-    /// [`AdaptedArgs::pipeline`], in this precision where one is named, whatever the dtype of the weights.
+    /// [`AdapterModelArgs::pipeline`], in this precision where one is named, whatever the dtype of the weights.
     pub(crate) fn pipeline_with(
         &self,
         precision: Option<Precision>,
         ctx: &Context,
     ) -> Result<Pipeline, CliError> {
         let pipeline = Pipeline::open_with(&self.base.model, &OpenOptions { precision, ..self.options() })?;
-        say_passed_over(pipeline.weights(), ctx);
+        warn_of_ignored_index(pipeline.weights(), ctx);
         Ok(pipeline)
     }
 
     /// The model alone, for what needs no text.
     pub(crate) fn model(&self, ctx: &Context) -> Result<CausalLm, CliError> {
         let (model, weights) = open_model(&self.base.model, &self.options())?;
-        say_passed_over(&weights, ctx);
+        warn_of_ignored_index(&weights, ctx);
         Ok(model)
     }
 

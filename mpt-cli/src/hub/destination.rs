@@ -24,15 +24,15 @@ use crate::hub::client::Client;
 use crate::hub::disk;
 use crate::hub::listing::RemoteFile;
 use crate::hub::name::Revision;
-use crate::hub::retry::{go_on, sleep};
-use crate::hub::{Repo, Request};
+use crate::hub::retry::{check_interrupt, sleep};
+use crate::hub::{PullOptions, RepoId};
 
 /// How often a lock that another process holds is tried again.
-const LOCK_EVERY: Duration = Duration::from_millis(200);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Where the files of one commit go.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum Destination {
     /// The shared cache.
     Cache {
         /// Where its locks for this repository are.
@@ -46,39 +46,39 @@ pub(crate) enum Place {
     Folder(PathBuf),
 }
 
-impl Place {
+impl Destination {
     /// The place that was asked for.
-    pub(crate) fn new(request: &Request, cache: &Path, commit: &str) -> Self {
-        match &request.dir {
+    pub(crate) fn new(options: &PullOptions, cache: &Path, commit: &str) -> Self {
+        match &options.dir {
             Some(dir) => Self::Folder(dir.clone()),
             None => Self::Cache {
-                locks: cache.join(".locks").join(request.repo.folder()),
-                repo: repo_folder(cache, &request.repo),
+                locks: cache.join(".locks").join(options.repo.cache_dir_name()),
+                repo: repo_dir(cache, &options.repo),
                 commit: commit.to_owned(),
             },
         }
     }
 
     /// The folder with the files under their own names.
-    pub(crate) fn folder(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         match self {
-            Self::Cache { repo, commit, .. } => snapshot(repo, commit),
+            Self::Cache { repo, commit, .. } => snapshot_dir(repo, commit),
             Self::Folder(dir) => dir.clone(),
         }
     }
 
     /// Makes the folders.
-    pub(crate) fn prepare(&self) -> Result<(), CliError> {
-        let make = |dir: &Path| durable::make_dir(dir).map_err(disk::durable);
+    pub(crate) fn create_dirs(&self) -> Result<(), CliError> {
+        let make = |dir: &Path| durable::make_dir(dir).map_err(disk::durable_error);
         if let Self::Cache { locks, repo, .. } = self {
             make(locks)?;
             make(&repo.join("blobs"))?;
         }
-        make(&self.folder())
+        make(&self.dir())
     }
 
     /// Where a file's bytes are when all have arrived.
-    pub(crate) fn target(&self, file: &RemoteFile) -> PathBuf {
+    pub(crate) fn final_path(&self, file: &RemoteFile) -> PathBuf {
         match self {
             Self::Cache { repo, .. } => repo.join("blobs").join(file.digest.hex()),
             Self::Folder(dir) => dir.join(&file.name),
@@ -86,25 +86,25 @@ impl Place {
     }
 
     /// Where they are until then.
-    pub(crate) fn partial(&self, file: &RemoteFile) -> PathBuf {
-        let mut path = self.target(file).into_os_string();
-        path.push(INCOMPLETE);
+    pub(crate) fn incomplete_path(&self, file: &RemoteFile) -> PathBuf {
+        let mut path = self.final_path(file).into_os_string();
+        path.push(INCOMPLETE_SUFFIX);
         path.into()
     }
 
     /// Whether the file is there already. What the cache holds under a hash was checked when it came; a file in a
     /// folder is checked now.
-    pub(crate) fn holds(&self, file: &RemoteFile, stop: &AtomicBool) -> Result<bool, CliError> {
-        let target = self.target(file);
+    pub(crate) fn contains(&self, file: &RemoteFile, stop: &AtomicBool) -> Result<bool, CliError> {
+        let target = self.final_path(file);
         if !fs::metadata(&target).is_ok_and(|data| data.is_file() && data.len() == file.size) {
             return Ok(false);
         }
         if matches!(self, Self::Cache { .. }) {
             return Ok(true);
         }
-        let matches = file.digest.matches(&target, file.size, || go_on(stop).is_ok());
-        let matches = matches.map_err(|error| disk::error(&target, error))?;
-        go_on(stop)?;
+        let matches = file.digest.matches(&target, file.size, || check_interrupt(stop).is_ok());
+        let matches = matches.map_err(|error| disk::io_error(&target, error))?;
+        check_interrupt(stop)?;
         Ok(matches == Some(true))
     }
 
@@ -116,7 +116,7 @@ impl Place {
         };
         let mut waited = false;
         loop {
-            if let Some(lock) = durable::lock(&path).map_err(disk::durable)? {
+            if let Some(lock) = durable::lock(&path).map_err(disk::durable_error)? {
                 return Ok((lock, waited));
             }
             if !waited {
@@ -125,57 +125,57 @@ impl Place {
                     .info(format_args!("{}: waiting for another process that downloads it", file.name));
             }
             waited = true;
-            sleep(LOCK_EVERY, client.stop())?;
+            sleep(LOCK_POLL_INTERVAL, client.stop())?;
         }
     }
 
     /// Gives a file that is there its own name.
-    pub(crate) fn link(&self, file: &RemoteFile) -> Result<(), CliError> {
+    pub(crate) fn create_link(&self, file: &RemoteFile) -> Result<(), CliError> {
         let Self::Cache { repo, commit, .. } = self else { return Ok(()) };
-        let name = snapshot(repo, commit).join(&file.name);
+        let name = snapshot_dir(repo, commit).join(&file.name);
         let blob = Path::new("../../blobs").join(file.digest.hex());
         if fs::read_link(&name).is_ok_and(|to| to == blob) {
             return Ok(());
         }
         // two processes may make the same link: each aside under a name of its own
-        let aside = name.with_file_name(format!(".{}.{}.tmp", file.name, std::process::id()));
-        let linked = remove_if_there(&aside)
-            .and_then(|()| link(&blob, &aside))
-            .and_then(|()| fs::rename(&aside, &name));
-        linked.map_err(|error| disk::error(&name, error))
+        let temporary = name.with_file_name(format!(".{}.{}.tmp", file.name, std::process::id()));
+        let linked = remove_if_exists(&temporary)
+            .and_then(|()| symlink(&blob, &temporary))
+            .and_then(|()| fs::rename(&temporary, &name));
+        linked.map_err(|error| disk::io_error(&name, error))
     }
 
     /// Everything is there: says which commit the revision is, for use offline.
-    pub(crate) fn finish(&self, revision: &Revision) -> Result<(), CliError> {
+    pub(crate) fn write_ref(&self, revision: &Revision) -> Result<(), CliError> {
         let Self::Cache { repo, commit, .. } = self else { return Ok(()) };
-        let path = reference(repo, revision);
+        let path = ref_path(repo, revision);
         let known = fs::read_to_string(&path).is_ok_and(|text| text.trim() == commit);
         if known || revision.as_str() == commit {
             return Ok(());
         }
-        durable::write_file(&path, commit.as_bytes()).map_err(disk::durable)
+        durable::write_file(&path, commit.as_bytes()).map_err(disk::durable_error)
     }
 }
 
 /// What a partial file's name ends with.
-pub(crate) const INCOMPLETE: &str = ".incomplete";
+pub(crate) const INCOMPLETE_SUFFIX: &str = ".incomplete";
 
 /// A repository's folder in the cache.
-pub(crate) fn repo_folder(cache: &Path, repo: &Repo) -> PathBuf {
-    cache.join(repo.folder())
+pub(crate) fn repo_dir(cache: &Path, repo: &RepoId) -> PathBuf {
+    cache.join(repo.cache_dir_name())
 }
 
 /// The folder of one commit.
-pub(crate) fn snapshot(repo_folder: &Path, commit: &str) -> PathBuf {
-    repo_folder.join("snapshots").join(commit)
+pub(crate) fn snapshot_dir(repo_dir: &Path, commit: &str) -> PathBuf {
+    repo_dir.join("snapshots").join(commit)
 }
 
 /// The file that holds the commit of a branch or tag.
-pub(crate) fn reference(repo_folder: &Path, revision: &Revision) -> PathBuf {
-    repo_folder.join("refs").join(revision.as_str())
+pub(crate) fn ref_path(repo_dir: &Path, revision: &Revision) -> PathBuf {
+    repo_dir.join("refs").join(revision.as_str())
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -183,12 +183,12 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn link(to: &Path, at: &Path) -> io::Result<()> {
+fn symlink(to: &Path, at: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(to, at)
 }
 
 /// Links need special rights here: the file gets a second name instead.
 #[cfg(not(unix))]
-fn link(to: &Path, at: &Path) -> io::Result<()> {
+fn symlink(to: &Path, at: &Path) -> io::Result<()> {
     fs::hard_link(at.with_file_name(to), at)
 }
