@@ -1,9 +1,9 @@
-//! A file that is cut short while it is mapped into memory: reading it is no error of a call but a signal, which ends the
-//! process. Here it says which file that was, and the exit code is that of a failing disk.
+//! Handler of SIGBUS, which a mapped file raises when it is truncated by another process. It prints the file's name and
+//! ends the process with the exit code of a failing disk.
 
 use crate::common_args::LogFormat;
 
-/// From now on the signal is a message and an exit code, where the system says which file is mapped where.
+/// Installs the handler, on systems that list the mappings of a process.
 pub(crate) fn install(format: LogFormat) {
     #[cfg(target_os = "linux")]
     linux::install(format == LogFormat::Json);
@@ -11,7 +11,7 @@ pub(crate) fn install(format: LogFormat) {
     let _ = format;
 }
 
-/// Nothing below allocates or locks: a signal comes at any moment, also while this thread allocates.
+/// Nothing below allocates or locks: a signal may arrive at any moment, even during an allocation.
 #[cfg(target_os = "linux")]
 mod linux {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ mod linux {
 
     const PROBLEM: &[u8] = b": the file was cut short while it was being read";
     const HELP: &[u8] = b"restore the file, and run the same command again";
-    /// Room for a line of the list of maps: a path, and the numbers before it.
+    /// Maximum length of a line of `/proc/self/maps`: a path and the numbers before it.
     const MAX_LINE_BYTES: usize = 4096 + 256;
 
     pub(super) fn install(json_logs: bool) {
@@ -33,7 +33,7 @@ mod linux {
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_sigbus as extern "C" fn(_, _, _) as usize;
-            // The second time the system ends the process, so that a handler that returns is enough.
+            // With SA_RESETHAND a second signal ends the process, so the handler may return.
             action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
             libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
         }
@@ -43,7 +43,7 @@ mod linux {
         #[expect(unsafe_code, reason = "the system says where the access was")]
         // SAFETY: with SA_SIGINFO the system passes a structure, which has an address for this signal.
         let address = unsafe { (*info).si_addr() } as usize;
-        // Of memory that is no file's this says nothing: the access is tried again and ends the process.
+        // An address outside of any file is not reported: the access is repeated and ends the process.
         for_each_mapping(|line| {
             if let Some(path) = mapped_path(line, address) {
                 report(path);
@@ -52,7 +52,7 @@ mod linux {
         });
     }
 
-    /// Gives the lines of the list of maps.
+    /// Calls `on_line` with each line of `/proc/self/maps`.
     fn for_each_mapping(mut on_line: impl FnMut(&[u8])) {
         let (mut buffer, mut filled) = ([0u8; MAX_LINE_BYTES], 0);
         let Some(file) = open(c"/proc/self/maps") else { return };
@@ -67,12 +67,12 @@ mod linux {
                 buffer.copy_within(end + 1..filled, 0);
                 filled -= end + 1;
             }
-            // A line that is too long is none that can be shown.
+            // A longer line is dropped.
             filled %= MAX_LINE_BYTES;
         }
     }
 
-    /// The path that is mapped in a line such as `7f00-7f10 r--s 00000000 08:01 12   /data/file`, if the address is in it.
+    /// Path of a mapping such as `7f00-7f10 r--s 00000000 08:01 12   /data/file`, if `address` is in it.
     pub(super) fn mapped_path(line: &[u8], address: usize) -> Option<&[u8]> {
         let (range, rest) = split_at_byte(line, b' ')?;
         let (from, to) = split_at_byte(range, b'-')?;
@@ -123,7 +123,7 @@ mod linux {
     fn write(bytes: &[u8]) {
         // SAFETY: there are as many bytes as are said.
         let count = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
-        // There is nobody left to tell.
+        // A failure has no one left to be reported to.
         let _ = count;
     }
 

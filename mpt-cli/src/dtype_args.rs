@@ -1,27 +1,27 @@
-//! `--dtype`, `--kv-dtype`, `--type`: parsers of the forms of weights and caches, by the names that the libraries give them.
+//! Value parsers of `--dtype`, `--kv-dtype` and `--type`.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use mpt_core::{KvDtype, WeightDtype};
 
-/// Any form of weights.
+/// Any dtype of weights.
 pub(crate) fn weight_dtype() -> impl TypedValueParser<Value = WeightDtype> {
     PossibleValuesParser::new(WeightDtype::ALL.map(WeightDtype::name)).map(|name| parse_known(&name))
 }
 
-/// A form that a folder holds; drawn and merged weights go there.
+/// Dtype of a Hugging Face folder, where random and merged weights are written.
 pub(crate) fn folder_dtype() -> impl TypedValueParser<Value = WeightDtype> {
     use WeightDtype as W;
     PossibleValuesParser::new([W::F32, W::F16, W::BF16, W::Nf4].map(WeightDtype::name))
         .map(|name| parse_known(&name))
 }
 
-/// A form without scales.
+/// Float dtype, without block scales.
 pub(crate) fn float_dtype() -> impl TypedValueParser<Value = WeightDtype> {
     use WeightDtype as W;
     PossibleValuesParser::new([W::F32, W::F16, W::BF16].map(WeightDtype::name)).map(|name| parse_known(&name))
 }
 
-/// A quantized form; bits of a value with its share of scales.
+/// Quantized dtype, with its bits per weight, scales included.
 pub(crate) fn quantized_dtype() -> impl TypedValueParser<Value = WeightDtype> {
     let value = |dtype: WeightDtype, about: &'static str| PossibleValue::new(dtype.name()).help(about);
     PossibleValuesParser::new([
@@ -35,7 +35,7 @@ pub(crate) fn quantized_dtype() -> impl TypedValueParser<Value = WeightDtype> {
     .map(|name| parse_known(&name))
 }
 
-/// A form of cached keys and values.
+/// Dtype of the key/value cache.
 pub(crate) fn kv_dtype() -> impl TypedValueParser<Value = KvDtype> {
     PossibleValuesParser::new(KvDtype::ALL.map(KvDtype::name)).map(|name| {
         let known = KvDtype::ALL.into_iter().find(|dtype| dtype.name() == name);

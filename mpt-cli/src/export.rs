@@ -1,4 +1,4 @@
-//! Writing a model out: a folder for transformers or a GGUF file for llama.cpp, whole or not at all.
+//! Model export: a Hugging Face folder or a GGUF file, written completely or not at all.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -21,7 +21,7 @@ use crate::output::path_text;
 use crate::progress::{ProgressBar, Unit, format_amount};
 use crate::settings::Context;
 
-/// Files beside the weights that go with a model.
+/// Files that are copied along with the weights.
 const COMPANIONS: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -32,7 +32,7 @@ const COMPANIONS: [&str; 7] = [
     "chat_template.jinja",
 ];
 
-/// A size such as `5GB` or `500MiB`.
+/// Size in bytes, parsed from text such as `5GB` or `500MiB`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size(pub(crate) u64);
 
@@ -56,7 +56,7 @@ impl FromStr for Size {
     }
 }
 
-/// Writes a folder that transformers reads, under its name only when it is whole; `task` names the bar.
+/// Writes a folder that transformers reads. It gets its name once it is complete. `task` names the progress bar.
 pub(crate) fn write_folder(
     weights: &Weights,
     out: &Path,
@@ -78,7 +78,7 @@ pub(crate) fn write_folder(
     Ok(converted)
 }
 
-/// Draws a new model and writes its folder, under its name only when it is whole.
+/// Writes the folder of a randomly initialized model. It gets its name once it is complete.
 pub(crate) fn write_random_init(
     config: &MptConfig,
     seed: u64,
@@ -97,15 +97,15 @@ pub(crate) fn write_random_init(
     Ok(converted)
 }
 
-/// The files of a folder that has got its name.
+/// Moves the paths in `converted` from the staging folder to `out`.
 fn set_file_paths(converted: &mut Converted, out: &Path) {
     for file in &mut converted.files {
         *file = out.join(file.file_name().expect("a weights file has a name"));
     }
 }
 
-/// Writes the GGUF file of a model with its tokenizer, under its name only when it is whole; `task` names the bar.
-/// Without a usable tokenizer the file is written without one, with a warning: it has the weights all the same.
+/// Writes a model with its tokenizer as a GGUF file. It gets its name once it is complete. `task` names the progress
+/// bar. If the model has no usable tokenizer, a warning is printed and the file holds the weights alone.
 pub(crate) fn write_gguf_file(
     weights: &Weights,
     out: &Path,
@@ -125,13 +125,13 @@ pub(crate) fn write_gguf_file(
     Ok(converted)
 }
 
-/// What was written, for people.
+/// Prints a summary as text.
 pub(crate) fn print_summary(out: &Path, converted: &Converted, ctx: &mut Context) -> Result<(), CliError> {
     let size = format_amount(Unit::Bytes, converted.bytes);
     ctx.out.text(format_args!("{}: {size} of {}", out.display(), dtypes(converted)))
 }
 
-/// The forms of the matrices that were written, the one of most values first.
+/// Dtypes of the matrices, the most frequent first.
 pub(crate) fn dtypes(converted: &Converted) -> String {
     let names: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
     names.join(" and ")
@@ -172,7 +172,7 @@ impl Replacement {
     }
 }
 
-/// Refuses to write over a file of the models that are read, or of their folders, or over another `input`.
+/// Refuses an `out` that is one of the `inputs`, a file of the `models`, or in a folder of theirs.
 pub(crate) fn refuse_input<'a>(
     out: &Path,
     models: impl IntoIterator<Item = &'a Path>,
@@ -194,7 +194,7 @@ pub(crate) fn refuse_input<'a>(
     Ok(())
 }
 
-/// What was written, for programs.
+/// Summary as JSON.
 pub(crate) fn summary_json(out: &Path, converted: &Converted) -> Value {
     let Converted { files, format, bytes, .. } = converted;
     let dtypes: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
@@ -203,7 +203,7 @@ pub(crate) fn summary_json(out: &Path, converted: &Converted) -> Value {
     json!({ "path": path_text(out), "dtype": dtype, "dtypes": dtypes, "bytes": bytes, "files": files })
 }
 
-/// Runs `work` under a bar; an interrupt ends it between two tensors.
+/// Runs `work` with a progress bar over tensors. An interrupt ends it between two tensors.
 fn with_progress(
     name: &'static str,
     config: &MptConfig,
@@ -229,7 +229,7 @@ fn warn_of_ignored_keys(weights: &Weights, ctx: &Context) {
     }
 }
 
-/// Keys of the source's configuration beyond those of the model, such as the ids that end a text.
+/// Configuration of the source, for keys beyond those of the model, such as the end-of-text ids.
 fn source_config(weights: &Weights) -> Result<Map<String, Value>, CliError> {
     if let Some(metadata) = weights.metadata() {
         let ids = ["bos", "eos"].into_iter().filter_map(|name| {
@@ -243,7 +243,7 @@ fn source_config(weights: &Weights) -> Result<Map<String, Value>, CliError> {
     Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
-/// Copies the files that go with the weights, or writes the tokenizer that a GGUF file holds.
+/// Copies the [`COMPANIONS`], or writes the tokenizer of a GGUF file as tokenizer.json.
 fn copy_companions(weights: &Weights, out: &Path, ctx: &Context) -> Result<(), CliError> {
     if weights.metadata().is_some() {
         return match tokenizer_of(weights) {
@@ -270,7 +270,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     Ok(durable::write_file(path, bytes)?)
 }
 
-/// A model's tokenizer as a GGUF file has it, or why there is none for the file; a file that cannot be read is a failure.
+/// Tokenizer of the model in GGUF's form, or the reason why it has none. Only an I/O error fails.
 fn gguf_tokenizer(weights: &Weights) -> Result<Result<(Tokenizer, GgufTokenizer), String>, CliError> {
     let tokenizer = match tokenizer_of(weights) {
         Ok(tokenizer) => tokenizer,
@@ -283,16 +283,16 @@ fn gguf_tokenizer(weights: &Weights) -> Result<Result<(Tokenizer, GgufTokenizer)
     Ok(parts.map(|parts| (tokenizer, parts)).map_err(|error| error.to_string()))
 }
 
-/// The tokenizer section of a GGUF file.
+/// Tokenizer metadata of a GGUF file.
 struct TextMetadata {
     parts: Option<GgufTokenizer>,
-    /// Key and id of the tokens that have a meaning.
+    /// Key and id of each special token.
     ids: Vec<(&'static str, u32)>,
     chat_template: Option<String>,
 }
 
 impl TextMetadata {
-    /// What the model's files say of text. Without a tokenizer, or one that fits the model, it is the ids that end a text.
+    /// Metadata from the model's files. Without a tokenizer that fits the model, it holds the stop ids alone.
     fn of(weights: &Weights, ctx: &Context) -> Result<Self, CliError> {
         let chat_template = chat_template(weights);
         Ok(match gguf_tokenizer(weights)? {
@@ -339,7 +339,7 @@ impl TextMetadata {
     }
 }
 
-/// The chat template of a model, where it has a single one.
+/// Chat template of a model, if it has a single one.
 fn chat_template(weights: &Weights) -> Option<String> {
     if let Some(metadata) = weights.metadata() {
         return metadata.text("tokenizer.chat_template").map(str::to_owned);

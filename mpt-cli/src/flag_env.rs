@@ -1,10 +1,10 @@
-//! Environment variables that stand in for flags: which of them is at fault when a value is refused.
+//! Environment variables of flags: finds the variable behind a value that clap rejected.
 
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue};
 
-/// The variable whose value the parser refused, where the flag is not on the command line.
+/// Variable whose value was rejected; `None` if the flag is on the command line.
 pub(crate) fn rejected_variable(error: &clap::Error, command: &clap::Command) -> Option<String> {
     let Some(ContextValue::String(rejected)) = error.get(ContextKind::InvalidArg) else { return None };
     let flag = command.get_arguments().find(|flag| {

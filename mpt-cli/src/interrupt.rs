@@ -1,4 +1,4 @@
-//! What ends `mpt` from outside its commands: Ctrl-C, and a bug.
+//! Ctrl-C and panics.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use crate::output::{Log, print_bug};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first interrupt sets the flag returned, and a second one ends the process.
+/// Installs the Ctrl-C handler and returns its flag. The first interrupt sets the flag, the second ends the process.
 pub(crate) fn install_interrupt(log: &Log) -> &'static AtomicBool {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
@@ -26,8 +26,8 @@ pub(crate) fn install_interrupt(log: &Log) -> &'static AtomicBool {
     &INTERRUPTED
 }
 
-/// Makes a panic anywhere, in any thread, one line that asks for a report, and exit code 70; but not one of a library that
-/// reads a damaged file, which becomes an error with the file's name.
+/// Installs a panic hook that prints one line with a request for a report and exits with code 70. A panic that a
+/// library contains while it reads a damaged file becomes an error instead.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         if mpt_data::is_contained() {

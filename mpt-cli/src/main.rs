@@ -1,4 +1,5 @@
-//! The `mpt` command: parse, dispatch, exit code. What a command does stands in `commands/<name>.rs`.
+//! The `mpt` binary: parses the command line, dispatches, and returns the exit code. Commands live in
+//! `commands/<name>.rs`.
 //!
 //! # Adding a command
 //!
@@ -15,9 +16,9 @@
 //!
 //! 2. Add two lines to `src/commands/mod.rs`: `mod <name>;`, and the name's line in `commands!`.
 //!
-//! A command reads the common flags through [`Context`] (`device`, `seed`, `stop`), prints through `ctx.out` only
-//! ([`output::Output`]), shows long work with [`progress::ProgressBar`], and returns library errors with `?`: [`exit::CliError`]
-//! knows the exit code of each. It never prints, exits or panics by itself.
+//! A command reads the common flags through [`Context`] (`device`, `seed`, `stop`), prints through `ctx.out` alone
+//! ([`output::Output`]), shows long work with [`progress::ProgressBar`], and returns library errors with `?`:
+//! [`exit::CliError`] knows the exit code of each. It never prints, exits or panics by itself.
 
 mod allocator;
 mod bus_error;
@@ -87,7 +88,7 @@ fn run(cli: Cli, out: Output) -> Result<ExitStatus, CliError> {
     Ok(status)
 }
 
-/// The whole command line as clap sees it, for completions and for tests.
+/// Command line as clap sees it, for completions and tests.
 fn command_line() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

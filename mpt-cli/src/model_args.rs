@@ -1,4 +1,4 @@
-//! `--model PATH`, `--dtype`, `--adapter`: the flags that say which model, and how it is opened.
+//! `--model`, `--dtype` and `--adapter`: flags of the model, and opening it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::dtype_args::weight_dtype;
 use crate::exit::CliError;
 use crate::settings::Context;
 
-/// The model to use.
+/// Flags of a model.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
     /// Model folder, GGUF file, or run folder of `mpt train`
@@ -20,7 +20,7 @@ pub(crate) struct ModelArgs {
     pub(crate) dtype: WeightDtype,
 }
 
-/// The model to use, with an adapter if there is one.
+/// Flags of a model with an optional adapter.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct AdapterModelArgs {
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub(crate) struct AdapterModelArgs {
     pub(crate) adapter: Option<PathBuf>,
 }
 
-/// The weights at `path`, mapped, with a warning where the folder holds a second model.
+/// Maps the weights at `path`, with a warning if the folder holds a second model.
 pub(crate) fn open(path: &Path, ctx: &Context) -> Result<Weights, CliError> {
     let weights = open_weights(path)?;
     warn_of_ignored_index(&weights, ctx);
@@ -47,19 +47,19 @@ fn warn_of_ignored_index(weights: &Weights, ctx: &Context) {
 }
 
 impl ModelArgs {
-    /// The weights, mapped; nothing of them is read yet.
+    /// Maps the weights. No tensor is read yet.
     pub(crate) fn weights(&self, ctx: &Context) -> Result<Weights, CliError> {
         Ok(open(&self.model, ctx)?.rounded_to(self.dtype))
     }
 }
 
 impl AdapterModelArgs {
-    /// The model with all that text needs.
+    /// Model with its tokenizer and stop ids.
     pub(crate) fn pipeline(&self, ctx: &Context) -> Result<Pipeline, CliError> {
         self.pipeline_with(None, ctx)
     }
 
-    /// [`AdapterModelArgs::pipeline`], in this precision where one is named, whatever the dtype of the weights.
+    /// [`AdapterModelArgs::pipeline`] in `precision`; `None` for that of the weights' dtype.
     pub(crate) fn pipeline_with(
         &self,
         precision: Option<Precision>,
@@ -70,7 +70,7 @@ impl AdapterModelArgs {
         Ok(pipeline)
     }
 
-    /// The model alone, for what needs no text.
+    /// Model without a tokenizer.
     pub(crate) fn model(&self, ctx: &Context) -> Result<CausalLm, CliError> {
         let (model, weights) = open_model(&self.base.model, &self.options())?;
         warn_of_ignored_index(&weights, ctx);

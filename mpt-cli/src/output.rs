@@ -1,7 +1,7 @@
-//! The only place that prints: results on stdout, messages on stderr.
+//! Results on stdout and messages on stderr. No other file prints.
 //!
-//! With `--json` stdout carries exactly one document, or JSON Lines where the command's contract says so; text for
-//! people is then dropped. A reader that goes away (`| head`) ends the command quietly.
+//! With `--json`, stdout holds exactly one JSON document, or JSON Lines if the command's contract says so, and no text.
+//! A closed pipe (`| head`) ends the command quietly.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::common_args::{CommonArgs, LogFormat};
 use crate::exit::{CliError, ExitStatus};
 
-/// Where a command's results go.
+/// Standard output of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
@@ -23,18 +23,18 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// The output that the common flags describe.
+    /// Output with the format of the common flags.
     pub(crate) fn new(args: &CommonArgs) -> Self {
         let stdout = io::BufWriter::with_capacity(64 << 10, io::stdout());
         Self { json: args.json, json_documents: 0, stdout, log: Log::new(args) }
     }
 
-    /// The way to stderr; cheap to clone and to share with threads.
+    /// Log on stderr. It is cheap to clone and may be shared with threads.
     pub(crate) fn log(&self) -> &Log {
         &self.log
     }
 
-    /// A line for people on stdout; nothing with `--json`.
+    /// Prints a line of text; nothing with `--json`.
     pub(crate) fn text(&mut self, line: impl fmt::Display) -> Result<(), CliError> {
         if self.json {
             return Ok(());
@@ -42,7 +42,7 @@ impl Output {
         writeln!(self.stdout, "{line}").map_err(stdout_error)
     }
 
-    /// The one document of the command; nothing without `--json`.
+    /// Prints the command's only JSON document; nothing without `--json`.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         if !self.json {
             return Ok(());
@@ -52,13 +52,13 @@ impl Output {
         self.json_line(value)
     }
 
-    /// A line of JSON, with `--json` or without: for commands whose output is JSON Lines.
+    /// Prints a line of JSON, with and without `--json`: for commands whose output is JSON Lines.
     pub(crate) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         serde_json::to_writer(&mut self.stdout, value).map_err(|error| stdout_error(error.into()))?;
         self.stdout.write_all(b"\n").map_err(stdout_error)
     }
 
-    /// A piece of text as it comes, shown at once; nothing with `--json`.
+    /// Prints a chunk of text at once; nothing with `--json`.
     pub(crate) fn chunk(&mut self, text: &str) -> Result<(), CliError> {
         if self.json {
             return Ok(());
@@ -67,28 +67,28 @@ impl Output {
         self.stdout.flush().map_err(stdout_error)
     }
 
-    /// Bytes as they are, with `--json` or without.
+    /// Prints bytes, with and without `--json`.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.stdout.write_all(bytes).map_err(stdout_error)
     }
 
-    /// Writes out what is still buffered. Called once at the end, and before anything slow.
+    /// Flushes stdout. Called at the end of a command and before long work.
     pub(crate) fn flush(&mut self) -> Result<(), CliError> {
         self.stdout.flush().map_err(stdout_error)
     }
 }
 
-/// A path as JSON has it: bytes that are no UTF-8 become U+FFFD.
+/// Path as text for JSON. Bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// [`path_text`] for fields of what is printed.
+/// Serializer of a path field, by [`path_text`].
 pub(crate) fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path_text(path))
 }
 
-/// The way to stderr: messages by level, as text or as JSON lines, kept apart from the progress bars.
+/// Log on stderr: messages by level, as text or JSON Lines, printed above the progress bars.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     format: LogFormat,
@@ -111,33 +111,33 @@ impl Log {
         }
     }
 
-    /// The bars on the terminal, if bars are to be drawn.
+    /// Container of the terminal's progress bars; `None` if none are drawn.
     pub(crate) fn bars(&self) -> Option<&MultiProgress> {
         self.bars.as_ref()
     }
 
-    /// What the user should know while it happens.
+    /// Prints information, unless `--quiet`.
     pub(crate) fn info(&self, message: impl fmt::Display) {
         if !self.quiet {
             self.message(Level::Info, &message.to_string());
         }
     }
 
-    /// Something is probably not as the user wants it.
+    /// Prints a warning, unless `--quiet`.
     pub(crate) fn warn(&self, message: impl fmt::Display) {
         if !self.quiet {
             self.message(Level::Warning, &message.to_string());
         }
     }
 
-    /// Shown with `-v`.
+    /// Prints details with `-v`.
     pub(crate) fn debug(&self, message: impl fmt::Display) {
         if self.verbose >= 1 {
             self.message(Level::Debug, &message.to_string());
         }
     }
 
-    /// A message with fields of its own: `fields` is what a program reads, `message` what a person reads.
+    /// Prints an event: `message` as text, `message` and `fields` as JSON.
     pub(crate) fn event(&self, message: impl fmt::Display, fields: &impl Serialize) {
         if self.quiet {
             return;
@@ -151,7 +151,7 @@ impl Log {
         }
     }
 
-    /// The error a command ended with: message, causes, and what to do next.
+    /// Prints the error of a command: message, causes and help.
     pub(crate) fn error(&self, error: &CliError) {
         if error.is_silent() {
             return;
@@ -197,7 +197,7 @@ impl Log {
     }
 }
 
-/// Prints what clap found wrong with the command line or the environment `variable`, or the help that was asked for.
+/// Prints the help, or an error of the command line or of the environment `variable`.
 pub(crate) fn print_usage(error: &clap::Error, variable: Option<&str>) -> ExitStatus {
     let asked = !error.use_stderr();
     let help = variable
@@ -209,21 +209,21 @@ pub(crate) fn print_usage(error: &clap::Error, variable: Option<&str>) -> ExitSt
             ErrorRecord { level: "error", exit_code: 2, message, causes: Vec::new(), help: help.as_deref() };
         write_stderr(&serde_json::to_string(&record).expect("log records have string keys"));
     } else {
-        // A reader that went away is no failure of ours.
+        // A closed pipe is no error.
         let _ = error.print();
         help.into_iter().for_each(|help| write_stderr(&format!("help: {help}")));
     }
     if asked { ExitStatus::Done } else { ExitStatus::Usage }
 }
 
-/// Prints the line that a bug leaves behind.
+/// Prints the message of a bug.
 pub(crate) fn print_bug(what: &str, place: &str) {
     write_stderr(&format!(
         "bug: {what} ({place}); please report it with the command line and `mpt --version`"
     ));
 }
 
-/// The command line could not be parsed, so the one flag that matters here is looked for by eye.
+/// Whether `--log-format json` is on the command line, which could not be parsed, or in the environment.
 fn wants_json_logs() -> bool {
     let args: Vec<_> = std::env::args_os().collect();
     let flag = args.iter().any(|arg| arg == "--log-format=json")
@@ -275,7 +275,7 @@ fn error_record(error: &CliError) -> impl Serialize {
     })
 }
 
-/// A closed stderr must not turn into a panic, so this is not `eprintln!`.
+/// Unlike `eprintln!`, it does not panic if stderr is closed.
 fn write_stderr(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! Progress of long work: a bar with rate and remaining time on a terminal, else a line now and then.
+//! Progress of long work: a bar with rate and remaining time on a terminal, periodic log lines elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::output::Log;
 
-/// Work that ends sooner shows no [`DelayedProgressBar`].
+/// Duration after which a [`DelayedProgressBar`] appears.
 const SHOW_AFTER: Duration = Duration::from_secs(2);
 
-/// How often a line is logged where no bar can be drawn.
+/// Interval between log lines if no bar is drawn.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// One piece of work with a name and, where known, a size.
+/// Progress of a task, with a total if it is known.
 #[derive(Debug)]
 pub(crate) struct ProgressBar {
     log: Log,
@@ -28,17 +28,17 @@ pub(crate) struct ProgressBar {
     last_logged: Instant,
 }
 
-/// What a bar counts.
+/// Unit of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// Bytes, shown as MiB and so on.
+    /// Bytes, printed in MiB and the like.
     Bytes,
-    /// Anything else, by its plural name.
+    /// Other units, by their plural.
     Count(&'static str),
 }
 
 impl ProgressBar {
-    /// Starts a piece of work; `total` is unknown where `None`.
+    /// Starts a task. `total` is `None` if it is unknown.
     pub(crate) fn start(log: &Log, name: impl Into<String>, unit: Unit, total: Option<u64>) -> Self {
         let name = name.into();
         let bar = log.bars().map(|bars| bars.add(terminal_bar(&name, unit, total)));
@@ -58,7 +58,7 @@ impl ProgressBar {
         }
     }
 
-    /// The work goes on from `done`, which was reached before: rates count from here.
+    /// Sets the position of resumed work. Rates are counted from there.
     pub(crate) fn resume_at(&mut self, done: u64) {
         (self.resumed_at, self.done, self.started) = (done, done, Instant::now());
         if let Some(bar) = &self.bar {
@@ -67,7 +67,7 @@ impl ProgressBar {
         }
     }
 
-    /// `done` units are done in all.
+    /// Sets the position.
     pub(crate) fn set(&mut self, done: u64) {
         self.done = done;
         match &self.bar {
@@ -76,12 +76,12 @@ impl ProgressBar {
         }
     }
 
-    /// `more` units are done.
+    /// Advances by `more` units.
     pub(crate) fn advance(&mut self, more: u64) {
         self.set(self.done + more);
     }
 
-    /// What else there is to say, such as the loss.
+    /// Sets a note such as the loss.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.note = note.into();
         if let Some(bar) = &self.bar {
@@ -89,7 +89,7 @@ impl ProgressBar {
         }
     }
 
-    /// The work is done: the bar goes away, a line with what was done stays.
+    /// Removes the bar and prints a summary.
     pub(crate) fn finish(self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -125,7 +125,7 @@ impl ProgressBar {
         self.log.event(line, &self.record(elapsed));
     }
 
-    /// Units per second since the start.
+    /// Units per second since the start or the resumption.
     fn rate(&self, elapsed: Duration) -> f64 {
         (self.done - self.resumed_at.min(self.done)) as f64 / elapsed.as_secs_f64().max(1e-3)
     }
@@ -142,7 +142,7 @@ impl ProgressBar {
     }
 }
 
-/// A [`ProgressBar`] that appears once the work turns out to be long, so that short work says nothing.
+/// [`ProgressBar`] that appears after [`SHOW_AFTER`], so that short work prints nothing.
 #[derive(Debug)]
 pub(crate) struct DelayedProgressBar {
     log: Log,
@@ -155,12 +155,12 @@ pub(crate) struct DelayedProgressBar {
 }
 
 impl DelayedProgressBar {
-    /// Starts a piece of work of `total` units.
+    /// Starts a task of `total` units.
     pub(crate) fn new(log: &Log, name: &'static str, unit: Unit, total: u64) -> Self {
         Self { log: log.clone(), name, unit, total, done: 0, started: Instant::now(), bar: None }
     }
 
-    /// `more` units are done.
+    /// Advances by `more` units.
     pub(crate) fn advance(&mut self, more: u64) {
         self.done += more;
         match &mut self.bar {
@@ -170,7 +170,7 @@ impl DelayedProgressBar {
         }
     }
 
-    /// The work is done.
+    /// Ends the task.
     pub(crate) fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish();
@@ -207,7 +207,7 @@ fn style(unit: Unit, has_total: bool) -> ProgressStyle {
     ProgressStyle::with_template(&template).expect("the template is a constant").progress_chars("=> ")
 }
 
-/// A count with its unit: `1.5 MiB`, `12 documents`.
+/// Number with its unit: `1.5 MiB`, `12 documents`.
 pub(crate) fn format_amount(unit: Unit, count: u64) -> String {
     match unit {
         Unit::Bytes => indicatif::BinaryBytes(count).to_string(),
@@ -215,7 +215,7 @@ pub(crate) fn format_amount(unit: Unit, count: u64) -> String {
     }
 }
 
-/// A duration in the two units that matter: `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`.
+/// Duration in its two leading units: `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`.
 pub(crate) fn format_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {

@@ -1,5 +1,5 @@
-//! A report of a run as one HTML page: figures, a chart, tables, texts. No script and nothing from elsewhere, so the
-//! file can be mailed and opened anywhere, in dark and in light.
+//! HTML report of a run: stats, charts, tables, texts. It has no script and no external resource, so it can be mailed
+//! and opened anywhere, in a light or dark theme.
 
 mod chart;
 
@@ -7,78 +7,78 @@ use std::fmt::Write as _;
 
 pub(crate) use chart::{Chart, Mark, Series};
 
-/// What the page shows, from top to bottom.
+/// Page, from top to bottom.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
-    /// The heading.
+    /// Heading.
     pub(crate) title: String,
-    /// A sentence or two under the heading.
+    /// Introduction below the heading.
     pub(crate) lead: String,
-    /// The figures that matter most.
+    /// Key numbers.
     pub(crate) stats: Vec<Stat>,
-    /// What follows.
+    /// Sections.
     pub(crate) sections: Vec<Section>,
 }
 
-/// A number with its name.
+/// Labeled number.
 #[derive(Debug, Clone)]
 pub(crate) struct Stat {
-    /// The name.
+    /// Label.
     pub(crate) label: &'static str,
-    /// The number, with its unit.
+    /// Number with its unit.
     pub(crate) value: String,
 }
 
-/// A part of the page under a heading.
+/// Section of the page.
 #[derive(Debug, Clone)]
 pub(crate) struct Section {
-    /// The heading.
+    /// Heading.
     pub(crate) title: String,
-    /// A sentence under the heading; may be empty.
+    /// Sentence below the heading; may be empty.
     pub(crate) note: String,
-    /// What it shows.
+    /// Content.
     pub(crate) content: Content,
 }
 
-/// What a section shows.
+/// Content of a section.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
-    /// Curves over an axis.
+    /// Line chart.
     Chart(Chart),
-    /// Amounts side by side, as bars.
+    /// Horizontal bars on a common scale.
     Bars(Vec<Bar>),
-    /// Rows under a header; the first column is text, the others are numbers.
+    /// Table. The first column is text, the others are numbers.
     Table { header: Vec<&'static str>, rows: Vec<Vec<String>> },
-    /// Texts a model wrote: the prompt, and what it went on with.
+    /// Generated texts with their prompts.
     Samples(Vec<Sample>),
-    /// A text as it stands in a file.
+    /// Verbatim text.
     Listing(String),
 }
 
-/// An amount with its name, and the amount it is to be compared with, where there is one.
+/// Horizontal bar, with an optional mark to compare it with.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Bar {
-    /// The name.
+    /// Label.
     pub(crate) label: String,
-    /// The amount; bars of a section share a scale.
+    /// Length. The bars of a section share a scale.
     pub(crate) amount: f64,
-    /// The amount as it is written.
+    /// Text of the amount.
     pub(crate) value_text: String,
-    /// Where a mark stands on the same scale.
+    /// Position of the mark on the same scale.
     pub(crate) mark: Option<f64>,
 }
 
-/// A text a model wrote.
+/// Generated text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Sample {
-    /// What it was given.
+    /// Prompt.
     pub(crate) prompt: String,
-    /// What it went on with.
+    /// Continuation.
     pub(crate) text: String,
 }
 
 impl Report {
-    /// The page.
+    /// Renders the page.
     pub(crate) fn to_html(&self) -> String {
         let mut page = String::with_capacity(64 << 10);
         let title = escape(&self.title);
@@ -154,7 +154,7 @@ fn sample(sample: &Sample) -> String {
     format!("<pre class=\"sample\"><b>{}</b>{}</pre>\n", escape(&sample.prompt), escape(&sample.text))
 }
 
-/// Text as HTML shows it; characters that control the page or the terminal are shown as a replacement mark.
+/// HTML-escaped text. Control characters become U+FFFD.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

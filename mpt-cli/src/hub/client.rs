@@ -1,4 +1,5 @@
-//! Requests to the hub: the token goes to the hub alone, redirects are followed by hand, answers are bounded.
+//! HTTP client of the hub. The token is sent to the hub alone, redirects are followed one by one, and the size of
+//! responses is bounded.
 
 use std::fs;
 use std::io;
@@ -20,16 +21,16 @@ use crate::hub::retry::{Failure, Retries, check_interrupt};
 use crate::hub::url::Url;
 use crate::output::Log;
 
-/// How many redirects one request may take.
+/// Maximum number of redirects of a request.
 const MAX_REDIRECTS: usize = 5;
-/// The largest list of files that is read: some hundred bytes a file.
+/// Maximum size of a listing: a repository needs some hundred bytes a file.
 const MAX_LISTING_BYTES: u64 = 16 << 20;
-/// The largest header of an answer.
+/// Maximum size of the headers of a response.
 const MAX_HEADER_BYTES: usize = 64 << 10;
-/// The longest wait that a server may ask for.
+/// Longest `Retry-After` that is honored.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Asks the hub about one revision of one repository.
+/// Client for one revision of one repository.
 pub(crate) struct Client<'a> {
     agent: ureq::Agent,
     endpoint: &'a Url,
@@ -41,7 +42,7 @@ pub(crate) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// A client that has not asked yet.
+    /// Client with the timeouts and certificates of `config`. It sends no request yet.
     ///
     /// # Errors
     /// Exit status 2 when `SSL_CERT_FILE` cannot be used.
@@ -62,25 +63,25 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// The way to stderr.
+    /// Log on stderr.
     pub(crate) fn log(&self) -> &'a Log {
         self.log
     }
 
-    /// The flag that says to stop.
+    /// Interrupt flag.
     pub(crate) fn stop(&self) -> &'static AtomicBool {
         self.stop
     }
 
-    /// The repository's name.
+    /// Repository id as text.
     pub(crate) fn repo_name(&self) -> String {
         self.repo.to_string()
     }
 
-    /// What the repository holds that mpt needs.
+    /// Listing of the files that mpt reads.
     ///
     /// # Errors
-    /// Exit status 3 where the hub has no such revision, refuses it or answers nonsense, 4 for network trouble.
+    /// Exit status 3 for an unknown revision, a refusal or an invalid response, 4 for the network.
     pub(crate) fn listing(&self) -> Result<Listing, CliError> {
         let revision = percent_encoded(self.revision.as_str());
         let url = self.url(&format!("/api/models/{}/revision/{revision}?blobs=true", self.repo))?;
@@ -112,7 +113,7 @@ impl<'a> Client<'a> {
         Ok(listing)
     }
 
-    /// A file of a commit, from byte `from` on where the server can: status 200, 206 or 416.
+    /// Requests a file of `commit` from byte `from` on. The status of the response is 200, 206 or 416.
     pub(crate) fn get_file(&self, commit: &str, name: &str, from: u64) -> Result<Response<Body>, Failure> {
         let url = self.url(&format!("/{}/resolve/{commit}/{}", self.repo, percent_encoded(name)))?;
         self.get(&url, from)
@@ -135,7 +136,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Asks, and follows redirects.
+    /// Sends a GET request and follows its redirects.
     fn get(&self, url: &Url, from: u64) -> Result<Response<Body>, Failure> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -183,7 +184,7 @@ impl<'a> Client<'a> {
             401 | 403 | 404 if url.origin() == self.endpoint.origin() => {
                 Err(self.refusal(url, code, &response).into())
             }
-            // Addresses that the hub redirects to are signed for a while: the next request gets a new one.
+            // URLs that the hub redirects to are signed and expire; the next request gets a new one.
             401 | 403 | 404 => Err(Failure::Transient(storage_refusal(url, code), None)),
             408 | 425 | 429 | 500.. => {
                 let error = CliError::system(format!("{}: the server answers {code}", url.host()))
@@ -194,7 +195,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// What a refusal means: the hub says so in a header of its own.
+    /// Error of a 401, 403 or 404 by the hub, which names the reason in `X-Error-Code`.
     fn refusal(&self, url: &Url, code: u16, response: &Response<Body>) -> CliError {
         let (repo, revision) = (self.repo, self.revision);
         match (code, header(response, "x-error-code")) {
@@ -222,7 +223,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// An answer that could not be read to its end, or did not come at all.
+/// Failure of a connection, or of a response that broke off.
 pub(crate) fn connection_error(host: &str, error: ureq::Error) -> Failure {
     use ureq::Error as E;
     let passes = matches!(
@@ -237,7 +238,7 @@ pub(crate) fn connection_error(host: &str, error: ureq::Error) -> Failure {
     if passes { Failure::Transient(error, None) } else { Failure::Permanent(error) }
 }
 
-/// A server that does not prove to be the one asked for.
+/// Error of a server whose certificate is not trusted.
 fn tls_error(host: &str, source: io::Error) -> CliError {
     let error = anyhow::Error::new(source).context(format!("{host}: no secure connection is possible"));
     CliError::new(ExitStatus::System, error).help(
@@ -245,7 +246,7 @@ fn tls_error(host: &str, source: io::Error) -> CliError {
     )
 }
 
-/// A header's value, if it is plain text.
+/// Value of a header; `None` if it is absent or not plain text.
 pub(crate) fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
     response.headers().get(name)?.to_str().ok()
 }
@@ -286,7 +287,7 @@ fn agent(config: &HubConfig) -> Result<ureq::Agent, CliError> {
     Ok(config.new_agent())
 }
 
-/// The root certificates in a PEM file.
+/// Root certificates of a PEM file.
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
     let help = "point SSL_CERT_FILE to a file of root certificates, or unset it";
     let unread = |error| CliError::read(ExitStatus::Usage, path, error).help(help);

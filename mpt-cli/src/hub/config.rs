@@ -1,4 +1,4 @@
-//! What the `HF_*` variables say: where the hub is, where the cache is, the token. An empty variable is an unset one.
+//! Settings of the hub's client, from the `HF_*` environment variables. An empty variable counts as unset.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,32 +10,32 @@ use std::time::Duration;
 use crate::exit::{CliError, ExitStatus};
 use crate::hub::url::Url;
 
-/// Seconds without a byte after which a request has failed.
+/// Time without a byte after which a request fails.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The settings that all clients of the hub share.
+/// Settings that all clients of the hub share.
 #[derive(Debug)]
 pub(crate) struct HubConfig {
     /// `HF_ENDPOINT`, without a slash at its end.
     pub(crate) endpoint: Url,
-    /// `HF_TOKEN`, or the file that a login left.
+    /// `HF_TOKEN`, else the token file of a login.
     pub(crate) token: Option<Token>,
-    /// `HF_HUB_CACHE`: the folder of the shared cache.
+    /// `HF_HUB_CACHE`: folder of the shared cache.
     pub(crate) cache: PathBuf,
     /// `HF_HUB_OFFLINE`.
     pub(crate) offline: bool,
     /// `HF_HUB_DOWNLOAD_TIMEOUT`.
     pub(crate) timeout: Duration,
-    /// `SSL_CERT_FILE`: root certificates to trust instead of the built-in ones.
+    /// `SSL_CERT_FILE`: root certificates that replace the built-in ones.
     pub(crate) certificates: Option<PathBuf>,
 }
 
-/// The secret that proves who asks; never shown.
+/// Access token. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(String);
 
 impl Token {
-    /// The value of the `Authorization` header.
+    /// Value of the `Authorization` header.
     pub(crate) fn header(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -47,14 +47,14 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The value of a variable, if it is set.
+/// Lookup of an environment variable by name.
 type EnvLookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 impl HubConfig {
-    /// The settings of this process.
+    /// Settings from the environment of this process.
     ///
     /// # Errors
-    /// Exit status 2 naming the variable.
+    /// Exit status 2 with the name of the variable.
     pub(crate) fn from_process() -> Result<Self, CliError> {
         Self::read(&|name| std::env::var_os(name))
     }
@@ -73,7 +73,7 @@ impl HubConfig {
     }
 }
 
-/// The folder of everything that clients of the hub keep.
+/// `HF_HOME`: folder of the cache and the token file.
 fn home(var: EnvLookup<'_>) -> Result<PathBuf, CliError> {
     if let Some(home) = var("HF_HOME") {
         return Ok(home.into());

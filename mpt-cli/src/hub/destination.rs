@@ -1,6 +1,6 @@
-//! Where files go: the cache that all clients of the hub share, or a plain folder.
+//! Destination of downloads: the cache that all clients of the hub share, or a plain folder.
 //!
-//! The cache keeps each file once, under its hash, and a folder of links for each commit:
+//! The cache stores each file once, named by its hash, and has a folder of links for each commit:
 //!
 //! ```text
 //! models--org--name/blobs/<hash>
@@ -9,7 +9,7 @@
 //! .locks/models--org--name/<hash>.lock             held while a file is downloaded
 //! ```
 //!
-//! A name in `refs` is written last: what it leads to is whole.
+//! A file in `refs` is written last, so the commit it names is complete.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,27 +27,27 @@ use crate::hub::name::Revision;
 use crate::hub::retry::{check_interrupt, sleep};
 use crate::hub::{PullOptions, RepoId};
 
-/// How often a lock that another process holds is tried again.
+/// Interval between attempts to take a lock that another process holds.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where the files of one commit go.
+/// Destination of the files of one commit.
 #[derive(Debug)]
 pub(crate) enum Destination {
-    /// The shared cache.
+    /// Shared cache.
     Cache {
-        /// Where its locks for this repository are.
+        /// Folder of the repository's locks.
         locks: PathBuf,
-        /// The repository's folder in it.
+        /// Folder of the repository.
         repo: PathBuf,
-        /// The commit.
+        /// Commit, 40 hexadecimal digits.
         commit: String,
     },
-    /// A folder that holds the files themselves.
+    /// Plain folder of the files themselves.
     Folder(PathBuf),
 }
 
 impl Destination {
-    /// The place that was asked for.
+    /// Destination of `commit` that `options` ask for.
     pub(crate) fn new(options: &PullOptions, cache: &Path, commit: &str) -> Self {
         match &options.dir {
             Some(dir) => Self::Folder(dir.clone()),
@@ -59,7 +59,7 @@ impl Destination {
         }
     }
 
-    /// The folder with the files under their own names.
+    /// Folder of the files under their own names.
     pub(crate) fn dir(&self) -> PathBuf {
         match self {
             Self::Cache { repo, commit, .. } => snapshot_dir(repo, commit),
@@ -67,7 +67,7 @@ impl Destination {
         }
     }
 
-    /// Makes the folders.
+    /// Creates the folders.
     pub(crate) fn create_dirs(&self) -> Result<(), CliError> {
         let make = |dir: &Path| durable::make_dir(dir).map_err(disk::durable_error);
         if let Self::Cache { locks, repo, .. } = self {
@@ -77,7 +77,7 @@ impl Destination {
         make(&self.dir())
     }
 
-    /// Where a file's bytes are when all have arrived.
+    /// Path of a complete file.
     pub(crate) fn final_path(&self, file: &RemoteFile) -> PathBuf {
         match self {
             Self::Cache { repo, .. } => repo.join("blobs").join(file.digest.hex()),
@@ -85,15 +85,15 @@ impl Destination {
         }
     }
 
-    /// Where they are until then.
+    /// Path of an incomplete file.
     pub(crate) fn incomplete_path(&self, file: &RemoteFile) -> PathBuf {
         let mut path = self.final_path(file).into_os_string();
         path.push(INCOMPLETE_SUFFIX);
         path.into()
     }
 
-    /// Whether the file is there already. What the cache holds under a hash was checked when it came; a file in a
-    /// folder is checked now.
+    /// Whether the complete file exists. A file of the cache was verified when it was downloaded; a file in a folder is
+    /// hashed now.
     pub(crate) fn contains(&self, file: &RemoteFile, stop: &AtomicBool) -> Result<bool, CliError> {
         let target = self.final_path(file);
         if !fs::metadata(&target).is_ok_and(|data| data.is_file() && data.len() == file.size) {
@@ -108,7 +108,7 @@ impl Destination {
         Ok(matches == Some(true))
     }
 
-    /// Waits until no other process downloads the file; returns the lock, and whether there was a wait.
+    /// Takes the lock of a file's download. Returns it, and whether another process held it before.
     pub(crate) fn lock(&self, file: &RemoteFile, client: &Client<'_>) -> Result<(File, bool), CliError> {
         let path = match self {
             Self::Cache { locks, .. } => locks.join(format!("{}.lock", file.digest.hex())),
@@ -129,7 +129,7 @@ impl Destination {
         }
     }
 
-    /// Gives a file that is there its own name.
+    /// Links a downloaded file into the snapshot under its own name.
     pub(crate) fn create_link(&self, file: &RemoteFile) -> Result<(), CliError> {
         let Self::Cache { repo, commit, .. } = self else { return Ok(()) };
         let name = snapshot_dir(repo, commit).join(&file.name);
@@ -137,7 +137,7 @@ impl Destination {
         if fs::read_link(&name).is_ok_and(|to| to == blob) {
             return Ok(());
         }
-        // two processes may make the same link: each aside under a name of its own
+        // two processes may create the same link: each uses a temporary name of its own
         let temporary = name.with_file_name(format!(".{}.{}.tmp", file.name, std::process::id()));
         let linked = remove_if_exists(&temporary)
             .and_then(|()| symlink(&blob, &temporary))
@@ -145,7 +145,7 @@ impl Destination {
         linked.map_err(|error| disk::io_error(&name, error))
     }
 
-    /// Everything is there: says which commit the revision is, for use offline.
+    /// Writes the commit of `revision`, which marks it as complete and lets it be found offline.
     pub(crate) fn write_ref(&self, revision: &Revision) -> Result<(), CliError> {
         let Self::Cache { repo, commit, .. } = self else { return Ok(()) };
         let path = ref_path(repo, revision);
@@ -157,20 +157,20 @@ impl Destination {
     }
 }
 
-/// What a partial file's name ends with.
+/// Suffix of an incomplete file's name.
 pub(crate) const INCOMPLETE_SUFFIX: &str = ".incomplete";
 
-/// A repository's folder in the cache.
+/// Folder of a repository in the cache.
 pub(crate) fn repo_dir(cache: &Path, repo: &RepoId) -> PathBuf {
     cache.join(repo.cache_dir_name())
 }
 
-/// The folder of one commit.
+/// Folder of a commit's files.
 pub(crate) fn snapshot_dir(repo_dir: &Path, commit: &str) -> PathBuf {
     repo_dir.join("snapshots").join(commit)
 }
 
-/// The file that holds the commit of a branch or tag.
+/// File with the commit of a branch or tag.
 pub(crate) fn ref_path(repo_dir: &Path, revision: &Revision) -> PathBuf {
     repo_dir.join("refs").join(revision.as_str())
 }
@@ -187,7 +187,7 @@ fn symlink(to: &Path, at: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(to, at)
 }
 
-/// Links need special rights here: the file gets a second name instead.
+/// Hard link in place of a symbolic link, which needs special rights on this system.
 #[cfg(not(unix))]
 fn symlink(to: &Path, at: &Path) -> io::Result<()> {
     fs::hard_link(at.with_file_name(to), at)

@@ -1,4 +1,4 @@
-//! One file after the other: continued where it broke off, checked against its hash, and only then given its name.
+//! Downloads, file by file. A file is resumed where it broke off, verified, and then given its final name.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -16,42 +16,42 @@ use crate::hub::listing::RemoteFile;
 use crate::hub::retry::{Failure, Retries, check_interrupt};
 use crate::progress::ProgressBar;
 
-/// How often a file may arrive with wrong bytes.
+/// Maximum number of corrupt downloads of a file.
 const MAX_CORRUPT_DOWNLOADS: u32 = 3;
 
-/// All downloads of one command, with their common progress.
+/// Downloads of one command, with a common progress bar.
 pub(crate) struct Downloader<'a> {
     client: &'a Client<'a>,
     commit: &'a str,
     bar: ProgressBar,
-    /// Bytes of the files that are there.
+    /// Bytes of the complete files.
     done: u64,
-    /// How many files were downloaded.
+    /// Number of downloaded files.
     downloaded: usize,
 }
 
 impl<'a> Downloader<'a> {
-    /// Nothing downloaded yet.
+    /// Downloader of the files of `commit`.
     pub(crate) fn new(client: &'a Client<'a>, commit: &'a str, bar: ProgressBar) -> Self {
         Self { client, commit, bar, done: 0, downloaded: 0 }
     }
 
-    /// A file of `size` bytes was there already.
+    /// Counts a file of `size` bytes that exists already.
     pub(crate) fn skip(&mut self, size: u64) {
         self.done += size;
         self.bar.resume_at(self.done);
     }
 
-    /// All of `files` files are there.
+    /// Ends the progress bar: all `files` files are complete.
     pub(crate) fn finish(mut self, files: usize) {
         self.bar.note(format!("{} of {files} files downloaded", self.downloaded));
         self.bar.finish();
     }
 
-    /// Downloads a file by way of `incomplete`, which may hold its beginning, to `target`.
+    /// Downloads a file to `target`. `incomplete` may hold its beginning and takes the bytes on their way.
     ///
     /// # Errors
-    /// Exit status 3 where the bytes stay wrong, 4 for network and disk, 130 when told to stop.
+    /// Exit status 3 for a file that is corrupt again and again, 4 for network and disk, 130 after an interrupt.
     pub(crate) fn download(
         &mut self,
         file: &RemoteFile,
@@ -94,7 +94,7 @@ impl<'a> Downloader<'a> {
         }
     }
 
-    /// Drops bytes that are not those the hub promised; too often is once too many.
+    /// Discards the bytes of a corrupt download, and fails after [`MAX_CORRUPT_DOWNLOADS`] of them.
     fn discard_corrupt(
         &self,
         file: &RemoteFile,
@@ -113,7 +113,7 @@ impl<'a> Downloader<'a> {
         ))
     }
 
-    /// One request for what is missing, or none if nothing is.
+    /// Requests the missing bytes; sends nothing if there are none.
     fn download_once(&mut self, file: &RemoteFile, incomplete: &mut IncompleteFile) -> Result<(), Failure> {
         if incomplete.len == file.size {
             return Ok(());
@@ -132,7 +132,7 @@ impl<'a> Downloader<'a> {
         self.append_body(file, incomplete, response)
     }
 
-    /// Takes bytes until the answer ends or is longer than the file should be.
+    /// Appends the body of a response, up to its end or the first bytes beyond the file's size.
     fn append_body(
         &mut self,
         file: &RemoteFile,
@@ -164,13 +164,13 @@ impl<'a> Downloader<'a> {
     }
 }
 
-/// Whether an answer holds the file from byte `from` on.
+/// Whether a response is the file's range from byte `from` on.
 fn is_range_from(response: &Response<Body>, from: u64) -> bool {
     let range = header(response, "content-range").and_then(|range| range.strip_prefix("bytes "));
     range.and_then(|range| range.split_once('-')).is_some_and(|(start, _)| start.parse() == Ok(from))
 }
 
-/// The beginning of a file, and the hash of what is there.
+/// Incomplete file on disk, with the hash of its bytes.
 struct IncompleteFile {
     path: PathBuf,
     file: File,
@@ -181,7 +181,7 @@ struct IncompleteFile {
 }
 
 impl IncompleteFile {
-    /// What an earlier run left at `path`, or an empty file.
+    /// Opens the file that an earlier run left at `path`, or an empty one.
     fn open(path: &Path, remote: &RemoteFile, client: &Client<'_>) -> Result<Self, CliError> {
         let io = |error| disk::io_error(path, error);
         let mut options = OpenOptions::new();
@@ -199,7 +199,7 @@ impl IncompleteFile {
         Ok(incomplete)
     }
 
-    /// Starts again.
+    /// Discards the bytes.
     fn truncate(&mut self) -> Result<(), CliError> {
         if self.len == 0 {
             return Ok(());
@@ -222,7 +222,7 @@ impl IncompleteFile {
         self.len == self.size && self.hasher.finish() == self.digest
     }
 
-    /// In which way the bytes are not those promised.
+    /// Description of the first mismatch: the size, else the digest.
     fn mismatch(&self) -> String {
         if self.len > self.size {
             return format!("more than the {} bytes it should have", self.size);

@@ -1,4 +1,5 @@
-//! What a repository holds at a commit, and which of it mpt needs: configuration, tokenizer, weights; never code.
+//! Listing of a repository at a commit, and the selection of files that mpt reads: configuration, tokenizer and
+//! weights; never code.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use serde::Deserialize;
 use crate::hub::digest::Digest;
 use crate::hub::name::{is_hex, is_safe_file_name};
 
-/// Small files that describe a model and its tokenizer.
+/// Files that describe a model and its tokenizer.
 const CONFIG_FILES: [&str; 7] = [
     "adapter_config.json",
     "chat_template.jinja",
@@ -18,28 +19,28 @@ const CONFIG_FILES: [&str; 7] = [
     "tokenizer_config.json",
 ];
 
-/// The weights of a LoRA adapter, which are not those of a model.
+/// Weights of a LoRA adapter. They are no alternative to those of a model.
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
-/// The files to fetch, all of one commit.
+/// Files to download, all of one commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Listing {
-    /// The commit, 40 hexadecimal digits.
+    /// Commit, 40 hexadecimal digits.
     pub(crate) commit: String,
-    /// Small files first, then weights, each by name.
+    /// Files, configuration before weights, each group by name.
     pub(crate) files: Vec<RemoteFile>,
-    /// Their sizes summed.
+    /// Sum of their sizes.
     pub(crate) bytes: u64,
 }
 
-/// A file on the hub.
+/// File on the hub.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RemoteFile {
-    /// Its name, without folders.
+    /// Name, without folders.
     pub(crate) name: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
-    /// The hash its bytes must have.
+    /// Digest of its bytes.
     pub(crate) digest: Digest,
 }
 
@@ -63,7 +64,7 @@ struct LfsInfo {
     sha256: String,
 }
 
-/// How a file's weights are stored, in order of preference.
+/// Format of a weights file, in order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum WeightsFormat {
     Safetensors,
@@ -79,7 +80,7 @@ enum FileRole {
     Weights(WeightsFormat),
 }
 
-/// Reads the hub's answer and picks what mpt needs. The error says what is wrong with the answer.
+/// Parses the hub's response and selects the files that mpt reads. The error describes the problem of the response.
 pub(crate) fn parse(body: &[u8]) -> Result<Listing, String> {
     let raw: ModelInfo = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if !is_hex(&raw.sha, 40) {
@@ -96,7 +97,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Listing, String> {
     Ok(Listing { commit: raw.sha, files, bytes })
 }
 
-/// The files that mpt needs, of the best format there are weights in, by role and name.
+/// Selects the files that mpt reads, with weights of the most preferred format alone, sorted by role and name.
 pub(crate) fn select_files<T>(files: impl IntoIterator<Item = (String, T)>) -> Vec<(String, T)> {
     let with_role = |(name, file): (String, T)| Some(((role(&name)?, name), file));
     let mut files: BTreeMap<_, _> = files.into_iter().filter_map(with_role).collect();
@@ -114,7 +115,7 @@ pub(crate) fn select_files<T>(files: impl IntoIterator<Item = (String, T)>) -> V
 fn role(name: &str) -> Option<FileRole> {
     let torch = name.starts_with("pytorch_model");
     match name {
-        // In a folder, or in a place of its own on some systems: `c:model.gguf`.
+        // In a folder, or on a drive of its own on some systems: `c:model.gguf`.
         _ if name.contains(['/', ':']) => None,
         _ if CONFIG_FILES.contains(&name) => Some(FileRole::Config),
         ADAPTER_WEIGHTS => Some(FileRole::Adapter),
@@ -132,7 +133,7 @@ pub(crate) fn is_weights(name: &str) -> bool {
     matches!(role(name), Some(FileRole::Weights(_) | FileRole::Adapter))
 }
 
-/// Whether a file of this name lists the shards that weights are split into.
+/// Whether a file of this name is an index of sharded weights.
 pub(crate) fn is_index(name: &str) -> bool {
     matches!(role(name), Some(FileRole::Index(_)))
 }

@@ -1,9 +1,9 @@
-//! A client of the Hugging Face hub: the files of a model repository, verified, in the shared cache or in a folder.
+//! Client of the Hugging Face hub. It downloads and verifies the files of a model repository, into the shared cache or
+//! a folder.
 //!
-//! One file, one subject: `environment.rs` reads the `HF_*` variables, `name.rs` decides which names are safe,
-//! `address.rs` is URLs and redirects, `client.rs` is requests, `retry.rs` what happens when they fail,
-//! `listing.rs` what a repository holds and which of it mpt needs, `digest.rs` hashes, `download.rs` one file,
-//! `place.rs` where files go, `offline.rs` what is there without asking, `disk.rs` what disks do.
+//! `config.rs` holds the `HF_*` variables, `name.rs` checked names, `url.rs` URLs and redirects, `client.rs` requests,
+//! `retry.rs` the backoff between them, `listing.rs` the selection of files, `digest.rs` hashes, `download.rs` one
+//! file, `destination.rs` the layout of the cache, `offline.rs` lookup without a network, `disk.rs` errors of the disk.
 
 mod client;
 mod config;
@@ -33,45 +33,45 @@ use crate::progress::{ProgressBar, Unit};
 
 pub(crate) use crate::hub::name::{RepoId, Revision};
 
-/// What to fetch, and where to.
+/// Model to pull, and its destination.
 #[derive(Debug)]
 pub(crate) struct PullOptions {
-    /// The repository.
+    /// Repository.
     pub(crate) repo: RepoId,
-    /// Its branch, tag or commit.
+    /// Branch, tag or commit.
     pub(crate) revision: Revision,
-    /// A folder for the files; the shared cache where `None`.
+    /// Destination folder; the shared cache if `None`.
     pub(crate) dir: Option<PathBuf>,
 }
 
-/// What is there now.
+/// Local files of a model at one commit.
 #[derive(Debug, Serialize)]
 pub(crate) struct Snapshot {
-    /// The folder that holds the files.
+    /// Folder of the files.
     #[serde(serialize_with = "crate::output::serialize_path")]
     pub(crate) path: PathBuf,
-    /// The commit they are of; unknown for a folder that was only looked at, offline.
+    /// Commit; unknown for a plain folder that was read offline.
     pub(crate) revision: Option<String>,
-    /// The files, in the order of fetching.
+    /// Files, in the order of download.
     pub(crate) files: Vec<SnapshotFile>,
-    /// Their sizes summed.
+    /// Sum of their sizes.
     pub(crate) bytes: u64,
 }
 
-/// One file of [`Snapshot`].
+/// File of a [`Snapshot`].
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SnapshotFile {
-    /// Its name below the folder.
+    /// Name below the folder.
     pub(crate) name: String,
-    /// Its size.
+    /// Size.
     pub(crate) bytes: u64,
 }
 
-/// Fetches what is not there yet of what mpt needs; offline, finds what was fetched before.
+/// Downloads the files that mpt reads and that are not local yet. Offline, it looks up a complete download.
 ///
 /// # Errors
-/// Exit status 2 for a bad `HF_*` variable, 3 where the hub has no such files or refuses them, 4 for network and disk,
-/// 130 when `stop` was set. What was downloaded by then is kept and continued.
+/// Exit status 2 for an invalid `HF_*` variable, 3 for files that the hub lacks or refuses, 4 for network and disk, 130
+/// if `stop` was set. An incomplete download is kept and resumed by the next call.
 pub(crate) fn pull(
     options: &PullOptions,
     log: &Log,
@@ -101,7 +101,7 @@ fn download_all(client: &Client, listing: &Listing, destination: &Destination) -
     Ok(())
 }
 
-/// Downloads a file unless it is there, one process at a time.
+/// Downloads a file unless it is complete, in one process at a time.
 fn ensure_downloaded(
     downloader: &mut Downloader<'_>,
     client: &Client,

@@ -1,14 +1,14 @@
-//! Names that come from outside: repositories, revisions, files. What is made here is safe in paths and URLs.
+//! Checked names of repositories, revisions and files: safe as parts of paths and URLs.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A repository: `name` or `organization/name`.
+/// Repository id: `name` or `organization/name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RepoId(String);
 
 impl RepoId {
-    /// The name of its folder in the shared cache.
+    /// Name of the repository's folder in the cache.
     pub(crate) fn cache_dir_name(&self) -> String {
         format!("models--{}", self.0.replace('/', "--"))
     }
@@ -34,7 +34,7 @@ impl fmt::Display for RepoId {
     }
 }
 
-/// `--` stands for the slash in the cache, so that no name may hold it.
+/// Whether `part` is a valid half of an id. `--` stands for the slash in the cache, so no name may contain it.
 fn is_repo_part(part: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=96).contains(&part.len())
@@ -45,17 +45,17 @@ fn is_repo_part(part: &str) -> bool {
         && !part.contains("..")
 }
 
-/// A branch, tag or commit of a repository.
+/// Branch, tag or commit of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Revision(String);
 
 impl Revision {
-    /// The name as text.
+    /// Revision as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it can only be a commit.
+    /// Whether it is a full commit hash.
     pub(crate) fn is_commit(&self) -> bool {
         is_hex(&self.0, 40)
     }
@@ -85,18 +85,18 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Whether `text` is `len` lower-case hexadecimal digits.
+/// Whether `text` consists of `len` lower-case hexadecimal digits.
 pub(crate) fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a file name that a server gave stays below the folder it is put in.
+/// Whether a file name that a server sent stays below its folder.
 pub(crate) fn is_safe_file_name(name: &str) -> bool {
     let part = |part: &str| !matches!(part, "" | "." | "..");
     name.split('/').all(part) && !name.contains('\\') && !name.contains(char::is_control)
 }
 
-/// `text` as one part of a URL's path: every byte that means something there is escaped.
+/// Percent-encoding of `text` for one segment of a URL's path.
 pub(crate) fn percent_encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

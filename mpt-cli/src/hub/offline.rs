@@ -1,4 +1,4 @@
-//! `HF_HUB_OFFLINE=1`: what was downloaded before, by this or another client, if it is complete.
+//! Lookup of complete downloads without a network (`HF_HUB_OFFLINE=1`), by this or another client.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +13,10 @@ use crate::hub::listing::{is_index, is_weights, select_files};
 use crate::hub::name::is_hex;
 use crate::hub::{PullOptions, Snapshot, SnapshotFile};
 
-/// The files of a request that are on this disk.
+/// Snapshot that `options` name, from the local disk.
 ///
 /// # Errors
-/// Exit status 3 when the revision was never downloaded, or not to its end.
+/// Exit status 3 for a revision that was not downloaded, or not completely.
 pub(crate) fn find(options: &PullOptions, cache: &Path) -> Result<Snapshot, CliError> {
     let (path, revision) = match &options.dir {
         Some(dir) => (dir.clone(), None),
@@ -28,7 +28,7 @@ pub(crate) fn find(options: &PullOptions, cache: &Path) -> Result<Snapshot, CliE
     Ok(Snapshot { path, revision, files, bytes })
 }
 
-/// The snapshot of a revision, and its commit.
+/// Snapshot folder of a revision in the cache, and its commit.
 fn cached_snapshot(options: &PullOptions, cache: &Path) -> Result<(PathBuf, Option<String>), CliError> {
     let repo = repo_dir(cache, &options.repo);
     let commit = if options.revision.is_commit() {
@@ -50,7 +50,7 @@ fn cached_snapshot(options: &PullOptions, cache: &Path) -> Result<(PathBuf, Opti
     Ok((snapshot_dir(&repo, &commit), Some(commit)))
 }
 
-/// The files of a folder that mpt uses; the error says what is missing.
+/// Files of a folder that mpt reads. The error names the missing one.
 fn model_files(dir: &Path) -> Result<Vec<SnapshotFile>, String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(|error| error.to_string())? {

@@ -1,14 +1,14 @@
-//! Web addresses: `http` and `https` only, what a redirect may lead to, and which addresses are one server.
+//! URLs of `http` and `https`, the redirects that may be followed, and their origin.
 
 use std::fmt;
 
 use ureq::http::Uri;
 
-/// The address of something on a web server.
+/// Absolute URL on a web server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url(Uri);
 
-/// A server, as far as secrets are concerned: scheme, host, port.
+/// Origin of a URL: the scope of secrets.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     secure: bool,
@@ -17,7 +17,8 @@ pub(crate) struct Origin {
 }
 
 impl Url {
-    /// An absolute address. The error says what was expected, and does not quote the text, which may hold a secret.
+    /// Parses an absolute URL. The error describes what was expected and does not quote the text, which may hold a
+    /// secret.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let uri: Uri = text.parse().map_err(|_| "it is not a web address")?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -30,7 +31,7 @@ impl Url {
         }
     }
 
-    /// Where a `Location` seen at this address leads: an absolute address or a relative one.
+    /// URL of a `Location` header in the response at this URL, absolute or relative.
     pub(crate) fn resolve(&self, location: &str) -> Result<Self, &'static str> {
         let scheme = self.0.scheme_str().unwrap_or("https");
         let authority = self.0.authority().map_or("", |authority| authority.as_str());
@@ -46,36 +47,36 @@ impl Url {
         }
     }
 
-    /// What lies at `path` below it; `path` starts with a slash and is escaped where need be.
+    /// URL of `path` below this one. `path` begins with a slash and is percent-encoded.
     pub(crate) fn append_path(&self, path: &str) -> Result<Self, &'static str> {
         Self::parse(&format!("{}{path}", self.to_string().trim_end_matches('/')))
     }
 
-    /// The server it is on.
+    /// Origin.
     pub(crate) fn origin(&self) -> Origin {
         let secure = self.is_secure();
         let port = self.0.port_u16().unwrap_or(if secure { 443 } else { 80 });
         Origin { secure, host: self.host().to_ascii_lowercase(), port }
     }
 
-    /// Whether nobody on the way can read along.
+    /// Whether the connection is encrypted.
     pub(crate) fn is_secure(&self) -> bool {
         self.0.scheme_str() == Some("https")
     }
 
-    /// Its host.
+    /// Host name.
     pub(crate) fn host(&self) -> &str {
         self.0.host().unwrap_or_default()
     }
 
-    /// The address as the client library takes it.
+    /// URL as the HTTP library takes it.
     pub(crate) fn uri(&self) -> &Uri {
         &self.0
     }
 }
 
 impl fmt::Display for Url {
-    /// Without the query, where signed addresses keep their signature.
+    /// Prints no query, which holds the signature of signed URLs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authority = self.0.authority().map_or("", |authority| authority.as_str());
         write!(f, "{}://{authority}{}", self.0.scheme_str().unwrap_or_default(), self.0.path())
