@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: every bench target, or those whose name contains a filter; with `--peers`, ours against others.
+//! `cargo xtask bench`: runs the bench targets whose name contains a filter; with `--peers`, compares `mpt` with other
+//! programs.
 
 mod cases;
 mod peers;

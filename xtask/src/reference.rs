@@ -1,7 +1,7 @@
-//! `cargo xtask reference`: every key of a RUN.toml and a MIX.toml, written from the types that read them.
+//! `cargo xtask reference`: reference pages of RUN.toml and MIX.toml, generated from the types that parse them.
 //!
-//! A page is a walk from the type of the whole file: a table of keys for each type, in the order of the fields. `tidy`
-//! fails where a page is not what this task would write.
+//! A page walks down from the type of the whole file and has a table of keys per type, in the order of the fields.
+//! `tidy` fails if a page is not up to date.
 
 mod types;
 
@@ -14,17 +14,17 @@ use xshell::Shell;
 use self::types::{Body, DefaultValue, Field, Type, TypeTable};
 use crate::say;
 
-/// A page and what it is made from.
+/// Reference page and its sources.
 struct Page {
-    /// Where it lies.
+    /// Path of the page.
     path: &'static str,
-    /// The file it describes.
+    /// Name of the file it describes.
     title: &'static str,
-    /// What comes before the first table.
+    /// Introduction before the first table.
     intro: &'static str,
-    /// The type of the whole file.
+    /// Type of the whole file.
     root: &'static str,
-    /// Source files and folders of them; where two have a type of one name, the first one's is meant.
+    /// Source files, and folders of them. If two define a type of one name, the first is used.
     sources: &'static [&'static str],
 }
 
@@ -58,7 +58,7 @@ const PAGES: [Page; 2] = [
     },
 ];
 
-/// Types that are read by hand: what a value of theirs looks like, and the type that has its keys.
+/// Types with a hand-written parser: the text for their value, and the type with their keys.
 const HAND_WRITTEN: [(&str, &str, Option<&str>); 3] = [
     ("MptConfig", "table", Some("RawMptConfig")),
     ("Dedup", "`\"none\"`, the name of a stage, a table of one, or a list of them", Some("DedupStage")),
@@ -73,7 +73,7 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// Pages that are not what the types say.
+/// Messages for pages that are not up to date.
 pub(crate) fn stale_pages(sh: &Shell) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for page in &PAGES {
@@ -110,14 +110,14 @@ impl Page {
     }
 }
 
-/// A page as far as it is written.
+/// Page under construction.
 struct Writer<'a> {
     types: &'a TypeTable,
     out: String,
 }
 
 impl Writer<'_> {
-    /// The keys of a struct at `key_path` of the file, then those of the tables in it.
+    /// Writes the keys of a type at `key_path`, then those of the tables in it.
     fn table(&mut self, name: &str, key_path: &str, title: &str) -> Result<()> {
         let ty =
             self.types.by_name.get(name).with_context(|| format!("no type `{name}` is in the sources"))?;
@@ -147,7 +147,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A part for each kind of a tagged enum.
+    /// Writes a section per variant of a tagged enum.
     fn variant_tables(&mut self, ty: &Type, key_path: &str, title: &str) -> Result<()> {
         let Body::Enum(variants) = &ty.body else { return Ok(()) };
         let tag = ty.serde.text("tag").with_context(|| format!("{key_path}: an enum without a tag"))?;
@@ -192,7 +192,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// What a field means, and each value it may have.
+    /// Meaning of a field, with each value of an enum.
     fn field_meaning(&self, field: &Field, meaning: &str) -> String {
         let mut text = meaning.to_owned();
         let ty = self.types.by_name.get(element_type(&field.ty).0).filter(|ty| is_name_enum(ty));
@@ -206,7 +206,7 @@ impl Writer<'_> {
         text
     }
 
-    /// What a value of a type looks like.
+    /// Text for the value of a type.
     fn value(&self, ty: &str) -> String {
         let (inner, is_list) = element_type(ty);
         if let Some((text, _)) = hand_written(inner) {
@@ -231,7 +231,7 @@ impl Writer<'_> {
         if is_list { many(word) } else { word.to_owned() }
     }
 
-    /// Documentation with its links to Rust items replaced: a constant by its value, any other by its name.
+    /// Documentation without links to Rust items: a constant becomes its value, any other its name.
     fn plain_text(&self, doc: &str) -> String {
         let mut parts = doc.split("[`");
         let mut text = parts.next().unwrap_or_default().to_owned();
@@ -247,7 +247,7 @@ impl Writer<'_> {
     }
 }
 
-/// Documentation that ends with "By default this.", as what comes before that and "this".
+/// Splits documentation that ends with "By default this." into the text before and "this".
 fn stated_default(doc: &str) -> (&str, &str) {
     let stated = doc.rsplit_once(" By default ");
     stated.map_or((doc, ""), |(meaning, default)| (meaning, default.trim_end_matches('.')))
@@ -257,7 +257,7 @@ fn hand_written(name: &str) -> Option<(&'static str, Option<&'static str>)> {
     HAND_WRITTEN.iter().find(|(hand, ..)| *hand == name).map(|(_, text, keys)| (*text, *keys))
 }
 
-/// The type without `Option` and `Vec`, and whether there was a `Vec`.
+/// Type without `Option` and `Vec`, and whether it had a `Vec`.
 fn element_type(ty: &str) -> (&str, bool) {
     let inner = strip_generic(ty, "Option<").unwrap_or(ty);
     strip_generic(inner, "Vec<").map_or((inner, false), |inner| (inner, true))
@@ -267,13 +267,13 @@ fn strip_generic<'a>(ty: &'a str, outer: &str) -> Option<&'a str> {
     ty.strip_prefix(outer)?.strip_suffix('>')
 }
 
-/// Whether a type's values are names alone.
+/// Whether a type is an enum of plain names.
 fn is_name_enum(ty: &Type) -> bool {
     matches!(&ty.body, Body::Enum(variants) if variants.iter().all(|v| v.fields.is_empty() && v.newtype_of.is_none()))
         && !ty.serde.has("tag")
 }
 
-/// Text that does not end a cell of a table.
+/// Escapes text for a table cell.
 fn escape_cell(text: &str) -> String {
     text.replace('|', "\\|")
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: rules of the tree that no compiler knows. Each rule is a function that returns what breaks it.
+//! `cargo xtask tidy`: rules of the tree that no compiler checks. Each rule is a function that returns its violations.
 
 mod links;
 mod modules;
@@ -11,7 +11,7 @@ use xshell::{Shell, cmd};
 use crate::workspace::{Package, Workspace};
 use crate::{reference, say};
 
-/// What may stand at the top of the tree; nothing else grows there.
+/// Entries of the root folder; no other is allowed.
 const TOP_LEVEL: [&str; 16] = [
     ".cargo",
     ".ci",
@@ -31,7 +31,7 @@ const TOP_LEVEL: [&str; 16] = [
     "mpt-train",
 ];
 
-/// Which crate of ours may use which: an arrow that is not here is refused, one that is here need not exist.
+/// Allowed dependencies between the workspace's crates. An allowed one need not exist.
 const ALLOWED_DEPENDENCIES: [(&str, &[&str]); 7] = [
     ("mpt-core", &[]),
     ("mpt-tokenize", &[]),
@@ -42,7 +42,7 @@ const ALLOWED_DEPENDENCIES: [(&str, &[&str]); 7] = [
     ("xtask", &[]),
 ];
 
-/// The only places where `unsafe` may be allowed.
+/// Paths that may contain `unsafe`.
 const UNSAFE_ALLOWED: [&str; 6] = [
     "mpt-cli/src/allocator.rs",
     "mpt-cli/src/bus_error.rs",
@@ -52,10 +52,10 @@ const UNSAFE_ALLOWED: [&str; 6] = [
     "mpt-core/tests/hostile/allocations.rs",
 ];
 
-/// Names that say nothing about what a file holds.
+/// File names that do not tell a file's content.
 const VAGUE_NAMES: [&str; 5] = ["base.rs", "common.rs", "helpers.rs", "misc.rs", "utils.rs"];
 
-/// The one command that passes the tests: README promises it, `.ci/run` runs it.
+/// Test command, given in README and run by `.ci/run`.
 const TEST_COMMAND: &str = "cargo xtask ci";
 
 pub(crate) fn run(sh: &Shell) -> Result<()> {
@@ -86,7 +86,7 @@ fn problems(sh: &Shell) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Everything git tracks or would track; build output is ignored and so not here.
+/// Files that git tracks or would track; build output is ignored.
 fn tracked_files(sh: &Shell) -> Result<Vec<PathBuf>> {
     let list = cmd!(sh, "git ls-files --cached --others --exclude-standard").quiet().read()?;
     Ok(list.lines().map(PathBuf::from).filter(|path| sh.path_exists(path)).collect())

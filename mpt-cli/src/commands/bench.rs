@@ -1,4 +1,4 @@
-//! `mpt bench`: speed of training, of generation, of the tokenizer and of the data loader.
+//! `mpt bench`: throughput of training, generation, the tokenizer and the data loader.
 
 mod data;
 mod infer;

@@ -1,4 +1,4 @@
-//! `mpt completions`: a completion script for a shell.
+//! `mpt completions`: shell completion scripts.
 
 use clap_complete::Shell;
 

@@ -1,4 +1,4 @@
-//! `mpt convert`: a model from one format to another.
+//! `mpt convert`: conversion between Hugging Face folders and GGUF files.
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ enum Target {
 }
 
 impl Target {
-    /// Refuses a form that the format does not have.
+    /// Refuses a dtype that the format does not support.
     fn expect(self, dtype: Option<WeightDtype>) -> Result<(), CliError> {
         let Some(dtype) = dtype else { return Ok(()) };
         let is_nf4 = dtype == WeightDtype::Nf4;
@@ -87,7 +87,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(if passed { ExitStatus::Done } else { ExitStatus::Negative })
 }
 
-/// What comparing before and after gave.
+/// Comparison of the model before and after the conversion.
 #[derive(Debug, Serialize)]
 struct Verified {
     passed: bool,
@@ -96,7 +96,7 @@ struct Verified {
     comparison: Comparison,
 }
 
-/// Runs the model before and after on the built-in rows.
+/// Compares the logits of both models on the built-in rows, and their weights.
 fn verify(before: &Weights, output: &Path, ctx: &mut Context) -> Result<Verified, CliError> {
     let after = open_weights(output)?;
     let load = |weights: &Weights| CausalLm::new(weights.config(), weights);

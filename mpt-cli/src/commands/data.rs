@@ -1,4 +1,4 @@
-//! `mpt data`: build, inspect, verify, cat, trace, simulate, convert, plan.
+//! `mpt data`: build, inspect, verify, cat, trace, simulate, convert and plan training data.
 
 mod convert;
 mod html_report;
@@ -147,12 +147,12 @@ struct CatArgs {
     order: OrderArgs,
 }
 
-/// A number of samples, or that of one: more than any run has, and sums of them are numbers too.
+/// Parser of a sample index or count. The bound is beyond any run, and sums do not overflow.
 fn sample_index() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(..=1_000_000_000_000_000)
 }
 
-/// A number of tokens, `1e9` allowed.
+/// Parser of a token count; `1e9` is allowed.
 fn parse_tokens(text: &str) -> Result<u64, String> {
     let number: f64 =
         text.replace('_', "").parse().map_err(|_| "expected a number such as 2000000 or 2e6".to_owned())?;
@@ -215,7 +215,7 @@ fn print_inspection(table: &MixTable, dedup: &[StageReport], ctx: &mut Context) 
     ctx.out.json(&InspectOutput { table, dedup })
 }
 
-/// A mix, and what deduplication did, where that is known.
+/// Output of `inspect` and `plan`: the mix, and the deduplication report if there is one.
 #[derive(serde::Serialize)]
 struct InspectOutput<'a> {
     #[serde(flatten)]
@@ -224,7 +224,7 @@ struct InspectOutput<'a> {
     dedup: &'a [StageReport],
 }
 
-/// What each stage of deduplication did: the sources where it found something, and the largest groups of copies.
+/// Prints the deduplication report: sources with findings per stage, and the largest duplicate groups.
 fn print_dedup(reports: &[StageReport], ctx: &mut Context) -> Result<(), CliError> {
     let rows: Vec<_> = reports.iter().flat_map(dedup_rows).collect();
     if rows.is_empty() {
@@ -235,7 +235,7 @@ fn print_dedup(reports: &[StageReport], ctx: &mut Context) -> Result<(), CliErro
     reports.iter().filter_map(duplicate_groups_line).try_for_each(|line| ctx.out.text(line))
 }
 
-/// What the columns of the table of deduplication are called.
+/// Header of the deduplication table.
 const DEDUP_HEADER: [&str; 7] =
     ["stage", "source", "documents", "dropped", "tokens dropped", "edited", "tokens edited away"];
 
@@ -255,7 +255,7 @@ fn dedup_rows(report: &StageReport) -> Vec<Vec<String>> {
     found.map(cells).collect()
 }
 
-/// The groups of copies of a stage, and the similarities of what it dropped.
+/// Line with a stage's duplicate groups and the similarities of what it dropped.
 fn duplicate_groups_line(report: &StageReport) -> Option<String> {
     let mut parts = Vec::new();
     if report.groups > 0 {
@@ -273,18 +273,18 @@ fn duplicate_groups_line(report: &StageReport) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{}: {}", report.kind.name(), parts.join("; ")))
 }
 
-/// The mix, and below it what became of the tokens read.
+/// Prints the mix, and below it the account of the tokens read.
 fn print_mix(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
     table::lines(&MIX_HEADER, &mix_rows(table)).iter().try_for_each(|line| ctx.out.text(line))?;
     if table.sources.iter().all(|row| row.account.tokens_read == 0) {
-        // Nothing was read: the mix itself said how many tokens there are.
+        // Nothing was read: the mix itself gave the token counts.
         return Ok(());
     }
     ctx.out.text("")?;
     table::lines(&ACCOUNT_HEADER, &account_rows(table)).iter().try_for_each(|line| ctx.out.text(line))
 }
 
-/// What the columns of the account of tokens are called: the first of them is the sum of the next three.
+/// Header of the token account. Tokens read are the sum of the next three columns.
 const ACCOUNT_HEADER: [&str; 6] =
     ["source", "tokens read", "= kept", "+ dropped", "+ edited away", "documents edited"];
 
@@ -304,7 +304,7 @@ fn account_rows(table: &MixTable) -> Vec<Vec<String>> {
     table.sources.iter().map(cells).collect()
 }
 
-/// What the columns of a mix are called.
+/// Header of the mix table.
 pub(crate) const MIX_HEADER: [&str; 9] = [
     "source",
     "documents",
@@ -317,7 +317,7 @@ pub(crate) const MIX_HEADER: [&str; 9] = [
     "dropped",
 ];
 
-/// The cells of a mix, a row per source.
+/// Rows of the mix table, one per source.
 pub(crate) fn mix_rows(table: &MixTable) -> Vec<Vec<String>> {
     let cells = |row: &MixRow| {
         let drops: Vec<_> =
@@ -337,7 +337,7 @@ pub(crate) fn mix_rows(table: &MixTable) -> Vec<Vec<String>> {
     table.sources.iter().map(cells).collect()
 }
 
-/// To two decimal places, below one to three: 8.21, 0.097.
+/// Epochs with two decimal places, below one with three: 8.21, 0.097.
 fn format_epochs(epochs: f64) -> String {
     if epochs < 1.0 { format!("{epochs:.3}") } else { format!("{epochs:.2}") }
 }
@@ -390,7 +390,7 @@ fn cat(args: &CatArgs, ctx: &mut Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Draws the stages of preparation, and stops it when asked to.
+/// Progress bars of data preparation, which an interrupt ends.
 pub(crate) struct PrepareProgress {
     log: Log,
     stop: &'static AtomicBool,
@@ -398,7 +398,7 @@ pub(crate) struct PrepareProgress {
 }
 
 impl PrepareProgress {
-    /// Nothing drawn yet.
+    /// Progress without a bar.
     pub(crate) fn new(ctx: &Context) -> Self {
         Self { log: ctx.out.log().clone(), stop: ctx.stop(), bar: None }
     }

@@ -1,4 +1,4 @@
-//! `mpt eval --text`: loss and perplexity on a text.
+//! `mpt eval`: loss and perplexity of a model on a text.
 
 use std::path::PathBuf;
 

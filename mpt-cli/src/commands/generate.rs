@@ -1,4 +1,4 @@
-//! `mpt generate`: text from a model, as it comes.
+//! `mpt generate`: text generation, streamed to stdout.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -109,7 +109,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(if ctx.stop().load(Ordering::Relaxed) { ExitStatus::Interrupted } else { ExitStatus::Done })
 }
 
-/// What to go on with: text is answered with text, ids with ids.
+/// Prompt. Text is continued as text, ids as ids.
 enum Prompt {
     Text(String),
     Ids(Vec<u32>),
@@ -147,7 +147,7 @@ fn completion_params(args: &Args, seed: u64) -> CompletionParams {
     }
 }
 
-/// One answer.
+/// Generated choice.
 struct Choice {
     prompt_tokens: usize,
     text: Option<String>,
@@ -165,7 +165,7 @@ impl Choice {
     }
 }
 
-/// Shows an answer as it comes.
+/// Generates a choice and streams it.
 fn generate_choice(
     pipeline: &Pipeline,
     prompt: &Prompt,

@@ -1,4 +1,4 @@
-//! `mpt grad`: the gradient of the mean loss for every parameter.
+//! `mpt grad`: gradients of the mean loss for all parameters.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `mpt info`: what a model folder or a GGUF file holds.
+//! `mpt info`: content of a model folder or GGUF file.
 
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,7 @@ fn print(
     Ok(())
 }
 
-/// Whose defaults hold for the keys that the configuration leaves out; a GGUF file has one scheme.
+/// Library whose defaults apply to keys that config.json leaves out; `None` for GGUF, which has a single convention.
 fn config_defaults(weights: &Weights) -> Result<Option<Defaults>, CliError> {
     match weights.metadata() {
         Some(_) => Ok(None),
@@ -103,7 +103,7 @@ fn file_json(path: &Path) -> Value {
     json!({ "path": path_text(path), "bytes": path.metadata().map_or(0, |data| data.len()) })
 }
 
-/// The keys of a GGUF file; of a list its length.
+/// Metadata of a GGUF file, with arrays reduced to their length.
 fn metadata_json(metadata: &Metadata) -> Map<String, Value> {
     let value = |value: &MetaValue| match value {
         MetaValue::Int(value) => json!(value),

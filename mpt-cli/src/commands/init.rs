@@ -1,4 +1,4 @@
-//! `mpt init`: a new model with drawn weights.
+//! `mpt init`: a new model with random weights.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `mpt merge`: a LoRA adapter folded into its base model.
+//! `mpt merge`: a LoRA adapter merged into its base model.
 
 use std::path::PathBuf;
 

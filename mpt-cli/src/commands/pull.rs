@@ -1,4 +1,4 @@
-//! `mpt pull`: a model from the Hugging Face hub.
+//! `mpt pull`: download of a model from the Hugging Face hub.
 
 use std::path::PathBuf;
 

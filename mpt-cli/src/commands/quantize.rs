@@ -1,4 +1,4 @@
-//! `mpt quantize`: a model in a quarter of its size, and what that cost.
+//! `mpt quantize`: quantization of a model, with the rounding error.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -75,14 +75,14 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Done)
 }
 
-/// Bytes of the model's tensors as they are.
+/// Bytes of the model's tensors before quantization.
 fn bytes_before(weights: &Weights) -> u64 {
     let expected = weights.config().parameter_shapes();
     let tensors = weights.tensors().into_iter().filter(|tensor| expected.contains_key(&tensor.name));
     tensors.map(|tensor| tensor.bytes as u64).sum()
 }
 
-/// Tensors of one kind, and what rounding changed in them.
+/// Statistics of the matrices of one kind and dtype.
 #[derive(Debug, Serialize)]
 struct TensorKind {
     kind: String,
@@ -91,13 +91,13 @@ struct TensorKind {
     stats: TensorStats,
 }
 
-/// What some tensors are of the whole.
+/// Size and rounding error of some tensors.
 #[derive(Debug, Serialize)]
 struct TensorStats {
     weights: u64,
     bytes: u64,
     bits_per_weight: f64,
-    /// Root mean square of the error over that of the values, in matrices that did not keep their bytes.
+    /// RMS of the error, relative to the RMS of the values, over matrices whose bytes changed.
     relative_rms: f64,
 }
 
@@ -114,7 +114,7 @@ impl TensorStats {
     }
 }
 
-/// The matrices by what they are in their block, or in the model, and by their form.
+/// Statistics of the matrices by module and dtype.
 fn tensor_kinds(converted: &Converted) -> Vec<TensorKind> {
     let mut kinds: BTreeMap<_, Vec<&Written>> = BTreeMap::new();
     for tensor in converted.tensors.iter().filter(|tensor| tensor.shape.len() > 1) {
@@ -128,7 +128,7 @@ fn tensor_kinds(converted: &Converted) -> Vec<TensorKind> {
     kinds.into_iter().map(kind).collect()
 }
 
-/// A tensor's module, whatever the block it is in.
+/// Module of a tensor, without its layer.
 fn kind_name(name: &str) -> &str {
     match name.parse::<ParamId>().map(|id| id.module) {
         Ok(ModuleId { layer: Some(_), module }) => module.name(),

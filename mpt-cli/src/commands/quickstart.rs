@@ -1,4 +1,5 @@
-//! `mpt quickstart`: the whole way on this machine, with no download, in a few minutes.
+//! `mpt quickstart`: data, tokenizer, training, evaluation and generation on this machine in a few minutes, without a
+//! download.
 
 mod corpus;
 mod html_report;
@@ -26,10 +27,10 @@ use crate::settings::Context;
 const VOCAB_SIZE: usize = 4096;
 const SEQ_LEN: usize = 256;
 const BATCH_SIZE: usize = 16;
-/// Held-out sequences that the model and the baseline are measured on.
+/// Number of held-out sequences on which the model and the baseline are evaluated.
 const EVAL_SAMPLES: usize = 128;
-/// Steps that two cores make in a minute. A number of steps, and not the clock, ends the run: it gives the same bytes
-/// everywhere.
+/// Training steps per minute on two cores. The run ends after a number of steps, not by the clock, so its bytes are the
+/// same everywhere.
 const STEPS_PER_MINUTE: f64 = 70.0;
 const PROMPT_TOKENS: usize = 12;
 const SAMPLE_TOKENS: usize = 64;
@@ -85,7 +86,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Done)
 }
 
-/// What came out.
+/// Results of a quickstart.
 struct Outcome {
     summary: TrainSummary,
     unigram_loss: f64,
@@ -93,7 +94,7 @@ struct Outcome {
     next_commands: Vec<String>,
 }
 
-/// The folder of a quickstart.
+/// Folder of a quickstart.
 struct QuickstartDir {
     dir: PathBuf,
 }
@@ -103,7 +104,7 @@ impl QuickstartDir {
         self.dir.join(name)
     }
 
-    /// Makes the folder and takes it for this process alone.
+    /// Creates the folder and locks it for this process.
     fn lock(&self) -> Result<File, CliError> {
         durable::make_dir(&self.dir)?;
         let lock = durable::lock(&self.path(".lock"))?;
@@ -134,7 +135,7 @@ impl QuickstartDir {
         Ok(tokenizer)
     }
 
-    /// Builds the shards of a mix in which each source has the share of its size.
+    /// Prepares a mix in which each source has the proportion of its size.
     fn data(
         &self,
         sources: &[Source],
@@ -193,7 +194,7 @@ impl QuickstartDir {
     }
 }
 
-/// Shares in whole parts of a power of ten, a hundred or more, that sum to 1: each has one part, and the others go by size.
+/// Proportions by size that sum to 1, in multiples of a power of ten of 1/100 or less; none is zero.
 fn proportions(sizes: &[usize]) -> Vec<f64> {
     let (count, total) = (sizes.len(), sizes.iter().sum::<usize>().max(1));
     let whole =
@@ -205,7 +206,7 @@ fn proportions(sizes: &[usize]) -> Vec<f64> {
     parts.into_iter().map(|part| part as f64 / whole as f64).collect()
 }
 
-/// Mean loss of token frequencies on the held-out sequences the model was measured on, counted on all training tokens.
+/// Mean loss of token frequencies, counted on all training tokens, on the held-out sequences of the model's evaluation.
 fn unigram_baseline(manifest: &Manifest, run: &TrainRun, seed: u64) -> Result<f64, CliError> {
     let config = |split| LoaderConfig {
         seq_len: SEQ_LEN,
@@ -227,7 +228,7 @@ fn unigram_baseline(manifest: &Manifest, run: &TrainRun, seed: u64) -> Result<f6
     Ok(sum / tokens as f64)
 }
 
-/// A text per source, going on from the beginning of a held-out sequence of it.
+/// Generates a text per source after the beginning of a held-out sequence.
 fn samples(summary: &TrainSummary, manifest: &Manifest, seed: u64) -> Result<Vec<Sample>, CliError> {
     let pipeline = Pipeline::open(&summary.run_dir)?;
     let tokenizer = pipeline.tokenizer()?;
@@ -274,7 +275,7 @@ fn print_summary(folder: &QuickstartDir, outcome: &Outcome, ctx: &mut Context) -
     }))
 }
 
-/// The folder of a run's metrics.
+/// Path of the run's metrics.
 fn metrics_path(dir: &Path) -> PathBuf {
     dir.join("run/metrics.jsonl")
 }

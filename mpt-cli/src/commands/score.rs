@@ -1,4 +1,4 @@
-//! `mpt score`: logits and losses of given ids. Also reads the files that `mpt grad` shares.
+//! `mpt score`: logits and losses of given ids. Also holds the input files shared with `mpt grad`.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-/// The files that say what is scored.
+/// Files of the rows to score.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LabeledRowsArgs {
     /// Equally long lists of token ids, as JSON
@@ -48,14 +48,14 @@ pub(crate) struct LabeledRowsArgs {
     sequence_id_file: Option<PathBuf>,
 }
 
-/// What is scored: ids `[batch, seq]`, and for each position the id that should follow.
+/// Rows to score: ids `[batch, seq]`, the label of each position, and the attention mask.
 pub(crate) struct LabeledRows {
     ids: Vec<Vec<u32>>,
     labels: Vec<u32>,
     mask: AttnMask,
 }
 
-/// One of them.
+/// Row of [`LabeledRows`].
 pub(crate) struct LabeledRow<'a> {
     pub(crate) ids: &'a [u32],
     pub(crate) labels: &'a [u32],
@@ -63,41 +63,41 @@ pub(crate) struct LabeledRow<'a> {
 }
 
 impl LabeledRows {
-    /// The shape of the ids.
+    /// Shape of the ids, `(batch, seq)`.
     fn dims(&self) -> (usize, usize) {
         (self.ids.len(), self.ids[0].len())
     }
 
-    /// Positions that have a label.
+    /// Number of positions with a label.
     pub(crate) fn num_scored(&self) -> usize {
         num_scored(&self.labels)
     }
 
-    /// The rows.
+    /// Rows.
     pub(crate) fn iter(&self) -> impl Iterator<Item = LabeledRow<'_>> {
         let labels = self.labels.chunks_exact(self.dims().1);
         let rows = self.ids.iter().zip(labels).enumerate();
         rows.map(|(row, (ids, labels))| LabeledRow { ids, labels, mask: self.mask.row(row) })
     }
 
-    /// A bar over the rows.
+    /// Progress bar over the rows.
     pub(crate) fn bar(&self, name: &'static str, ctx: &Context) -> DelayedProgressBar {
         DelayedProgressBar::new(ctx.out.log(), name, Unit::Count("rows"), self.ids.len() as u64)
     }
 }
 
-/// The label of a position that is left out.
+/// Label of a position without a loss, as in PyTorch.
 const IGNORE_INDEX: i64 = -100;
 
 impl LabeledRowsArgs {
-    /// The files.
+    /// Files.
     pub(crate) fn files(&self) -> Vec<&Path> {
         let more = [&self.labels_file, &self.sequence_id_file];
         let more = more.into_iter().filter_map(Option::as_deref);
         std::iter::once(self.ids_file.as_path()).chain(more).collect()
     }
 
-    /// Reads the files; `mask` is that of `--mask-file`.
+    /// Reads the files. `mask` is the path of `--mask-file`.
     pub(crate) fn read(&self, mask: Option<&Path>) -> Result<LabeledRows, CliError> {
         let ids: Vec<Vec<u32>> = read_json(&self.ids_file)?;
         let seq = ids.first().map_or(0, Vec::len);
@@ -142,13 +142,13 @@ impl LabeledRowsArgs {
     }
 }
 
-/// A label is a token id, or -100.
+/// Checks that each label is a token id or [`IGNORE_INDEX`].
 fn check_labels(path: &Path, labels: &[i64], seq: usize) -> Result<(), CliError> {
     let is_label = |label: i64| label == IGNORE_INDEX || (0..i64::from(IGNORE_LABEL)).contains(&label);
     expect_each(path, labels, seq, is_label, "a token id, or -100 for a position that is left out")
 }
 
-/// Refuses the first number that is not `expected`, by its row and position.
+/// Refuses the first number that does not satisfy `holds`, with its row and position.
 fn expect_each(
     path: &Path,
     numbers: &[i64],
@@ -165,12 +165,13 @@ fn expect_each(
 
 fn sequence_mask(path: &Path, ids: &[i64], batch: usize, seq: usize) -> Result<AttnMask, CliError> {
     expect_each(path, ids, seq, |id| i32::try_from(id).is_ok(), "a number of 32 bits")?;
-    // ids need only differ: a negative one stands for itself
+    // ids need only differ: a negative one wraps to another number
     let ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
     Ok(AttnMask::documents(&ids, batch, seq)?)
 }
 
-/// Position t is scored against target t + 1, where both are real and the target is not left out.
+/// Labels of next-token prediction: position t is scored against target t + 1, if both are tokens and the target is not
+/// ignored.
 fn shift_labels(targets: &[i64], padding_mask: Option<&[i64]>, seq: usize) -> Vec<u32> {
     let is_token = |at: usize| padding_mask.is_none_or(|padding_mask| padding_mask[at] == 1);
     let label = |at: usize| {
@@ -220,10 +221,10 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Done)
 }
 
-/// Positions of a row whose logits are in memory at once.
+/// Positions whose logits are computed at once.
 const CHUNK_TOKENS: usize = 256;
 
-/// Writes `logits` `[batch, seq, vocab]` and `loss` `[batch]`, a row at a time.
+/// Writes `logits` `[batch, seq, vocab]` and `loss` `[batch]`, row by row.
 fn write_scores(
     model: &CausalLm,
     rows: &LabeledRows,
@@ -253,14 +254,14 @@ fn write_scores(
     Ok(losses)
 }
 
-/// Refuses values that are no numbers: exit code 5.
+/// Refuses NaN and infinite values: exit code 5.
 pub(crate) fn expect_finite_values(what: &str, values: &Tensor) -> Result<(), CliError> {
-    // a finite number less itself is 0, and any other is NaN
+    // a finite number minus itself is 0, any other is NaN
     let sum = values.sub(values)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
     expect_finite(what, f64::from(sum))
 }
 
-/// Mean loss of a row in nats, NaN where nothing is scored.
+/// Mean loss of a row in nats; NaN without a label.
 fn row_loss(model: &CausalLm, hidden: &Tensor, labels: &[u32]) -> Result<f32, CliError> {
     let scored = num_scored(labels);
     if scored == 0 {

@@ -1,4 +1,4 @@
-//! `mpt steps`: fixed batches through the optimizer, to compare the numerics of training.
+//! `mpt steps`: optimizer steps on given batches, to compare the numerics of training.
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-/// An optimizer's name.
+/// Optimizer, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum OptimizerName {
     Adamw,
@@ -61,7 +61,7 @@ enum OptimizerName {
 }
 
 impl Args {
-    /// The optimizer, its numbers checked.
+    /// Optimizer with checked hyperparameters.
     fn optimizer(&self) -> Result<OptimizerConfig, CliError> {
         let rate = |x: f64| x.is_finite() && x >= 0.0;
         let share = |x: f64| (0.0..=1.0).contains(&x);
@@ -93,10 +93,10 @@ fn expect(flag: &str, value: f64, holds: bool, expected: &str) -> Result<(), Cli
     if holds { Ok(()) } else { Err(CliError::usage(format!("{flag}: is {value}, expected {expected}"))) }
 }
 
-/// One step's rows of ids, `[batch][seq]`.
+/// Rows of ids of one step, `[batch][seq]`.
 type IdRows = Vec<Vec<u32>>;
 
-/// Reads the batches and checks their shape and ids.
+/// Reads the batches and checks their shapes and ids.
 fn read_batches(path: &Path, vocab_size: usize) -> Result<Vec<IdRows>, CliError> {
     let batches: Vec<IdRows> = read_json(path)?;
     let fail = |problem: String| Err(CliError::data(format!("{}: {problem}", path.display())));
@@ -146,7 +146,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Done)
 }
 
-/// One row at a time, each block computed again in the backward pass: the least memory.
+/// Microbatches of one row with activation checkpointing: the least memory.
 fn step_config(args: &Args, batches: &[IdRows]) -> StepConfig {
     StepConfig {
         steps: batches.len() as u64,
@@ -161,7 +161,7 @@ fn step_config(args: &Args, batches: &[IdRows]) -> StepConfig {
     }
 }
 
-/// A step for every batch, at a constant rate.
+/// Takes a step per batch at a constant learning rate.
 fn take_steps(
     trainer: &mut Trainer,
     batches: &[IdRows],
@@ -180,7 +180,7 @@ fn take_steps(
     Ok(outcomes)
 }
 
-/// `losses` and `grad_norms` `[steps]`, and every weight under its checkpoint name.
+/// Writes `losses` and `grad_norms` `[steps]`, and every weight under its checkpoint name.
 fn write(path: &Path, outcomes: &[StepOutcome], params: &Params) -> Result<(), CliError> {
     let column = |value: fn(&StepOutcome) -> f64| {
         let values: Vec<f32> = outcomes.iter().map(|outcome| value(outcome) as f32).collect();

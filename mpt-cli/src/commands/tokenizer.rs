@@ -1,4 +1,4 @@
-//! `mpt tokenizer`: train, encode, decode, apply chat templates.
+//! `mpt tokenizer`: training, encoding, decoding and chat templates.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Done)
 }
 
-/// The template named, else the model's own; never a guess.
+/// Selects the template by name or file, else the model's own.
 fn select_template(
     model: Option<&Path>,
     name: Option<&str>,
@@ -135,7 +135,7 @@ fn select_template(
     model_template(path)
 }
 
-/// The template of a model; a folder need hold nothing else.
+/// Template of a model. A folder needs to hold nothing else.
 fn model_template(path: &Path) -> Result<ChatTemplate, CliError> {
     let template = if path.is_dir() {
         folder_chat_template(&model_path(path)?)
@@ -145,7 +145,7 @@ fn model_template(path: &Path) -> Result<ChatTemplate, CliError> {
     Ok(template?)
 }
 
-/// The tokenizer of a model.
+/// Tokenizer of a model.
 fn model_tokenizer(path: &Path) -> Result<Result<Tokenizer, TokenizerProblem>, CliError> {
     if path.is_dir() {
         Ok(folder_tokenizer(&model_path(path)?))
@@ -172,7 +172,7 @@ fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
     messages.iter().enumerate().map(message).collect()
 }
 
-/// A message as data sets and requests write it: its content a text, or a list of parts that are texts, which are joined.
+/// Parses a message of a data set or request. Its content is a text, or a list of text parts, which are joined.
 fn message(value: &Value) -> Result<Message, String> {
     let role = value["role"].as_str().ok_or("`role` is missing or no text, expected who speaks")?;
     let part = |part: &Value| {
@@ -193,7 +193,8 @@ fn message(value: &Value) -> Result<Message, String> {
     Ok(Message::new(role, content))
 }
 
-/// The text itself, with nothing after it; with `--json` also what ends an answer, and the ids where the model says them.
+/// Prints the rendered text without a newline. With `--json`, adds the stop strings, and the ids if the model has a
+/// tokenizer.
 fn print_rendered(
     template: &ChatTemplate,
     text: &str,
@@ -264,7 +265,7 @@ fn parse_text_line(line: &str, file: &Path, number: usize) -> Result<String, Cli
     value["text"].as_str().map(str::to_owned).ok_or_else(|| wrong("the object has no string `text`".into()))
 }
 
-/// Lines in, lines out, some thousand at a time on all cores.
+/// Encodes JSON Lines from `file` to stdout, in batches on all cores.
 fn encode_lines(tokenizer: &Tokenizer, file: &Path, ctx: &mut Context) -> Result<(), CliError> {
     const LINES: usize = 4096;
     let reader: Box<dyn BufRead> = if file == Path::new("-") {

@@ -1,4 +1,4 @@
-//! `mpt train`: pretraining and full finetuning from a RUN.toml.
+//! `mpt train`: pretraining and finetuning from a RUN.toml.
 
 use std::path::PathBuf;
 
@@ -61,7 +61,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(if summary.interrupted { ExitStatus::Interrupted } else { ExitStatus::Done })
 }
 
-/// Trains with a bar.
+/// Trains with a progress bar.
 pub(crate) fn train_with_progress(
     run: &TrainRun,
     resume: Resume,

@@ -1,4 +1,4 @@
-//! `mpt verify`: proof that a model is right, against another, against recorded numbers, or on its own.
+//! `mpt verify`: checks of a model against another model, recorded numbers, or itself.
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     min_top1: Option<f64>,
 }
 
-/// What the models are run on.
+/// Input of the models.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct InputArgs {
@@ -65,7 +65,7 @@ struct InputArgs {
     ids_file: Option<PathBuf>,
 }
 
-/// Rows of ids, and whether they are text, so that predicting them means something.
+/// Rows of ids. If they are text, perplexity is meaningful.
 struct Input {
     ids: Vec<Vec<u32>>,
     is_text: bool,
@@ -104,7 +104,7 @@ fn expect_non_empty(path: &Path, input: Input, expected: &str) -> Result<Input, 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     expect_limits(&args)?;
     let base = ModelArgs { model: args.model.clone(), dtype: args.dtype };
-    // the weights are what is checked: what plain ones are multiplied with is not rounded
+    // the weights are checked, so activations are not rounded
     let adapted = AdapterModelArgs { base, adapter: args.adapter.clone() };
     let pipeline = adapted.pipeline_with(Some(Precision::F32), ctx)?;
     let report = match &args.against {
@@ -115,7 +115,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     report.print(&args, ctx)
 }
 
-/// The limits on the command line are numbers that can be kept.
+/// Checks the limits on the command line.
 fn expect_limits(args: &Args) -> Result<(), CliError> {
     let limits = [("--tolerance", args.tolerance), ("--max-kl", args.max_kl), ("--min-top1", args.min_top1)];
     for (flag, value) in limits {
@@ -129,9 +129,9 @@ fn expect_limits(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What a verification found.
+/// Result of a verification.
 struct VerifyReport {
-    /// What was compared with what.
+    /// Models that were compared.
     title: String,
     comparison: Comparison,
     tolerance: f64,
@@ -167,7 +167,7 @@ impl VerifyReport {
     }
 }
 
-/// The figures of a comparison, one to a line.
+/// Table rows of a comparison's metrics.
 fn metric_rows(found: &Comparison) -> Vec<Vec<String>> {
     let line = |name: &str, value: String| vec![name.to_owned(), value];
     let mut lines = vec![
@@ -189,7 +189,7 @@ fn metric_rows(found: &Comparison) -> Vec<Vec<String>> {
     lines
 }
 
-/// The logits' check: named by the limits it keeps to.
+/// Check of the logits against the limits.
 fn logits_check(comparison: &Comparison, limits: &Limits) -> Check {
     let broken = limits.broken(comparison);
     let tolerance = limits.tolerance;
@@ -200,7 +200,7 @@ fn logits_check(comparison: &Comparison, limits: &Limits) -> Check {
     Check { name: "logits are within tolerance", passed: broken.is_empty(), detail }
 }
 
-/// The limits on the command line, over the default ones.
+/// Default limits, overridden by those on the command line.
 fn limits(args: &Args, default: Limits) -> Limits {
     Limits {
         tolerance: args.tolerance.unwrap_or(default.tolerance),
@@ -209,7 +209,7 @@ fn limits(args: &Args, default: Limits) -> Limits {
     }
 }
 
-/// The forms in which the weights at `path` compute when rounded to `dtype`.
+/// Dtypes of the weights at `path`, rounded to `dtype`.
 fn matrix_dtypes(path: &Path, dtype: WeightDtype) -> Result<MatrixDtypes, CliError> {
     Ok(MatrixDtypes::of(&open_weights(path)?, dtype)?)
 }
@@ -229,7 +229,7 @@ fn check_against_model(
     let input = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
     let (ours, theirs) = (matrix_dtypes(&args.model, args.dtype)?, matrix_dtypes(path, WeightDtype::F32)?);
     let default = match args.adapter {
-        // what an adapter adds is not rounded here, and is where it was merged
+        // an adapter is not rounded here, but it is in a merged model
         Some(_) => limits_between(&ours, None).wider(&limits_between(&theirs, None)),
         None => limits_between(&ours, Some(&theirs)),
     };
@@ -294,7 +294,7 @@ fn check_alone(args: &Args, pipeline: &Pipeline, ctx: &Context) -> Result<Verify
     Ok(VerifyReport { title, comparison, tolerance: limits.tolerance, checks: report.checks })
 }
 
-/// Whether every number of the weights, as they are used, is finite.
+/// Check that all weights, in the dtype they are used in, are finite.
 fn finite_weights(weights: &Weights) -> Result<Check, CliError> {
     let found = first_non_finite(weights)?;
     let detail = match &found {

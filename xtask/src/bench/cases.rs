@@ -1,8 +1,8 @@
-//! The comparisons: what of ours is run against which script, and which figures of both are compared.
+//! Comparisons: the arguments of `mpt`, the peer's script, and the metrics of both.
 
 use std::path::Path;
 
-/// A part of the comparisons.
+/// Suite of comparisons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Suite {
     /// Training steps
@@ -15,14 +15,14 @@ pub(crate) enum Suite {
     Tokenize,
 }
 
-/// One comparison.
+/// Comparison.
 #[derive(Debug)]
 pub(crate) struct Case {
-    /// What it is about.
+    /// Name.
     pub(crate) name: String,
-    /// Which part it belongs to.
+    /// Suite it belongs to.
     pub(crate) suite: Suite,
-    /// The files it needs, in the working folder.
+    /// Input files, in the working folder.
     pub(crate) files: Vec<String>,
     /// Arguments of `mpt`, without `--json` and `--threads`.
     pub(crate) ours: Vec<String>,
@@ -30,20 +30,20 @@ pub(crate) struct Case {
     pub(crate) peer: Vec<String>,
     /// Python packages that the script imports.
     pub(crate) packages: &'static [&'static str],
-    /// What is shown, and the key of it in both documents.
+    /// Metrics: their title, and their key in both JSON documents.
     pub(crate) metrics: &'static [(&'static str, &'static str)],
 }
 
 const SPEEDS: &[(&str, &str)] =
     &[("prompt, tokens/s", "prefill_tokens_per_s"), ("generation, tokens/s", "decode_tokens_per_s")];
 
-/// The models, by the name of their preset.
+/// Models, by the name of their preset.
 pub(crate) const MODELS: [&str; 2] = ["mpt-125m", "mpt-1b"];
 
-/// The quantized forms that are compared.
+/// Quantized dtypes.
 pub(crate) const DTYPES: [&str; 2] = ["q8_0", "q4_k"];
 
-/// The name of a model's file in a quantized form.
+/// File name of a quantized model.
 pub(crate) fn quantized(model: &str, dtype: &str) -> String {
     format!("{model}-{dtype}.gguf")
 }

@@ -1,7 +1,8 @@
-//! `cargo xtask bench --peers`: ours and the peer run in turn, with the same threads on the same files; medians and ratios
-//! as a Markdown table.
+//! `cargo xtask bench --peers`: runs `mpt` and a peer in turn, with the same threads on the same files, and prints
+//! medians and ratios as a Markdown table.
 //!
-//! What cannot run here (no Python, a package or a file missing, a flag that ours refuses) is skipped, saying so.
+//! A comparison that cannot run (no Python, a missing package or file, a flag that `mpt` refuses) is skipped with a
+//! message.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,7 +34,7 @@ pub(crate) struct PeerArgs {
     rounds: u16,
 }
 
-/// What the comparisons run with.
+/// Environment of the comparisons.
 struct PeerBench<'a> {
     args: &'a PeerArgs,
     mpt: PathBuf,
@@ -82,7 +83,7 @@ fn print_table(lines: &[String]) {
 }
 
 impl PeerBench<'_> {
-    /// The rows of one comparison.
+    /// Runs a comparison. Returns its table rows.
     fn compare(&self, case: &Case) -> Result<Vec<String>> {
         self.check_packages(case.packages)?;
         case.files.iter().try_for_each(|file| self.ensure_input(file))?;
@@ -112,7 +113,7 @@ impl PeerBench<'_> {
         Ok(())
     }
 
-    /// Makes a file or folder of a model where it is missing.
+    /// Creates a missing model file or folder.
     fn ensure_input(&self, file: &str) -> Result<()> {
         let path = self.dir.join(file);
         if path.exists() {
@@ -131,7 +132,8 @@ impl PeerBench<'_> {
         Ok(())
     }
 
-    /// A tokenizer of the project's own pages: llama.cpp loads no file without one, and the speed does not depend on it.
+    /// Trains a tokenizer on the project's own pages: llama.cpp loads no file without one, and the speed does not
+    /// depend on it.
     fn make_tokenizer(&self, folder: &str) -> Result<()> {
         let root = crate::workspace::root();
         let [page, out] = [root.join("docs/contributing.md"), Path::new(folder).join("tokenizer.json")]
@@ -164,14 +166,14 @@ impl PeerBench<'_> {
     }
 }
 
-/// What a program printed, once it has ended well.
+/// Runs a program. Returns its stdout; fails with its error message.
 fn run_to_end(command: &mut Command) -> Result<Vec<u8>> {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
     let output = command.output().with_context(|| format!("{} does not start", program.display()))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let mut lines = stderr.lines().filter(|line| !line.trim().is_empty());
-        // ours begins with what is wrong, Python ends with it
+        // `mpt` prints the error first, Python last
         let line =
             lines.clone().find(|line| line.starts_with("error")).or(lines.next_back()).unwrap_or_default();
         bail!("{} ends with {}: {line}", program.display(), output.status);
@@ -179,21 +181,21 @@ fn run_to_end(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The JSON document in the last line that a program printed.
+/// JSON document in the last line of a program's stdout.
 fn json_output(command: &mut Command) -> Result<Value> {
     let stdout = String::from_utf8(run_to_end(command)?)?;
     let line = stdout.trim_end().lines().last().unwrap_or_default();
     serde_json::from_str(line).with_context(|| format!("not a JSON document: {line}"))
 }
 
-/// The middle one of a figure's values; NaN where a document lacks it.
+/// Median of a metric; NaN if a document lacks it.
 fn median(runs: &[Value], key: &str) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(|run| run[key].as_f64().unwrap_or(f64::NAN)).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// A row of the table: figure and peak memory, ours and the peer's.
+/// Table row: metric and peak memory of `mpt` and of the peer.
 fn markdown_row(name: &str, [ours, peer]: [(f64, f64); 2]) -> String {
     let memory = |bytes: f64| format!("{:.2} GB", bytes / 1e9);
     format!(
@@ -206,7 +208,7 @@ fn markdown_row(name: &str, [ours, peer]: [(f64, f64); 2]) -> String {
     )
 }
 
-/// A number with three digits or more, large ones in billions.
+/// Number with three digits or more, large ones in billions.
 fn format_value(value: f64) -> String {
     match value {
         _ if value >= 1e9 => format!("{:.1} G", value / 1e9),

@@ -1,38 +1,37 @@
-//! Types of a run file as their source declares them: fields, documentation, serde's attributes, defaults.
+//! Types of run files, parsed from their source: fields, documentation, serde attributes and defaults.
 //!
-//! It reads tokens, not text, and knows the forms that our run files have: structs with named fields, enums of plain
-//! variants, and enums told apart by a tag. Everything else in a file is passed over.
+//! It supports structs with named fields, enums of plain variants and tagged enums. Other items are skipped.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
-/// All types of some source files, by name.
+/// Types of some source files.
 #[derive(Debug, Default)]
 pub(super) struct TypeTable {
-    /// Types by their Rust names.
+    /// Types by Rust name.
     pub(super) by_name: BTreeMap<String, Type>,
-    /// Values of constants, as TOML.
+    /// Values of constants as TOML.
     constants: BTreeMap<String, String>,
 }
 
-/// A struct or an enum.
+/// Struct or enum.
 #[derive(Debug, Default)]
 pub(super) struct Type {
-    /// Its documentation, a line a paragraph.
+    /// Documentation, a line per paragraph.
     pub(super) doc: String,
-    /// Its serde attributes.
+    /// Serde attributes.
     pub(super) serde: SerdeAttributes,
-    /// What it is made of.
+    /// Fields or variants.
     pub(super) body: Body,
-    /// Defaults of its fields by name, where `Default` is written out.
+    /// Field defaults by name, from an explicit `Default`.
     defaults: BTreeMap<String, TokenStream>,
-    /// What functions of its file return, by name.
+    /// Bodies of the file's functions by name.
     functions: BTreeMap<String, TokenStream>,
 }
 
-/// What a type is made of.
+/// Fields or variants of a type.
 #[derive(Debug)]
 pub(super) enum Body {
     /// Named fields.
@@ -41,46 +40,46 @@ pub(super) enum Body {
     Enum(Vec<Variant>),
 }
 
-/// A key of a table.
+/// Key of a table.
 #[derive(Debug)]
 pub(super) struct Field {
-    /// The key.
+    /// Key.
     pub(super) name: String,
-    /// Its documentation.
+    /// Documentation.
     pub(super) doc: String,
-    /// Its type, in words of Rust without blanks.
+    /// Type as Rust tokens without spaces.
     pub(super) ty: String,
-    /// Its serde attributes.
+    /// Serde attributes.
     pub(super) serde: SerdeAttributes,
 }
 
-/// One of the values of an enum.
+/// Variant of an enum.
 #[derive(Debug)]
 pub(super) struct Variant {
-    /// Its Rust name.
+    /// Rust name.
     pub(super) name: String,
-    /// Its documentation.
+    /// Documentation.
     pub(super) doc: String,
     /// Keys beside the tag.
     pub(super) fields: Vec<Field>,
-    /// The type that has the keys, where the variant holds one.
+    /// Type with the keys, for a newtype variant.
     pub(super) newtype_of: Option<String>,
     is_default: bool,
     rename: Option<String>,
 }
 
-/// Attributes of serde: `a` or `a = "b"`.
+/// Serde attributes: `a` or `a = "b"`.
 #[derive(Debug, Default, Clone)]
 pub(super) struct SerdeAttributes(Vec<(String, Option<String>)>);
 
-/// What stands where a key is left out.
+/// Default of a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DefaultValue {
-    /// The key must be there.
+    /// The key is required.
     Required,
-    /// Nothing, or what the documentation says.
+    /// No value, or one that the documentation describes.
     Absent,
-    /// This value, as TOML.
+    /// Value as TOML.
     Value(String),
 }
 
@@ -91,19 +90,19 @@ impl Default for Body {
 }
 
 impl SerdeAttributes {
-    /// Whether there is an attribute of this name.
+    /// Whether an attribute is present.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name)
     }
 
-    /// The text of an attribute `name = "text"`.
+    /// Text of an attribute `name = "text"`.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name)?.1.as_deref()
     }
 }
 
 impl TypeTable {
-    /// Adds the types of a file.
+    /// Adds the types of a source file.
     pub(super) fn read(&mut self, text: &str) -> Result<()> {
         let tokens: TokenStream = text.parse().map_err(|error| anyhow!("is not Rust: {error}"))?;
         let tokens: Vec<_> = tokens.into_iter().collect();
@@ -121,7 +120,7 @@ impl TypeTable {
         Ok(())
     }
 
-    /// What stands where `field` of `of` is left out.
+    /// Default of `field` of `of`.
     pub(super) fn default_of(&self, of: &Type, field: &Field) -> DefaultValue {
         if let Some(function) = field.serde.text("default") {
             let tokens = of.functions.get(function).cloned();
@@ -144,7 +143,7 @@ impl TypeTable {
         self.default_of_type(&field.ty).map_or(DefaultValue::Absent, DefaultValue::Value)
     }
 
-    /// The value of a type's own `Default`.
+    /// Value of a type's own `Default`, as TOML.
     fn default_of_type(&self, ty: &str) -> Option<String> {
         match ty {
             "bool" => return Some("false".to_owned()),
@@ -159,7 +158,7 @@ impl TypeTable {
         Some(format!("\"{}\"", ty.value_name(variant)))
     }
 
-    /// An expression as TOML, of the kinds that defaults are.
+    /// TOML of a default's expression.
     fn toml_value(&self, tokens: TokenStream) -> String {
         let tokens: Vec<_> = tokens.into_iter().collect();
         match tokens.first() {
@@ -177,7 +176,7 @@ impl TypeTable {
         }
     }
 
-    /// A constant, a variant, or the last name of a path in quotes.
+    /// TOML of a path: a constant's value, a variant's name, or the last segment in quotes.
     fn path_toml_value(&self, path: &str) -> String {
         if let Some(value) = self.constants.get(path) {
             return value.clone();
@@ -190,14 +189,14 @@ impl TypeTable {
         format!("\"{name}\"")
     }
 
-    /// The value of a constant, as TOML.
+    /// Value of a constant as TOML.
     pub(super) fn constant(&self, name: &str) -> Option<&str> {
         self.constants.get(name).map(String::as_str)
     }
 }
 
 impl Type {
-    /// A variant as it is written in a run file.
+    /// Name of a variant in a run file.
     pub(super) fn value_name(&self, variant: &Variant) -> String {
         let name = &variant.name;
         if let Some(name) = &variant.rename {
@@ -222,7 +221,7 @@ fn snake_case(name: &str) -> String {
     text
 }
 
-/// What a file declares.
+/// Items of a file.
 #[derive(Debug, Default)]
 struct ParsedFile {
     types: Vec<(String, Type)>,
@@ -261,7 +260,7 @@ impl ParsedFile {
         self.types.push((name, Type { doc, serde, body, ..Type::default() }));
     }
 
-    /// Of `impl Default for X`, the fields that `Self { .. }` sets.
+    /// Reads the field defaults of an `impl Default for X`.
     fn read_default_impl(&mut self, tokens: &[TokenTree]) {
         let words = [ident_at(tokens, 1), ident_at(tokens, 2)].map(Option::unwrap_or_default);
         let (["Default", "for"], Some(name)) = (words.each_ref().map(String::as_str), ident_at(tokens, 3))
@@ -279,7 +278,7 @@ impl ParsedFile {
     }
 }
 
-/// The attributes before an item.
+/// Attributes of an item.
 #[derive(Debug, Default)]
 struct Attributes {
     doc: String,
@@ -288,7 +287,7 @@ struct Attributes {
 }
 
 impl Attributes {
-    /// Attributes at the beginning of `tokens`, and how many tokens they are.
+    /// Reads the attributes at the beginning of `tokens`. Returns them with their length in tokens.
     fn read(tokens: &[TokenTree]) -> (Self, usize) {
         let (mut read, mut at) = (Self::default(), 0);
         while let [TokenTree::Punct(hash), rest @ ..] = &tokens[at..]
@@ -354,7 +353,7 @@ fn variant(tokens: TokenStream) -> Option<Variant> {
     Some(Variant { name: ident_at(rest, 0)?, doc, fields: keys, newtype_of, is_default, rename })
 }
 
-/// Tokens between the commas that stand outside of brackets, `<` and `>` among them.
+/// Splits tokens at commas outside of brackets, including `<` and `>`.
 fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
     let (mut items, mut depth) = (vec![Vec::new()], 0_i32);
     for token in tokens {
@@ -372,7 +371,7 @@ fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
     items.into_iter().filter(|item| !item.is_empty()).map(|item| item.into_iter().collect()).collect()
 }
 
-/// Tokens of `pub` or `pub(super)`.
+/// Length of `pub` or `pub(super)` in tokens.
 fn visibility_length(tokens: &[TokenTree]) -> usize {
     match (ident_at(tokens, 0).as_deref(), tokens.get(1)) {
         (Some("pub"), Some(TokenTree::Group(group))) if group.delimiter() == Delimiter::Parenthesis => 2,
@@ -381,7 +380,7 @@ fn visibility_length(tokens: &[TokenTree]) -> usize {
     }
 }
 
-/// Tokens up to the end of an item: a semicolon or a group in braces.
+/// Length of an item in tokens, up to a semicolon or a group in braces.
 fn item_length(tokens: &[TokenTree]) -> usize {
     let ends = |token: &TokenTree| match token {
         TokenTree::Punct(punct) => punct.as_char() == ';',
@@ -391,7 +390,7 @@ fn item_length(tokens: &[TokenTree]) -> usize {
     tokens.iter().position(ends).map_or(tokens.len(), |at| at + 1)
 }
 
-/// The first group in braces of an item.
+/// First group in braces of an item.
 fn brace_group(tokens: &[TokenTree]) -> Option<Group> {
     tokens[..item_length(tokens)].iter().find_map(|token| match token {
         TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => Some(group.clone()),
@@ -399,7 +398,7 @@ fn brace_group(tokens: &[TokenTree]) -> Option<Group> {
     })
 }
 
-/// What follows the `=` of a constant.
+/// Tokens after the `=` of a constant.
 fn constant_value(tokens: &[TokenTree]) -> TokenStream {
     let item = &tokens[..item_length(tokens)];
     let is_equals = |token: &&TokenTree| !matches!(token, TokenTree::Punct(punct) if punct.as_char() == '=');
@@ -417,7 +416,7 @@ fn ident_at(tokens: &[TokenTree], at: usize) -> Option<String> {
     }
 }
 
-/// The text of a string literal.
+/// Text of a string literal.
 fn unquote(literal: &str) -> String {
     let inner = literal.trim_start_matches('r').trim_matches('#');
     let inner = inner.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(inner);

@@ -1,8 +1,8 @@
-//! What Markdown pages point to: relative links, their anchors, and paths of the repository between backticks.
+//! References of Markdown pages: relative links, their anchors, and repository paths between backticks.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Beginnings of paths that a page means as paths of the repository.
+/// Prefixes of repository paths.
 const OUR_FOLDERS: [&str; 11] = [
     "mpt-cli/",
     "mpt-core/",
@@ -17,10 +17,10 @@ const OUR_FOLDERS: [&str; 11] = [
     ".cargo/",
 ];
 
-/// The page that has every other page of `docs`.
+/// Index page, which links to every other page of `docs`.
 pub(super) const INDEX: &str = "docs/README.md";
 
-/// Links and paths of `page` at `path` that lead nowhere. `read` gives the text of a page that exists.
+/// References of `page` at `path` that lead nowhere. `read` returns the text of an existing page.
 pub(super) fn broken_links(
     path: &Path,
     page: &str,
@@ -46,7 +46,7 @@ pub(super) fn broken_links(
     problems
 }
 
-/// Pages of `docs` that the index does not link to, so that a reader would not find them.
+/// Pages of `docs` that the index does not link to.
 pub(super) fn unlisted_pages(files: &[PathBuf], index: &str) -> Vec<String> {
     let listed: Vec<_> = links(index)
         .map(|link| resolve(Path::new(INDEX), link.split('#').next().unwrap_or_default()))
@@ -58,12 +58,12 @@ pub(super) fn unlisted_pages(files: &[PathBuf], index: &str) -> Vec<String> {
     missing.map(|path| format!("{INDEX} does not link to {}", path.display())).collect()
 }
 
-/// Text between single backticks, on one line.
+/// Code spans: text between single backticks on one line.
 fn code_spans(page: &str) -> impl Iterator<Item = &str> {
     page.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// Targets of links that are no addresses.
+/// Link targets within the repository.
 fn links(page: &str) -> impl Iterator<Item = &str> {
     let all = page.lines().flat_map(|line| line.split("](").skip(1));
     all.filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://"))
@@ -74,7 +74,7 @@ fn is_path(code_span: &str) -> bool {
         && !code_span.contains([' ', '*', '<', '{', '…'])
 }
 
-/// The path that a link means from the page at `page`.
+/// Path of a link on the page at `page`.
 fn resolve(page: &Path, link: &str) -> PathBuf {
     let mut path = page.parent().unwrap_or(Path::new("")).to_owned();
     for part in Path::new(link).components() {
@@ -87,7 +87,7 @@ fn resolve(page: &Path, link: &str) -> PathBuf {
     path
 }
 
-/// Headings of a page as GitHub makes anchors of them.
+/// Anchors that GitHub makes of a page's headings.
 fn anchors(page: &str) -> impl Iterator<Item = String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     headings.map(|line| {
@@ -97,7 +97,7 @@ fn anchors(page: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The page without what stands between lines of three backticks.
+/// Page without fenced code blocks.
 fn without_code_blocks(page: &str) -> String {
     let mut is_code = false;
     let mut prose = String::new();

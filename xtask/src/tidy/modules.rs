@@ -1,4 +1,4 @@
-//! The module graph of every crate: no cycle among the modules of a folder, and no arrow up where a crate has layers.
+//! Module graph of each crate: no cycle among the modules of a folder, and no edge upward in a crate with layers.
 
 mod cycles;
 mod graph;
@@ -12,13 +12,13 @@ use self::graph::{Graph, module_of};
 use self::layers::LAYERS;
 use self::source::{Module, Source};
 
-/// What is wrong with the modules of some crates; `files` are all files of the tree.
+/// Violations in some crates. `files` are all files of the tree.
 pub(super) fn problems(crates: &[&str], files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> Vec<String> {
     let rules = Rules { layers: LAYERS };
     crates.iter().flat_map(|name| rules.check(name, files, read)).collect()
 }
 
-/// What is asked of the modules.
+/// Rules of modules.
 struct Rules<'a> {
     layers: &'a [(&'a str, &'a [&'a str])],
 }
@@ -48,7 +48,7 @@ fn cycle_problems(name: &str, graph: &Graph) -> Vec<String> {
         .collect()
 }
 
-/// The graph of a crate, and the files that cannot be read as Rust.
+/// Module graph of a crate, and the files that do not parse.
 fn graph(name: &str, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> (Graph, Vec<String>) {
     let folder = Path::new(name).join("src");
     let (mut sources, mut problems) = (Vec::new(), Vec::new());
@@ -62,7 +62,7 @@ fn graph(name: &str, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> (Grap
     (Graph::new(sources), problems)
 }
 
-/// A cycle with the place of each of its arrows.
+/// Cycle with the source location of each edge.
 fn format_cycle(graph: &Graph, cycle: &[&Module]) -> String {
     let edge = |(at, &from): (usize, &&Module)| {
         let to = cycle[(at + 1) % cycle.len()];
@@ -76,7 +76,7 @@ fn last(module: &Module) -> &str {
     module.last().map_or("crate", String::as_str)
 }
 
-/// Modules at the top of the crate that the table does not have, and names in it that are no module.
+/// Top-level modules missing from the table of layers, and names in it that are no module.
 fn layer_table_problems(name: &str, graph: &Graph, layers: &[&str]) -> Vec<String> {
     let top: Vec<_> = graph.modules.iter().filter(|module| module.len() == 1).map(last).collect();
     let unlisted = top.iter().filter(|module| !layers.contains(module));
@@ -104,7 +104,7 @@ fn upward_edges(graph: &Graph, layers: &[&str]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// What is wrong with a crate `x` of these files.
+    /// Violations in a crate `x` of these files.
     fn check(rules: &Rules<'_>, files: &[(&str, &str)]) -> Vec<String> {
         let paths: Vec<_> = files.iter().map(|(path, _)| Path::new("x/src").join(path)).collect();
         let read = |path: &Path| {

@@ -1,4 +1,4 @@
-//! `mpt bench data`: batches in the order of training, every row checked against its checksum.
+//! `mpt bench data`: throughput of the data loader in training order, with the checksum of every row.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -33,7 +33,7 @@ pub(super) struct Args {
     order: OrderArgs,
 }
 
-/// What one repetition took.
+/// Timings of one repetition.
 struct Repetition {
     seconds: f64,
     cpu_seconds: f64,
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let first_batch = began.elapsed().as_secs_f64();
     let mut reps = Vec::new();
     for _ in 0..=args.reps {
-        // The same samples each time: they are in the memory of the system from the second time on.
+        // The same samples each time: from the second repetition on they are in the page cache.
         loader.seek(0);
         reps.push(run_once(&mut loader, &mut batch, args.batches)?);
     }

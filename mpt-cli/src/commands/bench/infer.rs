@@ -1,4 +1,4 @@
-//! `mpt bench infer`: reading a prompt, and generating after it a token at a time.
+//! `mpt bench infer`: throughput of prefill and of decoding.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(super) struct Args {
     reps: u32,
 }
 
-/// Tokens of a prompt that go through the model at once, as in generation.
+/// Prefill chunk in tokens, as in generation.
 const PREFILL_TOKENS: usize = 512;
 
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
@@ -105,11 +105,11 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     }))
 }
 
-/// A model to measure.
+/// Loaded model.
 struct LoadedModel {
     lm: CausalLm,
     bench_model: BenchModel,
-    /// Bytes of weights that one step of decoding reads.
+    /// Bytes of weights that a decoding step reads.
     decode_bytes: u64,
 }
 
@@ -131,7 +131,7 @@ fn load(args: &Args, ctx: &Context) -> Result<LoadedModel, CliError> {
     }
 }
 
-/// Bytes of the largest parameter in f32, as it is drawn before it is rounded.
+/// Bytes of the largest parameter in f32, the dtype of its random init.
 fn largest_parameter_bytes(config: &MptConfig) -> u64 {
     let values =
         |shape: Vec<usize>| shape.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64));
@@ -155,15 +155,15 @@ fn load_counted(
     Ok(LoadedModel { lm, bench_model, decode_bytes: bytes - tables })
 }
 
-/// A source that counts what it gives.
+/// Parameter source that counts the bytes it hands out.
 struct CountingSource<'a> {
     source: &'a dyn ParameterSource,
-    /// Whether the embedding is the head too.
+    /// Whether the head is tied to the embedding.
     is_head: bool,
     bytes: Cell<u64>,
-    /// Bytes of tables of which a step reads single rows.
+    /// Bytes of embedding tables, of which a step reads single rows.
     tables: Cell<u64>,
-    /// The form of the last matrix.
+    /// Dtype of the last matrix.
     form: Cell<String>,
 }
 
@@ -198,14 +198,14 @@ impl ParameterSource for CountingSource<'_> {
     }
 }
 
-/// The name of a model's folder or file; of a `config.json`, that of its folder.
+/// Name of a model's folder or file; for a `config.json`, that of its folder.
 pub(super) fn model_name(path: &Path) -> String {
     let folder = path.parent().and_then(Path::file_name);
     let name = if path.ends_with("config.json") { folder } else { path.file_stem() };
     name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Seconds of reading a prompt of `prompt` tokens a row, and of `new` steps after it.
+/// Runs one repetition. Returns the seconds of prefill, `prompt` tokens per sequence, and of `new` decoding steps.
 fn run_once(
     lm: &CausalLm,
     kv_dtype: KvDtype,
@@ -231,7 +231,7 @@ fn run_once(
     Ok([prefill_seconds, began.elapsed().as_secs_f64()])
 }
 
-/// Runs new tokens of all sequences and gives the likeliest next id of each.
+/// Runs new tokens of all sequences. Returns the most probable next id of each.
 fn greedy_step<'a>(
     lm: &CausalLm,
     pool: &mut KvPool,
@@ -251,8 +251,8 @@ fn greedy_step<'a>(
     Ok(logits.chunks(lm.config().vocab_size).map(best).collect())
 }
 
-/// Operations of reading one token of a prompt of `prompt`: two a weight of the blocks, and scores and values over half
-/// the prompt, which is what a causal mask leaves. The head is computed for the last token only.
+/// FLOPs per prompt token at a prompt of `prompt` tokens: two per weight of the blocks, and attention over half the
+/// prompt, which a causal mask leaves. The head runs for the last token only.
 fn prefill_flops(config: &MptConfig, prompt: usize) -> f64 {
     let embeddings = config.parameters().filter(|(id, shape)| shape.len() > 1 && id.layer().is_none());
     let outside: usize = embeddings.map(|(_, shape)| shape.iter().product::<usize>()).sum();

@@ -1,37 +1,37 @@
-//! Measured rates, and the table they are shown in: in the style of llama-bench, with the share of what the machine can do.
+//! Measured rates and their table, in the style of llama-bench, with the utilization of the machine.
 
 use crate::table;
 
-/// The middle one of `values`, which are not empty; of an even number the upper.
+/// Median of `values`, which must not be empty; the upper one of an even number.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
 }
 
-/// What was measured: one row of the table.
+/// Measurement: a row of the table.
 pub(super) struct Measurement {
-    /// What was done, such as `pp512`.
+    /// Test, such as `pp512`.
     pub(super) test: String,
-    /// Tokens a second of every repetition.
+    /// Tokens per second of each repetition.
     pub(super) rates: Vec<f64>,
-    /// The median's share of what the machine can do.
+    /// Median rate relative to the machine's peak.
     pub(super) utilization: f64,
-    /// What it is a share of.
+    /// Description of the peak.
     pub(super) peak_text: String,
 }
 
-/// The model that was measured, as the table names it.
+/// Model of a measurement.
 pub(super) struct BenchModel {
-    /// Its name with the form of its weights.
+    /// Name, with the dtype of its weights.
     pub(super) name: String,
-    /// Bytes of its weights.
+    /// Bytes of the weights.
     pub(super) bytes: u64,
-    /// Number of its weights.
+    /// Number of parameters.
     pub(super) parameters: u64,
 }
 
-/// The lines of the table.
+/// Lines of the table.
 pub(super) fn table(bench_model: &BenchModel, rows: &[Measurement]) -> Vec<String> {
     let header = ["model", "size", "params", "threads", "test", "t/s", "share", "of"];
     let cells = |row: &Measurement| {
@@ -49,7 +49,7 @@ pub(super) fn table(bench_model: &BenchModel, rows: &[Measurement]) -> Vec<Strin
     table::lines(&header, &rows.iter().map(cells).collect::<Vec<_>>())
 }
 
-/// The standard deviation; 0 of a single value.
+/// Sample standard deviation; 0 for a single value.
 fn standard_deviation(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;

@@ -1,4 +1,4 @@
-//! `mpt bench tokenizer`: encoding on all threads, decoding, loading.
+//! `mpt bench tokenizer`: throughput of encoding on all threads and of decoding on one, and the time to load.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -23,7 +23,7 @@ pub(super) struct Args {
     reps: u32,
 }
 
-/// Bytes of a piece at least, which is as much as a long document has.
+/// Minimum size of a chunk, that of a long document.
 const CHUNK_BYTES: usize = 64 << 10;
 
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     }))
 }
 
-/// A text in pieces that end with a line.
+/// Splits a text into chunks at line ends.
 fn chunks(text: &str) -> Vec<&str> {
     let (mut chunks, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {

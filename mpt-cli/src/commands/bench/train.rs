@@ -1,4 +1,4 @@
-//! `mpt bench train`: steps on random tokens with random weights.
+//! `mpt bench train`: throughput of training steps, with random weights on random tokens.
 
 use std::path::PathBuf;
 

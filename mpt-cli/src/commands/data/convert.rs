@@ -1,4 +1,4 @@
-//! `mpt data convert`: our data folders to MDS or Megatron files, and those to ours.
+//! `mpt data convert`: data folders to MDS or Megatron files, and back.
 
 use std::path::PathBuf;
 
@@ -82,7 +82,7 @@ fn parse_hash(name: &str) -> Result<Hash, String> {
     Hash::from_name(name).ok_or_else(|| format!("expected one of {}", known()))
 }
 
-/// What a conversion is, by what the input holds and what is asked for.
+/// Chooses the conversion by the content of the input and the requested format.
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let is_our_data = args.input.join("manifest.json").is_file();
     match (is_our_data, args.to) {
@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
 }
 
 impl Args {
-    /// Refuses options that mean nothing for a conversion.
+    /// Refuses flags that do not apply to the conversion `what`.
     fn expect_only(&self, what: &str, allowed: &[&str]) -> Result<(), CliError> {
         let given = [
             ("--tokenizer", self.tokenizer.is_some()),
@@ -219,7 +219,7 @@ fn import_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     }))
 }
 
-/// The tokens around documents, where any was named.
+/// Document boundary tokens of `--bos` and `--eos`; `None` if neither is given.
 fn parse_boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<Boundaries>, CliError> {
     if args.eos.is_none() && args.bos.is_none() {
         return Ok(None);
@@ -228,7 +228,7 @@ fn parse_boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<Boundar
     Ok(Some(Boundaries { bos, eos: parse_token("--eos", args.eos.as_deref(), tokenizer)? }))
 }
 
-/// A token by its text or id.
+/// Resolves a token by its text or id.
 fn parse_token(
     flag: &str,
     text: Option<&str>,
@@ -236,7 +236,7 @@ fn parse_token(
 ) -> Result<Option<(u32, String)>, CliError> {
     let Some(text) = text.filter(|text| *text != "none") else { return Ok(None) };
     let as_id = || text.parse().ok().filter(|&id| (id as usize) < tokenizer.num_ids());
-    // A number is an id, also where it is a word of the vocabulary.
+    // A number is an id, even if the vocabulary has a token of that text.
     let id = as_id().or_else(|| tokenizer.id_of(text)).ok_or_else(|| {
         let ids = tokenizer.num_ids();
         CliError::usage(format!("{flag} {text}: the tokenizer has no such token, and {ids} ids"))
@@ -246,7 +246,7 @@ fn parse_token(
     Ok(Some((id, String::from_utf8_lossy(bytes).into_owned())))
 }
 
-/// Where document starts come from, for programs and in words.
+/// Origin of the document starts: its name in JSON, and a sentence.
 fn document_starts(done: &Imported) -> (&'static str, String) {
     if done.format == Format::Megatron {
         return ("index", "documents begin where the index says".into());

@@ -1,4 +1,4 @@
-//! `mpt data inspect --html`: the mix, what was kept and dropped and how long documents are, as one page.
+//! HTML report of `mpt data inspect --html`: the mix, kept and dropped documents, and document lengths.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::exit::CliError;
 use crate::report::{Bar, Content, Report, Section, Stat};
 use crate::table::count;
 
-/// Writes the page of prepared data.
+/// Writes the report to `path`.
 pub(super) fn write(path: &Path, manifest: &Manifest, table: &MixTable) -> Result<(), CliError> {
     let lengths = manifest.documents()?.lengths()?;
     let report = report(manifest, table, &lengths);

@@ -1,4 +1,4 @@
-//! The flags that change the order of samples for commands that look at it.
+//! Flags of the sample order, for commands that inspect it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::exit::CliError;
 
-/// How samples are drawn and ordered; by default as the data says.
+/// Flags of the sample order. The default is that of the data.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OrderArgs {
     /// Draw and order as the `[data]` of this run file says, its stages too [default: as the data says]
@@ -32,7 +32,7 @@ pub(crate) struct OrderArgs {
 }
 
 impl OrderArgs {
-    /// What run file and flags make of the data's own way.
+    /// Mixing of the data, overridden by the run file and by flags.
     pub(crate) fn apply_to(&self, data: &Mixing) -> Result<Mixing, CliError> {
         let base = match &self.run {
             Some(path) => TrainRun::from_file(path, &[])?.data.mixing(data),
@@ -50,7 +50,7 @@ impl OrderArgs {
     }
 }
 
-/// A value as it is written in run files.
+/// Parses a value by its name in run files.
 fn from_serde_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error: serde_json::Error| error.to_string())
 }

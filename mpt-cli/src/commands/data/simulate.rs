@@ -1,4 +1,4 @@
-//! `mpt data simulate`: what a run will ask of its storage, and how well it is shuffled.
+//! `mpt data simulate`: storage traffic and shuffle quality of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub(super) struct Args {
     order: OrderArgs,
 }
 
-/// A number of bytes, `1e9` allowed, 0 too.
+/// Parser of a byte count; `1e9` and 0 are allowed.
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let number: f64 =
         text.replace('_', "").parse().map_err(|_| "expected a number such as 2e9".to_owned())?;
@@ -56,7 +56,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Ids of a vocabulary that fits two bytes, as that of the MPT models does.
+/// Vocabulary size of a mix without a tokenizer. It fits two bytes, as that of the MPT models does.
 const MIX_VOCAB_SIZE: usize = 1 << 16;
 
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {

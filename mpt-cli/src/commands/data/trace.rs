@@ -1,4 +1,4 @@
-//! `mpt data trace`: which documents were in a batch.
+//! `mpt data trace`: documents of a batch.
 
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
 
 const HEADER: [&str; 8] = ["document", "tokens", "sample", "source", "epoch", "shard", "row", "from token"];
 
-/// A row per document of a sample.
+/// Table rows of a sample, one per document.
 fn cells(sample: &TracedSample) -> Vec<Vec<String>> {
     let place = &sample.place;
     let cells = |document: &mpt_data::TracedDocument| {

@@ -1,4 +1,4 @@
-//! `mpt data build` at once, and in steps for a scheduler: `plan --units`, `unit`, `commit`.
+//! `mpt data build`, and its steps for a scheduler: `plan --units`, `unit`, `commit`.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::output::path_text;
 use crate::settings::Context;
 use crate::table;
 
-/// A mix with what its stages need.
+/// Inputs of preparation: the run, its tokenizer and its embedding model.
 struct PrepareInputs {
     run: PrepareRun,
     tokenizer: Tokenizer,

@@ -1,4 +1,4 @@
-//! The report of a quickstart: curve, mix, texts, and what to do next, as one page.
+//! HTML report of a quickstart: loss curve, mix, samples, and further commands.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::commands::data::{MIX_HEADER, mix_rows};
 use crate::exit::{CliError, ExitStatus};
 use crate::report::{Chart, Content, Mark, Report, Section, Series, Stat};
 
-/// Writes `report.html` into the folder.
+/// Writes `report.html` to the folder.
 pub(super) fn write(dir: &Path, outcome: &Outcome, mix: &MixTable) -> Result<(), CliError> {
     let page = report(outcome, mix, &chart(dir, outcome)?).to_html();
     Ok(durable::write_file(&dir.join("report.html"), page.as_bytes())?)

@@ -1,14 +1,14 @@
-//! Cycles of modules: in each knot of modules that all lead to one another, the shortest way round.
+//! Cycles of modules: the shortest one of each strongly connected component.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::graph::Graph;
 use super::source::Module;
 
-/// Who uses whom.
+/// Adjacency lists.
 type Adjacency<'a> = BTreeMap<&'a Module, Vec<&'a Module>>;
 
-/// One cycle for each knot, as the modules along it; the last uses the first.
+/// Shortest cycle of each strongly connected component, as the modules along it. The last uses the first.
 pub(super) fn cycles(graph: &Graph) -> Vec<Vec<&Module>> {
     let mut adjacency = Adjacency::new();
     for (from, to) in graph.edges.keys() {
@@ -29,13 +29,13 @@ pub(super) fn cycles(graph: &Graph) -> Vec<Vec<&Module>> {
     cycles
 }
 
-/// The modules that `module` leads to and that lead to it.
+/// Strongly connected component of `module`; empty if no cycle leads through it.
 fn strongly_connected<'a>(adjacency: &Adjacency<'a>, module: &'a Module) -> Vec<&'a Module> {
     let ahead = breadth_first(adjacency, module);
     ahead.keys().copied().filter(|other| breadth_first(adjacency, other).contains_key(module)).collect()
 }
 
-/// The shortest way from a module back to itself.
+/// Shortest cycle through a module.
 fn shortest_cycle<'a>(adjacency: &Adjacency<'a>, start: &'a Module) -> Option<Vec<&'a Module>> {
     let predecessors = breadth_first(adjacency, start);
     let mut path = vec![*predecessors.get(start)?];
@@ -46,7 +46,8 @@ fn shortest_cycle<'a>(adjacency: &Adjacency<'a>, start: &'a Module) -> Option<Ve
     Some(path)
 }
 
-/// All that `start` leads to, each with the module before it on a shortest way; `start` itself where a cycle leads back.
+/// Breadth-first search. Returns each reachable module with its predecessor on a shortest path; `start` itself if a
+/// cycle leads back.
 fn breadth_first<'a>(adjacency: &Adjacency<'a>, start: &'a Module) -> BTreeMap<&'a Module, &'a Module> {
     let mut before = BTreeMap::new();
     let mut next = VecDeque::from([start]);

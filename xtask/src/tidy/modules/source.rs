@@ -1,50 +1,50 @@
-//! What a source file says of modules: the paths it writes, the names it brings into scope, the modules it declares.
+//! Parser of a source file's module structure: paths, imports and declared modules.
 //!
-//! The text is cut into tokens, so that comments, doc comments and strings say nothing; macros are read like all else.
-//! What stands under `#[cfg(test)]` is left out.
+//! It works on tokens, so comments, doc comments and strings are ignored, and macros are read like other code. Items
+//! under `#[cfg(test)]` are skipped.
 
 use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// A module by its path from the root of its crate, which is the empty path.
+/// Module, as its path from the crate root, which is empty.
 pub(super) type Module = Vec<String>;
 
-/// What a file says of modules.
+/// Module structure of a file.
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    /// The file's own module and those written inside of it.
+    /// Module of the file, and modules declared inline.
     pub(super) modules: Vec<Module>,
-    /// Modules that exist in tests alone.
+    /// Modules under `#[cfg(test)]`.
     pub(super) test_modules: Vec<Module>,
-    /// Paths that begin at the root, at the module or at its parent.
+    /// Paths that begin with `crate`, `self` or `super`.
     pub(super) mentions: Vec<Mention>,
-    /// What `use` brings into scope.
+    /// Imported names.
     pub(super) imports: Vec<Import>,
 }
 
-/// A path that begins with `crate`, `self` or `super`.
+/// Path that begins with `crate`, `self` or `super`.
 #[derive(Debug)]
 pub(super) struct Mention {
-    /// Where it stands.
+    /// Module that contains it.
     pub(super) module: Module,
-    /// Its segments, the first of them `crate`, `self` or `super`.
+    /// Segments, the first of which is `crate`, `self` or `super`.
     pub(super) path: Vec<String>,
-    /// Its line, from 1.
+    /// Line, from 1.
     pub(super) line: usize,
 }
 
-/// A name in scope, and the path it stands for.
+/// Imported name.
 #[derive(Debug)]
 pub(super) struct Import {
-    /// In which module.
+    /// Module that contains it.
     pub(super) module: Module,
-    /// The name.
+    /// Name in scope.
     pub(super) name: String,
-    /// The path.
+    /// Path it resolves to.
     pub(super) path: Vec<String>,
 }
 
-/// A path at the end of a tree of paths such as `a::{b, c as d}`.
+/// Leaf of a use tree such as `a::{b, c as d}`.
 struct UseLeaf {
     path: Vec<String>,
     alias: Option<String>,
@@ -52,7 +52,7 @@ struct UseLeaf {
 }
 
 impl Source {
-    /// Reads the text of the file that holds `module`.
+    /// Parses the file of `module`.
     pub(super) fn read(text: &str, module: Module) -> Result<Self> {
         let tokens: TokenStream = text.parse().map_err(|error| anyhow!("is not Rust: {error}"))?;
         let mut source = Self::default();
@@ -92,7 +92,7 @@ impl Source {
         }
     }
 
-    /// A `use` with its tree; returns the length in tokens.
+    /// Reads a `use` item. Returns its length in tokens.
     fn scan_use(&mut self, tokens: &[TokenTree], module: &Module) -> usize {
         let mut leaves = Vec::new();
         let length = 1 + tree(&tokens[1..], Vec::new(), &mut leaves);
@@ -106,7 +106,7 @@ impl Source {
         length
     }
 
-    /// A path in code; returns the length in tokens.
+    /// Reads a path in code. Returns its length in tokens.
     fn scan_path(&mut self, tokens: &[TokenTree], module: &Module) -> usize {
         let mut leaves = Vec::new();
         let length = tree(tokens, Vec::new(), &mut leaves);
@@ -125,12 +125,12 @@ fn is_anchor(ident: &str) -> bool {
     ["crate", "self", "super"].contains(&ident)
 }
 
-/// Whether a path that begins at a known module stands here.
+/// Whether the tokens begin a path of `crate`, `self` or `super`.
 fn starts_path(tokens: &[TokenTree]) -> bool {
     ident_at(tokens, 0).is_some_and(|ident| is_anchor(&ident)) && is_separator(tokens, 1)
 }
 
-/// The leaves of the tree of paths that stands here; returns its length in tokens.
+/// Collects the leaves of a use tree. Returns its length in tokens.
 fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<UseLeaf>) -> usize {
     let mut at = 0;
     let mut line = 0;
@@ -166,12 +166,12 @@ fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<UseLeaf>) 
     at
 }
 
-/// `#![cfg(test)]`: all that follows in this file is for tests.
+/// Whether the tokens begin with `#![cfg(test)]`, which makes the rest of the file a test.
 fn opens_tests(tokens: &[TokenTree]) -> bool {
     is_punct(tokens.first(), '#') && is_punct(tokens.get(1), '!') && is_cfg_test(tokens.get(2))
 }
 
-/// The length of `#[cfg(test)]` with the item after it.
+/// Length in tokens of an item under `#[cfg(test)]`, attribute included.
 fn test_item(tokens: &[TokenTree]) -> Option<usize> {
     if !is_punct(tokens.first(), '#') || !is_cfg_test(tokens.get(1)) {
         return None;
@@ -185,7 +185,7 @@ fn test_item(tokens: &[TokenTree]) -> Option<usize> {
     Some(end.map_or(tokens.len(), |end| end + 1))
 }
 
-/// The words of an item up to its first brace, semicolon or path separator.
+/// Identifiers of an item up to its first brace, semicolon or path separator.
 fn item_idents(tokens: &[TokenTree]) -> impl Iterator<Item = String> {
     let in_head = |token: &&TokenTree| match token {
         TokenTree::Group(group) => group.delimiter() != Delimiter::Brace,
@@ -201,13 +201,13 @@ fn is_cfg_test(attribute: Option<&TokenTree>) -> bool {
     text == "cfg(test)" || text.starts_with("cfg(all(test,")
 }
 
-/// The module that an item such as `mod name;` declares.
+/// Module that an item such as `mod name;` declares.
 fn declared(item: &[TokenTree], module: &Module) -> Option<Module> {
     let at = (0..item.len()).find(|&at| is_ident(item, at, "mod"))?;
     Some(child(module, ident_at(item, at + 1)?))
 }
 
-/// The module of `mod name { … }`, and what is in it.
+/// Module and content of `mod name { … }`.
 fn inline_module(tokens: &[TokenTree], module: &Module) -> Option<(Module, TokenStream)> {
     let name = is_ident(tokens, 0, "mod").then(|| ident_at(tokens, 1))??;
     let Some(TokenTree::Group(group)) = tokens.get(2) else { return None };
