@@ -24,13 +24,14 @@ pub(crate) fn open(path: &Path) -> Result<File> {
 /// Refuses a Git LFS pointer.
 ///
 /// # Errors
-/// [`Error::WeightsFile`](crate::Error::WeightsFile) with the command that fetches the file.
+/// [`Error::NotFetched`] with what to do.
 pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     if !bytes.starts_with(LFS_PREFIX) {
         return Ok(());
     }
-    let expected = "the file itself; run `git lfs pull` in the folder, or fetch the model with `mpt pull`";
-    Err(damaged(path, "a Git LFS pointer, which stands for a file that was not fetched", expected))
+    let expected = "the file itself; run `git lfs pull` in the folder, or fetch the model again";
+    let found = "a Git LFS pointer, which stands for a file that was not fetched".to_owned();
+    Err(Error::NotFetched { path: path.to_owned(), found, expected })
 }
 
 /// Text of a configuration file.

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::dtype::{Precision, WeightDtype};
 use crate::dtype_policy;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::quantize::Refusal;
+use crate::kernels::cpu::quantize::QuantizeError;
 use crate::parameter::Parameter;
 use crate::params::ParamId;
 use crate::source::ParameterSource;
@@ -17,7 +17,7 @@ impl Weights {
     /// happens at use.
     ///
     /// A quantized dtype applies to matrices that it makes smaller, NF4 to the linears of blocks. Rows that its blocks do not
-    /// fill get [`WeightDtype::fitting`].
+    /// fill get [`WeightDtype::fallback_for`].
     #[must_use]
     pub fn with_dtype(mut self, dtype: WeightDtype) -> Self {
         self.requested_dtype = dtype;
@@ -37,7 +37,7 @@ impl Weights {
     /// [`Error::MissingTensor`], [`Error::TensorDtype`].
     pub fn loaded_dtype(&self, name: &str) -> Result<WeightDtype> {
         let (_, entry, stored) = self.locate(name)?;
-        Ok(dtype_policy::loaded(name, &entry.shape, stored, self.requested_dtype))
+        Ok(dtype_policy::load_dtype(name, &entry.shape, stored, self.requested_dtype))
     }
 
     /// Tensor by checkpoint name, converted to its [`loaded_dtype`](Self::loaded_dtype). `expected` is the required shape.
@@ -56,15 +56,15 @@ impl Weights {
                 expected,
             });
         }
-        let dtype = dtype_policy::loaded(name, &entry.shape, stored, self.requested_dtype);
+        let dtype = dtype_policy::load_dtype(name, &entry.shape, stored, self.requested_dtype);
         self.stored_tensor(name)?.into_dtype(dtype).map_err(|refusal| refused(path, name, dtype, refusal))
     }
 }
 
 impl ParameterSource for Weights {
     fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
-        let stored = self.tensor(&id.to_string(), Some(shape))?.in_panels()?;
-        let stored = if self.precision == Precision::Bf16 { stored.in_tiles()? } else { stored };
+        let stored = self.tensor(&id.to_string(), Some(shape))?.prepack_int8()?;
+        let stored = if self.precision == Precision::Bf16 { stored.prepack_bf16()? } else { stored };
         Ok(Parameter::Stored(stored))
     }
 
@@ -74,7 +74,7 @@ impl ParameterSource for Weights {
 }
 
 /// Error for a tensor whose values a dtype cannot hold.
-pub(crate) fn refused(path: &Path, name: &str, dtype: WeightDtype, refusal: Refusal) -> Error {
+pub(crate) fn refused(path: &Path, name: &str, dtype: WeightDtype, refusal: QuantizeError) -> Error {
     Error::Unquantizable {
         path: path.to_owned(),
         name: name.to_owned(),

@@ -38,7 +38,7 @@ impl AttnMask {
     /// be all padding.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the length is not batch x seq, a value is neither 0 nor 1, or padding lies between tokens.
+    /// [`Error::Mask`] when the length is not batch x seq, a value is neither 0 nor 1, or padding lies between tokens.
     pub fn padded(mask: &[u8], batch: usize, seq: usize) -> Result<Self> {
         expect_len("mask", mask.len(), batch, seq)?;
         let valid: Vec<ValidTokens> = mask
@@ -55,7 +55,7 @@ impl AttnMask {
     /// id of each token; positions restart with each document.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the length is not batch x seq or a document is not contiguous.
+    /// [`Error::Mask`] when the length is not batch x seq or a document is not contiguous.
     pub fn documents(documents: &[u32], batch: usize, seq: usize) -> Result<Self> {
         expect_len("documents", documents.len(), batch, seq)?;
         let mut first_key = Vec::with_capacity(documents.len());
@@ -128,19 +128,14 @@ fn expect_len(argument: &'static str, actual: usize, batch: usize, seq: usize) -
         return Ok(());
     }
     let expected = format!("{batch} x {seq} values, at least one a row");
-    Err(Error::Shape { op: "attention mask", argument, actual: format!("{actual} values"), expected })
+    Err(Error::Mask { argument, actual: format!("{actual} values"), expected })
 }
 
 /// Valid tokens of a row; a row of padding only is right-padded.
 fn valid_tokens(row: usize, mask: &[u8]) -> Result<ValidTokens> {
     if let Some(value) = mask.iter().find(|&&value| value > 1) {
         let actual = format!("{value} in row {row}");
-        return Err(Error::Shape {
-            op: "attention mask",
-            argument: "mask",
-            actual,
-            expected: "0 or 1".to_owned(),
-        });
+        return Err(Error::Mask { argument: "mask", actual, expected: "0 or 1".to_owned() });
     }
     let left = mask.iter().take_while(|&&valid| valid == 0).count();
     let tokens = mask[left..].iter().take_while(|&&valid| valid == 1).count();
@@ -153,7 +148,7 @@ fn valid_tokens(row: usize, mask: &[u8]) -> Result<ValidTokens> {
 
 fn not_contiguous(argument: &'static str, row: usize, at: usize) -> Error {
     let actual = format!("resumed at token {at} of row {row} after a gap");
-    Error::Shape { op: "attention mask", argument, actual, expected: "one contiguous run".to_owned() }
+    Error::Mask { argument, actual, expected: "one contiguous run".to_owned() }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 const MAX_CHARS: (usize, usize) = (300, 60);
 
 /// Text for a message: control characters escaped, the middle of a long text elided.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let escaped = |part: &str| -> String {
         let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
         part.chars().map(escaped).collect()

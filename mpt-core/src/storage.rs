@@ -37,20 +37,20 @@ impl TensorBytes {
     /// Releases the resident pages of a mapped file after a copy; they are read again on access.
     fn release_pages(&self) {
         if let Self::File(map, range) = self {
-            mmap::leave(map, range);
+            mmap::release_pages(map, range);
         }
     }
 }
 
-/// Layout of the bytes of a matrix.
+/// Memory layout of a weight.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum WeightLayout {
     /// Row-major, as in files.
-    Rows,
-    /// Panels of 16 rows for the kernels of quantized weights, zero-padded.
-    Panels,
-    /// Tiles of 16 rows of bf16 pairs for the bf16 GEMM.
-    Tiles,
+    RowMajor,
+    /// Panels of 16 rows for int8 kernels; missing rows are zero.
+    Int8Panels,
+    /// Tiles of 16 rows of bf16 pairs for bf16 kernels.
+    Bf16Tiles,
 }
 
 /// Tensor in its stored dtype. Cloning shares the bytes.
@@ -59,7 +59,7 @@ pub struct StoredTensor {
     bytes: TensorBytes,
     dtype: WeightDtype,
     shape: Box<[usize]>,
-    order: Order,
+    layout: WeightLayout,
 }
 
 impl fmt::Debug for StoredTensor {
@@ -75,28 +75,32 @@ impl StoredTensor {
             bytes: TensorBytes::File(Arc::clone(map), range),
             dtype,
             shape: shape.into(),
-            order: Order::Rows,
+            layout: WeightLayout::RowMajor,
         }
     }
 
     /// Tensor over heap bytes of this dtype and shape.
     pub(crate) fn owned(bytes: Vec<u8>, dtype: WeightDtype, shape: &[usize]) -> Self {
-        Self { bytes: TensorBytes::Heap(bytes.into()), dtype, shape: shape.into(), order: Order::Rows }
+        Self {
+            bytes: TensorBytes::Heap(bytes.into()),
+            dtype,
+            shape: shape.into(),
+            layout: WeightLayout::RowMajor,
+        }
     }
 
-    /// The same tensor over `memory`, which holds its values in the layout `order`; a mapped file's pages are released.
-    pub(crate) fn in_memory(&self, memory: MmapMut, order: Order) -> Result<Self> {
+    /// The same tensor over `memory`, which holds its values in `layout`; a mapped file's pages are released.
+    pub(crate) fn in_memory(&self, memory: MmapMut, layout: WeightLayout) -> Result<Self> {
         let bytes = memory.len();
-        let memory =
-            memory.make_read_only().map_err(|error| Error::Memory { bytes, reason: error.to_string() })?;
+        let memory = memory.make_read_only().map_err(|source| Error::Memory { bytes, source })?;
         self.bytes.release_pages();
         let bytes = TensorBytes::Anonymous(Arc::new(memory));
-        Ok(Self { bytes, dtype: self.dtype, shape: self.shape.clone(), order })
+        Ok(Self { bytes, dtype: self.dtype, shape: self.shape.clone(), layout })
     }
 
-    /// Layout of the values.
-    pub(crate) fn order(&self) -> Order {
-        self.order
+    /// Memory layout.
+    pub(crate) fn layout(&self) -> WeightLayout {
+        self.layout
     }
 
     /// Bytes in their layout.
@@ -131,7 +135,7 @@ impl StoredTensor {
 
     /// Bytes of a range of rows; the layout is row-major.
     pub(crate) fn row_range(&self, rows: Range<usize>) -> &[u8] {
-        debug_assert!(self.order == Order::Rows, "rows of panels are not together");
+        debug_assert!(self.layout == WeightLayout::RowMajor, "rows of panels are not together");
         let row = self.bytes.len() / self.num_rows().max(1);
         &self.bytes[rows.start * row..rows.end * row]
     }

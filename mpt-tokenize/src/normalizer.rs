@@ -35,7 +35,7 @@ pub(crate) fn normalize<'t>(normalizers: &[NormalizerWrapper], text: &'t str) ->
 fn normalize_run(normalizers: &[NormalizerWrapper], run: &str) -> Result<String> {
     let mut run = NormalizedString::from(run);
     for normalizer in normalizers {
-        normalizer.normalize(&mut run).map_err(|error| Error::Encode(error.to_string()))?;
+        normalizer.normalize(&mut run).map_err(Error::Encode)?;
     }
     Ok(run.get().to_owned())
 }

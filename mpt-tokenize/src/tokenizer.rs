@@ -78,7 +78,7 @@ impl Tokenizer {
         }
         let (added, added_normalized) =
             (build_vocabulary(&raw, origin)?, build_vocabulary(&normalized, origin)?);
-        let fingerprint = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = base16ct::lower::encode_string(&Sha256::digest(&bytes));
         Ok(Self {
             model,
             bpe,
@@ -186,7 +186,7 @@ impl Tokenizer {
     /// Appends the ids of a word by the `tokenizers` crate: for long words, and models with ambiguous merges.
     fn encode_slow(&self, word: &str, byte_chars: &mut String, ids: &mut Vec<TokenId>) -> Result<()> {
         byte_level::encode_bytes(word, byte_chars);
-        let tokens = self.model.tokenize(byte_chars).map_err(|error| Error::Encode(error.to_string()))?;
+        let tokens = self.model.tokenize(byte_chars).map_err(Error::Encode)?;
         ids.extend(tokens.iter().map(|token| token.id));
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::sequence::CachedSequence;
 use super::{KvPool, unknown_sequence};
 use crate::batch::{Batch, SeqId};
 use crate::error::{Error, Result};
-use crate::kernels::cpu::attention::paged::{self, PAGE, Run};
+use crate::kernels::cpu::attention::paged::{self, PAGE, TokenRun};
 
 /// Open transaction: pages are reserved for its tokens.
 #[derive(Debug)]
@@ -107,12 +107,12 @@ impl KvPool {
         let values = HeadView::new("append", "values", values, sizes)?;
         let (runs, per_slab) = (self.slot_mapping(batch), self.storage.slab_pages());
         let slabs = (&mut self.storage.bytes_mut()[..], per_slab);
-        paged::write(self.layout, layer, slabs, &runs, [keys.rows(), values.rows()]);
+        paged::write_kv(self.layout, layer, slabs, &runs, [keys.rows(), values.rows()]);
         Ok(())
     }
 
     /// Slot mapping: page and slots of each run of new tokens.
-    fn slot_mapping(&self, batch: &Batch) -> Vec<Run> {
+    fn slot_mapping(&self, batch: &Batch) -> Vec<TokenRun> {
         let mut runs = Vec::new();
         for seq in batch.sequences() {
             let (sequence, tokens) = (self.sequence(seq.id()), seq.token_range());
@@ -122,7 +122,7 @@ impl KvPool {
                 let next = end.min((at / PAGE + 1) * PAGE);
                 let slots = at % PAGE..at % PAGE + (next - at);
                 let first = tokens.start + at - sequence.len;
-                runs.push(Run { page: sequence.pages[at / PAGE], slots, first });
+                runs.push(TokenRun { page: sequence.pages[at / PAGE], slots, first });
                 at = next;
             }
         }
@@ -187,10 +187,10 @@ impl KvPool {
     }
 
     /// Page table, cached length and new tokens of each sequence of a batch.
-    pub(crate) fn block_tables<'a>(&'a self, batch: &'a Batch) -> Vec<paged::Sequence<'a>> {
+    pub(crate) fn block_tables<'a>(&'a self, batch: &'a Batch) -> Vec<paged::SequenceView<'a>> {
         let per_sequence = |seq: &crate::batch::BatchSeq| {
             let sequence = self.sequence(seq.id());
-            paged::Sequence { pages: &sequence.pages, start: sequence.len, tokens: seq.token_range() }
+            paged::SequenceView { pages: &sequence.pages, start: sequence.len, tokens: seq.token_range() }
         };
         batch.sequences().iter().map(per_sequence).collect()
     }
@@ -205,8 +205,8 @@ impl KvPool {
         &self,
         layer: usize,
         (slabs, slab_pages): &'a (Vec<&'a [u8]>, usize),
-    ) -> paged::Pages<'a> {
-        paged::Pages { layout: self.layout, layer, slabs, slab_pages: *slab_pages }
+    ) -> paged::LayerPages<'a> {
+        paged::LayerPages { layout: self.layout, layer, slabs, slab_pages: *slab_pages }
     }
 
     /// Open forward pass of this batch.

@@ -50,8 +50,8 @@ impl<'a> HeadView<'a> {
         match &*self.storage {
             Storage::Cpu(CpuStorage::F32(data)) => HeadRows {
                 data: &data[self.offset..],
-                token_step: self.token_stride,
-                head_step: self.head_stride,
+                token_stride: self.token_stride,
+                head_stride: self.head_stride,
             },
             _ => unreachable!("checked by `new`"),
         }

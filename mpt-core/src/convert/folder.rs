@@ -12,7 +12,7 @@ use super::copy::CopyError;
 use super::{ConvertedModel, ConvertedTensor, OnBytes, nf4, report};
 use crate::config::MptConfig;
 use crate::dtype::WeightDtype;
-use crate::dtype_policy::dtype_of;
+use crate::dtype_policy::target_dtype;
 use crate::error::{Error, Result};
 use crate::params::ParamId;
 use crate::weights::write::{HeaderEntry, header};
@@ -112,7 +112,7 @@ impl FolderWriter<'_> {
         parameters.sort_unstable();
         parameters.into_iter().map(|(name, id, shape)| {
             let dtype = match self.dtype {
-                WeightDtype::Nf4 => dtype_of(&name, &shape, self.dtype, self.other_dtype),
+                WeightDtype::Nf4 => target_dtype(&name, &shape, self.dtype, self.other_dtype),
                 dtype => dtype,
             };
             OutputTensor { id, name, shape, dtype }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::copy::copy_tensor;
 use super::{ConvertOptions, ConvertedModel, OnBytes, dtypes_by_size, report};
 use crate::dtype::WeightDtype;
-use crate::dtype_policy::dtype_of;
+use crate::dtype_policy::target_dtype;
 use crate::error::{Error, Result};
 use crate::weights::gguf::{GgufWriter, metadata_of, padding, to_gguf};
 use crate::weights::{TensorInfo, Weights};
@@ -60,7 +60,7 @@ pub fn write_gguf(
 
 /// Dtype of a tensor when matrices are requested in `dtype`.
 fn tensor_dtype(name: &str, shape: &[usize], dtype: WeightDtype) -> WeightDtype {
-    dtype_of(name, shape, dtype, WeightDtype::F32)
+    target_dtype(name, shape, dtype, WeightDtype::F32)
 }
 
 /// Dtype of most values, which `general.file_type` states.
@@ -88,7 +88,7 @@ fn gguf_tensors(weights: &Weights, dtype: WeightDtype) -> Result<Vec<GgufTensor>
             let gguf_name = to_gguf(&name).ok_or_else(|| Error::UnexpectedTensor {
                 path: weights.path().to_owned(),
                 name: name.clone(),
-                instead: "llama.cpp's MPT has no such tensor; convert with `--to hf`",
+                instead: "llama.cpp's MPT has no such tensor; write a folder of safetensors",
             })?;
             let dtype = tensor_dtype(&name, &shape, dtype);
             Ok(GgufTensor { gguf_name, name, shape, dtype })

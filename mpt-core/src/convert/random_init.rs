@@ -9,7 +9,7 @@ use crate::config::MptConfig;
 use crate::dtype::WeightDtype;
 use crate::error::Result;
 use crate::init::initial_values;
-use crate::kernels::cpu::quantize::{Refusal, narrowed};
+use crate::kernels::cpu::quantize::{QuantizeError, convert_float};
 use crate::loading::refused;
 use crate::memory::check_memory;
 
@@ -30,8 +30,7 @@ pub fn write_random_init(
 ) -> Result<ConvertedModel> {
     let dtype = options.dtype.unwrap_or(WeightDtype::F32);
     if dtype == WeightDtype::Nf4 {
-        let instead = "draw it in f32, f16 or bf16, and quantize it with `mpt quantize`";
-        return Err(unsupported(dir, dtype, instead));
+        return Err(unsupported(dir, dtype, "draw it in f32, f16 or bf16, and quantize that"));
     }
     let max_shard_size = options.max_shard_size;
     let folder = FolderWriter { config, dir, dtype, other_dtype: dtype, max_shard_size };
@@ -42,8 +41,8 @@ pub fn write_random_init(
         let values = initial_values(config, seed, tensor.id, &tensor.shape)?;
         for (chunk, values) in values.chunks(CHUNK_VALUES).enumerate() {
             let first = chunk * CHUNK_VALUES;
-            let refused = |refusal: Refusal| refused(dir, &tensor.name, dtype, refusal.after(first));
-            let bytes = narrowed(dtype, values).map_err(refused)?;
+            let refused = |refusal: QuantizeError| refused(dir, &tensor.name, dtype, refusal.after(first));
+            let bytes = convert_float(dtype, values).map_err(refused)?;
             out.write_all(&bytes).map_err(CopyError::Output)?;
         }
         let (name, shape, bytes) = (tensor.name.clone(), tensor.shape.clone(), tensor.bytes());

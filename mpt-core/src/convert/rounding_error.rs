@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::dtype::WeightDtype;
-use crate::kernels::cpu::widen::widen;
+use crate::kernels::cpu::dequantize::dequantize;
 
 /// Values per partial sum; a multiple of every block length.
 const CHUNK_VALUES: usize = 1 << 13;
@@ -18,7 +18,7 @@ pub(super) fn squared_norm_and_error(dtype: WeightDtype, values: &[f32], bytes: 
             || vec![0f32; CHUNK_VALUES],
             |wide, (values, bytes)| {
                 let wide = &mut wide[..values.len()];
-                widen(dtype, bytes, wide);
+                dequantize(dtype, bytes, wide);
                 let square = |x: f32| f64::from(x) * f64::from(x);
                 let pairs = values.iter().zip(wide);
                 pairs.fold((0.0, 0.0), |(all, off), (&x, y)| (all + square(x), off + square(x - *y)))

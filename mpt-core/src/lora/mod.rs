@@ -23,7 +23,7 @@ pub use config::LoraConfig;
 #[derive(Debug)]
 pub struct Adapter {
     config: LoraConfig,
-    /// Adapted linears, in the order of names.
+    /// WithAdapter linears, in the order of names.
     layers: Vec<(ModuleId, LoraMatrices)>,
 }
 

@@ -10,7 +10,7 @@ use crate::config::MptConfig;
 use crate::error::Result;
 use crate::gradients::GradSink;
 use crate::mask::AttnMask;
-use crate::ops::{self, AttentionInputs, AttentionOutputs, ClipMask, Scores};
+use crate::ops::{self, AttentionInputs, AttentionOutputs, ClipMask, ScoreParams};
 use crate::params::Module;
 use crate::rng::Dropout;
 use crate::rope::Rope;
@@ -29,7 +29,7 @@ pub struct Attention {
     norm_each_head: bool,
     clip_qkv: Option<f64>,
     rope: Option<Rope>,
-    scores: Scores,
+    scores: ScoreParams,
     window: Option<usize>,
     /// Dropout rate of the attention weights.
     dropout: f64,
@@ -105,7 +105,7 @@ impl Attention {
         } else {
             vec![0.0; config.n_heads]
         };
-        let scores = Scores {
+        let scores = ScoreParams {
             scale: attn.softmax_scale,
             cap: attn.logit_softcapping,
             slopes: slopes.into(),

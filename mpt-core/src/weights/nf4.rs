@@ -12,8 +12,8 @@ use super::file::{FileTensor, MappedFile, TensorIndex};
 use super::limits::elements;
 use crate::dtype::WeightDtype;
 use crate::error::damaged;
-use crate::error::{Error, Result};
-use crate::nf4::{BLOCK, GROUP, LEVELS, join};
+use crate::error::{Error, Result, damaged_by};
+use crate::nf4::{BLOCK, CODEBOOK, NESTED_BLOCK, pack_blocks};
 use crate::quoted::quoted;
 
 /// Suffix of the name of an NF4 quantization state.
@@ -82,12 +82,7 @@ pub(super) fn collect(
 }
 
 fn unsupported(path: &Path, field: &'static str, actual: String) -> Error {
-    Error::Unsupported {
-        path: path.to_owned(),
-        field,
-        actual,
-        instead: "quantize the original with `mpt quantize --type nf4`",
-    }
+    Error::Unsupported { path: path.to_owned(), field, actual, instead: "quantize the original model again" }
 }
 
 /// Reader of the quantization state of the tensor `name`.
@@ -108,16 +103,16 @@ impl QuantStateReader<'_> {
         })?;
         let blocks = num_values / BLOCK;
         let codes = self.part("", "U8", num_values / 2)?;
-        let map = self.part(".quant_map", "F32", LEVELS.len())?;
-        if !f32s(self.bytes(map)).zip(LEVELS).all(|(found, level)| (found - level).abs() <= 1e-6) {
+        let map = self.part(".quant_map", "F32", CODEBOOK.len())?;
+        if !f32s(self.bytes(map)).zip(CODEBOOK).all(|(found, level)| (found - level).abs() <= 1e-6) {
             return Err(self.wrong(".quant_map", "other levels than NF4's".to_owned(), EXPECTED));
         }
         let mut parts = vec![codes, map];
         let absmax = match (state.nested_blocksize, state.nested_offset) {
             (None, None) => Absmax::Plain(self.part(".absmax", "F32", blocks)?),
-            (Some(GROUP), Some(offset)) if offset.is_finite() => Absmax::Nested {
+            (Some(NESTED_BLOCK), Some(offset)) if offset.is_finite() => Absmax::Nested {
                 codes: self.part(".absmax", "U8", blocks)?,
-                scales: self.part(".nested_absmax", "F32", blocks.div_ceil(GROUP))?,
+                scales: self.part(".nested_absmax", "F32", blocks.div_ceil(NESTED_BLOCK))?,
                 map: self.part(".nested_quant_map", "F32", 256)?,
                 offset,
             },
@@ -142,8 +137,10 @@ impl QuantStateReader<'_> {
             let found = format!("{} bytes of {}", bytes.len(), tensor.dtype_name);
             return Err(self.wrong(NF4_STATE_SUFFIX, found, "at most 4096 bytes of JSON"));
         }
-        let state: RawQuantState = serde_json::from_slice(bytes)
-            .map_err(|error| self.wrong(NF4_STATE_SUFFIX, quoted(&error.to_string()), EXPECTED))?;
+        let state: RawQuantState = serde_json::from_slice(bytes).map_err(|error| {
+            let found = format!("tensor `{}{NF4_STATE_SUFFIX}`: {}", self.name, quoted(&error.to_string()));
+            damaged_by(&self.files[index.0].path, found, EXPECTED, error)
+        })?;
         if state.quant_type != "nf4" {
             return Err(self.wrong(
                 NF4_STATE_SUFFIX,
@@ -201,12 +198,14 @@ impl QuantState {
         match self.absmax {
             Absmax::Plain(scales) => {
                 let scales = bytes(files, scales);
-                join(codes, |block| f32_at(scales, block))
+                pack_blocks(codes, |block| f32_at(scales, block))
             }
             Absmax::Nested { codes: absmax, scales, map, offset } => {
                 let (absmax, scales) = (bytes(files, absmax), bytes(files, scales));
                 let map: Vec<f32> = f32s(bytes(files, map)).collect();
-                join(codes, |block| map[usize::from(absmax[block])] * f32_at(scales, block / GROUP) + offset)
+                pack_blocks(codes, |block| {
+                    map[usize::from(absmax[block])] * f32_at(scales, block / NESTED_BLOCK) + offset
+                })
             }
         }
     }

@@ -1,6 +1,7 @@
-//! The layers of the crates: what stands above what.
+//! Layers of the crates: the allowed direction between modules.
 
-/// The modules of a crate from top to bottom: each may use those below it. A crate that is not here is only checked for cycles.
+/// Top-level modules of each crate from top to bottom: each may use those below it. A crate that is not listed is
+/// checked for cycles only.
 pub(super) const LAYERS: &[(&str, &[&str])] = &[
     (
         "mpt-core",
@@ -30,6 +31,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "mask",
             "alibi",
             "host",
+            "run_folder",
             "kernels",
             "storage",
             "nf4",
@@ -41,6 +43,8 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "params",
             "rng",
             "error",
+            "error_kind",
+            "mistaken",
             "quoted",
             "dtype",
         ],
@@ -97,22 +101,23 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "train",
             "lfs",
             "error",
+            "error_kind",
         ],
     ),
     (
         "mpt-train",
         &[
             "train",
+            "session",
             "metrics",
             "evaluate",
             "checkpoint",
-            "sums",
             "observer",
             "run",
             "bench",
             "step",
             "optim",
-            "available",
+            "available_memory",
             "schedule",
             "config",
             "error",
@@ -126,7 +131,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "text_stream",
             "text_files",
             "stop",
-            "gguf_text",
+            "gguf_tokenizer",
             "open",
             "generate",
             "sampler",
@@ -138,15 +143,15 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
         "mpt-cli",
         &[
             "commands",
-            "environment",
+            "flag_env",
             "report",
             "embed",
             "export",
             "hub",
-            "model",
+            "model_args",
             "dtype_args",
             "machine",
-            "tui",
+            "progress",
             "table",
             "settings",
             "interrupt",
@@ -154,6 +159,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "output",
             "common_args",
             "exit",
+            "help",
             "allocator",
         ],
     ),
