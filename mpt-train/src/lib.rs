@@ -1,12 +1,12 @@
 //! From a run description to MPT checkpoints.
 //!
-//! A `TrainRun` read from a TOML file, prepared data (`mpt_data`) and a seed decide every byte of the result;
-//! threads, interruptions and restarts do not.
+//! A `TrainRun` read from a TOML file, prepared data (`mpt_data`) and a seed decide every byte of the result. The number of
+//! threads, interruptions and restarts does not.
 //!
 //! Without the default feature `run` this crate is the step alone: a [`Trainer`] takes [`TokenRows`] from wherever the
 //! caller has them, and no data format is compiled.
 
-mod available;
+mod available_memory;
 pub mod bench;
 #[cfg(feature = "run")]
 mod checkpoint;
@@ -22,14 +22,12 @@ mod optim;
 #[cfg(feature = "run")]
 mod run;
 mod schedule;
-mod step;
 #[cfg(feature = "run")]
-mod sums;
+mod session;
+mod step;
 #[cfg(feature = "run")]
 mod train;
 
-#[cfg(feature = "run")]
-pub use checkpoint::latest_checkpoint;
 pub use config::{OptimizerConfig, ScheduleConfig, ScheduleKind, StepConfig};
 pub use error::{Error, Result};
 #[cfg(feature = "run")]
