@@ -17,8 +17,7 @@ use crate::storage::{StoredTensor, WeightLayout};
 /// # Errors
 /// [`Error::Memory`] when the system has no memory for it.
 fn allocate(len: usize) -> Result<MmapMut> {
-    let memory =
-        MmapMut::map_anon(len).map_err(|error| Error::Memory { bytes: len, reason: error.to_string() })?;
+    let memory = MmapMut::map_anon(len).map_err(|source| Error::Memory { bytes: len, source })?;
     #[cfg(target_os = "linux")]
     // without huge pages the kernels are slower, nothing else
     let _ = memory.advise(memmap2::Advice::HugePage);

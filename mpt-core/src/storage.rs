@@ -84,8 +84,7 @@ impl StoredTensor {
     /// This tensor in other memory and another order, which are read from now on.
     pub(crate) fn in_memory(&self, memory: MmapMut, layout: WeightLayout) -> Result<Self> {
         let bytes = memory.len();
-        let memory =
-            memory.make_read_only().map_err(|error| Error::Memory { bytes, reason: error.to_string() })?;
+        let memory = memory.make_read_only().map_err(|source| Error::Memory { bytes, source })?;
         self.bytes.copied();
         let bytes = Bytes::Mapped(Arc::new(memory));
         Ok(Self { bytes, dtype: self.dtype, shape: self.shape.clone(), layout })

@@ -72,7 +72,7 @@ fn named(weights: &Weights) -> Result<Vec<(String, TensorInfo)>> {
             let gguf = to_gguf(&tensor.name).ok_or_else(|| Error::UnexpectedTensor {
                 path: weights.path().to_owned(),
                 name: tensor.name.clone(),
-                instead: "llama.cpp's MPT has no such tensor; convert with `--to hf`",
+                instead: "llama.cpp's MPT has no such tensor; write a folder of safetensors",
             })?;
             Ok((gguf, tensor))
         })

@@ -61,11 +61,7 @@ pub fn write_drawn(
 ) -> Result<Converted> {
     let format = options.format.unwrap_or(WeightDtype::F32);
     if format == WeightDtype::Nf4 {
-        return Err(unsupported(
-            dir,
-            format,
-            "draw it in f32, f16 or bf16, and quantize it with `mpt quantize`",
-        ));
+        return Err(unsupported(dir, format, "draw it in f32, f16 or bf16, and quantize that"));
     }
     let folder = Folder { config, dir, format, other: format, limit: options.max_shard_size };
     folder.write(on_bytes, &mut |tensor, out| {

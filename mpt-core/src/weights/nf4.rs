@@ -11,7 +11,7 @@ use super::file::{FileTensor, MappedFile};
 use super::limits::elements;
 use crate::dtype::WeightDtype;
 use crate::error::damaged;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_by};
 use crate::nf4::{BLOCK, CODEBOOK, NESTED_BLOCK, pack_blocks};
 use crate::quoted::quoted;
 
@@ -83,12 +83,7 @@ pub(super) fn collect(
 }
 
 fn unsupported(path: &Path, field: &'static str, actual: String) -> Error {
-    Error::Unsupported {
-        path: path.to_owned(),
-        field,
-        actual,
-        instead: "quantize the original with `mpt quantize --type nf4`",
-    }
+    Error::Unsupported { path: path.to_owned(), field, actual, instead: "quantize the original model again" }
 }
 
 /// A tensor `name` and what lies beside it.
@@ -142,8 +137,10 @@ impl Beside<'_> {
             let found = format!("{} bytes of {}", bytes.len(), tensor.dtype);
             return Err(self.wrong(STATE, found, "at most 4096 bytes of JSON"));
         }
-        let state: State = serde_json::from_slice(bytes)
-            .map_err(|error| self.wrong(STATE, quoted(&error.to_string()), SOUND))?;
+        let state: State = serde_json::from_slice(bytes).map_err(|error| {
+            let found = format!("tensor `{}{STATE}`: {}", self.name, quoted(&error.to_string()));
+            damaged_by(&self.files[place.0].path, found, SOUND, error)
+        })?;
         if state.quant_type != "nf4" {
             return Err(self.wrong(STATE, format!("`quant_type` {}", quoted(&state.quant_type)), "`nf4`"));
         }
