@@ -12,6 +12,7 @@ mod main_job;
 mod messages;
 mod models;
 mod no_tokenizer;
+mod overlap;
 mod pull;
 mod quantize;
 mod robust;
