@@ -7,10 +7,13 @@ mod data_hostile;
 mod data_order;
 mod formats;
 mod job;
+mod json_shapes;
 mod killed;
 mod main_job;
 mod messages;
 mod models;
+#[cfg(feature = "remote")]
+mod network;
 mod no_tokenizer;
 mod overlap;
 mod pull;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Lines of tests that look for a largest difference with `max`, which passes over NaN.
-pub(super) fn deaf_to_nan(path: &Path, text: &str) -> Vec<String> {
+pub(super) fn nan_blind_problems(path: &Path, text: &str) -> Vec<String> {
     let is_test_file =
         path.iter().any(|part| ["tests", "benches", "tests.rs"].iter().any(|name| part == *name));
     let tests_begin = text.lines().position(|line| line.trim() == "#[cfg(test)]");
@@ -31,7 +31,7 @@ mod tests {
     #[test]
     fn folds_that_pass_over_nan_are_found_in_tests_alone() {
         let line = |rest: &str| format!("    let error = differences.fold(0{rest};\n");
-        let found = |path: &str, text: &str| deaf_to_nan(Path::new(path), text).len();
+        let found = |path: &str, text: &str| nan_blind_problems(Path::new(path), text).len();
         for deaf in [".0, f32::max)", "f64, |top, x| top.max(x.abs()))"] {
             assert_eq!(found("mpt-core/tests/it/parity.rs", &line(deaf)), 1);
             assert_eq!(found("mpt-core/src/kernels/cpu/quantize/tests.rs", &line(deaf)), 1);
