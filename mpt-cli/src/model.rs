@@ -82,30 +82,3 @@ impl AdaptedArgs {
         OpenOptions { weight_dtype, precision: None, adapter: self.adapter.clone() }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use mpt_infer::latest_checkpoint;
-
-    #[test]
-    fn generating_and_training_mean_the_same_checkpoint() {
-        let run = tempfile::tempdir().expect("a temporary folder");
-        let same = || {
-            let trained = mpt_train::latest_checkpoint(run.path()).expect("listed");
-            assert_eq!(latest_checkpoint(run.path()).expect("listed"), trained);
-            trained
-        };
-        assert_eq!(same(), None);
-        for name in ["", "step-x", ".step-00000099.partial", "step-"] {
-            fs::create_dir_all(run.path().join("checkpoints").join(name)).expect("writable");
-            assert_eq!(same(), None, "{name}");
-        }
-        for name in ["step-00000099", "step-00000100", "step-9", "step-+100", "step-00000100.old", "step-100"]
-        {
-            fs::create_dir(run.path().join("checkpoints").join(name)).expect("writable");
-            assert!(same().is_some(), "{name}");
-        }
-    }
-}

@@ -97,6 +97,7 @@ mod random_init;
 pub mod rng;
 mod rope;
 mod rounding;
+mod run_folder;
 mod source;
 mod storage;
 #[cfg(feature = "testing")]
@@ -132,6 +133,7 @@ pub use parameter::Parameter;
 pub use params::{Module, ModuleId, ParamId, ParamKind, UnknownParam};
 pub use quoted::quoted;
 pub use random_init::Drawn;
+pub use run_folder::{latest_checkpoint, run_checkpoints};
 pub use source::{LoraWeights, ParamBuilder, ParameterSource, WithPrecision};
 pub use storage::StoredTensor;
 pub use threads::set_threads;

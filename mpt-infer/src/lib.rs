@@ -60,7 +60,7 @@
 
 mod error;
 mod generate;
-mod gguf_text;
+mod gguf_tokenizer;
 mod open;
 mod pipeline;
 mod sampler;
@@ -74,7 +74,7 @@ pub use error::{Cause, Error, Result};
 pub use generate::{FinishReason, GenerateParams, Generation, generate};
 pub use mpt_core::ErrorKind;
 pub use mpt_tokenize::{ChatTemplate, Message};
-pub use open::{OpenOptions, latest_checkpoint, model_path, open_model, open_weights};
+pub use open::{OpenOptions, model_path, open_model, open_weights};
 pub use pipeline::{Completion, CompletionParams, Pipeline};
 pub use sampler::{Sampler, SamplingParams};
 pub use stop::{StopStrings, stop_ids};

@@ -1,27 +1,27 @@
-//! Why a model has no tokenizer that can be used.
+//! Missing and unusable tokenizers, and their remedies.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use mpt_core::ErrorKind;
 
-/// Why a model has no tokenizer that can be used. It stops what needs text, nothing else.
+/// Reason why a model has no usable tokenizer. Only work on text fails because of it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerProblem {
-    /// A folder has no `tokenizer.json`.
+    /// The folder has no `tokenizer.json`.
     #[error("{}: there is no tokenizer.json", .dir.display())]
     Missing {
         /// The folder.
         dir: PathBuf,
     },
-    /// A folder's `tokenizer.json`, or a key of a GGUF file, which the error names.
+    /// The `tokenizer.json` or the GGUF key that the error names is unusable.
     #[error(transparent)]
     Unusable(Arc<mpt_tokenize::Error>),
 }
 
 impl TokenizerProblem {
-    /// What kind of failure it is.
+    /// Kind of failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing { .. } => ErrorKind::Data,
@@ -29,7 +29,7 @@ impl TokenizerProblem {
         }
     }
 
-    /// What to do about it.
+    /// Remedy, as an instruction to the user.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Missing { .. } => "put the model's tokenizer.json there, or give token ids instead of text",

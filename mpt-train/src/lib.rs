@@ -1,7 +1,7 @@
 //! From a run description to MPT checkpoints.
 //!
-//! A `TrainRun` read from a TOML file, prepared data (`mpt_data`) and a seed decide every byte of the result;
-//! threads, interruptions and restarts do not.
+//! A `TrainRun` read from a TOML file, prepared data (`mpt_data`) and a seed decide every byte of the result. The number of
+//! threads, interruptions and restarts does not.
 //!
 //! # Steps on data of one's own
 //!
@@ -64,7 +64,7 @@ println!("{} nats a token, in {}", summary.last_loss, summary.checkpoint.display
 "#
 )]
 
-mod available;
+mod available_memory;
 pub mod bench;
 #[cfg(feature = "run")]
 mod checkpoint;
@@ -80,14 +80,12 @@ mod optim;
 #[cfg(feature = "run")]
 mod run;
 mod schedule;
-mod step;
 #[cfg(feature = "run")]
-mod sums;
+mod session;
+mod step;
 #[cfg(feature = "run")]
 mod train;
 
-#[cfg(feature = "run")]
-pub use checkpoint::latest_checkpoint;
 pub use config::{OptimizerConfig, ScheduleConfig, ScheduleKind, StepConfig};
 pub use error::{Cause, Error, Result};
 #[cfg(feature = "run")]

@@ -36,7 +36,7 @@ const PAGES: [Page; 2] = [
                 folder. `mpt train run.toml --print-config` prints the file with every default.",
         root: "RawRun",
         sources: &[
-            "mpt-train/src/run.rs",
+            "mpt-train/src/run/mod.rs",
             "mpt-train/src/config.rs",
             "mpt-data/src/mixing.rs",
             "mpt-core/src/dtype.rs",

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, ConvertOptions, WeightDtype, Weights};
 use mpt_infer::open_weights;
-use mpt_infer::verify::{Comparison, Forms, builtin_rows, compare_models, compare_weights, limits_between};
+use mpt_infer::verify::{
+    Comparison, MatrixDtypes, builtin_rows, compare_models, compare_weights, limits_between,
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -99,7 +101,7 @@ fn verify(before: &Weights, output: &Path, ctx: &mut Context) -> Result<Verified
     let after = open_weights(output)?;
     let load = |weights: &Weights| CausalLm::new(weights.config(), weights);
     let rows = builtin_rows(before.config(), ctx.seed.unwrap_or(0));
-    let forms = |weights: &Weights| Forms::of(weights, WeightDtype::F32);
+    let forms = |weights: &Weights| MatrixDtypes::of(weights, WeightDtype::F32);
     let limits = limits_between(&forms(&after)?, Some(&forms(before)?));
     let tokens = 2 * rows.iter().map(Vec::len).sum::<usize>() as u64;
     let mut bar = LateBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, Precision, WeightDtype, Weights};
 use mpt_infer::verify::{
-    Check, Comparison, Fixture, Forms, Limits, builtin_rows, compare_models, compare_weights,
+    Check, Comparison, Fixture, Limits, MatrixDtypes, builtin_rows, compare_models, compare_weights,
     first_non_finite, limits_alone, limits_between, self_check, windows,
 };
 use mpt_infer::{Pipeline, open_weights};
@@ -210,8 +210,8 @@ fn limits(args: &Args, default: Limits) -> Limits {
 }
 
 /// The forms in which the weights at `path` compute when rounded to `dtype`.
-fn forms(path: &Path, dtype: WeightDtype) -> Result<Forms, CliError> {
-    Ok(Forms::of(&open_weights(path)?, dtype)?)
+fn forms(path: &Path, dtype: WeightDtype) -> Result<MatrixDtypes, CliError> {
+    Ok(MatrixDtypes::of(&open_weights(path)?, dtype)?)
 }
 
 fn bar(ctx: &Context, tokens: usize) -> LateBar {

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mpt_core::latest_checkpoint;
 use mpt_data::{PrepareRun, prepare};
 use mpt_tokenize::{Tokenizer, TrainConfig};
-use mpt_train::{
-    Error, Observer, Result, Resume, Silent, TrainEvent, TrainRun, TrainSummary, latest_checkpoint, train,
-};
+use mpt_train::{Error, Observer, Result, Resume, Silent, TrainEvent, TrainRun, TrainSummary, train};
 
 const MIX: &str = r#"
 tokenizer = "tokenizer.json"

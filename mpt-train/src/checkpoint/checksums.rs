@@ -1,4 +1,4 @@
-//! `training/files.json` of a checkpoint: length and XXH3 of every other file, so that damage is found at resume.
+//! `training/files.json` of a checkpoint: length and XXH3 of every other file, verified at resume.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,51 +10,51 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::error::{Error, Result};
 
-const SUMS: &str = "training/files.json";
+const FILE: &str = "training/files.json";
 
-/// What is known of a file.
+/// Length and hash of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sum {
+struct Checksum {
     bytes: u64,
     /// 128 bits, hexadecimal.
     xxh3: String,
 }
 
-/// Writes the sums of what lies in the folder `dir`.
+/// Writes the checksums of all files of the checkpoint in `dir`.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub(crate) fn write(dir: &Path) -> Result<()> {
-    let mut sums = BTreeMap::new();
+    let mut checksums = BTreeMap::new();
     for folder in ["", "training/"] {
-        let place = dir.join(folder);
-        for entry in fs::read_dir(&place).map_err(Error::io(&place, "listing"))? {
-            let path = entry.map_err(Error::io(&place, "listing"))?.path();
+        let folder_path = dir.join(folder);
+        for entry in fs::read_dir(&folder_path).map_err(Error::io(&folder_path, "listing"))? {
+            let path = entry.map_err(Error::io(&folder_path, "listing"))?.path();
             if path.is_file() {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let sum = sum(&path).map_err(Error::io(&path, "reading"))?;
-                sums.insert(format!("{folder}{name}"), sum);
+                let checksum = checksum(&path).map_err(Error::io(&path, "reading"))?;
+                checksums.insert(format!("{folder}{name}"), checksum);
             }
         }
     }
-    let path = dir.join(SUMS);
-    let text = serde_json::to_string_pretty(&sums).expect("string keys") + "\n";
+    let path = dir.join(FILE);
+    let text = serde_json::to_string_pretty(&checksums).expect("string keys") + "\n";
     fs::write(&path, text).map_err(Error::io(&path, "writing"))
 }
 
-/// Reads every file that the sums name.
+/// Verifies every file of the checkpoint in `dir`.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] naming the first that is absent or another than was written, or the sums themselves.
+/// [`Error::Checkpoint`] naming the first missing or damaged file; `files.json` itself is one of them.
 pub(crate) fn check(dir: &Path) -> Result<()> {
-    let path = dir.join(SUMS);
+    let path = dir.join(FILE);
     let text = fs::read_to_string(&path).map_err(|error| Error::unread(&path, error))?;
-    let sums: BTreeMap<String, Sum> =
+    let checksums: BTreeMap<String, Checksum> =
         serde_json::from_str(&text).map_err(|error| Error::unparsed(&path, error))?;
-    for (name, expected) in &sums {
+    for (name, expected) in &checksums {
         let path = dir.join(name);
-        let found = sum(&path).map_err(|error| Error::unread(&path, error))?;
+        let found = checksum(&path).map_err(|error| Error::unread(&path, error))?;
         if found.bytes != expected.bytes {
             let problem = format!("has {} bytes, and {} were written", found.bytes, expected.bytes);
             return Err(Error::checkpoint(&path, problem));
@@ -66,12 +66,12 @@ pub(crate) fn check(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn sum(path: &Path) -> std::io::Result<Sum> {
+fn checksum(path: &Path) -> std::io::Result<Checksum> {
     let (mut file, mut hash) = (File::open(path)?, Xxh3Default::new());
     let (mut buffer, mut bytes) = (vec![0; 1 << 20], 0);
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(Sum { bytes, xxh3: format!("{:032x}", hash.digest128()) }),
+            0 => return Ok(Checksum { bytes, xxh3: format!("{:032x}", hash.digest128()) }),
             count => {
                 hash.update(&buffer[..count]);
                 bytes += count as u64;

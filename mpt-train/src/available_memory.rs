@@ -1,9 +1,9 @@
-//! Memory that this process may still take.
+//! Memory available to this process.
 
 use std::fs;
 use std::path::Path;
 
-/// Bytes that the system, and the control group of this process, still give; `None` where neither says.
+/// Bytes available on the system and in the control group of this process; `None` where neither is known.
 ///
 /// Source: Linux, `Documentation/filesystems/proc.rst` (`MemAvailable`) and `Documentation/admin-guide/cgroup-v2.rst`.
 pub(crate) fn available_memory() -> Option<u64> {
@@ -11,13 +11,13 @@ pub(crate) fn available_memory() -> Option<u64> {
     [system, of_control_group(Path::new("/sys/fs/cgroup"))].into_iter().flatten().min()
 }
 
-/// What `/proc/meminfo` says is available, in bytes.
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
 fn mem_available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What the limit of a control group leaves, where it has one.
+/// Bytes left below the limit of a control group; `None` without a limit.
 fn of_control_group(dir: &Path) -> Option<u64> {
     let number = |name: &str| fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
     Some(number("memory.max")?.saturating_sub(number("memory.current")?))

@@ -1,4 +1,4 @@
-//! What the metadata of a GGUF file says of text: tokenizer, stop ids, chat template.
+//! Tokenizer, stop ids and chat template from the metadata of a GGUF file.
 //!
 //! Source: the keys `tokenizer.*` of ggml's `docs/gguf.md`, and llama.cpp's `llama-vocab.cpp`.
 
@@ -19,10 +19,10 @@ const EOS: &str = "tokenizer.ggml.eos_token_id";
 const EOT: &str = "tokenizer.ggml.eot_token_id";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// Ways to split text into words that are MPT's.
+/// Names of pre-tokenizers that split text as MPT's does.
 const PRE_TOKENIZERS: [&str; 3] = ["mpt", "gpt-2", "default"];
 
-/// The tokenizer; `path` is the file.
+/// Tokenizer in `metadata` of the file `path`.
 pub(crate) fn tokenizer(metadata: &Metadata, path: &Path) -> Result<Tokenizer, TokenizerProblem> {
     let keys = Keys { metadata, path };
     keys.expect_text(MODEL, &["gpt2"], "`gpt2`, a byte-level BPE as MPT's is")?;
@@ -35,12 +35,12 @@ pub(crate) fn tokenizer(metadata: &Metadata, path: &Path) -> Result<Tokenizer, T
     Ok(Tokenizer::from_gguf(&parts, path)?)
 }
 
-/// The ids that end a text: of a document, and of a turn.
+/// Stop ids: end of document and end of turn.
 pub(crate) fn stop_ids(metadata: &Metadata) -> Vec<TokenId> {
     [EOS, EOT].into_iter().filter_map(|key| id(metadata, key)).collect()
 }
 
-/// The chat template, if there is one; `path` is the file.
+/// Chat template in `metadata` of the file `path`, if any.
 pub(crate) fn chat_template(metadata: &Metadata, path: &Path) -> Result<Option<ChatTemplate>, Error> {
     let Some(source) = metadata.text(TEMPLATE) else { return Ok(None) };
     let token = |key: &str| {
@@ -55,7 +55,7 @@ fn id(metadata: &Metadata, key: &str) -> Option<TokenId> {
     TokenId::try_from(metadata.int(key)?).ok()
 }
 
-/// Keys that are what they must be, or are named.
+/// Typed access to metadata. Errors name the key.
 struct Keys<'a> {
     metadata: &'a Metadata,
     path: &'a Path,
@@ -78,7 +78,7 @@ impl Keys<'_> {
         Ok(texts.ok_or_else(|| self.other(key, "a list of texts"))?.collect())
     }
 
-    /// Kinds of the tokens, all ordinary where the file does not say.
+    /// Token types, ggml's numbers; all normal where the key is absent.
     fn token_types(&self, tokens: usize) -> Result<Vec<i32>, TokenizerProblem> {
         if self.metadata.get(TYPES).is_none() {
             return Ok(vec![token_type::NORMAL; tokens]);
@@ -87,7 +87,7 @@ impl Keys<'_> {
         Ok(types.ok_or_else(|| self.other(TYPES, "a list of 32-bit integers"))?.collect())
     }
 
-    /// A key without a value of the type that is expected.
+    /// Error of a key whose value is absent or of another type.
     fn other(&self, key: &str, expected: &str) -> TokenizerProblem {
         let found = if self.metadata.get(key).is_none() { "is missing" } else { "is of another type" };
         self.unusable(key, found.to_owned(), expected)
