@@ -6,7 +6,7 @@ use crate::config::MptConfig;
 use crate::dtype::Precision;
 use crate::dtype::WeightDtype;
 use crate::error::Result;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
+use crate::kernels::cpu::gemm::{Beta, MatMut, MatRef, Parallelism, matmul};
 use crate::rng::CounterRng;
 use crate::storage::StoredTensor;
 use crate::variables::Params;
@@ -154,9 +154,17 @@ impl ProductBench {
     /// Computes the product once, packing both operands.
     pub fn run(&mut self) {
         let [m, n, k] = self.size;
-        let a = if self.transposed[0] { Mat::new(&self.a, k, m, m).t() } else { Mat::new(&self.a, m, k, k) };
-        let b = if self.transposed[1] { Mat::new(&self.b, n, k, k).t() } else { Mat::new(&self.b, k, n, n) };
+        let a = if self.transposed[0] {
+            MatRef::new(&self.a, k, m, m).t()
+        } else {
+            MatRef::new(&self.a, m, k, k)
+        };
+        let b = if self.transposed[1] {
+            MatRef::new(&self.b, n, k, k).t()
+        } else {
+            MatRef::new(&self.b, k, n, n)
+        };
         let c = MatMut::new(&mut self.c, m, n, n);
-        matmul(c, a, b, self.precision, Write::Overwrite, Threads::Pool);
+        matmul(c, a, b, self.precision, Beta::Zero, Parallelism::Pool);
     }
 }

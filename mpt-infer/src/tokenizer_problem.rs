@@ -21,7 +21,7 @@ pub enum TokenizerProblem {
 }
 
 impl TokenizerProblem {
-    /// Kind of failure.
+    /// Kind of the failure, which decides the exit code.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing { .. } => ErrorKind::Data,

@@ -7,6 +7,7 @@ mod data_hostile;
 mod data_order;
 mod formats;
 mod job;
+mod json_shapes;
 mod killed;
 mod main_job;
 mod messages;

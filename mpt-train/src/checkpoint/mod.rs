@@ -161,7 +161,8 @@ impl Checkpoint {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join(STATE);
         let text = fs::read_to_string(&file).map_err(|error| Error::unread(&file, error))?;
-        let state = TrainState::parse(&text).map_err(|error| Error::unparsed(&file, error))?;
+        let state: TrainState = serde_json::from_str(&text).map_err(|error| Error::unparsed(&file, error))?;
+        state.check_format().map_err(|problem| Error::checkpoint(&file, problem))?;
         checksums::check(path)?;
         Ok(Self { path: path.to_owned(), state })
     }

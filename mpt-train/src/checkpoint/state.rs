@@ -3,7 +3,6 @@
 use mpt_data::Cursor;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Cause;
 use crate::run::{Difference, Settings};
 
 /// Version of the file, raised when a field changes its meaning.
@@ -63,12 +62,11 @@ impl TrainState {
         Self { settings, changes: [self.changes, changes].concat(), ..self }
     }
 
-    /// Reads `state.json`; the error is the problem, without the file's name.
-    pub(crate) fn parse(text: &str) -> Result<Self, Cause> {
-        let state: Self = serde_json::from_str(text)?;
-        match state.format {
-            FORMAT => Ok(state),
-            found => Err(format!("format {found}, expected {FORMAT}").into()),
+    /// Compares the version of the file with this program's. The error is the problem, without the file's name.
+    pub(crate) fn check_format(&self) -> Result<(), String> {
+        match self.format {
+            FORMAT => Ok(()),
+            found => Err(format!("format {found}, expected {FORMAT}")),
         }
     }
 }

@@ -1,18 +1,17 @@
-//! Which instruction set the CPU kernels use: found once, at run time.
+//! Run-time dispatch: the instruction set level of the CPU kernels, detected once.
 //!
-//! Most kernels are written once, as plain Rust that the compiler can vectorize, and [`for_each_level`] compiles them for
-//! every level: they use no fused multiply-add and fix the order of their sums, so all levels give the same bits. Matrix
-//! products have innermost loops of their own for each level; those of quantized weights agree to the bit, those of floats
-//! (`gemm`) round as each level's instructions do.
+//! Most kernels are portable Rust that the compiler vectorizes, and [`for_each_level`] compiles them for every level. They use no
+//! fused multiply-add and fix the order of their sums, so all levels give the same bits. Matrix products have micro-kernels for
+//! each level: those of quantized weights agree to the bit, those of floats (`gemm`) round as the level's instructions do.
 
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 
-/// An instruction set level, lowest first; each holds all of those before it.
+/// Instruction set level, lowest first; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
-    /// What every processor of the architecture has: SSE2, NEON.
+    /// Baseline of the architecture: SSE2, NEON.
     Baseline,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
@@ -24,7 +23,7 @@ pub(crate) enum Level {
     Amx,
 }
 
-/// Every level with its name in the variable `MPT_CPU_LEVEL`.
+/// Levels and their names in the variable `MPT_CPU_LEVEL`.
 const NAMES: [(Level, &str); 5] = [
     (Level::Baseline, "baseline"),
     (Level::Avx2, "avx2"),
@@ -33,10 +32,10 @@ const NAMES: [(Level, &str); 5] = [
     (Level::Amx, "amx"),
 ];
 
-/// The variable that asks for a lower level.
+/// Environment variable that lowers the level.
 const VARIABLE: &str = "MPT_CPU_LEVEL";
 
-/// The level in use: the best one of this processor, or less where the variable `MPT_CPU_LEVEL` asks for less.
+/// Level in use: the best of this processor, or a lower one that the variable `MPT_CPU_LEVEL` names.
 pub(crate) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
@@ -45,14 +44,15 @@ pub(crate) fn level() -> Level {
     })
 }
 
+/// Level of a name.
 fn named(name: &str) -> Option<Level> {
     NAMES.iter().find(|(_, known)| *known == name).map(|&(level, _)| level)
 }
 
-/// Whether the variable `MPT_CPU_LEVEL`, which asks kernels for less than the processor has, names a level where it is set.
+/// Checks the environment variable `MPT_CPU_LEVEL`, which limits the instruction sets of kernels.
 ///
 /// # Errors
-/// [`Error::CpuLevel`] when it does not: kernels would use the best level, as if it were not set.
+/// [`Error::CpuLevel`] when it is set to an unknown level; kernels would ignore it.
 pub fn check_cpu_level() -> Result<()> {
     match std::env::var(VARIABLE) {
         Ok(name) if named(&name).is_none() => {
@@ -62,7 +62,7 @@ pub fn check_cpu_level() -> Result<()> {
     }
 }
 
-/// Every level this processor has, lowest first.
+/// Levels of this processor, lowest first.
 #[cfg(test)]
 pub(crate) fn levels() -> impl Iterator<Item = Level> {
     NAMES.iter().map(|&(level, _)| level).filter(|&level| level <= self::level())
@@ -92,7 +92,7 @@ fn detected() -> Level {
     Level::Baseline
 }
 
-/// Defines functions whose bodies are compiled once for every [`Level`] and chosen at each call.
+/// Defines functions whose bodies are compiled for every [`Level`] and selected at each call.
 macro_rules! for_each_level {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)+) => {$(
         $(#[$meta])*
