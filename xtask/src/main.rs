@@ -1,7 +1,7 @@
-//! Build, test, bench and release automation: everything that is not `cargo build`. One file per task.
+//! Build, test, bench and release automation beyond `cargo build`. One file per task.
 //!
-//! `cargo xtask ci` is the whole gate; the other tasks are its parts, and what is run by hand. Depends on no crate of
-//! ours, so that it starts at once and can judge a tree that does not compile.
+//! `cargo xtask ci` is the whole gate; the other tasks are its parts, or are run by hand. It depends on no crate of the
+//! workspace, so it starts at once and can judge a tree that does not compile.
 #![expect(clippy::print_stderr, reason = "a task talks to the person who started it")]
 
 mod bench;
@@ -70,7 +70,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     }
 }
 
-/// Says what is going on.
+/// Prints a status message on stderr.
 fn say(message: impl std::fmt::Display) {
     eprintln!("{message}");
 }

@@ -18,6 +18,8 @@ mod no_tokenizer;
 mod pull;
 mod quantize;
 mod robust;
+#[path = "../../../mpt-core/tests/it/shared.rs"]
+mod shared;
 mod steps;
 mod tokenizer;
 mod verify;

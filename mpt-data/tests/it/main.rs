@@ -27,6 +27,8 @@ mod parquet_files;
 mod preparing;
 #[cfg(feature = "remote")]
 mod remote;
+#[path = "../../../mpt-core/tests/it/shared.rs"]
+mod shared;
 mod simulating;
 mod steps;
 #[cfg(feature = "interop")]

@@ -123,3 +123,77 @@ macro_rules! for_each_level {
     )+};
 }
 pub(crate) use for_each_level;
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Passes the tests of kernels, ops and layers in a process whose kernels use no more than a level, if the processor has it.
+    fn pass_at(asked: Level) {
+        if asked > level() {
+            return;
+        }
+        let (_, name) = NAMES.iter().find(|(level, _)| *level == asked).expect("every level has a name");
+        let tests = std::env::current_exe().expect("this program");
+        let run = Command::new(tests)
+            .args(["kernels::", "ops::", "nn::", "--skip", "dispatch::tests::pass"])
+            .env(VARIABLE, name)
+            .env("MPT_EXPECTED_LEVEL", name)
+            .output()
+            .expect("the tests of this program start");
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "at {name}: {said}");
+        let passed =
+            said.split("test result: ok. ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        assert!(passed > Some(100), "at {name} {passed:?} tests ran: {said}");
+    }
+
+    #[test]
+    fn pass_at_the_baseline() {
+        pass_at(Level::Baseline);
+    }
+
+    #[test]
+    fn pass_at_avx2() {
+        pass_at(Level::Avx2);
+    }
+
+    #[test]
+    fn pass_at_avx512() {
+        pass_at(Level::Avx512);
+    }
+
+    #[test]
+    fn pass_at_avx512_with_bf16() {
+        pass_at(Level::Avx512Bf16);
+    }
+
+    /// Tests that go through all levels go up to the one in use, and that is the one asked for.
+    #[test]
+    fn the_level_asked_for_is_in_use() {
+        assert_eq!(levels().last(), Some(level()));
+        if let Ok(name) = std::env::var("MPT_EXPECTED_LEVEL") {
+            assert_eq!(Some(level()), named(&name));
+        }
+    }
+
+    /// A level that the processor has and `detected` does not see would never be tested.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[test]
+    fn no_level_of_this_processor_is_passed_over() {
+        let needs = [
+            (Level::Avx2, "avx2 fma f16c"),
+            (Level::Avx512, "avx512f avx512bw avx512dq avx512vl"),
+            (Level::Avx512Bf16, "avx512_bf16 avx512_vnni"),
+            (Level::Amx, "amx_tile amx_bf16 amx_int8"),
+        ];
+        let text = std::fs::read_to_string("/proc/cpuinfo").expect("Linux describes its processors");
+        let line = text.lines().find(|line| line.starts_with("flags")).expect("a line of flags");
+        let flags: Vec<_> = line.split_whitespace().collect();
+        let has = |names: &str| names.split(' ').all(|name| flags.contains(&name));
+        let best = needs.iter().take_while(|(_, names)| has(names)).last();
+        assert_eq!(detected(), best.map_or(Level::Baseline, |&(level, _)| level));
+    }
+}

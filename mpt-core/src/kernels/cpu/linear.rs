@@ -111,6 +111,7 @@ mod tests {
     use crate::dtype::WeightDtype;
     use crate::kernels::cpu::dispatch::levels;
     use crate::rng::CounterRng;
+    use crate::testing::largest;
     use proptest::prelude::*;
 
     /// Every dtype.
@@ -215,11 +216,11 @@ mod tests {
     fn check_near(y: &[f32], x: &[f32], wide: &[f32], weight: &StoredTensor) -> Result<(), TestCaseError> {
         let k = x.len();
         let round = |x: f32| if weight.bf16_tiles().is_some() { half::bf16::from_f32(x).to_f32() } else { x };
-        let largest = x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        let top = largest(x.iter().copied());
         for (&found, row) in y.iter().zip(wide.chunks_exact(k)) {
             let (sum, size) = sum(x.iter().zip(row).map(|(&x, &w)| (round(x), w)));
             let rounding = if weight.int8_panels().is_some() {
-                row.iter().map(|w| f64::from(w.abs())).sum::<f64>() * f64::from(largest) / 250.0
+                row.iter().map(|w| f64::from(w.abs())).sum::<f64>() * top / 250.0
             } else {
                 0.0
             };

@@ -58,7 +58,7 @@ mod tests {
     use crate::kv_dtype::KvDtype;
     use crate::mask::alibi_slopes;
     use crate::ops::Precision;
-    use crate::testing::random;
+    use crate::testing::{largest, random};
     use proptest::prelude::*;
 
     /// Shape and options of attention, and the seed of its inputs.
@@ -211,11 +211,7 @@ mod tests {
 
     fn largest_difference(found: &[f32], expected: &[f64]) -> f64 {
         assert_eq!(found.len(), expected.len());
-        found
-            .iter()
-            .zip(expected)
-            .map(|(&x, y)| (f64::from(x) - y).abs())
-            .fold(0.0, |top, x| if x <= top { top } else { x })
+        largest(found.iter().zip(expected).map(|(&x, y)| f64::from(x) - y))
     }
 
     fn cases() -> impl Strategy<Value = Case> {
@@ -262,13 +258,12 @@ mod tests {
             let (fused, h, g) = (case.fused(0), case.heads(), case.groups);
             let [q, k, v] = [(0, h), (h, g), (h + g, g)].map(|(from, heads)| fused.narrow(1, from, heads).unwrap());
             let expected = oracle(&case, &q, &k, &v);
-            let largest = |x: &Tensor| flat(x).iter().fold(0f64, |top, x| top.max(f64::from(x.abs())));
-            let q_sum = flat(&q).chunks_exact(case.e)
-                .map(|q| q.iter().map(|x| f64::from(x.abs())).sum::<f64>()).fold(0.0, f64::max);
+            let sums = |q: &[f32]| q.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+            let q_sum = largest(flat(&q).chunks_exact(case.e).map(sums));
             for (dtype, share) in [(KvDtype::F32, 0.0), (KvDtype::Bf16, 1.0 / 256.0), (KvDtype::Int8, 1.0001 / 254.0)] {
                 let found = whole(&case, dtype, level(), 0);
-                let moved = case.scores().scale * q_sum * largest(&k) * share;
-                let bound = largest(&v) * (share + f64::exp_m1(2.0 * moved)) + 2e-5;
+                let moved = case.scores().scale * q_sum * largest(flat(&k)) * share;
+                let bound = largest(flat(&v)) * (share + f64::exp_m1(2.0 * moved)) + 2e-5;
                 let error = largest_difference(&found, &expected);
                 prop_assert!(error < bound, "{dtype}: {error:e}, bound {bound:e}");
             }

@@ -1,6 +1,7 @@
-//! The layers of the crates: what stands above what.
+//! Layers of the crates: the allowed direction between modules.
 
-/// The modules of a crate from top to bottom: each may use those below it. A crate that is not here is only checked for cycles.
+/// Top-level modules of each crate from top to bottom: each may use those below it. A crate that is not listed is
+/// checked for cycles only.
 pub(super) const LAYERS: &[(&str, &[&str])] = &[
     (
         "mpt-core",
@@ -139,15 +140,15 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
         "mpt-cli",
         &[
             "commands",
-            "environment",
+            "flag_env",
             "report",
             "embed",
             "export",
             "hub",
-            "model",
+            "model_args",
             "dtype_args",
             "machine",
-            "tui",
+            "progress",
             "table",
             "settings",
             "interrupt",

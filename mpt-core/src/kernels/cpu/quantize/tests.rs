@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kernels::cpu::dequantize::dequantize;
 use crate::rng::CounterRng;
+use crate::testing::largest;
 
 const GGML: [WeightDtype; 5] =
     [WeightDtype::Q8_0, WeightDtype::Q4_0, WeightDtype::Q4K, WeightDtype::Q5K, WeightDtype::Q6K];
@@ -71,19 +72,19 @@ fn the_bytes_are_those_of_ggml() {
 
 /// The step of a form on this block: the distance of two neighboring levels at most.
 fn step(dtype: WeightDtype, block: &[f32]) -> f32 {
-    let largest = block.iter().fold(0f32, |top, x| top.max(x.abs()));
+    let top = largest(block.iter().copied()) as f32;
     let range = |group: &[f32]| {
         let (low, high) = group.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
         high - low
     };
-    let widest = |len: usize| block.chunks(len).map(range).fold(0f32, f32::max);
+    let widest = |len: usize| largest(block.chunks(len).map(range)) as f32;
     match dtype {
-        WeightDtype::Q8_0 => largest / 127.0,
-        WeightDtype::Q4_0 => largest / 8.0,
+        WeightDtype::Q8_0 => top / 127.0,
+        WeightDtype::Q4_0 => top / 8.0,
         WeightDtype::Q4K => widest(32) / 15.0,
         WeightDtype::Q5K => widest(32) / 31.0,
-        WeightDtype::Q6K => largest / 32.0,
-        _ => largest * 0.304, // between the first two levels
+        WeightDtype::Q6K => top / 32.0,
+        _ => top * 0.304, // between the first two levels
     }
 }
 

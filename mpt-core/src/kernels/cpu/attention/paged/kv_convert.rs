@@ -55,6 +55,7 @@ for_each_level! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::largest;
     use proptest::prelude::*;
 
     fn int8(x: &[f32]) -> Vec<f32> {
@@ -75,7 +76,7 @@ mod tests {
         #[test]
         fn errors_keep_their_bounds(x in proptest::collection::vec(-4f32..4.0, 1..140), power in -115i32..125) {
             let x: Vec<f32> = x.iter().map(|x| x * 2f32.powi(power)).collect();
-            let top = x.iter().fold(0f32, |top, x| top.max(x.abs()));
+            let top = largest(x.iter().copied()) as f32;
             prop_assume!(top > 2f32.powi(-119));
             for (x, found) in x.iter().zip(int8(&x)) {
                 prop_assert!((x - found).abs() <= top / 254.0 * 1.0001, "{x} {found}, the largest {top}");

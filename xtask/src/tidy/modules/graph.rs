@@ -1,59 +1,59 @@
-//! Which module of a crate uses which, by the paths that its files write.
+//! Module graph of a crate: an edge per use of one module by another.
 //!
-//! An arrow goes between two modules of the same folder: a path from `a::b` to `c::d` is an arrow from `a` to `c`, one
-//! from `a::b` to `a::e` an arrow from `b` to `e` inside of `a`. Between a module and what holds it there is none.
+//! An edge connects two modules of the same folder: a path from `a::b` to `c::d` is an edge from `a` to `c`, one from
+//! `a::b` to `a::e` an edge from `b` to `e` within `a`. A module and its parent have no edge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::source::{Mention, Module, Source};
 
-/// More imports that name one another than anyone writes.
+/// Limit of imports that are followed, against cycles of re-exports.
 const MAX_IMPORTS: usize = 32;
 
-/// The modules of a crate, and the arrows between them.
+/// Modules of a crate and the edges between them.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    /// All modules but the root and those of tests.
+    /// All modules except the root and test modules.
     pub(super) modules: BTreeSet<Module>,
-    /// From and to, each with the first place that says so.
-    pub(super) arrows: BTreeMap<(Module, Module), Place>,
+    /// Edges, `(from, to)`, with the first location of each.
+    pub(super) edges: BTreeMap<(Module, Module), SourceLocation>,
 }
 
-/// A line of a file.
+/// Line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SourceLocation {
     pub(super) file: PathBuf,
     pub(super) line: usize,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
     }
 }
 
 impl Graph {
-    /// From the files of a crate, each with what it says.
+    /// Graph of a crate's parsed files.
     pub(super) fn new(mut files: Vec<(PathBuf, Source)>) -> Self {
         let tests: Vec<_> = files.iter().flat_map(|(_, source)| source.test_modules.clone()).collect();
         files.retain(|(_, source)| !tests.iter().any(|test| source.modules[0].starts_with(test)));
         let names = Names::new(&files);
-        let mut arrows = BTreeMap::new();
+        let mut edges = BTreeMap::new();
         for (file, source) in &files {
             for mention in &source.mentions {
-                for arrow in names.arrows(mention) {
-                    let place = || Place { file: file.clone(), line: mention.line };
-                    arrows.entry(arrow).or_insert_with(place);
+                for edge in names.edges(mention) {
+                    let location = || SourceLocation { file: file.clone(), line: mention.line };
+                    edges.entry(edge).or_insert_with(location);
                 }
             }
         }
         let modules = names.modules.into_iter().filter(|module| !module.is_empty()).collect();
-        Self { modules, arrows }
+        Self { modules, edges }
     }
 }
 
-/// The module that a file of a crate holds, by the file's path below `src`.
+/// Module of a file, from its path below `src`.
 pub(super) fn module_of(path: &Path) -> Module {
     let mut module: Module =
         path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -65,10 +65,10 @@ pub(super) fn module_of(path: &Path) -> Module {
     module
 }
 
-/// What names stand for.
+/// Name resolution in a crate.
 struct Names<'a> {
     modules: BTreeSet<Module>,
-    /// By module and name; several where the features of the crate decide which of them is meant.
+    /// Imported paths by module and name; several if the crate's features select one.
     imports: BTreeMap<(&'a [String], &'a str), Vec<&'a [String]>>,
 }
 
@@ -84,19 +84,19 @@ impl<'a> Names<'a> {
         Self { modules, imports }
     }
 
-    /// The pairs of modules of one folder between which a mention is an arrow.
-    fn arrows(&self, mention: &Mention) -> Vec<(Module, Module)> {
+    /// Edges of a path: at most one per target.
+    fn edges(&self, mention: &Mention) -> Vec<(Module, Module)> {
         let from = &mention.module;
-        let arrow = |to: Module| {
+        let edge = |to: Module| {
             let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
             let apart = shared < from.len() && shared < to.len();
             apart.then(|| (from[..=shared].to_vec(), to[..=shared].to_vec()))
         };
-        self.targets(from, from, &mention.path, MAX_IMPORTS).into_iter().filter_map(arrow).collect()
+        self.targets(from, from, &mention.path, MAX_IMPORTS).into_iter().filter_map(edge).collect()
     }
 
-    /// The modules that may hold what a path in `scope` leads to. What a module that does not hold `reader` hands on counts
-    /// as its own; none for what lies outside of the crate.
+    /// Modules that may define the target of a path in `scope`. A module's re-exports count as its own, unless `reader`
+    /// is within it. Empty for paths outside of the crate.
     fn targets(&self, reader: &Module, scope: &[String], path: &[String], imports: usize) -> Vec<Module> {
         let (mut at, names) = anchor(scope, path);
         for (index, name) in names.iter().enumerate() {
@@ -120,7 +120,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The module at which a path in `scope` begins, and the names after that.
+/// Module at which a path in `scope` begins, and the remaining names.
 fn anchor<'p>(scope: &[String], path: &'p [String]) -> (Module, &'p [String]) {
     let mut at = scope.to_vec();
     let mut names = path;

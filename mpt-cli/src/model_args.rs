@@ -1,4 +1,4 @@
-//! `--model PATH`, `--dtype`, `--adapter`: the flags that say which model, and how it is opened.
+//! `--model`, `--dtype` and `--adapter`: flags of the model, and opening it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::dtype_args::weight_dtype;
 use crate::exit::CliError;
 use crate::settings::Context;
 
-/// The model to use.
+/// Flags of a model.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
     /// Model folder, GGUF file, or run folder of `mpt train`
@@ -20,9 +20,9 @@ pub(crate) struct ModelArgs {
     pub(crate) dtype: WeightDtype,
 }
 
-/// The model to use, with an adapter if there is one.
+/// Flags of a model with an optional adapter.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct AdaptedArgs {
+pub(crate) struct AdapterModelArgs {
     #[command(flatten)]
     pub(crate) base: ModelArgs,
     /// LoRA adapter folder, as peft writes it
@@ -30,14 +30,14 @@ pub(crate) struct AdaptedArgs {
     pub(crate) adapter: Option<PathBuf>,
 }
 
-/// The weights at `path`, mapped, with a warning where the folder holds a second model.
+/// Maps the weights at `path`, with a warning if the folder holds a second model.
 pub(crate) fn open(path: &Path, ctx: &Context) -> Result<Weights, CliError> {
     let weights = open_weights(path)?;
-    say_passed_over(&weights, ctx);
+    warn_of_ignored_index(&weights, ctx);
     Ok(weights)
 }
 
-fn say_passed_over(weights: &Weights, ctx: &Context) {
+fn warn_of_ignored_index(weights: &Weights, ctx: &Context) {
     if let (Some(index), Some(used)) = (weights.passed_over(), weights.files().next()) {
         let (index, used) = (index.display(), used.display());
         ctx.out
@@ -47,33 +47,33 @@ fn say_passed_over(weights: &Weights, ctx: &Context) {
 }
 
 impl ModelArgs {
-    /// The weights, mapped; nothing of them is read yet.
+    /// Maps the weights. No tensor is read yet.
     pub(crate) fn weights(&self, ctx: &Context) -> Result<Weights, CliError> {
         Ok(open(&self.model, ctx)?.rounded_to(self.dtype))
     }
 }
 
-impl AdaptedArgs {
-    /// The model with all that text needs.
+impl AdapterModelArgs {
+    /// Model with its tokenizer and stop ids.
     pub(crate) fn pipeline(&self, ctx: &Context) -> Result<Pipeline, CliError> {
         self.pipeline_with(None, ctx)
     }
 
-    /// [`AdaptedArgs::pipeline`], in this precision where one is named, whatever the dtype of the weights.
+    /// [`AdapterModelArgs::pipeline`] in `precision`; `None` for that of the weights' dtype.
     pub(crate) fn pipeline_with(
         &self,
         precision: Option<Precision>,
         ctx: &Context,
     ) -> Result<Pipeline, CliError> {
         let pipeline = Pipeline::open_with(&self.base.model, &OpenOptions { precision, ..self.options() })?;
-        say_passed_over(pipeline.weights(), ctx);
+        warn_of_ignored_index(pipeline.weights(), ctx);
         Ok(pipeline)
     }
 
-    /// The model alone, for what needs no text.
+    /// Model without a tokenizer.
     pub(crate) fn model(&self, ctx: &Context) -> Result<CausalLm, CliError> {
         let (model, weights) = open_model(&self.base.model, &self.options())?;
-        say_passed_over(&weights, ctx);
+        warn_of_ignored_index(&weights, ctx);
         Ok(model)
     }
 

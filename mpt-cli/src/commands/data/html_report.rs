@@ -1,16 +1,16 @@
-//! `mpt data inspect --html`: the mix, what was kept and dropped and how long documents are, as one page.
+//! HTML report of `mpt data inspect --html`: the mix, kept and dropped documents, and document lengths.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use mpt_data::{Manifest, MixRow, MixTable, StageReport, durable};
 
-use super::{ACCOUNT_HEADER, MIX_HEADER, account_cells, mix_cells};
+use super::{ACCOUNT_HEADER, MIX_HEADER, account_rows, mix_rows};
 use crate::exit::CliError;
-use crate::report::{Bar, Body, Figure, Report, Section};
+use crate::report::{Bar, Content, Report, Section, Stat};
 use crate::table::count;
 
-/// Writes the page of prepared data.
+/// Writes the report to `path`.
 pub(super) fn write(path: &Path, manifest: &Manifest, table: &MixTable) -> Result<(), CliError> {
     let lengths = manifest.documents()?.lengths()?;
     let report = report(manifest, table, &lengths);
@@ -19,30 +19,31 @@ pub(super) fn write(path: &Path, manifest: &Manifest, table: &MixTable) -> Resul
 
 fn report(manifest: &Manifest, table: &MixTable, lengths: &[u64]) -> Report {
     let sum = |of: fn(&MixRow) -> u64| count(table.sources.iter().map(of).sum());
-    let figure = |label, value| Figure { label, value };
-    let section = |title: &str, note: &str, body| Section { title: title.into(), note: note.into(), body };
+    let stat = |label, value| Stat { label, value };
+    let section =
+        |title: &str, note: &str, content| Section { title: title.into(), note: note.into(), content };
     let mut sections = vec![
         section(
             "Mix",
             "The share of each source in training; the mark is what was asked for.",
-            Body::Bars(table.sources.iter().map(share).collect()),
+            Content::Bars(table.sources.iter().map(share).collect()),
         ),
         section(
             "Epochs",
             "How often training goes through each source.",
-            Body::Bars(table.sources.iter().map(epochs).collect()),
+            Content::Bars(table.sources.iter().map(epochs).collect()),
         ),
-        section("Sources", "", Body::Table { header: MIX_HEADER.to_vec(), rows: mix_cells(table) }),
+        section("Sources", "", Content::Table { header: MIX_HEADER.to_vec(), rows: mix_rows(table) }),
         section(
             "Length of documents",
             "Documents that stayed, by their tokens.",
-            Body::Bars(by_length(lengths)),
+            Content::Bars(by_length(lengths)),
         ),
-        section("Dropped", "Documents of all sources, by the rule.", Body::Bars(by_rule(table))),
+        section("Dropped", "Documents of all sources, by the rule.", Content::Bars(by_rule(table))),
         section(
             "Account of tokens",
             "What was read is what was kept, dropped and edited away.",
-            Body::Table { header: ACCOUNT_HEADER.to_vec(), rows: account_cells(table) },
+            Content::Table { header: ACCOUNT_HEADER.to_vec(), rows: account_rows(table) },
         ),
     ];
     sections.extend(manifest.contents().dedup.iter().filter(|stage| !stage.similarities.is_empty()).map(
@@ -58,26 +59,26 @@ fn report(manifest: &Manifest, table: &MixTable, lengths: &[u64]) -> Report {
     Report {
         title: "Prepared data".into(),
         lead: format!("{}, manifest {}.", manifest.dir().display(), &manifest.root()[..16]),
-        figures: vec![
-            figure("documents read", sum(|row| row.documents_read)),
-            figure("documents for training", sum(|row| row.documents)),
-            figure("tokens for training", sum(|row| row.tokens)),
-            figure("tokens held out", sum(|row| row.eval_tokens)),
+        stats: vec![
+            stat("documents read", sum(|row| row.documents_read)),
+            stat("documents for training", sum(|row| row.documents)),
+            stat("tokens for training", sum(|row| row.tokens)),
+            stat("tokens held out", sum(|row| row.eval_tokens)),
         ],
         sections,
     }
 }
 
 fn share(row: &MixRow) -> Bar {
-    let shown = format!("{:.2} %", 100.0 * row.proportion_obtained);
-    Bar { label: row.source.clone(), amount: row.proportion_obtained, shown, mark: Some(row.proportion) }
+    let value_text = format!("{:.2} %", 100.0 * row.proportion_obtained);
+    Bar { label: row.source.clone(), amount: row.proportion_obtained, value_text, mark: Some(row.proportion) }
 }
 
 fn epochs(row: &MixRow) -> Bar {
     Bar {
         label: row.source.clone(),
         amount: row.epochs,
-        shown: format!("{:.3}", row.epochs),
+        value_text: format!("{:.3}", row.epochs),
         mark: Some(1.0),
     }
 }
@@ -87,7 +88,7 @@ fn by_length(lengths: &[u64]) -> Vec<Bar> {
     let bar = |(bucket, &documents): (usize, &u64)| Bar {
         label: format!("{} to {}", count(1 << bucket), count((2 << bucket) - 1)),
         amount: documents as f64,
-        shown: count(documents),
+        value_text: count(documents),
         mark: None,
     };
     lengths.iter().enumerate().skip(from).map(bar).collect()
@@ -101,21 +102,21 @@ fn by_rule(table: &MixTable) -> Vec<Bar> {
     let bar = |(rule, documents): (&str, u64)| Bar {
         label: rule.to_owned(),
         amount: documents as f64,
-        shown: count(documents),
+        value_text: count(documents),
         mark: None,
     };
     rules.into_iter().map(bar).collect()
 }
 
-fn similarities(stage: &StageReport) -> Body {
+fn similarities(stage: &StageReport) -> Content {
     let steps = stage.similarities.len() as f64;
     let bar = |(step, &documents): (usize, &u64)| Bar {
         label: format!("{:.2} to {:.2}", step as f64 / steps, (step + 1) as f64 / steps),
         amount: documents as f64,
-        shown: count(documents),
+        value_text: count(documents),
         mark: None,
     };
-    Body::Bars(
+    Content::Bars(
         stage.similarities.iter().enumerate().filter(|(_, documents)| **documents > 0).map(bar).collect(),
     )
 }

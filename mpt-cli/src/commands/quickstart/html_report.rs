@@ -1,53 +1,54 @@
-//! The report of a quickstart: curve, mix, texts, and what to do next, as one page.
+//! HTML report of a quickstart: loss curve, mix, samples, and further commands.
 
 use std::path::Path;
 
 use mpt_data::{MixTable, durable};
 use serde_json::Value;
 
-use super::{Found, metrics_path};
-use crate::commands::data::{MIX_HEADER, mix_cells};
+use super::{Outcome, metrics_path};
+use crate::commands::data::{MIX_HEADER, mix_rows};
 use crate::exit::{CliError, ExitStatus};
-use crate::report::{Body, Chart, Figure, Mark, Report, Section, Series};
+use crate::report::{Chart, Content, Mark, Report, Section, Series, Stat};
 
-/// Writes `report.html` into the folder.
-pub(super) fn write(dir: &Path, found: &Found, mix: &MixTable) -> Result<(), CliError> {
-    let page = report(found, mix, &chart(dir, found)?).to_html();
+/// Writes `report.html` to the folder.
+pub(super) fn write(dir: &Path, outcome: &Outcome, mix: &MixTable) -> Result<(), CliError> {
+    let page = report(outcome, mix, &chart(dir, outcome)?).to_html();
     Ok(durable::write_file(&dir.join("report.html"), page.as_bytes())?)
 }
 
-fn report(found: &Found, mix: &MixTable, chart: &Chart) -> Report {
-    let summary = &found.summary;
-    let figure = |label, value: String| Figure { label, value };
+fn report(outcome: &Outcome, mix: &MixTable, chart: &Chart) -> Report {
+    let summary = &outcome.summary;
+    let stat = |label, value: String| Stat { label, value };
     let eval_loss = summary.eval_loss.unwrap_or(f64::NAN);
-    let section = |title: &str, note: &str, body| Section { title: title.into(), note: note.into(), body };
+    let section =
+        |title: &str, note: &str, content| Section { title: title.into(), note: note.into(), content };
     Report {
         title: "MPT quickstart".into(),
         lead: "A tokenizer and a small MPT, trained on this machine from text that was already on it.".into(),
-        figures: vec![
-            figure("held-out loss, nats a token", format!("{eval_loss:.3}")),
-            figure("token frequencies alone", format!("{:.3}", found.unigram_loss)),
-            figure("steps", summary.step.to_string()),
-            figure("training tokens", crate::table::count(summary.tokens)),
+        stats: vec![
+            stat("held-out loss, nats a token", format!("{eval_loss:.3}")),
+            stat("token frequencies alone", format!("{:.3}", outcome.unigram_loss)),
+            stat("steps", summary.step.to_string()),
+            stat("training tokens", crate::table::count(summary.tokens)),
         ],
         sections: vec![
             section(
                 "Loss",
                 "The dashed level is what token frequencies alone reach.",
-                Body::Chart(chart.clone()),
+                Content::Chart(chart.clone()),
             ),
-            section("Mix", "", Body::Table { header: MIX_HEADER.to_vec(), rows: mix_cells(mix) }),
+            section("Mix", "", Content::Table { header: MIX_HEADER.to_vec(), rows: mix_rows(mix) }),
             section(
                 "What it writes",
                 "After the beginning of a held-out text.",
-                Body::Samples(found.samples.clone()),
+                Content::Samples(outcome.samples.clone()),
             ),
-            section("Next", "", Body::Listing(found.next.join("\n"))),
+            section("Next", "", Content::Listing(outcome.next_commands.join("\n"))),
         ],
     }
 }
 
-fn chart(dir: &Path, found: &Found) -> Result<Chart, CliError> {
+fn chart(dir: &Path, outcome: &Outcome) -> Result<Chart, CliError> {
     let path = metrics_path(dir);
     let text =
         std::fs::read_to_string(&path).map_err(|error| CliError::read(ExitStatus::Data, &path, error))?;
@@ -56,8 +57,8 @@ fn chart(dir: &Path, found: &Found) -> Result<Chart, CliError> {
         lines.iter().filter_map(|line| Some((line["step"].as_f64()?, line[key].as_f64()?))).collect()
     };
     let series = |label: &str, mark, points| Series { label: label.into(), mark, points };
-    let last = found.summary.step as f64;
-    let level = vec![(0.0, found.unigram_loss), (last, found.unigram_loss)];
+    let last = outcome.summary.step as f64;
+    let level = vec![(0.0, outcome.unigram_loss), (last, outcome.unigram_loss)];
     Ok(Chart {
         x_label: "step",
         y_label: "nats a token",

@@ -1,76 +1,87 @@
-//! Progress of long work: a bar with rate and remaining time on a terminal, else a line now and then.
+//! Progress of long work: a bar with rate and remaining time on a terminal, periodic log lines elsewhere.
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressStyle;
 use serde::Serialize;
 
 use crate::output::Log;
 
-/// Work that ends sooner shows no [`LateBar`].
-const LATE_AFTER: Duration = Duration::from_secs(2);
+/// Duration after which a [`DelayedProgressBar`] appears.
+const SHOW_AFTER: Duration = Duration::from_secs(2);
 
-/// How often a line is logged where no bar can be drawn.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Interval between log lines if no bar is drawn.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// One piece of work with a name and, where known, a size.
+/// Progress of a task, with a total if it is known.
 #[derive(Debug)]
-pub(crate) struct Bar {
+pub(crate) struct ProgressBar {
     log: Log,
-    bar: Option<ProgressBar>,
+    bar: Option<indicatif::ProgressBar>,
     name: String,
     unit: Unit,
     total: Option<u64>,
     done: u64,
-    first: u64,
+    resumed_at: u64,
     note: String,
     started: Instant,
-    logged: Instant,
+    last_logged: Instant,
 }
 
-/// What a bar counts.
+/// Unit of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// Bytes, shown as MiB and so on.
+    /// Bytes, printed in MiB and the like.
     Bytes,
-    /// Anything else, by its plural name.
+    /// Other units, by their plural.
     Count(&'static str),
 }
 
-impl Bar {
-    /// Starts a piece of work; `total` is unknown where `None`.
+impl ProgressBar {
+    /// Starts a task. `total` is `None` if it is unknown.
     pub(crate) fn start(log: &Log, name: impl Into<String>, unit: Unit, total: Option<u64>) -> Self {
         let name = name.into();
-        let bar = log.bars().map(|bars| bars.add(draw(&name, unit, total)));
+        let bar = log.bars().map(|bars| bars.add(terminal_bar(&name, unit, total)));
         let now = Instant::now();
         let note = String::new();
-        Self { log: log.clone(), bar, name, unit, total, done: 0, first: 0, note, started: now, logged: now }
+        Self {
+            log: log.clone(),
+            bar,
+            name,
+            unit,
+            total,
+            done: 0,
+            resumed_at: 0,
+            note,
+            started: now,
+            last_logged: now,
+        }
     }
 
-    /// The work goes on from `done`, which was reached before: rates count from here.
+    /// Sets the position of resumed work. Rates are counted from there.
     pub(crate) fn resume_at(&mut self, done: u64) {
-        (self.first, self.done, self.started) = (done, done, Instant::now());
+        (self.resumed_at, self.done, self.started) = (done, done, Instant::now());
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             bar.reset_eta();
         }
     }
 
-    /// `done` units are done in all.
+    /// Sets the position.
     pub(crate) fn set(&mut self, done: u64) {
         self.done = done;
         match &self.bar {
             Some(bar) => bar.set_position(done),
-            None => self.log_now_and_then(),
+            None => self.log_periodically(),
         }
     }
 
-    /// `more` units are done.
+    /// Advances by `more` units.
     pub(crate) fn advance(&mut self, more: u64) {
         self.set(self.done + more);
     }
 
-    /// What else there is to say, such as the loss.
+    /// Sets a note such as the loss.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.note = note.into();
         if let Some(bar) = &self.bar {
@@ -78,32 +89,35 @@ impl Bar {
         }
     }
 
-    /// The work is done: the bar goes away, a line with what was done stays.
+    /// Removes the bar and prints a summary.
     pub(crate) fn finish(self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         let took = self.started.elapsed();
         let note = if self.note.is_empty() { String::new() } else { format!(", {}", self.note) };
-        let amount = amount(self.unit, self.done);
-        let message = format!("{}: {amount} in {}{note}", self.name, duration(took));
+        let amount = format_amount(self.unit, self.done);
+        let message = format!("{}: {amount} in {}{note}", self.name, format_duration(took));
         self.log.event(message, &self.record(took));
     }
 
-    fn log_now_and_then(&mut self) {
-        if self.logged.elapsed() < LINE_EVERY {
+    fn log_periodically(&mut self) {
+        if self.last_logged.elapsed() < LOG_INTERVAL {
             return;
         }
-        self.logged = Instant::now();
+        self.last_logged = Instant::now();
         let elapsed = self.started.elapsed();
-        let mut line = format!("{}: {}", self.name, amount(self.unit, self.done));
+        let mut line = format!("{}: {}", self.name, format_amount(self.unit, self.done));
         if let Some(total) = self.total.filter(|&total| total > 0) {
-            line +=
-                &format!(" of {} ({} %)", amount(self.unit, total), self.done.saturating_mul(100) / total);
+            line += &format!(
+                " of {} ({} %)",
+                format_amount(self.unit, total),
+                self.done.saturating_mul(100) / total
+            );
         }
-        line += &format!(", {}/s", amount(self.unit, self.rate(elapsed) as u64));
+        line += &format!(", {}/s", format_amount(self.unit, self.rate(elapsed) as u64));
         if let Some(left) = self.time_left(elapsed) {
-            line += &format!(", {} left", duration(left));
+            line += &format!(", {} left", format_duration(left));
         }
         if !self.note.is_empty() {
             line += &format!(", {}", self.note);
@@ -111,9 +125,9 @@ impl Bar {
         self.log.event(line, &self.record(elapsed));
     }
 
-    /// Units per second since the start.
+    /// Units per second since the start or the resumption.
     fn rate(&self, elapsed: Duration) -> f64 {
-        (self.done - self.first.min(self.done)) as f64 / elapsed.as_secs_f64().max(1e-3)
+        (self.done - self.resumed_at.min(self.done)) as f64 / elapsed.as_secs_f64().max(1e-3)
     }
 
     fn time_left(&self, elapsed: Duration) -> Option<Duration> {
@@ -128,64 +142,64 @@ impl Bar {
     }
 }
 
-/// A [`Bar`] that appears once the work turns out to be long, so that short work says nothing.
+/// [`ProgressBar`] that appears after [`SHOW_AFTER`], so that short work prints nothing.
 #[derive(Debug)]
-pub(crate) struct LateBar {
+pub(crate) struct DelayedProgressBar {
     log: Log,
     name: &'static str,
     unit: Unit,
     total: u64,
     done: u64,
     started: Instant,
-    bar: Option<Bar>,
+    bar: Option<ProgressBar>,
 }
 
-impl LateBar {
-    /// Starts a piece of work of `total` units.
+impl DelayedProgressBar {
+    /// Starts a task of `total` units.
     pub(crate) fn new(log: &Log, name: &'static str, unit: Unit, total: u64) -> Self {
         Self { log: log.clone(), name, unit, total, done: 0, started: Instant::now(), bar: None }
     }
 
-    /// `more` units are done.
+    /// Advances by `more` units.
     pub(crate) fn advance(&mut self, more: u64) {
         self.done += more;
         match &mut self.bar {
             Some(bar) => bar.set(self.done),
-            None if self.started.elapsed() >= LATE_AFTER => self.bar = Some(self.begun()),
+            None if self.started.elapsed() >= SHOW_AFTER => self.bar = Some(self.start_bar()),
             None => {}
         }
     }
 
-    /// The work is done.
+    /// Ends the task.
     pub(crate) fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish();
         }
     }
 
-    fn begun(&self) -> Bar {
-        let mut bar = Bar::start(&self.log, self.name, self.unit, Some(self.total));
+    fn start_bar(&self) -> ProgressBar {
+        let mut bar = ProgressBar::start(&self.log, self.name, self.unit, Some(self.total));
         bar.started = self.started;
         bar.set(self.done);
         bar
     }
 }
 
-fn draw(name: &str, unit: Unit, total: Option<u64>) -> ProgressBar {
+fn terminal_bar(name: &str, unit: Unit, total: Option<u64>) -> indicatif::ProgressBar {
     let bar = match total {
-        Some(total) => ProgressBar::new(total),
-        None => ProgressBar::no_length(),
+        Some(total) => indicatif::ProgressBar::new(total),
+        None => indicatif::ProgressBar::no_length(),
     };
     bar.enable_steady_tick(Duration::from_millis(200));
     bar.with_style(style(unit, total.is_some())).with_prefix(name.to_owned())
 }
 
-fn style(unit: Unit, sized: bool) -> ProgressStyle {
+fn style(unit: Unit, has_total: bool) -> ProgressStyle {
     let (done, total, rate) = match unit {
         Unit::Bytes => ("{binary_bytes}", "{binary_total_bytes}", "{binary_bytes_per_sec}".to_owned()),
         Unit::Count(name) => ("{human_pos}", "{human_len}", format!("{{per_sec}} {name}")),
     };
-    let template = if sized {
+    let template = if has_total {
         format!("{{prefix:>12.bold}} [{{bar:28.cyan}}] {done}/{total}  {rate}  {{eta}} left  {{wide_msg}}")
     } else {
         format!("{{prefix:>12.bold}} {{spinner:.cyan}} {done}  {rate}  {{wide_msg}}")
@@ -193,16 +207,16 @@ fn style(unit: Unit, sized: bool) -> ProgressStyle {
     ProgressStyle::with_template(&template).expect("the template is a constant").progress_chars("=> ")
 }
 
-/// A count with its unit: `1.5 MiB`, `12 documents`.
-pub(crate) fn amount(unit: Unit, count: u64) -> String {
+/// Number with its unit: `1.5 MiB`, `12 documents`.
+pub(crate) fn format_amount(unit: Unit, count: u64) -> String {
     match unit {
         Unit::Bytes => indicatif::BinaryBytes(count).to_string(),
         Unit::Count(name) => format!("{} {name}", indicatif::HumanCount(count)),
     }
 }
 
-/// A duration in the two units that matter: `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`.
-pub(crate) fn duration(time: Duration) -> String {
+/// Duration in its two leading units: `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`.
+pub(crate) fn format_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0 => format!("{} ms", time.as_millis()),
@@ -219,21 +233,21 @@ mod tests {
     #[test]
     fn templates_are_valid() {
         for unit in [Unit::Bytes, Unit::Count("steps")] {
-            for sized in [true, false] {
-                style(unit, sized);
+            for has_total in [true, false] {
+                style(unit, has_total);
             }
         }
     }
 
     #[test]
     fn durations_show_two_units() {
-        let shown = [0.85, 12.34, 245.0, 7800.0].map(|s| duration(Duration::from_secs_f64(s)));
+        let shown = [0.85, 12.34, 245.0, 7800.0].map(|s| format_duration(Duration::from_secs_f64(s)));
         assert_eq!(shown, ["850 ms", "12.3 s", "4 min 05 s", "2 h 10 min"]);
     }
 
     #[test]
     fn amounts_have_units() {
-        assert_eq!(amount(Unit::Bytes, 3 << 19), "1.50 MiB");
-        assert_eq!(amount(Unit::Count("documents"), 1234), "1,234 documents");
+        assert_eq!(format_amount(Unit::Bytes, 3 << 19), "1.50 MiB");
+        assert_eq!(format_amount(Unit::Count("documents"), 1234), "1,234 documents");
     }
 }

@@ -1,4 +1,4 @@
-//! What the `HF_*` variables say: where the hub is, where the cache is, the token. An empty variable is an unset one.
+//! Settings of the hub's client, from the `HF_*` environment variables. An empty variable counts as unset.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,34 +8,34 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::exit::{CliError, ExitStatus};
-use crate::hub::address::Address;
+use crate::hub::url::Url;
 
-/// Seconds without a byte after which a request has failed.
+/// Time without a byte after which a request fails.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The settings that all clients of the hub share.
+/// Settings that all clients of the hub share.
 #[derive(Debug)]
-pub(crate) struct Environment {
+pub(crate) struct HubConfig {
     /// `HF_ENDPOINT`, without a slash at its end.
-    pub(crate) endpoint: Address,
-    /// `HF_TOKEN`, or the file that a login left.
+    pub(crate) endpoint: Url,
+    /// `HF_TOKEN`, else the token file of a login.
     pub(crate) token: Option<Token>,
-    /// `HF_HUB_CACHE`: the folder of the shared cache.
+    /// `HF_HUB_CACHE`: folder of the shared cache.
     pub(crate) cache: PathBuf,
     /// `HF_HUB_OFFLINE`.
     pub(crate) offline: bool,
     /// `HF_HUB_DOWNLOAD_TIMEOUT`.
     pub(crate) timeout: Duration,
-    /// `SSL_CERT_FILE`: root certificates to trust instead of the built-in ones.
+    /// `SSL_CERT_FILE`: root certificates that replace the built-in ones.
     pub(crate) certificates: Option<PathBuf>,
 }
 
-/// The secret that proves who asks; never shown.
+/// Access token. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(String);
 
 impl Token {
-    /// The value of the `Authorization` header.
+    /// Value of the `Authorization` header.
     pub(crate) fn header(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -47,38 +47,38 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The value of a variable, if it is set.
-type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+/// Lookup of an environment variable by name.
+type EnvLookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-impl Environment {
-    /// The settings of this process.
+impl HubConfig {
+    /// Settings from the environment of this process.
     ///
     /// # Errors
-    /// Exit status 2 naming the variable.
+    /// Exit status 2 with the name of the variable.
     pub(crate) fn from_process() -> Result<Self, CliError> {
         Self::read(&|name| std::env::var_os(name))
     }
 
-    fn read(lookup: Lookup<'_>) -> Result<Self, CliError> {
-        let get = &|name: &str| lookup(name).filter(|value| !value.is_empty());
-        let home = home(get)?;
+    fn read(lookup: EnvLookup<'_>) -> Result<Self, CliError> {
+        let var = &|name: &str| lookup(name).filter(|value| !value.is_empty());
+        let home = home(var)?;
         Ok(Self {
-            endpoint: endpoint(get)?,
-            token: token(get, &home)?,
-            cache: get("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
-            offline: text(get, "HF_HUB_OFFLINE")?.is_some_and(|value| is_yes(&value)),
-            timeout: timeout(get)?,
-            certificates: get("SSL_CERT_FILE").map(PathBuf::from),
+            endpoint: endpoint(var)?,
+            token: token(var, &home)?,
+            cache: var("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
+            offline: utf8_var(var, "HF_HUB_OFFLINE")?.is_some_and(|value| is_truthy(&value)),
+            timeout: timeout(var)?,
+            certificates: var("SSL_CERT_FILE").map(PathBuf::from),
         })
     }
 }
 
-/// The folder of everything that clients of the hub keep.
-fn home(get: Lookup<'_>) -> Result<PathBuf, CliError> {
-    if let Some(home) = get("HF_HOME") {
+/// `HF_HOME`: folder of the cache and the token file.
+fn home(var: EnvLookup<'_>) -> Result<PathBuf, CliError> {
+    if let Some(home) = var("HF_HOME") {
         return Ok(home.into());
     }
-    let cache = get("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = var("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
     let no_home = || {
         CliError::usage("there is no home folder to keep downloads in").help("set HF_HOME, or give `--dir`")
@@ -86,19 +86,19 @@ fn home(get: Lookup<'_>) -> Result<PathBuf, CliError> {
     cache.map(|cache| cache.join("huggingface")).ok_or_else(no_home)
 }
 
-fn endpoint(get: Lookup<'_>) -> Result<Address, CliError> {
-    let value = text(get, "HF_ENDPOINT")?.unwrap_or_else(|| "https://huggingface.co".to_owned());
-    Address::parse(value.trim_end_matches('/')).map_err(|what| {
+fn endpoint(var: EnvLookup<'_>) -> Result<Url, CliError> {
+    let value = utf8_var(var, "HF_ENDPOINT")?.unwrap_or_else(|| "https://huggingface.co".to_owned());
+    Url::parse(value.trim_end_matches('/')).map_err(|what| {
         CliError::usage(format!("HF_ENDPOINT: {what}"))
             .help("give an address such as https://huggingface.co, or unset it")
     })
 }
 
-fn token(get: Lookup<'_>, home: &Path) -> Result<Option<Token>, CliError> {
-    let (place, value) = match text(get, "HF_TOKEN")? {
+fn token(var: EnvLookup<'_>, home: &Path) -> Result<Option<Token>, CliError> {
+    let (source, value) = match utf8_var(var, "HF_TOKEN")? {
         Some(value) => ("HF_TOKEN".to_owned(), value),
         None => {
-            let path = get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+            let path = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
             match fs::read_to_string(&path) {
                 Ok(value) => (path.display().to_string(), value),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -110,14 +110,16 @@ fn token(get: Lookup<'_>, home: &Path) -> Result<Option<Token>, CliError> {
     };
     let value = value.trim();
     if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(CliError::usage(format!("{place}: this is no token: it holds spaces or odd characters"))
-            .help("a token is one word, such as hf_…; make one in the settings of your account"));
+        return Err(CliError::usage(format!(
+            "{source}: this is no token: it holds spaces or odd characters"
+        ))
+        .help("a token is one word, such as hf_…; make one in the settings of your account"));
     }
     Ok((!value.is_empty()).then(|| Token(value.to_owned())))
 }
 
-fn timeout(get: Lookup<'_>) -> Result<Duration, CliError> {
-    let Some(value) = text(get, "HF_HUB_DOWNLOAD_TIMEOUT")? else { return Ok(DEFAULT_TIMEOUT) };
+fn timeout(var: EnvLookup<'_>) -> Result<Duration, CliError> {
+    let Some(value) = utf8_var(var, "HF_HUB_DOWNLOAD_TIMEOUT")? else { return Ok(DEFAULT_TIMEOUT) };
     match value.trim().parse() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
         _ => Err(CliError::usage(format!(
@@ -126,12 +128,12 @@ fn timeout(get: Lookup<'_>) -> Result<Duration, CliError> {
     }
 }
 
-fn is_yes(value: &str) -> bool {
+fn is_truthy(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.trim().to_ascii_lowercase().as_str())
 }
 
-fn text(get: Lookup<'_>, name: &str) -> Result<Option<String>, CliError> {
-    let value = get(name).map(OsString::into_string).transpose();
+fn utf8_var(var: EnvLookup<'_>, name: &str) -> Result<Option<String>, CliError> {
+    let value = var(name).map(OsString::into_string).transpose();
     value.map_err(|_| CliError::usage(format!("{name}: it is not valid UTF-8")))
 }
 
@@ -139,9 +141,9 @@ fn text(get: Lookup<'_>, name: &str) -> Result<Option<String>, CliError> {
 mod tests {
     use super::*;
 
-    fn read(values: &[(&str, &str)]) -> Result<Environment, CliError> {
-        let get = |name: &str| values.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-        Environment::read(&get)
+    fn read(values: &[(&str, &str)]) -> Result<HubConfig, CliError> {
+        let var = |name: &str| values.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        HubConfig::read(&var)
     }
 
     #[test]
