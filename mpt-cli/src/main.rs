@@ -22,6 +22,7 @@
 
 mod allocator;
 mod bus_error;
+mod byte_size;
 mod commands;
 mod common_args;
 mod dtype_args;
@@ -31,6 +32,8 @@ mod export;
 mod flag_env;
 mod hub;
 mod interrupt;
+mod json_file;
+mod labeled_rows;
 mod machine;
 mod model_args;
 mod output;

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 
 use crate::run_in;
 
-/// The folder of the fixtures, or `None`, saying so.
+/// Folder of the fixtures; `None`, with a message, without them.
 #[expect(clippy::print_stdout, reason = "a skipped test says so")]
 pub(crate) fn fixtures() -> Option<PathBuf> {
     let dir = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/mpt-tiny"));
@@ -21,7 +21,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().expect("flat").to_vec1().expect("f32")
 }
 
-/// The largest error, as a share of the range of what is expected.
+/// Largest error, relative to the range of the expected values.
 pub(crate) fn error(found: &Tensor, expected: &Tensor) -> f32 {
     let (found, expected) = (values(found), values(expected));
     assert_eq!(found.len(), expected.len());
