@@ -62,7 +62,7 @@ fn fingerprint(path: &Path) -> Result<String, CliError> {
             }
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(base16ct::lower::encode_string(&hash.finalize()))
 }
 
 fn model_files(path: &Path) -> io::Result<Vec<PathBuf>> {

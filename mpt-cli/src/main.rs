@@ -30,6 +30,7 @@ mod embed;
 mod exit;
 mod export;
 mod flag_env;
+mod help;
 mod hub;
 mod interrupt;
 mod json_file;

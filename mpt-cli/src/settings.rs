@@ -28,7 +28,7 @@ impl Context {
     /// Exit status 4 if this build does not support the device or the system refuses the threads, 2 if `MPT_CPU_LEVEL`
     /// names no level.
     pub(crate) fn new(args: &CommonArgs, out: Output) -> Result<Self, CliError> {
-        mpt_core::check_cpu_level().map_err(|error| CliError::usage(error.to_string()))?;
+        mpt_core::check_cpu_level()?;
         let device = args.device.open()?;
         if let Some(threads) = args.threads {
             mpt_core::set_threads(usize::from(threads))?;

@@ -332,7 +332,7 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
     check_fields(&raw, &at)?;
     if matches!(raw.format, Format::Mds | Format::Megatron) {
         let format = if raw.format == Format::Mds { "\"mds\"" } else { "\"megatron\"" };
-        let instead = "its tokens need no building: `mpt data convert` makes a data folder of them";
+        let instead = "its tokens need no building: convert them to a data folder";
         return Err(at.unsupported("format", format, instead));
     }
     if raw.paths.is_empty() {
@@ -436,9 +436,11 @@ fn check_fields(raw: &RawSource, at: &Check<'_>) -> Result<()> {
 fn check_pattern(pattern: &str, at: &Check<'_>) -> Result<()> {
     if pattern.contains("://") {
         if !cfg!(feature = "remote") {
-            let instead =
-                "build `mpt` with `--features remote`, or copy the files to this machine and name them here";
-            return Err(at.unsupported("paths", format!("\"{pattern}\""), instead));
+            return Err(Error::NotBuilt {
+                what: format!("{}: `{}paths` = \"{pattern}\"", at.path.display(), at.place),
+                feature: "remote",
+                instead: "build it with that, or copy the files to this machine and name them here",
+            });
         }
         return crate::remote::check(pattern).map_err(|problem| {
             at.config("paths", format!("\"{pattern}\""), format!("an address that can be read: {problem}"))
@@ -574,11 +576,10 @@ mod tests {
     #[cfg(not(feature = "remote"))]
     fn addresses_are_refused_with_what_reads_them() {
         let text = message(&format!("{HEAD}{}", source("web", 1.0).replace("web/*", "s3://bucket/web")));
-        let advice = "not supported yet; build `mpt` with `--features remote`, or copy the files";
+        let advice = "without the feature `remote`; build it with that, or copy the files";
         assert!(text.contains("s3://bucket/web") && text.contains(advice), "{text}");
         let error = crate::Manifest::open(Path::new("s3://bucket/data")).expect_err("refused").to_string();
-        assert!(error.starts_with("s3://bucket/data/manifest.json: this `mpt` was built without"), "{error}");
-        assert!(error.contains("cargo build --release -p mpt-cli --features remote"), "{error}");
+        assert!(error.starts_with("s3://bucket/data/manifest.json: this build is without"), "{error}");
     }
 
     #[test]

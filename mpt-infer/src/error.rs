@@ -2,10 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::tokenizer_problem::TokenizerProblem;
+use mpt_core::ErrorKind;
+
+use crate::tokenizer_problem::{TokenizerProblem, kind_of_text};
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of another library below one of ours.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of `mpt-infer`.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +73,8 @@ pub enum Error {
         path: PathBuf,
         /// Problem.
         problem: String,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
     /// The model and its reference have different vocabulary sizes.
     #[error(
@@ -91,5 +98,25 @@ pub enum Error {
         found: String,
         /// Property that is expected of it.
         expected: &'static str,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Model(error) => error.kind(),
+            Self::Text(error) => kind_of_text(error),
+            Self::Tokenizer { problem } => problem.kind(),
+            Self::Tensor(error) => error.into(),
+            Self::Parameter { .. } | Self::PromptTooLong { .. } => ErrorKind::Usage,
+            Self::NotFinite { .. } => ErrorKind::NotFinite,
+            Self::NoChatTemplate { .. }
+            | Self::StopFile { .. }
+            | Self::Vocabulary { .. }
+            | Self::Fixture { .. } => ErrorKind::Data,
+        }
+    }
 }

@@ -6,7 +6,7 @@ use mpt_core::Weights;
 use mpt_tokenize::{TokenId, Tokenizer};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::gguf_tokenizer;
 
 /// Stop ids of a model. A folder's are `eos_token_id` of `generation_config.json` and `config.json`, and the `eos_token` of
@@ -36,11 +36,15 @@ fn folder_stop_ids(dir: &Path, tokenizer: Option<&Tokenizer>) -> Result<Vec<Toke
 
 /// JSON of a file; null where it does not exist.
 fn read(path: &Path) -> Result<Value> {
-    let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem };
+    let wrong = |problem: String, source: Cause| Error::StopFile {
+        path: path.to_owned(),
+        problem,
+        source: Some(source),
+    };
     match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map_err(|error| wrong(error.to_string())),
+        Ok(text) => serde_json::from_str(&text).map_err(|error| wrong(error.to_string(), error.into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
-        Err(error) => Err(wrong(format!("reading failed: {error}"))),
+        Err(error) => Err(wrong(format!("reading failed: {error}"), error.into())),
     }
 }
 
@@ -61,7 +65,7 @@ fn eos_token_id(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<Option<Tok
 
 /// Ids in `eos_token_id` of a JSON file: one, a list, or none.
 fn eos_ids(path: &Path) -> Result<Vec<TokenId>> {
-    let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem };
+    let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem, source: None };
     let value = read(path)?;
     let id = |value: &Value| {
         let id = value.as_u64().and_then(|id| TokenId::try_from(id).ok());

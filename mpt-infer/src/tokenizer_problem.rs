@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mpt_core::ErrorKind;
+
 /// Reason why a model has no usable tokenizer. Only work on text fails because of it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -19,6 +21,14 @@ pub enum TokenizerProblem {
 }
 
 impl TokenizerProblem {
+    /// Kind of the failure, which decides the exit code.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. } => ErrorKind::Data,
+            Self::Unusable(error) => kind_of_text(error),
+        }
+    }
+
     /// Remedy, as an instruction to the user.
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -36,5 +46,17 @@ impl TokenizerProblem {
 impl From<mpt_tokenize::Error> for TokenizerProblem {
     fn from(error: mpt_tokenize::Error) -> Self {
         Self::Unusable(Arc::new(error))
+    }
+}
+
+/// Kind of an error of `mpt-tokenize`, which has kinds of its own.
+pub(crate) fn kind_of_text(error: &mpt_tokenize::Error) -> ErrorKind {
+    use mpt_tokenize::ErrorKind as K;
+    match error.kind() {
+        K::Usage => ErrorKind::Usage,
+        K::Data => ErrorKind::Data,
+        K::System => ErrorKind::System,
+        K::Interrupted => ErrorKind::Interrupted,
+        K::Bug => ErrorKind::Bug,
     }
 }

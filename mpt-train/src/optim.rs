@@ -75,8 +75,8 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Checkpoint`] naming a tensor that is missing or has another size.
     pub fn load(&mut self, path: &Path) -> Result<()> {
-        let tensors =
-            candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| Error::checkpoint(path, e))?;
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+            .map_err(|error| Error::unparsed(path, error))?;
         for (name, moments) in &mut self.state {
             for (moment, values) in self.config.moments().iter().zip(moments) {
                 let key = format!("{moment}.{name}");

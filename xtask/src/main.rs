@@ -9,6 +9,7 @@ mod ci;
 mod dist;
 mod fuzz;
 mod lint;
+mod package;
 mod reference;
 mod test;
 mod tidy;
@@ -23,7 +24,7 @@ use xshell::Shell;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
-    /// Everything a change must pass: tidy, lint, test, cheapest first
+    /// Everything a change must pass: tidy, lint, package, test, cheapest first
     Ci,
     /// The tests of every crate, and the examples in the documentation
     Test(test::Args),
@@ -33,6 +34,8 @@ enum Task {
     Tidy,
     /// The pages in docs/reference, from the types that read run and mix files
     Reference,
+    /// What would be published, packed, unpacked and checked
+    Package,
     /// The bench targets
     Bench(bench::Args),
     /// Coverage-guided fuzzing of the readers of files, where cargo-fuzz and a nightly compiler are installed
@@ -60,6 +63,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Lint => lint::run(&sh),
         Task::Tidy => tidy::run(&sh),
         Task::Reference => reference::run(&sh),
+        Task::Package => package::run(&sh),
         Task::Bench(args) => bench::run(&sh, &args),
         Task::Dist => dist::run(&sh),
         Task::Fuzz(args) => fuzz::run(&sh, &args),

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: rules of the tree that no compiler checks. Each rule is a function that returns its violations.
 
+mod comparisons;
 mod links;
 mod modules;
 
@@ -75,6 +76,7 @@ fn problems(sh: &Shell) -> Result<Vec<String>> {
     problems.extend(dependency_problems(&Workspace::read(sh)?.packages));
     for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
         problems.extend(source_file_problems(path, &read(path)));
+        problems.extend(comparisons::nan_blind_problems(path, &read(path)));
     }
     problems.extend(modules::problems(&ALLOWED_DEPENDENCIES.map(|(name, _)| name), &files, &read));
     for page in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
@@ -107,7 +109,8 @@ fn dependency_problems(packages: &[Package]) -> Vec<String> {
                 .push(format!("crate `{}` is not in tidy's table of dependency directions", package.name));
             continue;
         };
-        let wrong = package.ours.iter().filter(|name| !allowed.contains(&name.as_str()));
+        let wrong =
+            package.ours.iter().filter(|&name| *name != package.name && !allowed.contains(&name.as_str()));
         problems.extend(wrong.map(|name| format!("`{}` must not depend on `{name}`", package.name)));
     }
     problems
@@ -146,7 +149,7 @@ mod tests {
 
     fn package(name: &str, ours: &[&str]) -> Package {
         let ours = ours.iter().map(ToString::to_string).collect();
-        Package { name: name.to_owned(), ours, benches: Vec::new(), examples: Vec::new() }
+        Package { name: name.to_owned(), ours, ..Package::default() }
     }
 
     #[test]

@@ -7,12 +7,14 @@ use serde_json::Value;
 use xshell::{Shell, cmd};
 
 /// Package of the workspace.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Package {
     /// Name.
     pub(crate) name: String,
     /// Workspace crates it depends on, including those of tests and build scripts.
     pub(crate) ours: Vec<String>,
+    /// Features, without `default`.
+    pub(crate) features: Vec<String>,
     /// Bench targets.
     pub(crate) benches: Vec<String>,
     /// Examples.
@@ -58,9 +60,15 @@ fn package(json: &Value) -> Package {
     Package {
         name: text_of(json, "name"),
         ours: ours.map(|dependency| text_of(dependency, "name")).collect(),
+        features: features(json),
         benches: targets("bench"),
         examples: targets("example"),
     }
+}
+
+fn features(json: &Value) -> Vec<String> {
+    let features = json["features"].as_object().into_iter().flatten();
+    features.map(|(name, _)| name.clone()).filter(|name| name != "default").collect()
 }
 
 fn items<'a>(json: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {

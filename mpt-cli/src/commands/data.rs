@@ -1,7 +1,10 @@
 //! `mpt data`: build, inspect, verify, cat, trace, simulate, convert and plan training data.
 
 mod cat;
+#[cfg(feature = "interop")]
 mod convert;
+#[cfg(not(feature = "interop"))]
+mod convert_absent;
 mod html_report;
 mod order;
 mod prepare_progress;
@@ -11,6 +14,8 @@ mod trace;
 mod units;
 mod verify;
 
+#[cfg(not(feature = "interop"))]
+use convert_absent as convert;
 pub(crate) use order::OrderArgs;
 pub(crate) use prepare_progress::PrepareProgress;
 pub(crate) use tables::{MIX_HEADER, mix_rows};

@@ -138,10 +138,12 @@ impl Destination {
             return Ok(());
         }
         // two processes may create the same link: each uses a temporary name of its own
-        let temporary = name.with_file_name(format!(".{}.{}.tmp", file.name, std::process::id()));
-        let linked = remove_if_exists(&temporary)
-            .and_then(|()| symlink(&blob, &temporary))
-            .and_then(|()| fs::rename(&temporary, &name));
+        let folder = name.parent().unwrap_or(Path::new(""));
+        let temporary = tempfile::Builder::new()
+            .prefix(".")
+            .suffix(".tmp")
+            .make_in(folder, |temporary| symlink(&blob, temporary));
+        let linked = temporary.and_then(|temporary| temporary.persist(&name).map_err(|error| error.error));
         linked.map_err(|error| disk::io_error(&name, error))
     }
 
@@ -173,13 +175,6 @@ pub(crate) fn snapshot_dir(repo_dir: &Path, commit: &str) -> PathBuf {
 /// File with the commit of a branch or tag.
 pub(crate) fn ref_path(repo_dir: &Path, revision: &Revision) -> PathBuf {
     repo_dir.join("refs").join(revision.as_str())
-}
-
-fn remove_if_exists(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(unix)]

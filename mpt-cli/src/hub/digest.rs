@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use base16ct::lower::encode_string;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -97,14 +98,10 @@ impl Hasher {
     /// Digest of the bytes so far.
     pub(crate) fn finish(&self) -> Digest {
         match self.clone() {
-            Self::Sha256(sha256) => Digest::Sha256(hex(&sha256.finalize())),
-            Self::GitSha1(sha1) => Digest::GitSha1(hex(&sha1.finalize())),
+            Self::Sha256(sha256) => Digest::Sha256(encode_string(&sha256.finalize())),
+            Self::GitSha1(sha1) => Digest::GitSha1(encode_string(&sha1.finalize())),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

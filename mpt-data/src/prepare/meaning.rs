@@ -116,10 +116,14 @@ impl Meaning<'_> {
             tokens.clear();
             passed.reader.tokens(&mut tokens)?;
             tokens.truncate(self.settings.tokens);
-            let failed = |problem: String| Error::Embedder { id: passed.entry.id.clone(), problem };
-            let vector = embedder.embed(&tokens).map_err(|error| failed(error.to_string()))?;
+            let failed =
+                |problem: String, source| Error::Embedder { id: passed.entry.id.clone(), problem, source };
+            let vector = embedder.embed(&tokens).map_err(|error| failed(error.to_string(), Some(error)))?;
             if !Vectors::default().push(&vector) || dim.is_some_and(|dim| dim != vector.len()) {
-                return Err(failed("its vector has no direction, or another dimension than others".into()));
+                return Err(failed(
+                    "its vector has no direction, or another dimension than others".into(),
+                    None,
+                ));
             }
             if dim.is_none() {
                 file.write(MAGIC)?;

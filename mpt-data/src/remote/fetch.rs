@@ -12,6 +12,7 @@ use object_store::path::Path as Key;
 use object_store::{GetOptions, ObjectStore};
 
 use super::options::RemoteOptions;
+use crate::error::Cause;
 
 /// The longest wait between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -45,8 +46,15 @@ pub(super) enum Failure {
     Changed(String),
     /// The object has another length than expected.
     Length(u64),
-    /// Another one, in words.
-    Other(String),
+    /// The store does not give it.
+    Refused(object_store::Error),
+    /// The store does not answer, or not with what was asked for.
+    Unanswered {
+        /// What is wrong.
+        problem: String,
+        /// Its last answer, where it gave one.
+        source: Option<Cause>,
+    },
 }
 
 /// Fetches ranges of a store, and remembers how long that takes.
@@ -103,10 +111,10 @@ impl Fetcher {
         let (mut failures, mut all) = (0, 0);
         loop {
             let before = bytes.len();
-            let problem = match self.attempt(store, wanted, &mut bytes).await {
+            let (problem, source) = match self.attempt(store, wanted, &mut bytes).await {
                 Ok(()) => return Ok(bytes),
-                Err(Attempt::Final(failure)) => return Err(failure),
-                Err(Attempt::Passing(problem)) => problem,
+                Err(Failure::Unanswered { problem, source }) => (problem, source),
+                Err(failure) => return Err(failure),
             };
             // An attempt that brought something is no failure in a row, but there is an end to those as well.
             failures = if bytes.len() > before { 1 } else { failures + 1 };
@@ -116,7 +124,7 @@ impl Fetcher {
                     "bytes {}..{} did not come in {all} attempts, the last: {problem}",
                     wanted.range.start, wanted.range.end
                 );
-                return Err(Failure::Other(problem));
+                return Err(Failure::Unanswered { problem, source });
             }
             tokio::time::sleep(self.wait(failures)).await;
         }
@@ -128,7 +136,7 @@ impl Fetcher {
         store: &dyn ObjectStore,
         wanted: &Wanted<'_>,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), Attempt> {
+    ) -> Result<(), Failure> {
         let range = wanted.range.start + bytes.len() as u64..wanted.range.end;
         if range.is_empty() {
             return Ok(());
@@ -138,34 +146,34 @@ impl Fetcher {
             if_match: wanted.tag.map(str::to_owned),
             ..GetOptions::default()
         };
-        let got = self.in_time(store.get_opts(wanted.key, options)).await?.map_err(judge)?;
+        let got = self.in_time(store.get_opts(wanted.key, options)).await?.map_err(Failure::of)?;
         if got.meta.size != wanted.bytes {
-            return Err(Attempt::Final(Failure::Length(got.meta.size)));
+            return Err(Failure::Length(got.meta.size));
         }
         if got.range != range {
-            return Err(Attempt::Passing(format!("bytes {:?} came instead of {range:?}", got.range)));
+            return Err(Failure::unanswered(format!("bytes {:?} came instead of {range:?}", got.range)));
         }
         let total = (wanted.range.end - wanted.range.start) as usize;
         bytes.reserve(total - bytes.len());
         let mut stream = got.into_stream();
         while let Some(piece) = self.in_time(stream.next()).await? {
-            let piece = piece.map_err(judge)?;
+            let piece = piece.map_err(Failure::of)?;
             if bytes.len() + piece.len() > total {
-                return Err(Attempt::Passing("more bytes came than were asked for".to_owned()));
+                return Err(Failure::unanswered("more bytes came than were asked for".to_owned()));
             }
             bytes.extend_from_slice(&piece);
         }
         if bytes.len() < total {
             let problem = format!("the answer ended after {} of {total} bytes", bytes.len());
-            return Err(Attempt::Passing(problem));
+            return Err(Failure::unanswered(problem));
         }
         Ok(())
     }
 
-    async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, Attempt> {
+    async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::time::timeout(self.options.patience, future)
             .await
-            .map_err(|_| Attempt::Passing(format!("nothing came for {:?}", self.options.patience)))
+            .map_err(|_| Failure::unanswered(format!("nothing came for {:?}", self.options.patience)))
     }
 
     /// From half to all of a wait that doubles with each failure.
@@ -198,21 +206,24 @@ impl Fetcher {
     }
 }
 
-/// Why one attempt failed.
-enum Attempt {
-    Passing(String),
-    Final(Failure),
-}
-
-fn judge(error: object_store::Error) -> Attempt {
-    use object_store::Error as E;
-    match error {
-        E::NotFound { .. } => Attempt::Final(Failure::Missing),
-        E::Precondition { .. } | E::NotModified { .. } => {
-            Attempt::Final(Failure::Changed("was changed after it was first looked at".to_owned()))
+impl Failure {
+    /// What a store's error means. Only [`Failure::Unanswered`] may pass.
+    pub(super) fn of(error: object_store::Error) -> Self {
+        use object_store::Error as E;
+        match error {
+            E::NotFound { .. } => Self::Missing,
+            E::Precondition { .. } | E::NotModified { .. } => {
+                Self::Changed("was changed after it was first looked at".to_owned())
+            }
+            E::Generic { .. } | E::JoinError { .. } => {
+                Self::Unanswered { problem: chain(&error), source: Some(error.into()) }
+            }
+            _ => Self::Refused(error),
         }
-        E::Generic { .. } | E::JoinError { .. } => Attempt::Passing(chain(&error)),
-        _ => Attempt::Final(Failure::Other(chain(&error))),
+    }
+
+    fn unanswered(problem: String) -> Self {
+        Self::Unanswered { problem, source: None }
     }
 }
 

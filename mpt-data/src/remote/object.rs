@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use mpt_tokenize::ErrorKind;
 use object_store::path::Path as Key;
 
-use super::store::{Identity, MISSING, Piece, Store, failed, refused};
+use super::store::{Identity, Piece, Store, failed, missing, refused};
+use crate::durable::write_shared;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
 
@@ -37,7 +39,7 @@ impl Object {
     /// # Errors
     /// [`Error::Remote`] when there is none, or it is another than the plan says.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::find(path)?.ok_or_else(|| refused(path, MISSING))
+        Self::find(path)?.ok_or_else(|| missing(path))
     }
 
     /// Looks at an object; `None` where there is none.
@@ -147,9 +149,15 @@ impl Read for ObjectRead {
 
 /// The error of a reader: the path is named by whoever reads.
 fn in_words(error: Error) -> io::Error {
+    let kind = match error.kind() {
+        ErrorKind::Data => io::ErrorKind::InvalidData,
+        ErrorKind::Usage | ErrorKind::System | ErrorKind::Interrupted | ErrorKind::Bug => {
+            io::ErrorKind::Other
+        }
+    };
     match error {
-        Error::Remote { problem, .. } => io::Error::other(problem),
-        error => io::Error::other(error),
+        Error::Remote { problem, .. } | Error::Object { problem, .. } => io::Error::new(kind, problem),
+        error => io::Error::new(kind, error),
     }
 }
 
@@ -174,10 +182,6 @@ pub(crate) fn local_copy(dir: &Path, name: &str, sha256: &str) -> Result<PathBuf
         let problem = "is not as it was written; restore it, or build again".to_owned();
         return Err(Error::Shard(Damage { path: name.into(), row: None, problem }));
     }
-    // Two processes may write the same: each aside under a name of its own.
-    let aside = copy.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    fs::create_dir_all(folder.join(sha256)).map_err(Error::io(&copy, "making the folder of"))?;
-    fs::write(&aside, &bytes).map_err(Error::io(&aside, "writing"))?;
-    fs::rename(&aside, &copy).map_err(Error::io(&copy, "renaming to"))?;
+    write_shared(&copy, &bytes)?;
     Ok(copy)
 }

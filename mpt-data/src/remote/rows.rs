@@ -7,7 +7,7 @@ use object_store::path::Path as Key;
 
 use super::fetch::Failure;
 use super::page::{PageKey, Span, rows_at};
-use super::store::{Identity, Store, refused};
+use super::store::{Identity, Store, failed, refused};
 use crate::error::{Damage, Error, Result};
 use crate::layout::{FileRecord, Group, RowBytes, RowLayout, Scratch, length_problem, sound_row};
 
@@ -191,7 +191,8 @@ impl Shard {
         let answers = self.store.fetch(&self.key, &identity, &ranges)?.map_err(|failure| match failure {
             Failure::Missing => self.whole("is missing; restore it, or build again".to_owned()),
             Failure::Length(found) => self.whole(length_problem(found, self.bytes)),
-            Failure::Changed(problem) | Failure::Other(problem) => refused(&self.path, problem),
+            Failure::Changed(problem) => refused(&self.path, problem),
+            failure => failed(&self.path, failure),
         })?;
         let answers: Vec<_> = ranges.into_iter().zip(answers).collect();
         let page = span.assemble(self.layout, &answers);

@@ -56,7 +56,7 @@ pub(super) struct Identity {
 /// Makes a store readable at `mount://NAME`, or in place of the one that `root` (`s3://BUCKET`) would lead to.
 ///
 /// # Errors
-/// [`Error::Remote`] when `root` is no address of a store; [`Error::Io`] when the cache cannot be used.
+/// [`Error::Address`] when `root` is no address of a store; [`Error::Io`] when the cache cannot be used.
 pub fn mount(root: &str, objects: Arc<dyn ObjectStore>, options: RemoteOptions) -> Result<()> {
     let root = options::address(Path::new(root))?.root.to_owned();
     let store = Arc::new(Store::new(objects, options)?);
@@ -67,7 +67,7 @@ pub fn mount(root: &str, objects: Arc<dyn ObjectStore>, options: RemoteOptions) 
 /// Says how the store of an address (`s3://BUCKET`) is read, in place of what the environment says.
 ///
 /// # Errors
-/// [`Error::Remote`] when `root` is no address of a store, or the environment does not suffice to reach it; [`Error::Io`] when
+/// [`Error::Address`] when `root` is no address of a store, or the environment does not suffice to reach it; [`Error::Io`] when
 /// the cache cannot be used.
 pub fn configure(root: &str, options: RemoteOptions) -> Result<()> {
     let objects = connect(&options::address(Path::new(root))?)?;
@@ -99,7 +99,11 @@ impl Store {
     /// The store and the key of an address.
     pub(super) fn of(path: &Path) -> Result<(Arc<Self>, Key)> {
         let address = options::address(path)?;
-        let wrong = |error: object_store::path::Error| refused(path, chain(&error));
+        let wrong = |error: object_store::path::Error| Error::Address {
+            url: path.display().to_string(),
+            problem: chain(&error),
+            source: Some(error.into()),
+        };
         let key = Key::parse(address.key).map_err(wrong)?;
         if let Some(store) = stores().get(address.root) {
             return Ok((store.clone(), key));
@@ -127,24 +131,13 @@ impl Store {
     /// Looks at an object; `None` where there is none.
     pub(super) fn find(&self, path: &Path, key: &Key) -> Result<Option<Identity>> {
         match self.look(path, key) {
-            Err(Error::Remote { problem, .. }) if problem == MISSING => Ok(None),
+            Err(Error::NoObject { .. }) => Ok(None),
             found => found.map(Some),
         }
     }
 
     fn head(&self, path: &Path, key: &Key) -> Result<ObjectMeta> {
-        let mut problem = String::new();
-        for failures in 0..self.options.attempts.max(1) {
-            if failures > 0 {
-                std::thread::sleep(self.fetcher.wait(failures));
-            }
-            match wait(self.objects.head(key))? {
-                Ok(meta) => return Ok(meta),
-                Err(object_store::Error::NotFound { .. }) => return Err(refused(path, MISSING)),
-                Err(error) => problem = chain(&error),
-            }
-        }
-        Err(refused(path, problem))
+        self.ask(path, || wait(self.objects.head(key)))
     }
 
     /// Takes an object as it is now into the plan.
@@ -165,7 +158,7 @@ impl Store {
                 self.remember(key, Identity::of(&meta));
                 Ok(true)
             }
-            Err(Error::Remote { problem, .. }) if problem == MISSING => Ok(false),
+            Err(Error::NoObject { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -177,22 +170,28 @@ impl Store {
 
     /// The objects whose keys begin with a folder, in the order of their keys; they are taken into the plan.
     pub(super) fn list(&self, path: &Path, folder: Option<&Key>) -> Result<Vec<Key>> {
-        let mut problem = String::new();
-        for failures in 0..self.options.attempts.max(1) {
-            if failures > 0 {
-                std::thread::sleep(self.fetcher.wait(failures));
+        let list = || wait(futures_util::TryStreamExt::try_collect::<Vec<_>>(self.objects.list(folder)));
+        let mut found = self.ask(path, list)?;
+        found.sort_by(|a, b| a.location.cmp(&b.location));
+        found.iter().for_each(|meta| self.remember(&meta.location, Identity::of(meta)));
+        Ok(found.into_iter().map(|meta| meta.location).collect())
+    }
+
+    /// Sends a request until it is answered, as often as the options allow.
+    fn ask<T>(&self, path: &Path, request: impl Fn() -> Result<object_store::Result<T>>) -> Result<T> {
+        let mut failures = 0;
+        loop {
+            let error = match request()? {
+                Ok(answer) => return Ok(answer),
+                Err(object_store::Error::NotFound { .. }) => return Err(missing(path)),
+                Err(error) => error,
+            };
+            failures += 1;
+            if failures >= self.options.attempts {
+                return Err(failed(path, Failure::of(error)));
             }
-            let listing = futures_util::TryStreamExt::try_collect::<Vec<_>>(self.objects.list(folder));
-            match wait(listing)? {
-                Ok(mut found) => {
-                    found.sort_by(|a, b| a.location.cmp(&b.location));
-                    found.iter().for_each(|meta| self.remember(&meta.location, Identity::of(meta)));
-                    return Ok(found.into_iter().map(|meta| meta.location).collect());
-                }
-                Err(error) => problem = chain(&error),
-            }
+            self.pause(failures);
         }
-        Err(refused(path, problem))
     }
 
     /// Fetches ranges of an object beside each other.
@@ -237,7 +236,9 @@ impl Piece {
     /// Its bytes.
     pub(super) fn wait(mut self) -> Result<Result<Vec<u8>, Failure>> {
         let joined = wait(&mut self.0)?;
-        Ok(joined.unwrap_or_else(|error| Err(Failure::Other(error.to_string()))))
+        Ok(joined.unwrap_or_else(|error| {
+            Err(Failure::Unanswered { problem: error.to_string(), source: Some(error.into()) })
+        }))
     }
 }
 
@@ -260,31 +261,42 @@ impl Identity {
     }
 }
 
-/// What is wrong where there is nothing.
-pub(super) const MISSING: &str = "there is no such object; check the address and the credentials";
+/// There is nothing at an address.
+pub(super) fn missing(path: &Path) -> Error {
+    Error::NoObject { url: path.display().to_string() }
+}
 
-/// What went wrong at an address.
+/// An object is not as it should be.
 pub(super) fn refused(path: &Path, problem: impl Into<String>) -> Error {
-    Error::Remote { url: path.display().to_string(), problem: problem.into() }
+    Error::Object { url: path.display().to_string(), problem: problem.into(), source: None }
 }
 
 /// A failure at an address.
 pub(super) fn failed(path: &Path, failure: Failure) -> Error {
     match failure {
-        Failure::Missing => refused(path, MISSING),
+        Failure::Missing => missing(path),
         Failure::Changed(problem) => refused(path, format!("{problem}; start again with what is there now")),
         Failure::Length(bytes) => refused(
             path,
             format!("has {bytes} bytes now, another number than before; start again with what is there now"),
         ),
-        Failure::Other(problem) => refused(path, problem),
+        Failure::Refused(error) => Error::Object {
+            url: path.display().to_string(),
+            problem: chain(&error),
+            source: Some(error.into()),
+        },
+        Failure::Unanswered { problem, source } => {
+            Error::Remote { url: path.display().to_string(), problem, source }
+        }
     }
 }
 
 fn runtime() -> Result<&'static Runtime> {
-    let failed =
-        |error: &io::Error| refused(Path::new("object stores"), format!("no thread to wait in ({error})"));
-    RUNTIME.as_ref().map_err(failed)
+    RUNTIME.as_ref().map_err(|error| Error::Remote {
+        url: "object stores".to_owned(),
+        problem: format!("no thread to wait in ({error})"),
+        source: None,
+    })
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> Result<T> {

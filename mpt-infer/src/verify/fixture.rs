@@ -83,9 +83,14 @@ impl Fixture {
     /// [`Error::Fixture`] naming the tensor that is missing or has another shape.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
-        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|source| {
-            fixture_error(&path, "the file", source.to_string(), "a readable safetensors file")
-        })?;
+        let tensors =
+            candle_core::safetensors::load(&path, &Device::Cpu).map_err(|error| Error::Fixture {
+                path: path.clone(),
+                tensor: "the file".to_owned(),
+                found: error.to_string(),
+                expected: "a readable safetensors file",
+                source: Some(error.into()),
+            })?;
         let reader = Reader { path: &path, tensors: &tensors };
         let is_there = |name: &&str| *name == "main" || reader.has(name, "input_ids");
         let parts =
@@ -279,5 +284,5 @@ impl Reader<'_> {
 }
 
 fn fixture_error(path: &Path, tensor: &str, found: String, expected: &'static str) -> Error {
-    Error::Fixture { path: path.to_owned(), tensor: tensor.to_owned(), found, expected }
+    Error::Fixture { path: path.to_owned(), tensor: tensor.to_owned(), found, expected, source: None }
 }

@@ -49,14 +49,12 @@ pub(crate) fn write(dir: &Path) -> Result<()> {
 /// [`Error::Checkpoint`] naming the first missing or damaged file; `files.json` itself is one of them.
 pub(crate) fn check(dir: &Path) -> Result<()> {
     let path = dir.join(FILE);
-    let text = fs::read_to_string(&path)
-        .map_err(|error| Error::checkpoint(&path, format!("reading failed: {error}")))?;
+    let text = fs::read_to_string(&path).map_err(|error| Error::unread(&path, error))?;
     let checksums: BTreeMap<String, Checksum> =
-        serde_json::from_str(&text).map_err(|error| Error::checkpoint(&path, error))?;
+        serde_json::from_str(&text).map_err(|error| Error::unparsed(&path, error))?;
     for (name, expected) in &checksums {
         let path = dir.join(name);
-        let found =
-            checksum(&path).map_err(|error| Error::checkpoint(&path, format!("reading failed: {error}")))?;
+        let found = checksum(&path).map_err(|error| Error::unread(&path, error))?;
         if found.bytes != expected.bytes {
             let problem = format!("has {} bytes, and {} were written", found.bytes, expected.bytes);
             return Err(Error::checkpoint(&path, problem));

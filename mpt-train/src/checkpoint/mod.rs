@@ -160,9 +160,9 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] naming a file that is missing, damaged, or of another format version.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join(STATE);
-        let text = fs::read_to_string(&file)
-            .map_err(|error| Error::checkpoint(&file, format!("reading failed: {error}")))?;
-        let state = TrainState::parse(&text).map_err(|problem| Error::checkpoint(&file, problem))?;
+        let text = fs::read_to_string(&file).map_err(|error| Error::unread(&file, error))?;
+        let state: TrainState = serde_json::from_str(&text).map_err(|error| Error::unparsed(&file, error))?;
+        state.check_format().map_err(|problem| Error::checkpoint(&file, problem))?;
         checksums::check(path)?;
         Ok(Self { path: path.to_owned(), state })
     }
@@ -186,12 +186,9 @@ impl Checkpoint {
     }
 
     fn changed(&self, difference: Difference) -> Error {
-        let otherwise = match difference.is_rescue() {
-            true => ", or name the checkpoint with `--resume PATH` to change it from there",
-            false => "",
-        };
+        let rescues = difference.is_rescue();
         let (path, field) = (self.path.clone(), difference.key);
-        Error::Changed { path, field, actual: difference.now, expected: difference.before, otherwise }
+        Error::Changed { path, field, actual: difference.now, expected: difference.before, rescues }
     }
 
     /// Weights of the checkpoint, on the CPU.

@@ -62,11 +62,10 @@ impl TrainState {
         Self { settings, changes: [self.changes, changes].concat(), ..self }
     }
 
-    /// Reads `state.json`; the error is the problem, without the file's name.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let state: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        match state.format {
-            FORMAT => Ok(state),
+    /// Compares the version of the file with this program's. The error is the problem, without the file's name.
+    pub(crate) fn check_format(&self) -> Result<(), String> {
+        match self.format {
+            FORMAT => Ok(()),
             found => Err(format!("format {found}, expected {FORMAT}")),
         }
     }

@@ -134,7 +134,7 @@ impl TrainRun {
             return check(raw, origin);
         }
         let text = overridden(text, overrides)?;
-        check(runfile::parse(&text, Path::new(&format!("{} with --set", origin.display())))?, origin)
+        check(runfile::parse(&text, Path::new(&format!("{} with settings", origin.display())))?, origin)
     }
 
     /// The run with the defaults that come from the data.
@@ -270,12 +270,15 @@ batch_size = 4
             run.optimizer,
             OptimizerConfig::AdamW { lr: 1e-3, betas: [0.8, 0.9], eps: 1e-8, weight_decay: 0.0 }
         );
-        assert!(message(&["train.steps"]).contains("--set train.steps: there is no `=`"));
+        assert!(message(&["train.steps"]).contains("setting `train.steps`: there is no `=`"));
         assert!(message(&["train.steps.x=1"]).contains("is no table"));
         let deep = message(&[&format!("{}=1", "a.".repeat(20_000))]);
         assert!(deep.contains("more than 16 parts") && deep.len() < 1000, "{}", deep.len());
         let text = message(&["train.stepps=1"]);
-        assert!(text.contains("in/run.toml with --set") && text.contains("did you mean `steps`?"), "{text}");
+        assert!(
+            text.contains("in/run.toml with settings") && text.contains("did you mean `steps`?"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use mpt_data::interop::mds::{Codec, Hash, MdsOptions};
 use mpt_data::interop::{
-    Boundaries, Dtype, ExportOptions, ImportOptions, Imported, Target, export, import, rewrite,
+    Boundaries, Dtype, ExportOptions, Exported, ExportedSource, ImportOptions, Imported, Target, export,
+    import, rewrite,
 };
 use mpt_data::{Format, Manifest, Split, inspect};
 use mpt_tokenize::Tokenizer;

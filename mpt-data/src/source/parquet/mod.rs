@@ -111,7 +111,7 @@ impl<'a> Table<'a> {
 fn sound<T>(file: &InputFile<'_>, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
     match contained(call) {
         Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(damaged(file, &error.to_string())),
+        Ok(Err(error)) => Err(Error::unread(file.path, format!("not a sound Parquet file ({error})"), error)),
         Err(panic) => Err(damaged(file, &panic)),
     }
 }
