@@ -1,4 +1,5 @@
-//! `cargo xtask lint`: rustfmt, clippy and rustdoc; a warning fails. Features are linted all together, each alone, and none.
+//! `cargo xtask lint`: rustfmt, clippy and rustdoc, with warnings denied. Clippy runs with all features, each feature
+//! alone, and none.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
@@ -25,7 +26,7 @@ fn clippy(sh: &Shell, flags: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Flags for a package without its features, and with each of them alone; nothing for one that has none.
+/// Feature flags of a package: none, and each feature alone; empty for a package without features.
 fn alone(package: &Package) -> Vec<Vec<&str>> {
     let none = vec!["--package", &package.name, "--no-default-features"];
     let with = |feature| [&none[..], &["--features", feature]].concat();

@@ -1,4 +1,4 @@
-//! kill -9 in the middle of building data and of training: rerun, the bytes are those of an unbroken run.
+//! kill -9 during data preparation and training: after a rerun the bytes are those of an uninterrupted run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::process::Stdio;
 use crate::job::Job;
 use crate::mpt;
 
-/// How often each command is killed.
+/// Number of times that each command is killed.
 const KILLS: usize = 9;
 
-/// Every file below a folder that does not hold times.
+/// Files below a folder, without those that hold times.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(dir).expect("listable") {
@@ -94,11 +94,11 @@ fn killing_a_data_build_changes_no_byte() {
 #[test]
 fn killing_a_build_that_drops_copies_changes_no_byte() {
     let job = Job::new();
-    // Letters alone: to MinHash all numbers are alike.
+    // Letters alone: to MinHash all numbers are similar.
     let word = |number: usize| [1, 20, 400, 8000].map(|place| char::from(b'a' + (number / place % 20) as u8));
     let words = |i: usize| (0..60).map(move |at| String::from_iter(word((i * 7919 + at) * (at + 11))));
     let text = |i: usize| words(i).collect::<Vec<_>>().join(" ");
-    // Of each ten, one is a copy of the one before and one nearly so.
+    // One of ten is a copy of the one before, and one is nearly so.
     let line = |i: usize| match i % 10 {
         8 => text(i - 1),
         9 => format!("{} and more", text(i - 2)),

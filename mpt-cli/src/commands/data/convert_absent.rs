@@ -1,4 +1,4 @@
-//! `mpt data convert` in a build without the feature `interop`: refused by name.
+//! `mpt data convert` in a build without the feature `interop`, which refuses it by name.
 
 use std::ffi::OsString;
 
