@@ -1,10 +1,11 @@
 //! Model export: a Hugging Face folder or a GGUF file, written completely or not at all.
 
+mod text_metadata;
+
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
 use mpt_core::{
@@ -12,10 +13,10 @@ use mpt_core::{
     write_hf, write_random_init,
 };
 use mpt_data::durable::{self, Staging};
-use mpt_infer::{TokenizerProblem, stop_ids, tokenizer_of};
-use mpt_tokenize::{GgufTokenizer, Tokenizer};
+use mpt_infer::tokenizer_of;
 use serde_json::{Map, Value, json};
 
+use self::text_metadata::TextMetadata;
 use crate::exit::{CliError, ExitStatus};
 use crate::output::path_text;
 use crate::progress::{ProgressBar, Unit, format_amount};
@@ -31,30 +32,6 @@ const COMPANIONS: [&str; 7] = [
     "generation_config.json",
     "chat_template.jinja",
 ];
-
-/// Size in bytes, parsed from text such as `5GB` or `500MiB`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Size(pub(crate) u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let factor: u64 = match text[digits..].to_ascii_uppercase().as_str() {
-            "" | "B" => 1,
-            "KB" => 1000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "KIB" => 1 << 10,
-            "MIB" => 1 << 20,
-            "GIB" => 1 << 30,
-            _ => return Err("expected a number with KB, MB, GB, KiB, MiB or GiB".to_owned()),
-        };
-        let number = text[..digits].parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-        number.filter(|&size| size > 0).map(Self).ok_or_else(|| "expected a number above 0".to_owned())
-    }
-}
 
 /// Writes a folder that transformers reads. It gets its name once it is complete. `task` names the progress bar.
 pub(crate) fn write_folder(
@@ -272,103 +249,4 @@ fn copy_companions(weights: &Weights, out: &Path, ctx: &Context) -> Result<(), C
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     Ok(durable::write_file(path, bytes)?)
-}
-
-/// Tokenizer of the model in GGUF's form, or the reason why it has none. Only an I/O error fails.
-fn gguf_tokenizer(weights: &Weights) -> Result<Result<(Tokenizer, GgufTokenizer), String>, CliError> {
-    let tokenizer = match tokenizer_of(weights) {
-        Ok(tokenizer) => tokenizer,
-        Err(TokenizerProblem::Unusable(error)) if matches!(*error, mpt_tokenize::Error::Io { .. }) => {
-            return Err(TokenizerProblem::Unusable(error).into());
-        }
-        Err(problem) => return Ok(Err(problem.to_string())),
-    };
-    let parts = tokenizer.to_gguf(weights.config().vocab_size);
-    Ok(parts.map(|parts| (tokenizer, parts)).map_err(|error| error.to_string()))
-}
-
-/// Tokenizer metadata of a GGUF file.
-struct TextMetadata {
-    parts: Option<GgufTokenizer>,
-    /// Key and id of each special token.
-    ids: Vec<(&'static str, u32)>,
-    chat_template: Option<String>,
-}
-
-impl TextMetadata {
-    /// Metadata from the model's files. Without a tokenizer that fits the model, it holds the stop ids alone.
-    fn of(weights: &Weights, ctx: &Context) -> Result<Self, CliError> {
-        let chat_template = chat_template(weights);
-        Ok(match gguf_tokenizer(weights)? {
-            Ok((tokenizer, parts)) => {
-                Self { parts: Some(parts), ids: Self::special_ids(&tokenizer), chat_template }
-            }
-            Err(problem) => {
-                ctx.out.log().warn(format_args!(
-                    "{problem}; the file is written without a tokenizer, and llama.cpp will not load it"
-                ));
-                let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
-                let ids = keys.into_iter().zip(stop_ids(weights, None)?).collect();
-                Self { parts: None, ids, chat_template }
-            }
-        })
-    }
-
-    fn special_ids(tokenizer: &Tokenizer) -> Vec<(&'static str, u32)> {
-        let named = [
-            ("tokenizer.ggml.bos_token_id", "<|endoftext|>"),
-            ("tokenizer.ggml.eos_token_id", "<|endoftext|>"),
-            ("tokenizer.ggml.unknown_token_id", "<|endoftext|>"),
-            ("tokenizer.ggml.padding_token_id", "<|padding|>"),
-            ("tokenizer.ggml.eot_token_id", "<|im_end|>"),
-        ];
-        named.into_iter().filter_map(|(key, token)| Some((key, tokenizer.token_to_id(token)?))).collect()
-    }
-
-    fn write(&self, header: &mut GgufWriter) {
-        if let Some(parts) = &self.parts {
-            header.text("tokenizer.ggml.model", "gpt2");
-            header.text("tokenizer.ggml.pre", "mpt");
-            header.texts("tokenizer.ggml.tokens", &parts.tokens);
-            header.ints("tokenizer.ggml.token_type", &parts.token_types);
-            header.texts("tokenizer.ggml.merges", &parts.merges);
-        }
-        self.ids.iter().for_each(|&(key, id)| header.int(key, id));
-        if self.parts.is_some() {
-            header.bool("tokenizer.ggml.add_bos_token", false);
-        }
-        if let Some(template) = &self.chat_template {
-            header.text("tokenizer.chat_template", template);
-        }
-    }
-}
-
-/// Chat template of a model, if it has a single one.
-fn chat_template(weights: &Weights) -> Option<String> {
-    if let Some(metadata) = weights.metadata() {
-        return metadata.text("tokenizer.chat_template").map(str::to_owned);
-    }
-    let dir = weights.path();
-    let template = fs::read_to_string(dir.join("chat_template.jinja")).ok();
-    template.or_else(|| {
-        let config = fs::read_to_string(dir.join("tokenizer_config.json")).ok()?;
-        let config: Value = serde_json::from_str(&config).ok()?;
-        Some(config["chat_template"].as_str()?.to_owned())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        let size = |text: &str| text.parse::<Size>().map(|size| size.0);
-        assert_eq!(size("5GB"), Ok(5_000_000_000));
-        assert_eq!(size("2MiB"), Ok(2 << 20));
-        assert_eq!(size("77"), Ok(77));
-        for wrong in ["", "GB", "0", "5TB", "-1", "99999999999999999999GB"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
 }

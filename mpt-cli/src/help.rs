@@ -1,11 +1,11 @@
-//! What to type next after an error of a library, which knows files and fields and no command.
+//! Help lines of library errors: the command or flag to use next. Libraries know files and fields, but no commands.
 
 use mpt_core::{Error as ModelError, Mistaken};
 use mpt_data::Error as DataError;
 use mpt_infer::Error as TextError;
 use mpt_train::Error as TrainError;
 
-/// After an error of `mpt-core`.
+/// Help for an error of `mpt-core`.
 pub(crate) fn of_model(error: &ModelError) -> Option<String> {
     let help = match error {
         ModelError::NotAModel { found: Mistaken::Absent, .. } => {
@@ -24,7 +24,7 @@ pub(crate) fn of_model(error: &ModelError) -> Option<String> {
     Some(help.to_owned())
 }
 
-/// After an error of `mpt-data`.
+/// Help for an error of `mpt-data`.
 pub(crate) fn of_data(error: &DataError) -> Option<String> {
     Some(match error {
         DataError::NoPlan { .. } => {
@@ -42,7 +42,7 @@ pub(crate) fn of_data(error: &DataError) -> Option<String> {
     })
 }
 
-/// After an error of `mpt-infer`.
+/// Help for an error of `mpt-infer`.
 pub(crate) fn of_text(error: &TextError) -> Option<String> {
     match error {
         TextError::NoChatTemplate { .. } => {
@@ -53,7 +53,7 @@ pub(crate) fn of_text(error: &TextError) -> Option<String> {
     }
 }
 
-/// After an error of `mpt-train`.
+/// Help for an error of `mpt-train`.
 pub(crate) fn of_training(error: &TrainError) -> Option<String> {
     Some(match error {
         TrainError::Override { .. } => "--set A.B=VALUE".to_owned(),

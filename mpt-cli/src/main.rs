@@ -22,6 +22,7 @@
 
 mod allocator;
 mod bus_error;
+mod byte_size;
 mod commands;
 mod common_args;
 mod dtype_args;
@@ -32,6 +33,8 @@ mod flag_env;
 mod help;
 mod hub;
 mod interrupt;
+mod json_file;
+mod labeled_rows;
 mod machine;
 mod model_args;
 mod output;

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: the gate. Cheapest check first; the tests come last, so that their counts end the output.
+//! `cargo xtask ci`: the gate. Cheaper checks run first; tests run last, so that their counts end the output.
 
 use std::time::Instant;
 

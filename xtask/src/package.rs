@@ -1,7 +1,7 @@
-//! `cargo xtask package`: what would be published, packed by cargo, unpacked, and checked there.
+//! `cargo xtask package`: packs the crates as they would be published, unpacks them, and checks them there.
 //!
-//! The unpacked crates are checked as one workspace with the lock file and profiles of this one, so that what is compiled of
-//! other people's crates serves again; cargo's own verification would compile all of it anew.
+//! The unpacked crates are checked as one workspace with this one's lock file and profiles, so that compiled
+//! dependencies are reused; cargo's own verification would compile them again.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -30,14 +30,14 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     check(sh, &folder, &workspace.target)
 }
 
-/// Libraries, the command and the examples; what tests need beside them is not in every package.
+/// Checked targets: libraries, the binary and the examples. Test data is not part of every package.
 fn check(sh: &Shell, folder: &Path, target: &Path) -> Result<()> {
     let _folder = sh.push_dir(folder);
     cmd!(sh, "cargo check --quiet --workspace --lib --bins --examples --target-dir {target}").run()?;
     Ok(())
 }
 
-/// The manifest of a workspace of unpacked crates: this one's, with other members, which stand for what is published.
+/// Manifest of the workspace of unpacked crates: this one's with other members, which replace the published ones.
 fn manifest_of(ours: &str, names: &[(&str, String)]) -> Result<String> {
     let start = ours.find("members = [").context("Cargo.toml has no list of members")?;
     let end = start + ours[start..].find(']').context("the list of members does not end")? + 1;

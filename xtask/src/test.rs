@@ -1,5 +1,5 @@
-//! `cargo xtask test`: the examples, in the documentation and of their own, then every test, with all features; by cargo-nextest
-//! where it is installed. The last line says which tests ran without a part of theirs.
+//! `cargo xtask test`: doctests, examples and tests with all features, by cargo-nextest if it is installed. The last
+//! line names the tests that skipped a part.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,13 +19,13 @@ pub(crate) struct Args {
     filters: Vec<String>,
 }
 
-/// Variable that names the file in which tests list themselves when something beside the checkout is absent.
+/// Variable with the path of the file in which tests list themselves if they skip a part.
 const SKIPPED: &str = "MPT_SKIPPED_TESTS";
 
-/// What lies beside the checkout: more reference models, data and tokenizers.
+/// Folder beside the checkout with more reference models, data and tokenizers.
 const SHARED: &str = "../shared";
 
-/// What everything is built with: the same features for all, so that nothing is built twice.
+/// Features of all builds: the same everywhere, so that nothing is built twice.
 const FEATURES: &str = "--all-features";
 
 pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
@@ -50,7 +50,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What `list`, a line for each time that a test found something absent, comes to.
+/// Summary of `list`, which has a line for each skipped part of a test.
 fn summary(list: &str, shared_is_here: bool) -> String {
     let tests: BTreeSet<&str> = list.lines().collect();
     match (tests.len(), shared_is_here) {
@@ -64,8 +64,8 @@ fn summary(list: &str, shared_is_here: bool) -> String {
     }
 }
 
-/// Runs the examples of one package, or of all. They are built together: a package alone may build what it needs once more, with
-/// other features.
+/// Runs the examples of one package, or of all. They are built together, because a package alone might build its
+/// dependencies again with other features.
 fn examples(sh: &Shell, only: Option<&str>) -> Result<()> {
     cmd!(sh, "cargo build --quiet --workspace --examples {FEATURES}").run()?;
     let workspace = Workspace::read(sh)?;

@@ -2,6 +2,7 @@
 
 mod data;
 mod infer;
+mod loaded_model;
 mod measurement;
 mod tokenizer;
 mod train;

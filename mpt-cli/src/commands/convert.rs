@@ -10,9 +10,10 @@ use mpt_infer::verify::{
 use serde::Serialize;
 use serde_json::json;
 
+use crate::byte_size::ByteSize;
 use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
-use crate::export::{self, Size};
+use crate::export;
 use crate::model_args;
 use crate::progress::{DelayedProgressBar, Unit};
 use crate::settings::Context;
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     dtype: Option<WeightDtype>,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
-    max_shard_size: Size,
+    max_shard_size: ByteSize,
     /// Run both models on rows of ids and compare their logits; exit code 1 when they differ by more than rounding
     #[arg(long)]
     verify: bool,

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use candle_core::Tensor;
 use mpt_core::{CausalLm, Gradients, Params, Recompute, TrainBatch, write_safetensors};
 
-use crate::commands::score::{LabeledRowsArgs, expect_finite_values};
+use crate::commands::score::expect_finite_values;
 use crate::exit::{CliError, ExitStatus, expect_finite};
 use crate::export;
+use crate::labeled_rows::LabeledRowsArgs;
 use crate::model_args::ModelArgs;
 use crate::output::path_text;
 use crate::settings::Context;

@@ -54,6 +54,18 @@ fn print(
     tokenizer: &Result<usize, TokenizerProblem>,
     ctx: &mut Context,
 ) -> Result<(), CliError> {
+    print_config(weights, ctx)?;
+    print_sizes(weights, tensors, ctx)?;
+    match tokenizer {
+        Ok(ids) => ctx.out.text(format_args!("tokenizer with {ids} ids"))?,
+        Err(problem) => ctx.out.text(format_args!("no tokenizer: {problem}"))?,
+    }
+    let row =
+        |tensor: &TensorInfo| vec![tensor.name.clone(), format!("{:?}", tensor.shape), tensor.dtype.clone()];
+    ctx.out.table(&["tensor", "shape", "dtype"], &tensors.iter().map(row).collect::<Vec<_>>())
+}
+
+fn print_config(weights: &Weights, ctx: &mut Context) -> Result<(), CliError> {
     let config = weights.config();
     ctx.out.text(weights.path().display())?;
     ctx.out.text(format_args!(
@@ -65,30 +77,20 @@ fn print(
         config.vocab_size,
         config.max_seq_len,
     ))?;
-    if let Some(config_defaults) = config_defaults(weights)? {
-        ctx.out.text(format_args!(
-            "keys that config.json leaves out have the defaults of {}",
-            config_defaults.name()
-        ))?;
+    if let Some(defaults) = config_defaults(weights)? {
+        let name = defaults.name();
+        ctx.out.text(format_args!("keys that config.json leaves out have the defaults of {name}"))?;
     }
+    Ok(())
+}
+
+fn print_sizes(weights: &Weights, tensors: &[TensorInfo], ctx: &mut Context) -> Result<(), CliError> {
     if let Some(index) = weights.ignored_index() {
         ctx.out.text(format_args!("{} is not used: one file has all tensors", index.display()))?;
     }
     let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
     let dtype = weights.matrix_dtype().map_or("mixed".to_owned(), |format| format.to_string());
-    ctx.out.text(format_args!("{} of {dtype} weights", format_amount(Unit::Bytes, bytes as u64)))?;
-    match tokenizer {
-        Ok(ids) => ctx.out.text(format_args!("tokenizer with {ids} ids"))?,
-        Err(problem) => ctx.out.text(format_args!("no tokenizer: {problem}"))?,
-    }
-    let rows: Vec<_> = tensors
-        .iter()
-        .map(|tensor| vec![tensor.name.clone(), format!("{:?}", tensor.shape), tensor.dtype.clone()])
-        .collect();
-    for line in table::lines(&["tensor", "shape", "dtype"], &rows) {
-        ctx.out.text(line)?;
-    }
-    Ok(())
+    ctx.out.text(format_args!("{} of {dtype} weights", format_amount(Unit::Bytes, bytes as u64)))
 }
 
 /// Library whose defaults apply to keys that config.json leaves out; `None` for GGUF, which has a single convention.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use mpt_core::{ConvertOptions, MptConfig, PRESETS, WeightDtype};
 use serde_json::json;
 
+use crate::byte_size::ByteSize;
 use crate::dtype_args::float_dtype;
 use crate::exit::{CliError, ExitStatus};
-use crate::export::{self, Size};
+use crate::export;
 use crate::settings::Context;
 use crate::table;
 
@@ -29,7 +30,7 @@ pub(crate) struct Args {
     dtype: WeightDtype,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
-    max_shard_size: Size,
+    max_shard_size: ByteSize,
 }
 
 #[derive(Debug, clap::Args)]

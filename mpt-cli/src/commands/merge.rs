@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use mpt_core::{Adapter, ConvertOptions, WeightDtype};
 
+use crate::byte_size::ByteSize;
 use crate::dtype_args::folder_dtype;
 use crate::exit::{CliError, ExitStatus};
-use crate::export::{self, Size};
+use crate::export;
 use crate::model_args;
 use crate::settings::Context;
 
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     dtype: Option<WeightDtype>,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
-    max_shard_size: Size,
+    max_shard_size: ByteSize,
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {

@@ -62,9 +62,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         all.bits_per_weight,
         size(before)
     ))?;
-    for line in table::lines(&["tensors", "form", "weights", "size", "relative error"], &rows(&kinds, &all)) {
-        ctx.out.text(line)?;
-    }
+    ctx.out.table(&["tensors", "form", "weights", "size", "relative error"], &rows(&kinds, &all))?;
     let mut document = export::summary_json(&args.output, &converted);
     document["type"] = json!(format.name());
     document["bytes_before"] = json!(before);

@@ -6,9 +6,10 @@ use candle_core::{Device, Tensor};
 use mpt_core::{Params, Precision, write_safetensors};
 use mpt_train::{OptimizerConfig, StepConfig, StepOutcome, TokenRows, Trainer};
 
-use crate::commands::score::{expect_finite_values, read_json};
+use crate::commands::score::expect_finite_values;
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
+use crate::json_file::read_json;
 use crate::model_args::ModelArgs;
 use crate::output::path_text;
 use crate::progress::{DelayedProgressBar, Unit};

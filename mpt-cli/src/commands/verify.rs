@@ -1,22 +1,24 @@
 //! `mpt verify`: checks of a model against another model, recorded numbers, or itself.
 
+mod input;
+mod report;
+
 use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, Precision, WeightDtype, Weights};
 use mpt_infer::verify::{
-    Check, Comparison, Fixture, Limits, MatrixDtypes, builtin_rows, compare_models, compare_weights,
-    first_non_finite, limits_alone, limits_between, self_check, windows,
+    Check, Comparison, Fixture, Limits, MatrixDtypes, compare_models, compare_weights, first_non_finite,
+    limits_alone, limits_between, self_check,
 };
 use mpt_infer::{Pipeline, open_weights};
-use serde_json::json;
 
-use crate::commands::score::read_json;
+use self::input::InputArgs;
+use self::report::VerifyReport;
 use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::model_args::{AdapterModelArgs, ModelArgs};
 use crate::progress::{DelayedProgressBar, Unit};
 use crate::settings::Context;
-use crate::table;
 
 /// Prove that a model is right: against another model, recorded numbers, or itself
 #[derive(Debug, clap::Args)]
@@ -41,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
     #[command(flatten)]
-    rows: InputArgs,
+    input: InputArgs,
     /// Largest logit error allowed, as a share of the range of the reference's logits [default: by storage format]
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     tolerance: Option<f64>,
@@ -51,54 +53,6 @@ pub(crate) struct Args {
     /// Least share of positions with the same most probable token [default: by storage format]
     #[arg(long, value_name = "X")]
     min_top1: Option<f64>,
-}
-
-/// Input of the models.
-#[derive(Debug, clap::Args)]
-#[group(multiple = false)]
-struct InputArgs {
-    /// UTF-8 text, in windows of max_seq_len tokens [default: built-in rows of ids, drawn by --seed]
-    #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
-    /// Lists of token ids, as JSON
-    #[arg(long, value_name = "FILE")]
-    ids_file: Option<PathBuf>,
-}
-
-/// Rows of ids. If they are text, perplexity is meaningful.
-struct Input {
-    ids: Vec<Vec<u32>>,
-    is_text: bool,
-}
-
-impl InputArgs {
-    fn read(&self, pipeline: &Pipeline, seed: u64) -> Result<Input, CliError> {
-        let config = pipeline.model().config();
-        if let Some(path) = &self.text {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| CliError::read(ExitStatus::Data, path, error))?;
-            let ids = windows(&pipeline.tokenizer()?.encode(&text)?, config.max_seq_len.max(2));
-            return expect_non_empty(path, Input { ids, is_text: true }, "a text of two or more tokens");
-        }
-        let Some(path) = &self.ids_file else {
-            return Ok(Input { ids: builtin_rows(config, seed), is_text: false });
-        };
-        let ids: Vec<Vec<u32>> = read_json(path)?;
-        let outside = |id: &&u32| **id as usize >= config.vocab_size;
-        if let Some(id) = ids.iter().flatten().find(outside) {
-            let message =
-                format!("{}: holds id {id}, expected ids below {}", path.display(), config.vocab_size);
-            return Err(CliError::data(message));
-        }
-        expect_non_empty(path, Input { ids, is_text: true }, "one or more lists of ids, none empty")
-    }
-}
-
-fn expect_non_empty(path: &Path, input: Input, expected: &str) -> Result<Input, CliError> {
-    if input.ids.is_empty() || input.ids.iter().any(Vec::is_empty) {
-        return Err(CliError::data(format!("{}: expected {expected}", path.display())));
-    }
-    Ok(input)
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
@@ -112,7 +66,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         Some(path) => check_against_model(&args, &pipeline, path, ctx)?,
         None => check_alone(&args, &pipeline, ctx)?,
     };
-    report.print(&args, ctx)
+    report.print(args.against.is_some(), ctx)
 }
 
 /// Checks the limits on the command line.
@@ -127,66 +81,6 @@ fn expect_limits(args: &Args) -> Result<(), CliError> {
         return Err(CliError::usage("--min-top1: expected a share, from 0 to 1"));
     }
     Ok(())
-}
-
-/// Result of a verification.
-struct VerifyReport {
-    /// Models that were compared.
-    title: String,
-    comparison: Comparison,
-    tolerance: f64,
-    checks: Vec<Check>,
-}
-
-impl VerifyReport {
-    fn passed(&self) -> bool {
-        self.checks.iter().all(|check| check.passed)
-    }
-
-    fn print(&self, args: &Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-        ctx.out.text(&self.title)?;
-        if args.against.is_some() {
-            for line in table::lines(&["", ""], &metric_rows(&self.comparison)).iter().skip(1) {
-                ctx.out.text(line)?;
-            }
-        } else if let Some(perplexity) = self.comparison.perplexity {
-            ctx.out.text(format_args!("perplexity {perplexity:.4}"))?;
-        }
-        for Check { name, passed, detail } in &self.checks {
-            ctx.out.text(format_args!("{} {name}: {detail}", if *passed { "ok    " } else { "FAILED" }))?;
-        }
-        let passed = self.passed();
-        let mut document = json!({ "passed": passed, "tolerance": self.tolerance, "checks": self.checks });
-        let metrics =
-            serde_json::to_value(&self.comparison).map_err(|error| CliError::data(error.to_string()))?;
-        if let (Some(document), serde_json::Value::Object(metrics)) = (document.as_object_mut(), metrics) {
-            document.extend(metrics);
-        }
-        ctx.out.json(&document)?;
-        Ok(if passed { ExitStatus::Done } else { ExitStatus::Negative })
-    }
-}
-
-/// Table rows of a comparison's metrics.
-fn metric_rows(found: &Comparison) -> Vec<Vec<String>> {
-    let line = |name: &str, value: String| vec![name.to_owned(), value];
-    let mut lines = vec![
-        line("positions", table::count(found.positions)),
-        line("largest logit error", format!("{:.3e}", found.max_error)),
-        line("as a share of the range", format!("{:.3e}", found.relative_error)),
-        line("mean KL divergence", format!("{:.3e}", found.kl_mean)),
-        line("largest KL divergence", format!("{:.3e}", found.kl_max)),
-        line("top-1 agreement", format!("{:.2} %", 100.0 * found.top1_agreement)),
-    ];
-    if let (Some(found), Some(against)) = (found.perplexity, found.perplexity_against) {
-        lines.push(line("perplexity", format!("{found:.4}")));
-        lines.push(line("perplexity against", format!("{against:.4}")));
-    }
-    if let Some(worst) = found.worst {
-        let worst = format!("{} row {}, position {}", worst.part, worst.row, worst.position);
-        lines.push(line("worst", worst));
-    }
-    lines
 }
 
 /// Check of the logits against the limits.
@@ -214,10 +108,12 @@ fn matrix_dtypes(path: &Path, dtype: WeightDtype) -> Result<MatrixDtypes, CliErr
     Ok(MatrixDtypes::of(&open_weights(path)?, dtype)?)
 }
 
+/// Progress bar over tokens.
 fn token_bar(ctx: &Context, tokens: usize) -> DelayedProgressBar {
     DelayedProgressBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens as u64)
 }
 
+/// Compares the model with the one at `path`: logits, and weights if there is no adapter.
 fn check_against_model(
     args: &Args,
     pipeline: &Pipeline,
@@ -226,7 +122,7 @@ fn check_against_model(
 ) -> Result<VerifyReport, CliError> {
     let weights = open_weights(path)?;
     let against = CausalLm::new(weights.config(), &weights)?;
-    let input = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
+    let input = args.input.read(pipeline, ctx.seed.unwrap_or(0))?;
     let (ours, theirs) = (matrix_dtypes(&args.model, args.dtype)?, matrix_dtypes(path, WeightDtype::F32)?);
     let default = match args.adapter {
         // an adapter is not rounded here, but it is in a merged model
@@ -234,7 +130,7 @@ fn check_against_model(
         None => limits_between(&ours, Some(&theirs)),
     };
     let limits = limits(args, default);
-    let mut bar = token_bar(ctx, 2 * input.ids.iter().map(Vec::len).sum::<usize>());
+    let mut bar = token_bar(ctx, 2 * input.num_tokens());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
     let comparison = compare_models(pipeline.model(), &against, &input.ids, input.is_text, advance)?;
     bar.finish();
@@ -252,13 +148,14 @@ fn check_against_model(
     Ok(VerifyReport { title, comparison, tolerance: limits.tolerance, checks })
 }
 
+/// Compares the model with recorded numbers.
 fn check_against_fixture(
     args: &Args,
     pipeline: &Pipeline,
     path: &Path,
     ctx: &Context,
 ) -> Result<VerifyReport, CliError> {
-    if args.rows.text.is_some() || args.rows.ids_file.is_some() {
+    if args.input.is_given() {
         let message = format!("{}: recorded numbers come with their own ids", path.display());
         return Err(CliError::usage(message).help("leave out --text and --ids-file"));
     }
@@ -280,11 +177,12 @@ fn check_against_fixture(
     Ok(VerifyReport { title, comparison: report.comparison, tolerance: limits.tolerance, checks })
 }
 
+/// Checks the model on its own.
 fn check_alone(args: &Args, pipeline: &Pipeline, ctx: &Context) -> Result<VerifyReport, CliError> {
-    let input = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
+    let input = args.input.read(pipeline, ctx.seed.unwrap_or(0))?;
     let limits = limits(args, limits_alone(&matrix_dtypes(&args.model, args.dtype)?));
     let weights = finite_weights(pipeline.weights())?;
-    let mut bar = token_bar(ctx, input.ids.iter().map(Vec::len).sum());
+    let mut bar = token_bar(ctx, input.num_tokens());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
     let mut report = self_check(pipeline.model(), &input.ids, &limits, input.is_text, advance)?;
     bar.finish();

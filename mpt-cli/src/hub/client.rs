@@ -1,20 +1,18 @@
 //! HTTP client of the hub. The token is sent to the hub alone, redirects are followed one by one, and the size of
 //! responses is bounded.
 
-use std::fs;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ureq::Body;
 use ureq::http::Response;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-use crate::exit::{CliError, ExitStatus};
+use crate::exit::CliError;
 use crate::hub::PullOptions;
+use crate::hub::agent::agent;
 use crate::hub::config::{HubConfig, Token};
+use crate::hub::errors::{connection_error, server_error, storage_refusal, tls_error};
 use crate::hub::listing::{self, Listing};
 use crate::hub::name::{RepoId, Revision, percent_encoded};
 use crate::hub::retry::{Failure, Retries, check_interrupt};
@@ -25,8 +23,6 @@ use crate::output::Log;
 const MAX_REDIRECTS: usize = 5;
 /// Maximum size of a listing: a repository needs some hundred bytes a file.
 const MAX_LISTING_BYTES: u64 = 16 << 20;
-/// Maximum size of the headers of a response.
-const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Longest `Retry-After` that is honored.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -223,84 +219,12 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Failure of a connection, or of a response that broke off.
-pub(crate) fn connection_error(host: &str, error: ureq::Error) -> Failure {
-    use ureq::Error as E;
-    let passes = matches!(
-        error,
-        E::Io(_) | E::Timeout(_) | E::HostNotFound | E::ConnectionFailed | E::Protocol(_) | E::BodyStalled
-    );
-    let error = anyhow::Error::new(error).context(format!("{host}: the connection failed"));
-    let error = CliError::new(ExitStatus::System, error).help(
-        "check the network, HF_ENDPOINT and the proxy settings, then run the same command again to continue; \
-         HF_HUB_OFFLINE=1 uses what is in the cache",
-    );
-    if passes { Failure::Transient(error, None) } else { Failure::Permanent(error) }
-}
-
-/// Error of a server whose certificate is not trusted.
-fn tls_error(host: &str, source: io::Error) -> CliError {
-    let error = anyhow::Error::new(source).context(format!("{host}: no secure connection is possible"));
-    CliError::new(ExitStatus::System, error).help(
-        "check HF_ENDPOINT; where a proxy reads along, point SSL_CERT_FILE to a PEM file with its root certificate",
-    )
-}
-
 /// Value of a header; `None` if it is absent or not plain text.
 pub(crate) fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
     response.headers().get(name)?.to_str().ok()
 }
 
-fn server_error(message: String) -> CliError {
-    CliError::system(message).help("check HF_ENDPOINT and the proxy settings")
-}
-
-fn storage_refusal(url: &Url, code: u16) -> CliError {
-    let message = format!("{}: the server that the hub sends us to refuses access ({code})", url.host());
-    CliError::data(message).help("run the same command later to continue")
-}
-
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let seconds = header(response, "retry-after")?.parse().ok()?;
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
-}
-
-fn agent(config: &HubConfig) -> Result<ureq::Agent, CliError> {
-    let timeout = Some(config.timeout);
-    let mut tls = TlsConfig::builder();
-    if let Some(path) = &config.certificates {
-        tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(path)?)));
-    }
-    let config = ureq::Agent::config_builder()
-        .tls_config(tls.build())
-        .user_agent(concat!("mpt/", env!("CARGO_PKG_VERSION")))
-        .accept_encoding("identity")
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_response_header_size(MAX_HEADER_BYTES)
-        .timeout_resolve(timeout)
-        .timeout_connect(timeout)
-        .timeout_recv_response(timeout)
-        .timeout_per_read(timeout)
-        .timeout_per_write(timeout)
-        .build();
-    Ok(config.new_agent())
-}
-
-/// Root certificates of a PEM file.
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
-    let help = "point SSL_CERT_FILE to a file of root certificates, or unset it";
-    let unread = |error| CliError::read(ExitStatus::Usage, path, error).help(help);
-    let pem = fs::read(path).map_err(unread)?;
-    let items = parse_pem(&pem).filter_map(|item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        _ => None,
-    });
-    let certificates: Vec<_> = items.collect();
-    if certificates.is_empty() {
-        return Err(
-            CliError::usage(format!("{}: there is no PEM certificate in it", path.display())).help(help)
-        );
-    }
-    Ok(certificates)
 }

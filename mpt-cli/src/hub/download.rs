@@ -9,9 +9,10 @@ use ureq::Body;
 use ureq::http::Response;
 
 use crate::exit::CliError;
-use crate::hub::client::{Client, connection_error, header};
+use crate::hub::client::{Client, header};
 use crate::hub::digest::{CHUNK_BYTES, Digest, Hasher};
 use crate::hub::disk;
+use crate::hub::errors::connection_error;
 use crate::hub::listing::RemoteFile;
 use crate::hub::retry::{Failure, Retries, check_interrupt};
 use crate::progress::ProgressBar;

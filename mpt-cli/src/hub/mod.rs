@@ -1,16 +1,19 @@
 //! Client of the Hugging Face hub. It downloads and verifies the files of a model repository, into the shared cache or
 //! a folder.
 //!
-//! `config.rs` holds the `HF_*` variables, `name.rs` checked names, `url.rs` URLs and redirects, `client.rs` requests,
-//! `retry.rs` the backoff between them, `listing.rs` the selection of files, `digest.rs` hashes, `download.rs` one
-//! file, `destination.rs` the layout of the cache, `offline.rs` lookup without a network, `disk.rs` errors of the disk.
+//! `config.rs` holds the `HF_*` variables, `name.rs` checked names, `url.rs` URLs and redirects, `agent.rs` timeouts
+//! and certificates, `client.rs` requests, `errors.rs` their errors, `retry.rs` the backoff between them, `listing.rs`
+//! the selection of files, `digest.rs` hashes, `download.rs` one file, `destination.rs` the layout of the cache,
+//! `offline.rs` lookup without a network, `disk.rs` errors of the disk.
 
+mod agent;
 mod client;
 mod config;
 mod destination;
 mod digest;
 mod disk;
 mod download;
+mod errors;
 mod listing;
 mod name;
 mod offline;

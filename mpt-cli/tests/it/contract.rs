@@ -1,10 +1,10 @@
-//! The rules every command keeps: help, exit codes, the shape of errors, a reader that goes away.
+//! Rules of every command: help, exit codes, format of errors, closed pipes.
 
 use std::process::Stdio;
 
 use crate::{finish, mpt, run, run_in};
 
-/// Every command and subcommand, as the help lists them.
+/// Commands and subcommands, as the help lists them.
 fn commands_below(path: &[String]) -> Vec<Vec<String>> {
     let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
     let help = run(&args);
@@ -109,7 +109,7 @@ fn the_environment_stands_in_for_flags() {
     assert!(run.stderr.contains("`avx9`, expected one of baseline, avx2"), "{}", run.stderr);
 }
 
-/// A command line of every command that the parser accepts.
+/// Valid command line of every command.
 pub(crate) const COMMAND_LINES: [&str; 33] = [
     "quickstart --dir new",
     "pull owner/name --dir new",

@@ -1,4 +1,4 @@
-//! `mpt data convert`: what goes in and out, what is said, and the code it ends with.
+//! `mpt data convert`: inputs, outputs, messages and exit codes.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::run_in;
 
-/// A tokenizer, and `in/web/tokens.{idx,bin}`: 40 documents of 5 tokens, the last of each 0.
+/// Folder with a tokenizer and `in/web/tokens.{idx,bin}`: 40 documents of 5 tokens, the last of each 0.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| dir.path().join(name);

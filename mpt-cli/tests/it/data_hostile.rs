@@ -1,4 +1,4 @@
-//! Data commands on what other programs do at the same time: files cut short, inputs changed, the same command twice.
+//! Data commands under interference by other programs: truncated files, changing inputs, the same command twice.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -13,13 +13,13 @@ fn start(dir: &Path, args: &[&str]) -> Child {
     command.spawn().expect("starts")
 }
 
-/// The code a process ended with, and what it said.
+/// Exit code and stderr of a process.
 fn end(child: Child) -> (Option<i32>, String) {
     let output = child.wait_with_output().expect("ends");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Every file below a folder with its bytes.
+/// Files below a folder, with their bytes.
 fn tree(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).expect("listable") {
@@ -35,7 +35,7 @@ fn tree(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// What is mapped and cut short is a message and a code, whoever reads it.
+/// A truncated mapped file ends every reader with a message and an exit code.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_shard_that_is_cut_short_under_a_running_train_is_named() {
@@ -75,7 +75,7 @@ fn a_shard_that_is_cut_short_under_a_running_train_is_named() {
     }
 }
 
-/// Starts a command twice; each ends well or says that it has to wait, and one at least ends well.
+/// Starts a command twice. Each succeeds or reports that it has to wait, and at least one succeeds.
 fn twice(dir: &Path, args: &[&str]) {
     let both = [start(dir, args), start(dir, args)].map(end);
     assert!(both.iter().any(|(code, _)| *code == Some(0)), "{args:?}: {both:?}");
@@ -138,7 +138,7 @@ fn sizes_beyond_all_are_named() {
     assert!(run.stderr.contains("expected 1 or more, and less than 1e18"), "{}", run.stderr);
 }
 
-/// Paths that are not Unicode are paths like any other, in every command that takes one.
+/// Paths that are not Unicode work in every command that takes one.
 #[cfg(unix)]
 #[test]
 fn paths_need_not_be_unicode() {
@@ -192,7 +192,7 @@ fn paths_need_not_be_unicode() {
     run(&[2, 3], &[data, text("build"), OsStr::from_bytes(b"\xff.toml"), out_flag, out]);
 }
 
-/// Numbers at the end of what numbers there are: an answer or a refusal, no panic.
+/// The largest numbers are accepted or refused, without a panic.
 #[test]
 fn the_largest_numbers_are_answered() {
     let job = Job::new();

@@ -1,4 +1,4 @@
-//! `mpt data plan`, `trace`, `simulate`, `cat` and `bench data`: looking at the order of samples.
+//! `mpt data plan`, `trace`, `simulate`, `cat` and `bench data`: inspection of the sample order.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::run_in;
 
-/// Two sources of short texts, and data built from them in `data`.
+/// Folder with two sources of short texts, and the data built from them in `data`.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let text = |source: &str| {

@@ -1,4 +1,4 @@
-//! Models from one format to another through the binary: `init`, `convert`, `merge`, `info`.
+//! Conversions of models by the binary: `init`, `convert`, `merge`, `info`.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ const CONFIG: &str = r#"{"model_type": "mpt", "d_model": 32, "n_heads": 4, "n_la
     "max_seq_len": 32, "eos_token_id": 0, "my_own_key": [1, 2], "auto_map": {"AutoModel": "code.py"},
     "no_bias": true, "attn_config": {"alibi": true, "clip_qkv": 6, "alibi_bias_max": 16}}"#;
 
-/// A job with a drawn model of 384 ids in the folder `model`, and a tokenizer of 320.
+/// Job with a random model of 384 ids in the folder `model`, and a tokenizer of 320.
 fn job() -> Job {
     let job = Job::new();
     job.write("config.json", CONFIG);

@@ -1,4 +1,4 @@
-//! The main job in a folder of its own: text, tokenizer, mix, run file.
+//! Inputs of the main job in a temporary folder: text, tokenizer, mix, run file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,11 +38,11 @@ steps = 20
 batch_size = 4
 "#;
 
-/// A folder with everything the commands need.
+/// Temporary folder with the inputs of all commands.
 pub(crate) struct Job(tempfile::TempDir);
 
 impl Job {
-    /// Text, tokenizer, mix and run file; nothing built yet.
+    /// Writes text, tokenizer, mix and run file, and builds nothing yet.
     pub(crate) fn new() -> Self {
         let job = Self(tempfile::tempdir().expect("a temporary folder"));
         let words = ["river ", "stone ", "cloud ", "leaf ", "moon "];
@@ -60,12 +60,12 @@ impl Job {
         job
     }
 
-    /// The folder.
+    /// Folder.
     pub(crate) fn dir(&self) -> &Path {
         self.0.path()
     }
 
-    /// A path in it.
+    /// Path in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -75,25 +75,25 @@ impl Job {
         fs::write(self.path(name), text).expect("writable");
     }
 
-    /// Runs a command in it.
+    /// Runs a command in the folder.
     pub(crate) fn run(&self, args: &[&str]) -> Run {
         run_in(self.dir(), args)
     }
 
-    /// Runs a command that must succeed; gives what it printed.
+    /// Runs a command that must succeed. Returns its stdout.
     pub(crate) fn done(&self, args: &[&str]) -> String {
         let run = self.run(args);
         assert_eq!(run.code, 0, "{args:?}: {}", run.stderr);
         run.stdout
     }
 
-    /// Runs a command that must succeed; gives its JSON.
+    /// Runs a command that must succeed. Returns its JSON document.
     pub(crate) fn json(&self, args: &[&str]) -> serde_json::Value {
         let text = self.done(&[args, &["--json"]].concat());
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
     }
 
-    /// Runs a command that must fail with this code; gives what it said.
+    /// Runs a command that must fail with this exit code. Returns its stderr.
     pub(crate) fn fails(&self, code: i32, args: &[&str]) -> String {
         let run = self.run(args);
         assert_eq!(run.code, code, "{args:?}: {}", run.stderr);

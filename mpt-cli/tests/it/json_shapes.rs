@@ -1,4 +1,4 @@
-//! Every `--json` document against `docs/json.md`: the page names the keys that commands print, all of them and no others.
+//! Check of every `--json` document against `docs/json.md`: the page names exactly the keys that commands print.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::job::Job;
 
-/// Commands of the page that other tests run: a hub server and some minutes are needed.
+/// Commands of the page that other tests run, because they need a hub server or some minutes.
 const RUN_ELSEWHERE: [&str; 2] = ["pull", "quickstart"];
 
-/// Keys whose value is an object with keys of the user's or the file's own.
+/// Keys of objects with arbitrary keys, from the user or a file.
 const OPEN_OBJECTS: [&str; 3] = ["config", "metadata", "drops"];
 
-/// Shapes that several commands share: the words that refer to one in a row, and those that its paragraph begins with.
+/// Shapes shared by several commands: the reference in a row, and the beginning of the paragraph it refers to.
 const SHARED: [(&str, &str); 5] = [
     ("a comparison", "A comparison has"),
     ("`sources`: sources", "A source has"),
@@ -25,14 +25,14 @@ const SHARED: [(&str, &str); 5] = [
     ("those of `data plan`", "| `data plan` |"),
 ];
 
-/// Keys of one row of the page: its own, and those of shared shapes that it refers to.
+/// Keys of a row of the page: its own, and those of the shapes it refers to.
 #[derive(Default)]
 struct Documented {
     own: BTreeSet<String>,
     shared: BTreeSet<String>,
 }
 
-/// The documented keys by command.
+/// Documented keys by command.
 fn documented(page: &str) -> BTreeMap<String, Documented> {
     let mut commands = BTreeMap::new();
     for row in page.lines().filter(|line| line.starts_with("| `")) {
@@ -48,7 +48,7 @@ fn documented(page: &str) -> BTreeMap<String, Documented> {
     commands
 }
 
-/// Keys that `shape` names itself; those of the shapes that it refers to go to `shared`.
+/// Keys that `shape` names itself. Those of the shapes it refers to are added to `shared`.
 fn read_shape(page: &str, shape: &str, shared: &mut BTreeSet<String>) -> BTreeSet<String> {
     let mut own = shape.to_owned();
     for (reference, start) in SHARED.iter().filter(|(reference, _)| shape.contains(reference)) {
@@ -59,7 +59,7 @@ fn read_shape(page: &str, shape: &str, shared: &mut BTreeSet<String>) -> BTreeSe
     keys_of(&own)
 }
 
-/// The paragraph or row that begins with `start`.
+/// Paragraph or row that begins with `start`.
 fn paragraph_at<'a>(page: &'a str, start: &str) -> &'a str {
     let at = page.find(&format!("\n{start}")).unwrap_or_else(|| panic!("docs/json.md has no {start:?}")) + 1;
     let end = if start.starts_with('|') { "\n" } else { "\n\n" };
@@ -68,12 +68,12 @@ fn paragraph_at<'a>(page: &'a str, start: &str) -> &'a str {
     if start.starts_with('|') { &text[start.len()..] } else { text }
 }
 
-/// Texts between backticks.
+/// Code spans.
 fn spans(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Identifiers between backticks, but for names of files and flags.
+/// Identifiers in code spans, without names of files and flags.
 fn keys_of(text: &str) -> BTreeSet<String> {
     let is_key = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = |span: String| {
@@ -103,7 +103,7 @@ fn found_keys(value: &Value, into: &mut BTreeSet<String>) {
     }
 }
 
-/// Files that the commands below read, beside those of the job.
+/// Input files of the commands below, beside those of the job.
 fn prepare(job: &Job) {
     let config = r#"{"d_model": 32, "n_heads": 4, "n_layers": 2, "vocab_size": 320, "max_seq_len": 32, "eos_token_id": 0}"#;
     job.write("config.json", config);
@@ -119,7 +119,7 @@ fn prepare(job: &Job) {
     adapter.save(&job.path("adapter"), "model").expect("writable");
 }
 
-/// Commands in an order in which each finds what it reads.
+/// Commands, each after those whose output it reads.
 const COMMANDS: [(&str, &str); 34] = [
     ("init", "init model --config config.json"),
     ("data plan", "data plan mix.toml"),
@@ -164,7 +164,7 @@ const COMMANDS: [(&str, &str); 34] = [
     ("bench data", "bench data data --batch 2 --batches 2 --reps 1"),
 ];
 
-/// Prints the document of a command; every unit of a plan is made, so that the plan can be committed.
+/// Runs a command and returns its documents. Every unit of a plan is made, so that the plan can be committed.
 fn document(job: &Job, args: &str) -> Value {
     let words = |args: &str| args.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let print = |args: Vec<String>| {
@@ -193,7 +193,7 @@ fn document(job: &Job, args: &str) -> Value {
     made.last().expect("a unit")
 }
 
-/// Cuts the first shard in `back` short, so that verifying finds damage.
+/// Truncates the first shard in `back`, so that verification finds damage.
 fn damage(job: &Job) {
     let source = fs::read_dir(job.path("back/train"))
         .expect("a folder")

@@ -1,4 +1,4 @@
-//! Tests of the `mpt` binary: what it prints, where, and the code it ends with. A file per command.
+//! Tests of the `mpt` binary: stdout, stderr and exit codes. A file per command.
 
 mod bench;
 mod contract;
@@ -15,6 +15,7 @@ mod models;
 #[cfg(feature = "remote")]
 mod network;
 mod no_tokenizer;
+mod overlap;
 mod pull;
 mod quantize;
 mod robust;
@@ -27,14 +28,14 @@ mod verify;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// What a run of the binary left behind.
+/// Result of a run of the binary.
 struct Run {
     code: i32,
     stdout: String,
     stderr: String,
 }
 
-/// The binary with an environment of its own: no `MPT_*` variable, no terminal.
+/// Command of the binary, without `MPT_*` variables and without a terminal.
 fn mpt() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mpt"));
     for (name, _) in std::env::vars_os() {

@@ -1,10 +1,28 @@
-//! From text to text: every command of the main job, as its user runs it, and its errors.
+//! The main job from raw text to generated text, as its user runs it, and its errors.
+
+use serde_json::Value;
 
 use crate::job::Job;
 
 #[test]
 fn text_becomes_a_model_that_writes() {
     let job = Job::new();
+    let table = build_data(&job);
+    check_html_report(&job, &table);
+    assert_eq!(job.json(&["data", "verify", "data"])["ok"], true);
+    assert_eq!(job.json(&["data", "plan", "mix.toml"]), table);
+
+    let trained = job.json(&["train", "run.toml"]);
+    let loss = |key: &str| trained[key].as_f64().expect("a number");
+    assert!(loss("last_loss") < loss("first_loss") - 1.0, "{trained}");
+
+    thin_data_by_meaning(&job);
+    evaluate(&job);
+    generate(&job);
+}
+
+/// Builds the data, and checks that its account of tokens adds up. Returns the mix table.
+fn build_data(job: &Job) -> Value {
     let built = job.json(&["data", "build", "mix.toml", "--out", "data"]);
     assert!(built["train_tokens"].as_u64().is_some_and(|tokens| tokens > 5000), "{built}");
     let mut table = job.json(&["data", "inspect", "data"]);
@@ -20,6 +38,11 @@ fn text_becomes_a_model_that_writes() {
     let dedup =
         table.as_object_mut().and_then(|table| table.remove("dedup")).expect("a report of each stage");
     assert_eq!((&dedup, &dedup[0]["kind"]), (&built["dedup"], &"exact".into()));
+    table
+}
+
+/// Checks that the report's document lengths add up to the documents of `table`.
+fn check_html_report(job: &Job, table: &Value) {
     let shown = job.done(&["data", "inspect", "data", "--html", "page.html"]);
     assert!(shown.contains("tokens read") && shown.contains("+ edited away"), "{shown}");
     let page = std::fs::read_to_string(job.path("page.html")).expect("a page");
@@ -39,18 +62,15 @@ fn text_becomes_a_model_that_writes() {
     let stayed = stayed
         .map(|row| row["documents"].as_u64().unwrap_or(0) + row["eval_documents"].as_u64().unwrap_or(0));
     assert_eq!(documents, stayed.sum::<u64>(), "{page}");
-    assert_eq!(job.json(&["data", "verify", "data"])["ok"], true);
-    assert_eq!(job.json(&["data", "plan", "mix.toml"]), table);
+}
 
-    let trained = job.json(&["train", "run.toml"]);
-    let loss = |key: &str| trained[key].as_f64().expect("a number");
-    assert!(loss("last_loss") < loss("first_loss") - 1.0, "{trained}");
-
+/// Builds the data again with semantic deduplication by the trained model, which drops half of the documents.
+fn thin_data_by_meaning(job: &Job) {
     let mix = std::fs::read_to_string(job.path("mix.toml")).expect("readable");
     let dedup = "dedup = { kind = \"semdedup\", model = \"run\", keep = 0.5, tokens = 16 }";
     job.write("thin.toml", &format!("{dedup}\n{mix}"));
     let thin = job.json(&["data", "build", "thin.toml", "--out", "thin"]);
-    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    let number = |value: &Value| value.as_u64().expect("a number");
     let counts = thin["dedup"][1]["sources"].as_array().expect("a list").iter();
     let (came, went) =
         counts.fold((0, 0), |sum, own| (sum.0 + number(&own["documents"]), sum.1 + number(&own["dropped"])));
@@ -59,7 +79,10 @@ fn text_becomes_a_model_that_writes() {
     assert!(shown.contains("\nsemdedup: by similarity: ") && shown.contains("; threshold 0."), "{shown}");
     job.write("unknown.toml", &format!("{}\n{mix}", dedup.replace("\"run\"", "\"nowhere\"")));
     assert!(job.fails(3, &["data", "build", "unknown.toml", "--out", "none"]).contains("nowhere"));
+}
 
+/// Evaluates the trained model.
+fn evaluate(job: &Job) {
     let info = job.json(&["info", "run"]);
     assert_eq!(info["parameters"], 2 * 12 * 32 * 32 + 320 * 32 + 5 * 32);
     job.write("text.txt", "river stone cloud leaf moon river stone");
@@ -67,7 +90,10 @@ fn text_becomes_a_model_that_writes() {
     let (nats, perplexity) =
         (eval["loss"].as_f64().expect("a number"), eval["perplexity"].as_f64().expect("a number"));
     assert!((nats.exp() - perplexity).abs() < 1e-9 && nats < 5.0, "{eval}");
+}
 
+/// Generates text from text and from ids, with every dtype of the key/value cache.
+fn generate(job: &Job) {
     let args = ["generate", "--model", "run", "--prompt", "river", "--max-new-tokens", "5"];
     let generated = job.json(&args);
     let choice = &generated["choices"][0];

@@ -1,6 +1,6 @@
-//! What `mpt` says of common mistakes, as recorded in `messages.txt` beside this file, with the exit code of each.
+//! Messages and exit codes of common mistakes, as recorded in `messages.txt` beside this file.
 //!
-//! `UPDATE_SNAPSHOTS=1` records what it says now.
+//! `UPDATE_SNAPSHOTS=1` records the current messages.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,7 +16,7 @@ const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d
 const CONFIG: &str = r#"{"model_type": "mpt", "d_model": 32, "n_heads": 4, "n_layers": 1, "vocab_size": 320,
     "max_seq_len": 32, "expansion_ratio": 2, "attn_config": {"alibi": true}}"#;
 
-/// A mistake: what is prepared, and the command lines that meet it.
+/// Mistake: its preparation, and the command lines that run into it.
 type Mistake = (&'static str, fn(&Job), &'static [&'static str]);
 
 const MISTAKES: &[Mistake] = &[
@@ -296,7 +296,7 @@ fn an_environment_variable_at_fault_is_named() {
     assert!(!said("MPT_THREADS", "2", &["--threads", "0"]).contains("MPT_THREADS"));
 }
 
-/// A command line, its exit code, and what it wrote to stderr; paths are as given, so nothing of the machine is in it.
+/// Command line, exit code and stderr. Paths are as given, so nothing of the machine is in it.
 fn said(job: &Job, line: &str) -> String {
     let args: Vec<&str> = line.split(' ').collect();
     let run = job.run(&args);
@@ -312,7 +312,7 @@ fn copy_model(job: &Job, to: &str) {
     }
 }
 
-/// An index that says where the last tensor and where all others are.
+/// Writes an index that places the last tensor in one file and all others in another.
 fn index(job: &Job, folder: &str, others: &str, last: &str) {
     let header = header(&job.path("model/model.safetensors"));
     let file = |name: &String| if name == "transformer.norm_f.weight" { last } else { others };
@@ -325,17 +325,17 @@ fn index(job: &Job, folder: &str, others: &str, last: &str) {
     job.write(&format!("{folder}/model.safetensors.index.json"), &json!({ "weight_map": map }).to_string());
 }
 
-/// A tensor of a safetensors file: its name, what the header says of it, its bytes.
+/// Tensor of a safetensors file: name, header entry, bytes.
 type Tensor = (String, Value, Vec<u8>);
 
-/// The header of a safetensors file, and the data after it.
+/// Header of a safetensors file, and the data after it.
 fn header(path: &Path) -> (Map<String, Value>, Vec<u8>) {
     let bytes = fs::read(path).expect("there");
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     (serde_json::from_slice(&bytes[8..8 + length]).expect("JSON"), bytes[8 + length..].to_vec())
 }
 
-/// Writes a folder's weights again with other tensors.
+/// Rewrites a folder's weights with changed tensors.
 fn edit(job: &Job, folder: &str, change: fn(&mut Vec<Tensor>)) {
     let path = job.path(folder).join("model.safetensors");
     let (old, data) = header(&path);

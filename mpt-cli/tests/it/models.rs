@@ -8,14 +8,14 @@ use mpt_core::testing::largest;
 use crate::run_in;
 use crate::shared::{golden, shared};
 
-/// Golden models, which every clone has.
+/// Golden models, part of the repository.
 pub(crate) const GOLDEN: [&str; 6] = ["alibi", "three-heads", "clip", "f-qk-ln", "f-gqa", "f-rmsnorm-glu"];
 
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().expect("flat").to_vec1().expect("f32")
 }
 
-/// The largest error, as a share of the range of what is expected.
+/// Largest error, relative to the range of the expected values.
 pub(crate) fn error(found: &Tensor, expected: &Tensor) -> f32 {
     let (found, expected) = (values(found), values(expected));
     assert_eq!(found.len(), expected.len());

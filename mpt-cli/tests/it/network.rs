@@ -1,4 +1,4 @@
-//! Object stores that do not answer, or have nothing at an address.
+//! Object stores that do not respond, or lack an object.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

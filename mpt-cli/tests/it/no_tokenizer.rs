@@ -1,4 +1,4 @@
-//! Models whose tokenizer is absent or unusable: what needs none works, what needs one names what is missing where.
+//! Models without a usable tokenizer: commands that need none work, others name the missing file or key.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use crate::job::Job;
 const CONFIG: &str = r#"{"model_type": "mpt", "d_model": 32, "n_heads": 4, "n_layers": 1, "vocab_size": 320,
     "max_seq_len": 32, "eos_token_id": 5, "attn_config": {"alibi": true}}"#;
 
-/// A job with a folder `model` without a tokenizer, and the files that commands ask for.
+/// Job with a folder `model` without a tokenizer, and input files for the commands.
 fn job() -> Job {
     let job = Job::new();
     job.write("config.json", CONFIG);
@@ -25,7 +25,7 @@ fn job() -> Job {
     job
 }
 
-/// The model as a GGUF file with these keys.
+/// Writes the model as a GGUF file with these keys.
 fn gguf(job: &Job, name: &str, mut describe: impl FnMut(&mut GgufWriter)) {
     let weights = Weights::open(&job.path("model")).expect("sound");
     let options = ConvertOptions::default();
@@ -33,7 +33,7 @@ fn gguf(job: &Job, name: &str, mut describe: impl FnMut(&mut GgufWriter)) {
     write_gguf(&weights, &job.path(name), "test", &options, &mut describe, go_on).expect("writable");
 }
 
-/// The lists of the job's tokenizer, under its kind, without merges.
+/// Writes the job's vocabulary under tokenizer type `kind`, without merges.
 fn tokens_without_merges(job: &Job, header: &mut GgufWriter, kind: &str) {
     let tokenizer = Tokenizer::from_file(&job.path("tokenizer.json")).expect("sound");
     let parts = tokenizer.to_gguf(320).expect("as many ids");
@@ -43,7 +43,7 @@ fn tokens_without_merges(job: &Job, header: &mut GgufWriter, kind: &str) {
     header.int("tokenizer.ggml.eos_token_id", 5);
 }
 
-/// What needs no tokenizer gives what the same model with one gives.
+/// Commands without text give the same results as for the model with a tokenizer.
 fn what_needs_none_works(job: &Job, model: &str, named: &str) {
     let info = job.json(&["info", model]);
     assert!(info["tokenizer"].is_null() && info["parameters"].as_u64() > Some(0), "{info}");
@@ -63,7 +63,7 @@ fn what_needs_none_works(job: &Job, model: &str, named: &str) {
     assert_eq!(job.json(&["verify", model])["passed"], true);
 }
 
-/// What needs one ends with exit code 3, names `named` and says what to do; the names of other things stay out.
+/// Commands with text end with exit code 3, name `named` with a remedy, and do not mention `unnamed`.
 fn what_needs_one_says_so(job: &Job, model: &str, named: &str, unnamed: &str) {
     let commands: [&[&str]; 4] = [
         &["generate", "--model", model, "--prompt", "river"],
@@ -82,7 +82,7 @@ fn what_needs_one_says_so(job: &Job, model: &str, named: &str, unnamed: &str) {
     }
 }
 
-/// Converts, and gives the warnings.
+/// Converts a model. Returns the warnings.
 fn converted(job: &Job, model: &str, out: &str, to: &str) -> String {
     let run = job.run(&["convert", model, out, "--to", to, "--verify"]);
     assert_eq!(run.code, 0, "{model} to {to}: {}", run.stderr);

@@ -1,4 +1,4 @@
-//! `mpt pull` against servers on this machine, good and bad ones.
+//! `mpt pull` against healthy and faulty local servers.
 
 mod server;
 
@@ -7,14 +7,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use server::{Asked, COMMIT, FIRST, Files, Reply, SECOND, Server, good, hash, listing, model};
+use server::{
+    COMMIT, CannedResponse, FIRST, Files, RecordedRequest, SECOND, Server, hash, listing, model, respond_well,
+};
 
 use crate::{Run, finish, mpt};
 
-/// Fetched of [`model`], in this order.
+/// Files of [`model`] that are downloaded, in this order.
 const FETCHED: [&str; 5] = ["config.json", "tokenizer.json", "model.safetensors.index.json", FIRST, SECOND];
 
-/// `mpt pull org/name` with settings of its own: nothing of this machine's hub or proxies.
+/// `mpt pull org/name` with an environment of its own, without this machine's hub settings or proxies.
 fn pull(home: &Path, endpoint: &str, args: &[&str]) -> Command {
     let mut command = mpt();
     for (name, _) in std::env::vars_os() {
@@ -47,7 +49,7 @@ fn bytes_of(files: &Files, name: &str) -> Vec<u8> {
     files.iter().find(|(file, ..)| *file == name).expect("a file").1.clone()
 }
 
-/// The files of [`model`] are in `dir`, whole, and nothing else is.
+/// Checks that `dir` holds the complete files of [`model`] and nothing else.
 fn assert_model(dir: &Path) {
     let files = model();
     for name in FETCHED {
@@ -63,17 +65,17 @@ fn names(dir: &Path) -> Vec<String> {
     entries.map(|entry| entry.expect("listable").file_name().into_string().expect("UTF-8")).collect()
 }
 
-/// A hub that answers the first request for [`FIRST`] with `first`, and all others well.
-fn bad_at_first(first: impl Fn(Reply) -> Reply + Send + Sync + 'static) -> Server {
+/// Hub that sends the first response for [`FIRST`] through `first`, and is healthy otherwise.
+fn bad_at_first(first: impl Fn(CannedResponse) -> CannedResponse + Send + Sync + 'static) -> Server {
     let files = model();
-    Server::start(move |asked, before| {
-        let reply = good(&files, asked);
-        if asked.path.ends_with(FIRST) && before == 0 { first(reply) } else { reply }
+    Server::start(move |request, before| {
+        let response = respond_well(&files, request);
+        if request.path.ends_with(FIRST) && before == 0 { first(response) } else { response }
     })
 }
 
 fn good_hub() -> Server {
-    bad_at_first(|reply| reply)
+    bad_at_first(|response| response)
 }
 
 #[test]
@@ -93,11 +95,11 @@ fn a_folder_gets_what_mpt_needs_and_nothing_else() {
     assert_eq!(document["bytes"], sum);
     assert!(!home.path().join("hub").exists());
 
-    let asked = server.asked().len();
+    let requests = server.requests().len();
     std::fs::write(dir.join("config.json"), "[]").expect("writable");
     assert_eq!(pulled(home.path(), &server, &args).code, 0);
     assert_model(&dir);
-    assert_eq!(server.asked().len(), asked + 2, "the list, and the file that was changed");
+    assert_eq!(server.requests().len(), requests + 2, "the list, and the file that was changed");
 }
 
 #[test]
@@ -120,38 +122,38 @@ fn the_cache_has_the_layout_of_other_clients() {
     assert_eq!(std::fs::read_to_string(repo(home.path()).join("refs/main")).expect("readable"), COMMIT);
     assert_eq!(names(&repo(home.path()).join("blobs")).len(), FETCHED.len());
 
-    let asked = server.asked().len();
+    let requests = server.requests().len();
     assert_eq!(pulled(home.path(), &server, &[]).code, 0);
-    assert_eq!(server.asked().len(), asked + 1, "nothing is fetched twice");
+    assert_eq!(server.requests().len(), requests + 1, "nothing is fetched twice");
 }
 
 #[test]
 fn a_broken_connection_is_continued() {
-    let (home, server) = (home(), bad_at_first(|reply| reply.cut(123_456)));
+    let (home, server) = (home(), bad_at_first(|response| response.truncated_at(123_456)));
     let run = pulled(home.path(), &server, &[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_model(&snapshot(home.path()));
-    let from: Vec<_> = server.asked_for(FIRST).iter().map(|asked| asked.from).collect();
+    let from: Vec<_> = server.requests_for(FIRST).iter().map(|request| request.from).collect();
     assert_eq!(from, [None, Some(123_456)]);
 }
 
 #[test]
 fn a_server_that_cannot_continue_starts_again() {
     let files = model();
-    let server = Server::start(move |asked, before| {
-        let reply = good(&files, &Asked { from: None, ..asked.clone() });
-        if asked.path.ends_with(FIRST) && before == 0 { reply.cut(1000) } else { reply }
+    let server = Server::start(move |request, before| {
+        let response = respond_well(&files, &RecordedRequest { from: None, ..request.clone() });
+        if request.path.ends_with(FIRST) && before == 0 { response.truncated_at(1000) } else { response }
     });
     let home = home();
     let run = pulled(home.path(), &server, &[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_model(&snapshot(home.path()));
-    assert_eq!(server.asked_for(FIRST).len(), 2);
+    assert_eq!(server.requests_for(FIRST).len(), 2);
 }
 
 #[test]
 fn wrong_bytes_are_fetched_again() {
-    let (home, server) = (home(), bad_at_first(|reply| Reply::ok(vec![0; reply.body.len()])));
+    let (home, server) = (home(), bad_at_first(|response| CannedResponse::ok(vec![0; response.body.len()])));
     let run = pulled(home.path(), &server, &[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stderr.contains("its hash is"), "{}", run.stderr);
@@ -174,9 +176,9 @@ fn bytes_that_stay_wrong_are_an_error_and_not_kept() {
     let files = model();
     for wrong in [vec![0; 300_000], vec![0; 300_001]] {
         let files = files.clone();
-        let server = Server::start(move |asked, _| match asked.path.ends_with(FIRST) {
-            true => Reply::ok(wrong.clone()),
-            false => good(&files, asked),
+        let server = Server::start(move |request, _| match request.path.ends_with(FIRST) {
+            true => CannedResponse::ok(wrong.clone()),
+            false => respond_well(&files, request),
         });
         let home = home();
         let run = pulled(home.path(), &server, &[]);
@@ -190,10 +192,10 @@ fn bytes_that_stay_wrong_are_an_error_and_not_kept() {
 #[test]
 fn a_server_in_trouble_is_asked_again() {
     let files = model();
-    let server = Server::start(move |asked, before| match before {
-        0 if asked.path.starts_with("/api/") => Reply::status(500),
-        0 if asked.path.ends_with(FIRST) => Reply::status(429).with("retry-after", "1"),
-        _ => good(&files, asked),
+    let server = Server::start(move |request, before| match before {
+        0 if request.path.starts_with("/api/") => CannedResponse::status(500),
+        0 if request.path.ends_with(FIRST) => CannedResponse::status(429).with("retry-after", "1"),
+        _ => respond_well(&files, request),
     });
     let (home, began) = (home(), Instant::now());
     let run = pulled(home.path(), &server, &[]);
@@ -213,53 +215,57 @@ fn a_server_that_falls_silent_is_asked_again() {
 
 #[test]
 fn a_server_in_lasting_trouble_is_given_up() {
-    let server = Server::start(|_, _| Reply::status(503).with("retry-after", "0"));
+    let server = Server::start(|_, _| CannedResponse::status(503).with("retry-after", "0"));
     let home = home();
     let run = pulled(home.path(), &server, &[]);
     assert_eq!(run.code, 4, "{}", run.stderr);
     assert!(run.stderr.contains("error: 127.0.0.1: the server answers 503"), "{}", run.stderr);
-    assert_eq!(server.asked().len(), 6);
+    assert_eq!(server.requests().len(), 6);
 }
 
 #[test]
 fn a_signed_address_that_expired_is_asked_for_anew() {
     let files = model();
-    let store = Server::start(move |asked, before| match before {
-        0 => Reply::status(403),
-        _ => good(&files, asked),
+    let store = Server::start(move |request, before| match before {
+        0 => CannedResponse::status(403),
+        _ => respond_well(&files, request),
     });
     let (files, elsewhere) = (model(), store.url.clone());
-    let hub = Server::start(move |asked, _| match &*asked.path {
-        path if path.ends_with(FIRST) => Reply::status(302).with("location", format!("{elsewhere}{path}")),
-        _ => good(&files, asked),
+    let hub = Server::start(move |request, _| match &*request.path {
+        path if path.ends_with(FIRST) => {
+            CannedResponse::status(302).with("location", format!("{elsewhere}{path}"))
+        }
+        _ => respond_well(&files, request),
     });
     let home = home();
     assert_eq!(pulled(home.path(), &hub, &[]).code, 0);
     assert_model(&snapshot(home.path()));
-    assert_eq!(hub.asked_for(FIRST).len(), 2);
+    assert_eq!(hub.requests_for(FIRST).len(), 2);
 }
 
 #[test]
 fn the_token_goes_to_the_hub_alone() {
     let files = model();
-    let store = Server::start(move |asked, _| good(&files, asked));
+    let store = Server::start(move |request, _| respond_well(&files, request));
     let (files, elsewhere) = (model(), store.url.clone());
-    let hub = Server::start(move |asked, _| match &*asked.path {
-        path if path.ends_with(FIRST) => Reply::status(302).with("location", format!("{elsewhere}{path}")),
-        path if path.ends_with(SECOND) => Reply::status(307).with("location", "/moved?x=1"),
-        "/moved?x=1" => Reply::ok(bytes_of(&files, SECOND)),
-        _ => good(&files, asked),
+    let hub = Server::start(move |request, _| match &*request.path {
+        path if path.ends_with(FIRST) => {
+            CannedResponse::status(302).with("location", format!("{elsewhere}{path}"))
+        }
+        path if path.ends_with(SECOND) => CannedResponse::status(307).with("location", "/moved?x=1"),
+        "/moved?x=1" => CannedResponse::ok(bytes_of(&files, SECOND)),
+        _ => respond_well(&files, request),
     });
     let home = home();
     let run = finish(pull(home.path(), &hub.url, &["-vv"]).env("HF_TOKEN", "hf_secret"));
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_model(&snapshot(home.path()));
     assert!(!run.stderr.contains("hf_secret"));
-    let with_token = |asked: &Asked| asked.authorization.as_deref() == Some("Bearer hf_secret");
-    assert!(hub.asked().iter().all(with_token));
-    assert_eq!(hub.asked_for("/moved?x=1").len(), 1);
-    assert_eq!(store.asked().len(), 1);
-    assert!(store.asked().iter().all(|asked| asked.authorization.is_none()));
+    let with_token = |request: &RecordedRequest| request.authorization.as_deref() == Some("Bearer hf_secret");
+    assert!(hub.requests().iter().all(with_token));
+    assert_eq!(hub.requests_for("/moved?x=1").len(), 1);
+    assert_eq!(store.requests().len(), 1);
+    assert!(store.requests().iter().all(|request| request.authorization.is_none()));
 }
 
 #[test]
@@ -267,18 +273,20 @@ fn a_token_file_is_used_too() {
     let (home, server) = (home(), good_hub());
     std::fs::write(home.path().join("token"), "hf_file\n").expect("writable");
     assert_eq!(pulled(home.path(), &server, &[]).code, 0);
-    assert!(server.asked().iter().all(|asked| asked.authorization.as_deref() == Some("Bearer hf_file")));
+    assert!(
+        server.requests().iter().all(|request| request.authorization.as_deref() == Some("Bearer hf_file"))
+    );
 }
 
 #[test]
 fn redirects_have_an_end_and_stay_on_the_web() {
     for location in ["/again", "file:///etc/passwd", "https://me@127.0.0.1/", "http://"] {
-        let server = Server::start(move |_, _| Reply::status(302).with("location", location));
+        let server = Server::start(move |_, _| CannedResponse::status(302).with("location", location));
         let home = home();
         let run = pulled(home.path(), &server, &[]);
         assert_eq!(run.code, 4, "{location}: {}", run.stderr);
         assert!(run.stderr.contains("redirect"), "{location}: {}", run.stderr);
-        assert!(server.asked().len() <= 6);
+        assert!(server.requests().len() <= 6);
     }
 }
 
@@ -291,14 +299,14 @@ fn offline_finds_what_was_downloaded_and_asks_no_one() {
     assert!(nothing.stderr.contains("not in the cache") && nothing.stderr.contains("HF_HUB_OFFLINE"));
 
     let online = pulled(home.path(), &server, &["--json"]);
-    let asked = server.asked().len();
+    let requests = server.requests().len();
     let found = offline();
     assert_eq!((found.code, found.stdout), (0, online.stdout), "{}", found.stderr);
     let by_commit = finish(
         pull(home.path(), &server.url, &["--revision", COMMIT, "--json"]).env("HF_HUB_OFFLINE", "true"),
     );
     assert_eq!(by_commit.code, 0, "{}", by_commit.stderr);
-    assert_eq!(server.asked().len(), asked);
+    assert_eq!(server.requests().len(), requests);
 
     std::fs::remove_file(snapshot(home.path()).join(SECOND)).expect("removable");
     let incomplete = offline();
@@ -317,11 +325,11 @@ fn names_that_lead_out_of_the_folder_are_refused() {
     ] {
         let mut answer = listing(&model());
         answer["siblings"][0]["rfilename"] = name.into();
-        let server = Server::start(move |_, _| Reply::ok(answer.to_string()));
+        let server = Server::start(move |_, _| CannedResponse::ok(answer.to_string()));
         let home = home();
         let run = pulled(home.path(), &server, &[]);
         assert_eq!(run.code, 3, "{name}: {}", run.stderr);
-        assert_eq!(server.asked().len(), 1, "nothing is fetched");
+        assert_eq!(server.requests().len(), 1, "nothing is fetched");
         assert!(!home.path().join("hub").exists());
     }
 }
@@ -329,7 +337,7 @@ fn names_that_lead_out_of_the_folder_are_refused() {
 #[test]
 fn an_answer_that_is_no_list_or_too_long_is_refused() {
     for body in [b"<html>sign in</html>".to_vec(), b"{}".to_vec(), vec![b' '; 17 << 20]] {
-        let server = Server::start(move |_, _| Reply::ok(body.clone()));
+        let server = Server::start(move |_, _| CannedResponse::ok(body.clone()));
         let home = home();
         let run = pulled(home.path(), &server, &[]);
         assert_eq!(run.code, 3, "{}", run.stderr);
@@ -339,18 +347,18 @@ fn an_answer_that_is_no_list_or_too_long_is_refused() {
 
 #[test]
 fn refusals_say_what_to_do() {
-    for (reply, expected) in [
-        (Reply::status(401).with("x-error-code", "GatedRepo"), "set HF_TOKEN"),
-        (Reply::status(403), "set HF_TOKEN"),
-        (Reply::status(404), "check the name"),
-        (Reply::status(404).with("x-error-code", "RevisionNotFound"), "no revision `main`"),
+    for (response, expected) in [
+        (CannedResponse::status(401).with("x-error-code", "GatedRepo"), "set HF_TOKEN"),
+        (CannedResponse::status(403), "set HF_TOKEN"),
+        (CannedResponse::status(404), "check the name"),
+        (CannedResponse::status(404).with("x-error-code", "RevisionNotFound"), "no revision `main`"),
     ] {
-        let server = Server::start(move |_, _| reply.clone());
+        let server = Server::start(move |_, _| response.clone());
         let home = home();
         let run = pulled(home.path(), &server, &[]);
         assert_eq!(run.code, 3, "{}", run.stderr);
         assert!(run.stderr.contains(expected), "{}", run.stderr);
-        assert_eq!(server.asked().len(), 1, "a refusal is not asked for again");
+        assert_eq!(server.requests().len(), 1, "a refusal is not asked for again");
     }
 }
 
@@ -380,12 +388,15 @@ fn a_full_disk_says_so() {
     assert!(run.stderr.contains("help: make room"), "{}", run.stderr);
 }
 
-/// A hub that sends half of [`FIRST`] when first asked for it, and then nothing.
+/// Hub that stalls after half of [`FIRST`] on the first request for it.
 fn stalling() -> Server {
-    bad_at_first(|reply| Reply { linger: Duration::from_secs(60), ..reply.cut(150_000) })
+    bad_at_first(|response| CannedResponse {
+        linger: Duration::from_secs(60),
+        ..response.truncated_at(150_000)
+    })
 }
 
-/// Starts a pull and waits until half of [`FIRST`] is on the disk.
+/// Starts a pull and waits until half of [`FIRST`] is on disk.
 fn started(command: &mut Command, home: &Path) -> Child {
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     let partial =
@@ -410,8 +421,8 @@ fn a_killed_download_is_continued() {
     let run = pulled(home.path(), &server, &[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_model(&snapshot(home.path()));
-    assert_eq!(server.asked_for(FIRST)[1].from, Some(150_000));
-    assert_eq!(server.asked_for("/config.json").len(), 1, "what was done is not done again");
+    assert_eq!(server.requests_for(FIRST)[1].from, Some(150_000));
+    assert_eq!(server.requests_for("/config.json").len(), 1, "what was done is not done again");
 }
 
 #[test]
@@ -425,16 +436,16 @@ fn an_interrupt_keeps_what_is_there() {
     assert_eq!(child.wait().expect("ends").code(), Some(130));
     assert_eq!(pulled(home.path(), &server, &[]).code, 0);
     assert_model(&snapshot(home.path()));
-    assert_eq!(server.asked_for(FIRST)[1].from, Some(150_000));
+    assert_eq!(server.requests_for(FIRST)[1].from, Some(150_000));
 }
 
 #[test]
 fn two_at_once_fetch_each_file_once() {
     let (home, server) = (
         home(),
-        bad_at_first(|reply| {
+        bad_at_first(|response| {
             std::thread::sleep(Duration::from_secs(1));
-            reply
+            response
         }),
     );
     let mut first = pull(home.path(), &server.url, &[]).stderr(Stdio::null()).spawn().expect("starts");
@@ -443,6 +454,6 @@ fn two_at_once_fetch_each_file_once() {
     assert!(first.wait().expect("ends").success());
     assert_model(&snapshot(home.path()));
     for name in FETCHED {
-        assert_eq!(server.asked_for(&format!("/{name}")).len(), 1, "{name}");
+        assert_eq!(server.requests_for(&format!("/{name}")).len(), 1, "{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! `mpt quantize` and `--dtype` with quantized forms: sizes, errors, and that both ways give the same numbers.
+//! `mpt quantize`, and `--dtype` with quantized dtypes: sizes, errors, and equal numbers both ways.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ const TYPES: [(&str, f64, f64); 6] = [
     ("nf4", 11.0, 0.10), // a fifth of this small model is the embedding, which stays f32
 ];
 
-/// A job with a drawn model of this configuration in the folder `model`, and a tokenizer of 320 ids.
+/// Job with a random model of this configuration in the folder `model`, and a tokenizer of 320 ids.
 fn job(config: &str) -> Job {
     let job = Job::new();
     job.write("config.json", config);

@@ -1,5 +1,4 @@
-//! What people do to sound models and commands: each mistake is named, with the exit code that it has, and nothing sound is
-//! lost.
+//! Mistakes with sound models and commands: each is named with its exit code, and no sound file is lost.
 
 use std::fs;
 use std::process::Stdio;
@@ -10,8 +9,8 @@ use crate::mpt;
 const CONFIG: &str = r#"{"model_type": "mpt", "d_model": 32, "n_heads": 4, "n_layers": 1, "vocab_size": 320,
     "max_seq_len": 32, "expansion_ratio": 2, "attn_config": {"alibi": true}}"#;
 
-/// A job with a drawn model in the folder `model`, which has the job's tokenizer.
-fn job() -> Job {
+/// Job with a random model in the folder `model`, with the job's tokenizer.
+pub(crate) fn job() -> Job {
     let job = Job::new();
     job.write("config.json", CONFIG);
     job.done(&["init", "model", "--config", "config.json", "--seed", "4"]);
@@ -42,7 +41,7 @@ fn weights_that_are_no_numbers_have_an_exit_code() {
     assert_says(&job.fails(5, &["eval", "--model", "model", "--text", "verse.jsonl"]), &["the loss is NaN"]);
 }
 
-/// The last step has no loss after it that could say that the weights overflowed.
+/// No later loss shows that the weights overflowed in the last step.
 #[test]
 fn weights_that_overflow_in_the_last_step_have_an_exit_code() {
     let job = job();
@@ -106,7 +105,7 @@ fn nothing_that_is_read_is_written_over() {
 }
 
 /// Commands that write to `out`.
-const WRITERS: [&[&str]; 8] = [
+pub(crate) const WRITERS: [&[&str]; 8] = [
     &["convert", "model", "out", "--to", "hf"],
     &["convert", "model", "out", "--to", "gguf"],
     &["quantize", "model", "out", "--type", "q8_0"],
@@ -146,7 +145,7 @@ fn a_place_that_somebody_has_is_left_to_him() {
     }
 }
 
-/// Whatever the order, what stands there after two at once is whole, and each that did not write it says so.
+/// After two commands at once the output is complete, and each command that did not write it reports that.
 #[test]
 fn two_at_once_leave_one_whole_output() {
     let job = job();
@@ -173,7 +172,7 @@ fn two_at_once_leave_one_whole_output() {
     }
 }
 
-/// No path and no argument that is no UTF-8 is a bug of ours.
+/// No path or argument that is not UTF-8 is a bug of `mpt`.
 #[cfg(unix)]
 mod odd_names {
     use std::ffi::{OsStr, OsString};
@@ -193,7 +192,7 @@ mod odd_names {
         (output.status.code().expect("no signal"), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Every value of every command line in turn; what would run for long with it is left out.
+    /// Replaces each value of each command line in turn, except where the command would run for long.
     #[test]
     fn values_that_are_no_text_are_refused() {
         let job = job();
@@ -247,7 +246,7 @@ mod odd_names {
         }
     }
 
-    /// The odd name, where `DATA`, `RUN` or `NEW` stands in a command line.
+    /// Puts the odd name in place of `DATA`, `RUN` or `NEW`.
     #[test]
     fn data_and_runs_of_odd_names_work() {
         let job = job();
@@ -438,7 +437,7 @@ fn sizes_that_no_machine_has_are_refused_with_their_bytes() {
     job.done(&[&generate[..], &["--max-seq-len", "3"]].concat());
 }
 
-/// A process that may have less memory than the run needs ends with a message, not with an abort.
+/// A run that exceeds the process's memory limit ends with a message, not an abort.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_that_is_not_given_is_an_error() {
@@ -463,7 +462,7 @@ fn memory_that_is_not_given_is_an_error() {
 fn an_interrupt_is_told_to_programs() {
     let job = job();
     let args = ["generate", "--model", "model", "--prompt-ids", "1", "--max-new-tokens", "1000000", "--json"];
-    // one that comes before the command listens ends it by the signal: then later
+    // an interrupt before the handler is installed ends the process by the signal: then later
     let interrupted = |wait: u64| {
         let command =
             mpt().current_dir(job.dir()).args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();

@@ -1,4 +1,4 @@
-//! `steps` against the reference's six steps, and on a tiny model of its own.
+//! `steps` against the reference's six steps, and on a tiny model.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::models::error;
 use crate::shared::{golden, shared};
 use crate::{Run, run_in};
 
-/// A tiny model in `dir/model`.
+/// Writes a tiny model to `dir/model`.
 pub(crate) fn tiny(dir: &Path) {
     let (config, params) = tiny_model(1);
     std::fs::create_dir(dir.join("model")).expect("writable");
@@ -18,7 +18,7 @@ pub(crate) fn tiny(dir: &Path) {
     params.save(&dir.join("model/model.safetensors")).expect("writable");
 }
 
-/// `mpt steps` with sound arguments, those of `changed` in their place.
+/// Runs `mpt steps` with valid arguments, replaced by those of `changed`.
 fn steps(dir: &Path, changed: &[(&str, &str)]) -> Run {
     let mut flags = vec![
         ("--model", "model"),
@@ -51,7 +51,7 @@ fn six_steps_are_those_of_the_reference() {
     }
 }
 
-/// Takes the steps that the reference recorded, from the model it started from.
+/// Takes the recorded steps of the reference, from its initial model.
 fn expect_steps(model: &Path, recorded: &Path) {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let model = model.to_string_lossy().into_owned();
@@ -62,7 +62,7 @@ fn expect_steps(model: &Path, recorded: &Path) {
         let expected = candle_core::safetensors::load(read("safetensors"), &Device::Cpu).expect("readable");
         write_batches(temp.path(), &json!(expected["batches"].to_vec3::<i64>().expect("ids")));
         let number = |key: &str| settings[key].as_f64().expect("a number");
-        // the reference's AdamW takes the product of rate and decay off, its Lion the decay
+        // the reference's AdamW decays by the product of rate and decay, its Lion by the decay
         let decay = number("weight_decay") * if name == "adamw" { number("lr") } else { 1.0 };
         let betas = settings["betas"].as_array().expect("two").iter().map(Value::to_string);
         let changed = [

@@ -1,4 +1,4 @@
-//! `verify` on the reference's checkpoints and on tiny models: what passes, and what is caught.
+//! `verify` on the reference's checkpoints and on tiny models: passing models, and the damage it finds.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::run_in;
 use crate::shared::{golden, shared};
 use crate::steps::tiny;
 
-/// `mpt verify … --json`: its exit code and its document.
+/// Runs `mpt verify … --json`. Returns its exit code and document.
 fn verify(dir: &Path, args: &[&str]) -> (i32, Value) {
     let run = run_in(dir, &[&["verify"], args, &["--json"]].concat());
     let document = serde_json::from_str(&run.stdout);
@@ -38,7 +38,7 @@ fn every_reference_model_gives_its_recorded_numbers() {
     expect_adapter(&root.join("lora"), &root.join("lora/adapter"));
 }
 
-/// At least `positions` of the model's logits are those beside it.
+/// Checks that at least `positions` of the model's logits match the recorded ones.
 fn expect_recorded(dir: &Path, positions: u64) {
     let model = dir.to_string_lossy().into_owned();
     let (code, found) = verify(dir, &[&model, "--against", &model, "--tolerance", "1e-4"]);
@@ -137,7 +137,7 @@ fn conversions_are_proved() {
         let run = run_in(temp.path(), &[&["convert"], args].concat());
         assert_eq!(run.code, 0, "{}", run.stderr);
     }
-    // what keeps the form keeps every number; what narrows it may be as far off as the form allows
+    // a conversion without a change of dtype keeps every number; others may differ by its rounding
     for (args, tolerance) in [
         (&["m.gguf", "--against", "model"][..], 1e-4),
         (&["half", "--against", "model"], 5e-2),

@@ -470,7 +470,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// The counts of any prefix are those of its samples, in every mode.
         #[test]

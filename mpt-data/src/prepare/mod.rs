@@ -26,9 +26,12 @@ use std::path::{Path, PathBuf};
 use mpt_tokenize::Tokenizer;
 
 pub(crate) use decide::{Counts, Tally};
-pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
+pub(crate) use plan::{PlannedRun, changes};
+#[cfg(feature = "interop")]
+pub(crate) use plan::{hash_all, hash_of};
 pub use steps::{UnitStatus, commit_units, plan_units, prepare_unit};
 pub(crate) use tokenize::tokenize;
+#[cfg(feature = "interop")]
 pub(crate) use unit::Input;
 
 use crate::config::{PrepareRun, SourceConfig};

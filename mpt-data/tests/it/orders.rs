@@ -2,6 +2,7 @@
 //! ranks, batches, stops and lengths.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use mpt_data::{
     Batching, Cursor, Error, Loader, LoaderConfig, Manifest, Mixing, Sampling, Shuffle, Split, TokenBatch,
@@ -244,22 +245,24 @@ fn quotas_are_passes_over_the_data() {
     assert_eq!(counts, wanted);
 }
 
+/// Data for all cases of a property.
+static BUILT: LazyLock<(Corpus, Manifest)> = LazyLock::new(|| Corpus::new().build_kept());
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn any_run_resumes_anywhere_in_any_way(way in 0usize..15, stops in prop::collection::vec((0usize..30, 1usize..20), 1..5)) {
-        let corpus = Corpus::new();
-        let manifest = corpus.build(&[]);
+        let manifest = &BUILT.1;
         let mixing = &ways()[way];
         let (mut cursor, mut found) = (None, Vec::new());
         for (batches, batch_size) in stops {
-            let config = LoaderConfig { batch_size, ..config(&manifest, mixing) };
-            let mut part = loader(&manifest, config, cursor);
+            let config = LoaderConfig { batch_size, ..config(manifest, mixing) };
+            let mut part = loader(manifest, config, cursor);
             found.extend(tokens(&take(&mut part, batches)));
             cursor = Some(part.cursor());
         }
-        let mut whole = loader(&manifest, config(&manifest, mixing), None);
+        let mut whole = loader(manifest, config(manifest, mixing), None);
         let whole = tokens(&take(&mut whole, found.len().div_ceil(12 * 32)));
         prop_assert_eq!(&found[..], &whole[..found.len()]);
     }

@@ -1,8 +1,8 @@
-//! Comparisons in tests that hold for results that are no numbers at all.
+//! Comparisons in tests that pass on NaN.
 
 use std::path::Path;
 
-/// Lines of tests that look for a largest difference with `max`, which passes over NaN.
+/// Lines of tests that fold a largest difference with `max`, which ignores NaN.
 pub(super) fn nan_blind_problems(path: &Path, text: &str) -> Vec<String> {
     let is_test_file =
         path.iter().any(|part| ["tests", "benches", "tests.rs"].iter().any(|name| part == *name));

@@ -43,7 +43,38 @@ struct Repetition {
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let began = Instant::now();
     let manifest = Manifest::open(&args.dir)?;
-    let default = LoaderConfig::new(&manifest, Split::Train);
+    let mut loader = open_loader(args, &manifest, ctx)?;
+    let mut batch = TokenBatch::default();
+    loader.fill(&mut batch)?;
+    let first_batch_seconds = began.elapsed().as_secs_f64();
+    let reps = repetitions(args, &mut loader, &mut batch)?;
+    let median_of = |rate: fn(&Repetition) -> f64| median(&reps.iter().map(rate).collect::<Vec<_>>());
+    let tokens_per_cpu_s = median_of(|repetition| repetition.tokens as f64 / repetition.cpu_seconds);
+    let tokens_per_s = median_of(|repetition| repetition.tokens as f64 / repetition.seconds);
+    let samples_per_s = tokens_per_s / batch.seq as f64;
+    let bytes_per_s = tokens_per_s * manifest.token_bytes() as f64;
+    let row = vec![
+        format!("{} x {}, {} batches", args.batch, batch.seq, args.batches),
+        table::count(samples_per_s as u64),
+        table::count(tokens_per_s as u64),
+        table::count(tokens_per_cpu_s as u64),
+        format!("{:.2}", bytes_per_s / 1e9),
+        format!("{:.1} ms", 1e3 * first_batch_seconds),
+    ];
+    ctx.out.table(&HEADER, &[row])?;
+    ctx.out.json(&json!({
+        "tokens_per_cpu_s": tokens_per_cpu_s, "tokens_per_s": tokens_per_s, "samples_per_s": samples_per_s,
+        "gb_per_s": bytes_per_s / 1e9, "first_batch_seconds": first_batch_seconds, "seq_len": batch.seq, "batch": args.batch,
+        "batches": args.batches, "reps": reps.iter().map(|repetition| repetition.seconds).collect::<Vec<_>>(),
+        "peak_rss_bytes": machine::peak_rss_bytes(),
+    }))
+}
+
+const HEADER: [&str; 6] = ["test", "samples/s", "tokens/s", "tokens/CPU-s", "GB/s", "first batch"];
+
+/// Opens a loader over the training split.
+fn open_loader(args: &Args, manifest: &Manifest, ctx: &Context) -> Result<Loader, CliError> {
+    let default = LoaderConfig::new(manifest, Split::Train);
     let config = LoaderConfig {
         seq_len: args.seq_len.unwrap_or(default.seq_len),
         seed: ctx.seed.unwrap_or(default.seed),
@@ -51,38 +82,21 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         batch_size: args.batch as usize,
         ..default
     };
-    let mut loader = Loader::new(&manifest, config, None)?;
-    let mut batch = TokenBatch::default();
-    loader.fill(&mut batch)?;
-    let first_batch = began.elapsed().as_secs_f64();
+    Ok(Loader::new(manifest, config, None)?)
+}
+
+/// Runs a warm-up and the repetitions, each over the same samples: from the second time on they are in the page cache.
+fn repetitions(
+    args: &Args,
+    loader: &mut Loader,
+    batch: &mut TokenBatch,
+) -> Result<Vec<Repetition>, CliError> {
     let mut reps = Vec::new();
     for _ in 0..=args.reps {
-        // The same samples each time: from the second repetition on they are in the page cache.
         loader.seek(0);
-        reps.push(run_once(&mut loader, &mut batch, args.batches)?);
+        reps.push(run_once(loader, batch, args.batches)?);
     }
-    let reps = &reps[1..];
-    let median_of = |rate: fn(&Repetition) -> f64| median(&reps.iter().map(rate).collect::<Vec<_>>());
-    let tokens_per_cpu_s = median_of(|repetition| repetition.tokens as f64 / repetition.cpu_seconds);
-    let tokens_per_s = median_of(|repetition| repetition.tokens as f64 / repetition.seconds);
-    let samples_per_s = tokens_per_s / batch.seq as f64;
-    let bytes_per_s = tokens_per_s * manifest.token_bytes() as f64;
-    let header = ["test", "samples/s", "tokens/s", "tokens/CPU-s", "GB/s", "first batch"];
-    let row = vec![
-        format!("{} x {}, {} batches", args.batch, batch.seq, args.batches),
-        table::count(samples_per_s as u64),
-        table::count(tokens_per_s as u64),
-        table::count(tokens_per_cpu_s as u64),
-        format!("{:.2}", bytes_per_s / 1e9),
-        format!("{:.1} ms", 1e3 * first_batch),
-    ];
-    table::lines(&header, &[row]).iter().try_for_each(|line| ctx.out.text(line))?;
-    ctx.out.json(&json!({
-        "tokens_per_cpu_s": tokens_per_cpu_s, "tokens_per_s": tokens_per_s, "samples_per_s": samples_per_s,
-        "gb_per_s": bytes_per_s / 1e9, "first_batch_seconds": first_batch, "seq_len": batch.seq, "batch": args.batch,
-        "batches": args.batches, "reps": reps.iter().map(|repetition| repetition.seconds).collect::<Vec<_>>(),
-        "peak_rss_bytes": machine::peak_rss_bytes(),
-    }))
+    Ok(reps.split_off(1))
 }
 
 fn run_once(loader: &mut Loader, batch: &mut TokenBatch, batches: u64) -> Result<Repetition, CliError> {

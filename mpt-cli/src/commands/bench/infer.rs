@@ -1,21 +1,17 @@
 //! `mpt bench infer`: throughput of prefill and of decoding.
 
-use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use mpt_core::{
-    Batch, CausalLm, KvDtype, KvPool, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter,
-    ParameterSource, Precision, RandomInit, Result as CoreResult, SeqId, WeightDtype, check_memory,
-};
-use serde_json::json;
+use mpt_core::{Batch, CausalLm, KvDtype, KvPool, MptConfig, SeqId, WeightDtype};
+use serde_json::{Value, json};
 
-use super::measurement::{BenchModel, Measurement, median, table};
+use super::loaded_model::LoadedModel;
+use super::measurement::{Measurement, median, table};
 use crate::dtype_args::{kv_dtype, weight_dtype};
 use crate::exit::CliError;
 use crate::machine;
-use crate::model_args::ModelArgs;
 use crate::settings::Context;
 
 #[derive(Debug, clap::Args)]
@@ -51,158 +47,115 @@ const PREFILL_TOKENS: usize = 512;
 
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let began = Instant::now();
-    let loaded = load(args, ctx)?;
+    let seed = ctx.seed.unwrap_or(17);
+    let loaded = LoadedModel::open(args.model.as_deref(), args.config.as_deref(), args.dtype, seed, ctx)?;
     let load_seconds = began.elapsed().as_secs_f64();
-    let kv_dtype = args.kv_dtype;
-    let (prompt, new, batch) = (args.prompt as usize, args.r#gen as usize, args.batch as usize);
-    run_once(&loaded.lm, kv_dtype, batch, prompt.min(32), 1)?;
-    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
-    for _ in 0..args.reps {
-        let [prefill_seconds, decode_seconds] = run_once(&loaded.lm, kv_dtype, batch, prompt, new)?;
-        prefill.push((batch * prompt) as f64 / prefill_seconds);
-        decode.push((batch * new) as f64 / decode_seconds);
-    }
-    let peak_rss_bytes = machine::peak_rss_bytes(); // before the machine itself is measured
+    let rates = measure(&loaded.lm, args)?;
+    let peak_rss_bytes = machine::peak_rss_bytes(); // before the machine is measured
     let LoadedModel { lm, bench_model, decode_bytes } = loaded;
     let config = lm.config().clone();
     drop(lm);
-    let (peak, bandwidth) = (machine::measure_peak_flops()?, machine::measure_read_bandwidth());
-    let step_bytes = decode_bytes + batch as u64 * KvPool::bytes(&config, prompt + new / 2, kv_dtype);
-    let decode_share = median(&decode) / batch as f64 * step_bytes as f64 / bandwidth;
-    let prefill_share = median(&prefill) * prefill_flops(&config, prompt) / peak;
+    let peak = MachinePeak {
+        flops: machine::measure_peak_flops()?,
+        read_bandwidth: machine::measure_read_bandwidth(),
+    };
+    let utilization = Utilization::of(&rates, &peak, args, &config, decode_bytes);
+    for line in table(&bench_model, &measurements(args, &rates, &peak, &utilization)) {
+        ctx.out.text(line)?;
+    }
+    ctx.out.json(&json!({
+        "prefill_tokens_per_s": median(&rates.prefill), "decode_tokens_per_s": median(&rates.decode),
+        "load_seconds": load_seconds, "peak_rss_bytes": peak_rss_bytes, "reps": rates.repetitions_json(),
+        "weight_bytes": bench_model.bytes,
+        "prefill_flops_utilisation": utilization.prefill, "decode_bandwidth_utilisation": utilization.decode,
+        "machine_flops_per_s": peak.flops, "machine_read_bytes_per_s": peak.read_bandwidth,
+    }))
+}
+
+/// Rates of each repetition in tokens/s, over all sequences.
+struct Rates {
+    prefill: Vec<f64>,
+    decode: Vec<f64>,
+}
+
+impl Rates {
+    fn repetitions_json(&self) -> Vec<Value> {
+        let repetition = |(prefill, decode): (&f64, &f64)| json!({ "prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode });
+        self.prefill.iter().zip(&self.decode).map(repetition).collect()
+    }
+}
+
+/// Peak rates of the machine.
+struct MachinePeak {
+    /// FLOP/s.
+    flops: f64,
+    /// Bytes/s.
+    read_bandwidth: f64,
+}
+
+/// Median rates relative to the machine's peak: FLOP/s of prefill, and bytes/s read by decoding.
+struct Utilization {
+    prefill: f64,
+    decode: f64,
+}
+
+impl Utilization {
+    fn of(rates: &Rates, peak: &MachinePeak, args: &Args, config: &MptConfig, decode_bytes: u64) -> Self {
+        let (prompt, new, batch) = args.sizes();
+        let step_bytes = decode_bytes + batch as u64 * KvPool::bytes(config, prompt + new / 2, args.kv_dtype);
+        Self {
+            prefill: median(&rates.prefill) * prefill_flops(config, prompt) / peak.flops,
+            decode: median(&rates.decode) / batch as f64 * step_bytes as f64 / peak.read_bandwidth,
+        }
+    }
+}
+
+impl Args {
+    /// Prompt tokens, new tokens and number of sequences.
+    fn sizes(&self) -> (usize, usize, usize) {
+        (self.prompt as usize, self.r#gen as usize, self.batch as usize)
+    }
+}
+
+/// Runs a short warm-up, then the repetitions.
+fn measure(lm: &CausalLm, args: &Args) -> Result<Rates, CliError> {
+    let (prompt, new, batch) = args.sizes();
+    run_once(lm, args.kv_dtype, batch, prompt.min(32), 1)?;
+    let mut rates = Rates { prefill: Vec::new(), decode: Vec::new() };
+    for _ in 0..args.reps {
+        let [prefill_seconds, decode_seconds] = run_once(lm, args.kv_dtype, batch, prompt, new)?;
+        rates.prefill.push((batch * prompt) as f64 / prefill_seconds);
+        rates.decode.push((batch * new) as f64 / decode_seconds);
+    }
+    Ok(rates)
+}
+
+/// Table rows, named as llama-bench does: `pp` for prompt processing, `tg` for text generation.
+fn measurements(
+    args: &Args,
+    rates: &Rates,
+    peak: &MachinePeak,
+    utilization: &Utilization,
+) -> [Measurement; 2] {
+    let (prompt, new, batch) = args.sizes();
     let test = |name: &str, tokens: usize| match batch {
         1 => format!("{name}{tokens}"),
         _ => format!("{name}{tokens} x {batch}"),
     };
-    let peak_text = machine::format_flops(peak);
-    let rows = [
+    [
         Measurement {
             test: test("pp", prompt),
-            rates: prefill.clone(),
-            utilization: prefill_share,
-            peak_text,
+            rates: rates.prefill.clone(),
+            utilization: utilization.prefill,
+            peak_text: machine::format_flops(peak.flops),
         },
         Measurement {
             test: test("tg", new),
-            rates: decode.clone(),
-            utilization: decode_share,
-            peak_text: format!("{:.1} GB/s, reading", bandwidth / 1e9),
+            rates: rates.decode.clone(),
+            utilization: utilization.decode,
+            peak_text: format!("{:.1} GB/s, reading", peak.read_bandwidth / 1e9),
         },
-    ];
-    for line in table(&bench_model, &rows) {
-        ctx.out.text(line)?;
-    }
-    let reps: Vec<_> = prefill
-        .iter()
-        .zip(&decode)
-        .map(|(p, d)| json!({ "prefill_tokens_per_s": p, "decode_tokens_per_s": d }))
-        .collect();
-    ctx.out.json(&json!({
-        "prefill_tokens_per_s": median(&prefill), "decode_tokens_per_s": median(&decode), "load_seconds": load_seconds,
-        "peak_rss_bytes": peak_rss_bytes, "reps": reps, "weight_bytes": bench_model.bytes,
-        "prefill_flops_utilisation": prefill_share, "decode_bandwidth_utilisation": decode_share,
-        "machine_flops_per_s": peak, "machine_read_bytes_per_s": bandwidth,
-    }))
-}
-
-/// Loaded model.
-struct LoadedModel {
-    lm: CausalLm,
-    bench_model: BenchModel,
-    /// Bytes of weights that a decoding step reads.
-    decode_bytes: u64,
-}
-
-fn load(args: &Args, ctx: &Context) -> Result<LoadedModel, CliError> {
-    let dtype = args.dtype;
-    match (&args.model, &args.config) {
-        (Some(model), _) => {
-            let weights =
-                ModelArgs { model: model.clone(), dtype }.weights(ctx)?.with_precision(dtype.precision());
-            load_counted(weights.config(), &weights, model_name(model))
-        }
-        (None, Some(path)) => {
-            let config = MptConfig::from_file(path)?;
-            check_memory(2 * largest_parameter_bytes(&config))?;
-            let random_init = RandomInit::new(&config, ctx.seed.unwrap_or(17), dtype);
-            load_counted(&config, &random_init, model_name(path))
-        }
-        (None, None) => unreachable!("a model or a config is required"),
-    }
-}
-
-/// Bytes of the largest parameter in f32, the dtype of its random init.
-fn largest_parameter_bytes(config: &MptConfig) -> u64 {
-    let values =
-        |shape: Vec<usize>| shape.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64));
-    let largest = config.parameters().map(|(_, shape)| values(shape)).max().unwrap_or(0);
-    largest.saturating_mul(size_of::<f32>() as u64).min(u64::MAX / 2)
-}
-
-fn load_counted(
-    config: &MptConfig,
-    source: &dyn ParameterSource,
-    name: String,
-) -> Result<LoadedModel, CliError> {
-    let is_head = config.tie_word_embeddings;
-    let (bytes, tables, form) = Default::default();
-    let source = CountingSource { source, is_head, bytes, tables, form };
-    let lm = CausalLm::new(config, &source)?;
-    let (bytes, tables) = (source.bytes.get(), source.tables.get());
-    let form = source.form.take();
-    let bench_model =
-        BenchModel { name: format!("{name} {form}"), bytes, parameters: config.num_parameters() };
-    Ok(LoadedModel { lm, bench_model, decode_bytes: bytes - tables })
-}
-
-/// Parameter source that counts the bytes it hands out.
-struct CountingSource<'a> {
-    source: &'a dyn ParameterSource,
-    /// Whether the head is tied to the embedding.
-    is_head: bool,
-    bytes: Cell<u64>,
-    /// Bytes of embedding tables, of which a step reads single rows.
-    tables: Cell<u64>,
-    /// Dtype of the last matrix.
-    form: Cell<String>,
-}
-
-impl ParameterSource for CountingSource<'_> {
-    fn get(&self, id: ParamId, shape: &[usize]) -> CoreResult<Parameter> {
-        let parameter = self.source.get(id, shape)?;
-        let bytes = match &parameter {
-            Parameter::Tensor(tensor) => 4 * tensor.elem_count() as u64,
-            Parameter::Stored(stored) => stored.num_bytes() as u64,
-        };
-        self.bytes.set(self.bytes.get() + bytes);
-        if let (Parameter::Stored(stored), [_, _]) = (&parameter, shape) {
-            self.form.set(stored.dtype().to_string());
-        }
-        let is_table = match id.module.module {
-            Module::Wte => !self.is_head, // the head is read whole
-            Module::Wpe => true,
-            _ => false,
-        };
-        if is_table {
-            self.tables.set(self.tables.get() + bytes);
-        }
-        Ok(parameter)
-    }
-
-    fn precision(&self) -> Precision {
-        self.source.precision()
-    }
-
-    fn lora(&self, module: ModuleId) -> Option<LoraWeights> {
-        self.source.lora(module)
-    }
-}
-
-/// Name of a model's folder or file; for a `config.json`, that of its folder.
-pub(super) fn model_name(path: &Path) -> String {
-    let folder = path.parent().and_then(Path::file_name);
-    let name = if path.ends_with("config.json") { folder } else { path.file_stem() };
-    name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+    ]
 }
 
 /// Runs one repetition. Returns the seconds of prefill, `prompt` tokens per sequence, and of `new` decoding steps.

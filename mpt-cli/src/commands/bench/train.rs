@@ -7,6 +7,7 @@ use mpt_train::OptimizerConfig;
 use mpt_train::bench::{BenchConfig, flops_per_token, step_seconds};
 use serde_json::json;
 
+use super::loaded_model::model_name;
 use super::measurement::{BenchModel, Measurement, median, table};
 use crate::exit::CliError;
 use crate::machine;
@@ -39,44 +40,49 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let config = MptConfig::from_file(&args.config)?;
-    let (seq_len, batch) = (args.seq_len as usize, args.batch as usize);
-    let bench = BenchConfig {
-        seq_len,
-        batch_size: batch,
+    let bench = bench_config(args, ctx.seed.unwrap_or(17));
+    let seconds = step_seconds(&config, &bench)?;
+    let peak_rss_bytes = machine::peak_rss_bytes(); // before the machine is measured
+    let peak = machine::measure_peak_flops()?;
+    let step_tokens = (bench.batch_size * bench.seq_len) as f64;
+    let tokens_per_s = step_tokens / median(&seconds);
+    let utilization = tokens_per_s * flops_per_token(&config, bench.seq_len) / peak;
+    let parameters = config.num_parameters();
+    let name = format!("{} {}", model_name(&args.config), args.precision);
+    let measurement = Measurement {
+        test: test_name(args),
+        rates: seconds.iter().map(|seconds| step_tokens / seconds).collect(),
+        utilization,
+        peak_text: machine::format_flops(peak),
+    };
+    for line in table(&BenchModel { name, bytes: 4 * parameters, parameters }, &[measurement]) {
+        ctx.out.text(line)?;
+    }
+    ctx.out.json(&json!({
+        "tokens_per_s": tokens_per_s, "step_seconds": median(&seconds), "peak_rss_bytes": peak_rss_bytes,
+        "model_flops_utilisation": utilization, "machine_flops_per_s": peak,
+    }))
+}
+
+fn bench_config(args: &Args, seed: u64) -> BenchConfig {
+    BenchConfig {
+        seq_len: args.seq_len as usize,
+        batch_size: args.batch as usize,
         precision: if args.precision == "bf16" { Precision::Bf16 } else { Precision::F32 },
         optimizer: optimizer(&args.optimizer),
         lora: args.lora.map(|rank| rank as usize),
         steps: args.steps,
-        seed: ctx.seed.unwrap_or(17),
-    };
-    let seconds = step_seconds(&config, &bench)?;
-    let peak_rss_bytes = machine::peak_rss_bytes(); // before the machine itself is measured
-    let peak = machine::measure_peak_flops()?;
-    let step = median(&seconds);
-    let tokens_per_s = (batch * seq_len) as f64 / step;
-    let utilisation = tokens_per_s * flops_per_token(&config, seq_len) / peak;
-    let parameters = config.num_parameters();
-    let bench_model = BenchModel {
-        name: format!("{} {}", super::infer::model_name(&args.config), args.precision),
-        bytes: 4 * parameters,
-        parameters,
-    };
-    let row = Measurement {
-        test: match args.lora {
-            Some(rank) => format!("LoRA of rank {rank} {batch}x{seq_len} {}", args.optimizer),
-            None => format!("train {batch}x{seq_len} {}", args.optimizer),
-        },
-        rates: seconds.iter().map(|seconds| (batch * seq_len) as f64 / seconds).collect(),
-        utilization: utilisation,
-        peak_text: machine::format_flops(peak),
-    };
-    for line in table(&bench_model, &[row]) {
-        ctx.out.text(line)?;
+        seed,
     }
-    ctx.out.json(&json!({
-        "tokens_per_s": tokens_per_s, "step_seconds": step, "peak_rss_bytes": peak_rss_bytes,
-        "model_flops_utilisation": utilisation, "machine_flops_per_s": peak,
-    }))
+}
+
+/// Name of the test in the table: kind of training, sizes, optimizer.
+fn test_name(args: &Args) -> String {
+    let Args { batch, seq_len, optimizer, .. } = args;
+    match args.lora {
+        Some(rank) => format!("LoRA of rank {rank} {batch}x{seq_len} {optimizer}"),
+        None => format!("train {batch}x{seq_len} {optimizer}"),
+    }
 }
 
 fn optimizer(name: &str) -> OptimizerConfig {

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use mpt_data::interop::mds::{Codec, Hash, MdsOptions};
 use mpt_data::interop::{
-    Boundaries, Dtype, ExportOptions, ImportOptions, Imported, Target, export, import, rewrite,
+    Boundaries, Dtype, ExportOptions, Exported, ExportedSource, ImportOptions, Imported, Target, export,
+    import, rewrite,
 };
 use mpt_data::{Format, Manifest, Split, inspect};
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
 use super::{MIX_HEADER, PrepareProgress, mix_rows};
+use crate::byte_size::ByteSize;
 use crate::exit::CliError;
-use crate::export::Size;
 use crate::output::path_text;
 use crate::settings::Context;
 use crate::table;
@@ -58,7 +59,7 @@ pub(super) struct Args {
     hash: Vec<Hash>,
     /// Begin another MDS shard beyond this size [to mds; default: 64 MiB]
     #[arg(long, value_name = "SIZE")]
-    size_limit: Option<Size>,
+    size_limit: Option<ByteSize>,
     /// Do not check the hashes that an MDS index gives [from MDS]
     #[arg(long)]
     no_verify: bool,
@@ -136,45 +137,41 @@ impl Args {
 
 fn export_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let is_mds = args.to == OutputFormat::Mds;
-    if is_mds {
-        args.expect_only(
-            "from our data to MDS",
-            &["--token-dtype", "--seq-len", "--compression", "--hash", "--size-limit"],
-        )?;
+    let (what, allowed): (_, &[_]) = if is_mds {
+        ("from our data to MDS", &["--token-dtype", "--seq-len", "--compression", "--hash", "--size-limit"])
     } else {
-        args.expect_only("from our data to Megatron", &["--token-dtype"])?;
-    }
+        ("from our data to Megatron", &["--token-dtype"])
+    };
+    args.expect_only(what, allowed)?;
     let data = Manifest::open(&args.input)?;
-    let target = match args.to {
-        OutputFormat::Mds => Target::Mds { options: args.mds_options(), seq_len: args.seq_len },
-        _ => Target::Megatron,
+    let target = match is_mds {
+        true => Target::Mds { options: args.mds_options(), seq_len: args.seq_len },
+        false => Target::Megatron,
     };
     let options = ExportOptions { target, token_dtype: args.token_dtype };
-    let done = export(&data, &args.output, &options, &mut PrepareProgress::new(ctx))?;
-    let cells: Vec<_> = done
-        .sources
-        .iter()
-        .map(|source| {
-            let numbers = [source.samples, source.tokens, source.left_out].map(table::count);
-            [vec![source.name.clone()], numbers.to_vec()].concat()
-        })
-        .collect();
-    let header = ["source", if is_mds { "samples" } else { "documents" }, "tokens", "left out"];
-    table::lines(&header, &cells).iter().try_for_each(|line| ctx.out.text(line))?;
-    let lost = "the held-out documents are not in it";
-    let (form, lost) = match (is_mds, args.output.display()) {
-        (true, out) => (
-            format!("{out}: column `tokens`, ndarray:{}", done.token_dtype.name()),
-            format!("{lost}, nor is where documents begin: MDS does not keep it"),
-        ),
-        (false, out) => {
-            (format!("{out}: a sequence per document, {}", done.token_dtype.name()), lost.to_owned())
-        }
-    };
-    ctx.out.text(format_args!("\n{form}; {lost}"))?;
+    let exported = export(&data, &args.output, &options, &mut PrepareProgress::new(ctx))?;
+    print_export(args, &exported, ctx)?;
     ctx.out.json(&json!({
-        "dir": path_text(&args.output), "token_dtype": done.token_dtype.name(), "sources": done.sources,
+        "dir": path_text(&args.output), "token_dtype": exported.token_dtype.name(), "sources": exported.sources,
     }))
+}
+
+/// Prints the table of sources, and a line on the format and what it does not hold.
+fn print_export(args: &Args, exported: &Exported, ctx: &mut Context) -> Result<(), CliError> {
+    let is_mds = args.to == OutputFormat::Mds;
+    let header = ["source", if is_mds { "samples" } else { "documents" }, "tokens", "left out"];
+    let row = |source: &ExportedSource| {
+        let numbers = [source.samples, source.tokens, source.left_out].map(table::count);
+        [vec![source.name.clone()], numbers.to_vec()].concat()
+    };
+    ctx.out.table(&header, &exported.sources.iter().map(row).collect::<Vec<_>>())?;
+    let (out, dtype) = (args.output.display(), exported.token_dtype.name());
+    let (format, lost) = if is_mds {
+        (format!("column `tokens`, ndarray:{dtype}"), ", nor is where documents begin: MDS does not keep it")
+    } else {
+        (format!("a sequence per document, {dtype}"), "")
+    };
+    ctx.out.text(format_args!("\n{out}: {format}; the held-out documents are not in it{lost}"))
 }
 
 fn rewrite_mds(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
@@ -209,7 +206,7 @@ fn import_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     };
     let done = import(&args.input, &args.output, &tokenizer, &options, &mut PrepareProgress::new(ctx))?;
     let mix = inspect(&done.manifest, None)?;
-    table::lines(&MIX_HEADER, &mix_rows(&mix)).iter().try_for_each(|line| ctx.out.text(line))?;
+    ctx.out.table(&MIX_HEADER, &mix_rows(&mix))?;
     let (document_starts, said) = document_starts(&done);
     let (out, root) = (args.output.display(), done.manifest.root());
     ctx.out.text(format_args!("\n{out}: manifest {}; {said}; nothing is held out", &root[..16]))?;

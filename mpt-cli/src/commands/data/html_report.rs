@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mpt_data::{Manifest, MixRow, MixTable, StageReport, durable};
 
-use super::{ACCOUNT_HEADER, MIX_HEADER, account_rows, mix_rows};
+use super::tables::{ACCOUNT_HEADER, MIX_HEADER, account_rows, mix_rows};
 use crate::exit::CliError;
 use crate::report::{Bar, Content, Report, Section, Stat};
 use crate::table::count;
@@ -18,11 +18,36 @@ pub(super) fn write(path: &Path, manifest: &Manifest, table: &MixTable) -> Resul
 }
 
 fn report(manifest: &Manifest, table: &MixTable, lengths: &[u64]) -> Report {
-    let sum = |of: fn(&MixRow) -> u64| count(table.sources.iter().map(of).sum());
-    let stat = |label, value| Stat { label, value };
-    let section =
-        |title: &str, note: &str, content| Section { title: title.into(), note: note.into(), content };
-    let mut sections = vec![
+    let mut sections = mix_sections(table);
+    sections.extend(document_sections(table, lengths));
+    let stages = manifest.contents().dedup.iter().filter(|stage| !stage.similarities.is_empty());
+    sections.extend(stages.map(dedup_section));
+    Report {
+        title: "Prepared data".into(),
+        lead: format!("{}, manifest {}.", manifest.dir().display(), &manifest.root()[..16]),
+        stats: stats(table),
+        sections,
+    }
+}
+
+fn stats(table: &MixTable) -> Vec<Stat> {
+    let sum =
+        |label, of: fn(&MixRow) -> u64| Stat { label, value: count(table.sources.iter().map(of).sum()) };
+    vec![
+        sum("documents read", |row| row.documents_read),
+        sum("documents for training", |row| row.documents),
+        sum("tokens for training", |row| row.tokens),
+        sum("tokens held out", |row| row.eval_tokens),
+    ]
+}
+
+fn section(title: &str, note: &str, content: Content) -> Section {
+    Section { title: title.into(), note: note.into(), content }
+}
+
+/// Sections of the mix: proportions, epochs, and the table of sources.
+fn mix_sections(table: &MixTable) -> Vec<Section> {
+    vec![
         section(
             "Mix",
             "The share of each source in training; the mark is what was asked for.",
@@ -34,6 +59,12 @@ fn report(manifest: &Manifest, table: &MixTable, lengths: &[u64]) -> Report {
             Content::Bars(table.sources.iter().map(epochs).collect()),
         ),
         section("Sources", "", Content::Table { header: MIX_HEADER.to_vec(), rows: mix_rows(table) }),
+    ]
+}
+
+/// Sections of the documents: their lengths, the dropped ones by rule, and the account of tokens.
+fn document_sections(table: &MixTable, lengths: &[u64]) -> Vec<Section> {
+    vec![
         section(
             "Length of documents",
             "Documents that stayed, by their tokens.",
@@ -45,28 +76,13 @@ fn report(manifest: &Manifest, table: &MixTable, lengths: &[u64]) -> Report {
             "What was read is what was kept, dropped and edited away.",
             Content::Table { header: ACCOUNT_HEADER.to_vec(), rows: account_rows(table) },
         ),
-    ];
-    sections.extend(manifest.contents().dedup.iter().filter(|stage| !stage.similarities.is_empty()).map(
-        |stage| {
-            let title = format!("Copies found by {}", stage.kind.name());
-            section(
-                &title,
-                "Dropped documents, by their similarity to the one that stays.",
-                similarities(stage),
-            )
-        },
-    ));
-    Report {
-        title: "Prepared data".into(),
-        lead: format!("{}, manifest {}.", manifest.dir().display(), &manifest.root()[..16]),
-        stats: vec![
-            stat("documents read", sum(|row| row.documents_read)),
-            stat("documents for training", sum(|row| row.documents)),
-            stat("tokens for training", sum(|row| row.tokens)),
-            stat("tokens held out", sum(|row| row.eval_tokens)),
-        ],
-        sections,
-    }
+    ]
+}
+
+/// Section of a deduplication stage.
+fn dedup_section(stage: &StageReport) -> Section {
+    let title = format!("Copies found by {}", stage.kind.name());
+    section(&title, "Dropped documents, by their similarity to the one that stays.", similarities(stage))
 }
 
 fn share(row: &MixRow) -> Bar {

@@ -9,6 +9,7 @@ use mpt_data::{
 };
 
 use super::order::OrderArgs;
+use super::tables::format_epochs;
 use crate::exit::CliError;
 use crate::settings::Context;
 use crate::table;
@@ -114,19 +115,19 @@ fn print(simulation: &Simulation, ctx: &mut Context) -> Result<(), CliError> {
         ]
     };
     let rows = [traffic("rows", &simulation.row_mode), traffic("chunks", &simulation.chunk_mode)];
-    table::lines(&header, &rows).iter().try_for_each(|line| ctx.out.text(line))?;
+    ctx.out.table(&header, &rows)?;
     ctx.out.text("")?;
     let header = ["source", "samples", "epochs", "chunks", "entropy", "of a true shuffle"];
     let source = |source: &SourceSimulation| {
         vec![
             source.source.clone(),
             table::count(source.samples),
-            super::format_epochs(source.epochs),
+            format_epochs(source.epochs),
             table::count(source.chunks),
             format!("{:.3}", source.spread.entropy),
             format!("{:.3}", source.spread.entropy_of_true_shuffle),
         ]
     };
     let rows: Vec<_> = simulation.sources.iter().map(source).collect();
-    table::lines(&header, &rows).iter().try_for_each(|line| ctx.out.text(line))
+    ctx.out.table(&header, &rows)
 }

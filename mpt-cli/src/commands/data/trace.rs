@@ -7,7 +7,6 @@ use mpt_data::{Loader, LoaderConfig, Manifest, Split, TracedSample, trace};
 use super::order::OrderArgs;
 use crate::exit::CliError;
 use crate::settings::Context;
-use crate::table;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -46,9 +45,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         (None, sample) => sample.map_or(0..0, |sample| sample..sample.saturating_add(1)),
     };
     let samples = trace(&manifest, &mut loader, &mut manifest.documents()?, range)?;
-    table::lines(&HEADER, &samples.iter().flat_map(cells).collect::<Vec<_>>())
-        .iter()
-        .try_for_each(|line| ctx.out.text(line))?;
+    ctx.out.table(&HEADER, &samples.iter().flat_map(cells).collect::<Vec<_>>())?;
     ctx.out.json(&samples)
 }
 

@@ -8,7 +8,8 @@ use mpt_data::{
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
-use super::{PrepareProgress, print_dedup, print_mix, read_mix};
+use super::tables::{print_dedup, print_mix};
+use super::{PrepareProgress, read_mix};
 use crate::embed::ModelEmbedder;
 use crate::exit::CliError;
 use crate::output::path_text;
@@ -58,9 +59,7 @@ pub(super) fn plan(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<(), Cl
         vec![unit.id.clone(), unit.source.clone(), table::count(unit.bytes), done.to_owned()]
     };
     let rows: Vec<_> = units.iter().map(row).collect();
-    table::lines(&["unit", "source", "bytes", ""], &rows)
-        .into_iter()
-        .try_for_each(|line| ctx.out.text(line))?;
+    ctx.out.table(&["unit", "source", "bytes", ""], &rows)?;
     ctx.out.json(&json!({ "dir": path_text(&mix.run.out), "units": units }))
 }
 

@@ -82,7 +82,7 @@ fn samples_are_those_of_the_local_data_whatever_goes_wrong() {
     let expected = samples(&local, 300).expect("sound");
     let mode = prop_oneof![Just(ReadMode::Chunks), (1..40_u64).prop_map(ReadMode::Rows)];
     let strategy = (any::<u64>(), 0..900_u64, mode, any::<bool>(), any::<bool>());
-    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     runner
         .run(&strategy, |(seed, rate, mode, with_cache, with_memory)| {

@@ -2,10 +2,16 @@
 //!
 //! It supports structs with named fields, enums of plain variants and tagged enums. Other items are skipped.
 
+mod parse;
+mod tokens;
+
 use std::collections::BTreeMap;
 
-use anyhow::{Result, anyhow};
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use anyhow::Result;
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+use self::parse::ParsedFile;
+use self::tokens::split_at_commas;
 
 /// Types of some source files.
 #[derive(Debug, Default)]
@@ -104,10 +110,7 @@ impl SerdeAttributes {
 impl TypeTable {
     /// Adds the types of a source file.
     pub(super) fn read(&mut self, text: &str) -> Result<()> {
-        let tokens: TokenStream = text.parse().map_err(|error| anyhow!("is not Rust: {error}"))?;
-        let tokens: Vec<_> = tokens.into_iter().collect();
-        let mut file = ParsedFile::default();
-        file.scan(&tokens);
+        let mut file = ParsedFile::parse(text)?;
         for (name, mut ty) in file.types {
             ty.defaults = file.defaults.remove(&name).unwrap_or_default();
             ty.functions = file.functions.clone();
@@ -219,211 +222,6 @@ fn snake_case(name: &str) -> String {
         text.extend(letter.to_lowercase());
     }
     text
-}
-
-/// Items of a file.
-#[derive(Debug, Default)]
-struct ParsedFile {
-    types: Vec<(String, Type)>,
-    defaults: BTreeMap<String, BTreeMap<String, TokenStream>>,
-    functions: BTreeMap<String, TokenStream>,
-    constants: Vec<(String, TokenStream)>,
-}
-
-impl ParsedFile {
-    fn scan(&mut self, tokens: &[TokenTree]) {
-        let mut at = 0;
-        while at < tokens.len() {
-            let (attributes, length) = Attributes::read(&tokens[at..]);
-            at += length + visibility_length(&tokens[at + length..]);
-            let rest = &tokens[at..];
-            match (ident_at(rest, 0).as_deref(), ident_at(rest, 1)) {
-                (Some("struct" | "enum"), Some(name)) => self.read_type(name, attributes, rest),
-                (Some("fn"), Some(name)) => {
-                    self.functions.extend(brace_group(rest).map(|group| (name, group.stream())))
-                }
-                (Some("const"), Some(name)) => self.constants.push((name, constant_value(rest))),
-                (Some("impl"), _) => self.read_default_impl(rest),
-                _ => {}
-            }
-            at += item_length(rest);
-        }
-    }
-
-    fn read_type(&mut self, name: String, attributes: Attributes, tokens: &[TokenTree]) {
-        let Some(group) = brace_group(tokens) else { return };
-        let body = match ident_at(tokens, 0).as_deref() {
-            Some("struct") => Body::Struct(fields(group.stream())),
-            _ => Body::Enum(split_at_commas(group.stream()).into_iter().filter_map(variant).collect()),
-        };
-        let Attributes { doc, serde, .. } = attributes;
-        self.types.push((name, Type { doc, serde, body, ..Type::default() }));
-    }
-
-    /// Reads the field defaults of an `impl Default for X`.
-    fn read_default_impl(&mut self, tokens: &[TokenTree]) {
-        let words = [ident_at(tokens, 1), ident_at(tokens, 2)].map(Option::unwrap_or_default);
-        let (["Default", "for"], Some(name)) = (words.each_ref().map(String::as_str), ident_at(tokens, 3))
-        else {
-            return;
-        };
-        let inner: Vec<_> = brace_group(tokens).into_iter().flat_map(|group| group.stream()).collect();
-        let inner: Vec<_> = brace_group(&inner).into_iter().flat_map(|group| group.stream()).collect();
-        let Some(set) = brace_group(&inner) else { return };
-        let set = split_at_commas(set.stream()).into_iter().filter_map(|tokens| {
-            let tokens: Vec<_> = tokens.into_iter().collect();
-            Some((ident_at(&tokens, 0)?, tokens.get(2..)?.iter().cloned().collect()))
-        });
-        self.defaults.insert(name, set.collect());
-    }
-}
-
-/// Attributes of an item.
-#[derive(Debug, Default)]
-struct Attributes {
-    doc: String,
-    serde: SerdeAttributes,
-    is_default: bool,
-}
-
-impl Attributes {
-    /// Reads the attributes at the beginning of `tokens`. Returns them with their length in tokens.
-    fn read(tokens: &[TokenTree]) -> (Self, usize) {
-        let (mut read, mut at) = (Self::default(), 0);
-        while let [TokenTree::Punct(hash), rest @ ..] = &tokens[at..]
-            && hash.as_char() == '#'
-        {
-            let inner = usize::from(matches!(rest.first(), Some(TokenTree::Punct(_))));
-            if let Some(TokenTree::Group(group)) = rest.get(inner) {
-                read.add(&group.stream().into_iter().collect::<Vec<_>>());
-            }
-            at += 2 + inner;
-        }
-        read.doc = read.doc.trim().to_owned();
-        (read, at)
-    }
-
-    fn add(&mut self, tokens: &[TokenTree]) {
-        match (ident_at(tokens, 0).as_deref(), tokens.get(1), tokens.get(2)) {
-            (Some("doc"), _, Some(TokenTree::Literal(text))) => {
-                let text = unquote(&text.to_string());
-                self.doc.push_str(text.trim());
-                self.doc.push(if text.trim().is_empty() { '\n' } else { ' ' });
-            }
-            (Some("default"), None, _) => self.is_default = true,
-            (Some("serde"), Some(TokenTree::Group(group)), _) => {
-                self.serde.0.extend(split_at_commas(group.stream()).into_iter().filter_map(serde_item));
-            }
-            _ => {}
-        }
-    }
-}
-
-fn serde_item(tokens: TokenStream) -> Option<(String, Option<String>)> {
-    let tokens: Vec<_> = tokens.into_iter().collect();
-    let text = tokens.get(2).map(|token| unquote(&token.to_string()));
-    Some((ident_at(&tokens, 0)?, text))
-}
-
-fn fields(tokens: TokenStream) -> Vec<Field> {
-    split_at_commas(tokens).into_iter().filter_map(field).collect()
-}
-
-fn field(tokens: TokenStream) -> Option<Field> {
-    let tokens: Vec<_> = tokens.into_iter().collect();
-    let (Attributes { doc, serde, .. }, length) = Attributes::read(&tokens);
-    let rest = &tokens[length + visibility_length(&tokens[length..])..];
-    let name = ident_at(rest, 0)?.trim_start_matches("r#").to_owned();
-    let ty = rest.get(2..)?.iter().map(ToString::to_string).collect::<String>().replace(' ', "");
-    Some(Field { name, doc, ty, serde })
-}
-
-fn variant(tokens: TokenStream) -> Option<Variant> {
-    let tokens: Vec<_> = tokens.into_iter().collect();
-    let (Attributes { doc, serde, is_default }, length) = Attributes::read(&tokens);
-    let rest = &tokens[length..];
-    let (mut keys, mut newtype_of) = (Vec::new(), None);
-    if let Some(TokenTree::Group(group)) = rest.get(1) {
-        match group.delimiter() {
-            Delimiter::Brace => keys = fields(group.stream()),
-            _ => newtype_of = Some(group.stream().to_string()),
-        }
-    }
-    let rename = serde.text("rename").map(str::to_owned);
-    Some(Variant { name: ident_at(rest, 0)?, doc, fields: keys, newtype_of, is_default, rename })
-}
-
-/// Splits tokens at commas outside of brackets, including `<` and `>`.
-fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
-    let (mut items, mut depth) = (vec![Vec::new()], 0_i32);
-    for token in tokens {
-        match &token {
-            TokenTree::Punct(punct) if punct.as_char() == ',' && depth == 0 => {
-                items.push(Vec::new());
-                continue;
-            }
-            TokenTree::Punct(punct) if punct.as_char() == '<' => depth += 1,
-            TokenTree::Punct(punct) if punct.as_char() == '>' => depth -= 1,
-            _ => {}
-        }
-        items.last_mut().expect("there is a part").push(token);
-    }
-    items.into_iter().filter(|item| !item.is_empty()).map(|item| item.into_iter().collect()).collect()
-}
-
-/// Length of `pub` or `pub(super)` in tokens.
-fn visibility_length(tokens: &[TokenTree]) -> usize {
-    match (ident_at(tokens, 0).as_deref(), tokens.get(1)) {
-        (Some("pub"), Some(TokenTree::Group(group))) if group.delimiter() == Delimiter::Parenthesis => 2,
-        (Some("pub"), _) => 1,
-        _ => 0,
-    }
-}
-
-/// Length of an item in tokens, up to a semicolon or a group in braces.
-fn item_length(tokens: &[TokenTree]) -> usize {
-    let ends = |token: &TokenTree| match token {
-        TokenTree::Punct(punct) => punct.as_char() == ';',
-        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
-        _ => false,
-    };
-    tokens.iter().position(ends).map_or(tokens.len(), |at| at + 1)
-}
-
-/// First group in braces of an item.
-fn brace_group(tokens: &[TokenTree]) -> Option<Group> {
-    tokens[..item_length(tokens)].iter().find_map(|token| match token {
-        TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => Some(group.clone()),
-        _ => None,
-    })
-}
-
-/// Tokens after the `=` of a constant.
-fn constant_value(tokens: &[TokenTree]) -> TokenStream {
-    let item = &tokens[..item_length(tokens)];
-    let is_equals = |token: &&TokenTree| !matches!(token, TokenTree::Punct(punct) if punct.as_char() == '=');
-    let value = item.iter().skip_while(is_equals).skip(1);
-    value
-        .filter(|token| !matches!(token, TokenTree::Punct(punct) if punct.as_char() == ';'))
-        .cloned()
-        .collect()
-}
-
-fn ident_at(tokens: &[TokenTree], at: usize) -> Option<String> {
-    match tokens.get(at)? {
-        TokenTree::Ident(ident) => Some(ident.to_string()),
-        _ => None,
-    }
-}
-
-/// Text of a string literal.
-fn unquote(literal: &str) -> String {
-    let inner = literal.trim_start_matches('r').trim_matches('#');
-    let inner = inner.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(inner);
-    if literal.starts_with('r') {
-        return inner.to_owned();
-    }
-    inner.replace("\\\"", "\"").replace("\\'", "'").replace("\\\\", "\\")
 }
 
 #[cfg(test)]
