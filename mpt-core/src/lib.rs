@@ -1,8 +1,8 @@
 //! MPT models as tensors: configuration, weights, forward pass and the ops beneath.
 //!
 //! [`Weights::open`] maps a model's files, whatever their format: a Hugging Face folder of safetensors or PyTorch pickles, or a
-//! GGUF file. [`CausalLm`] computes with them. Between the two stands whoever lends parameters: files as they are, a model
-//! drawn at random, or an [`WithAdapter`] base.
+//! GGUF file. [`CausalLm`] computes with them. It reads parameters from a [`ParameterSource`]: files, a
+//! [`RandomInit`], or a base [`WithAdapter`].
 //!
 //! ```
 //! use candle_core::Device;
@@ -23,8 +23,8 @@
 //! # From one format to another
 //!
 //! [`write_hf`] writes a folder that transformers loads, [`write_gguf`] a file for llama.cpp, and [`write_random_init`] a folder with
-//! random weights. All three stream tensor by tensor, and ask a callback after each whether to go on. [`ConvertOptions`] says in
-//! which form matrices are written; by default they keep the one they have, and quantized ones become bf16. A folder's
+//! random weights. All three stream tensor by tensor, and ask a callback after each whether to go on. [`ConvertOptions`] has the
+//! dtype of matrices; by default it is that of the source, and bf16 for quantized ones. A folder's
 //! `config.json` is [`config_json`], which whoever writes the folder puts beside the weights.
 //!
 //! ```
@@ -59,8 +59,8 @@
 //!
 //! - [`KvPool`] and [`Batch`]: text token by token, many sequences at a time. `mpt-infer` is built on them.
 //! - [`TrainBatch`], [`Gradients`]: losses and gradients, block by block. `mpt-train` is built on them.
-//! - [`LoraConfig`], [`Adapter`], [`WithAdapter`]: LoRA on a frozen base in any form of weights.
-//! - [`ops`] and [`nn`]: the functions and layers of which the model is made, each with its own backward pass.
+//! - [`LoraConfig`], [`Adapter`], [`WithAdapter`]: LoRA on a frozen base of any weight dtype.
+//! - [`ops`] and [`nn`]: ops and layers, each with its own backward pass.
 //! - [`Error::kind`]: whether the caller, the files or the machine is at fault.
 //!
 //! The feature `testing` adds the module of that name: tiny seeded models and tolerances, for tests in crates above.

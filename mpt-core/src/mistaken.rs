@@ -1,24 +1,24 @@
-//! What people take for a model.
+//! Paths mistaken for a model.
 
 use std::fmt;
 
-/// Kind of a path that is taken for a model.
+/// Kind of a path mistaken for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mistaken {
-    /// A file of weights without the folder around it.
+    /// Weights file instead of its folder.
     WeightsFile,
-    /// Nothing; the name of a model on a hub looks like this.
+    /// Missing path of the form `owner/name`, a hub name.
     Absent,
-    /// A LoRA adapter.
+    /// LoRA adapter.
     Adapter,
-    /// A folder of prepared data.
+    /// Folder of prepared data.
     DataFolder,
-    /// The folder of a training run that has saved no checkpoint.
+    /// Folder of a training run without checkpoints.
     Run,
 }
 
 impl Mistaken {
-    /// What to do.
+    /// Advice for the message.
     pub(crate) fn instead(self) -> &'static str {
         match self {
             Self::WeightsFile => "name the folder that holds it and its config.json",

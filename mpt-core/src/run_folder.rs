@@ -1,12 +1,11 @@
-//! Run folders of a training: the checkpoints in them, found by name. A checkpoint's contents are a model folder and, for
-//! resuming, the trainer's affair.
+//! Checkpoints of a run folder, found by name. `mpt-train` reads and writes their contents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Checkpoints of a run folder, `checkpoints/step-N`, with their steps, ascending. Empty where `run_dir` is no run folder.
+/// Steps and paths of the checkpoints `checkpoints/step-N` of a run folder, ascending; empty when `run_dir` is no run folder.
 ///
 /// # Errors
 /// [`Error::Io`] where `checkpoints` cannot be listed.
@@ -26,7 +25,7 @@ pub fn run_checkpoints(run_dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(checkpoints)
 }
 
-/// Checkpoint of the highest step in a run folder; `None` where `run_dir` is no run folder or has none yet.
+/// Checkpoint of the highest step; `None` when `run_dir` is no run folder or has no checkpoint.
 ///
 /// # Errors
 /// Those of [`run_checkpoints`].

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_number_is_the_largest_wherever_it_stands() {
+    fn largest_propagates_nan() {
         assert_eq!(largest([0f32; 0]), 0.0);
         assert_eq!(largest([1.0, -3.0, 2.0]), 3.0);
         for at in 0..3 {
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "element 1 is NaN")]
-    fn what_is_no_number_is_not_close() {
+    fn nan_is_not_close() {
         let tensor = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu).expect("a tensor");
         assert_close(&tensor([0.0, f32::NAN]), &tensor([0.0, 0.0]), 1e9);
     }

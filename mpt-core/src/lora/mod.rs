@@ -23,7 +23,7 @@ pub use config::LoraConfig;
 #[derive(Debug)]
 pub struct Adapter {
     config: LoraConfig,
-    /// WithAdapter linears, in the order of names.
+    /// Names of the adapted linear layers, in order.
     layers: Vec<(ModuleId, LoraMatrices)>,
 }
 

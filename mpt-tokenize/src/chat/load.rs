@@ -74,7 +74,7 @@ fn unusable(path: &Path, problem: String) -> Error {
     Error::TemplateFile { path: path.to_owned(), problem, source: None }
 }
 
-/// A file at which a library stumbled.
+/// Error of a parser, with its source.
 fn unread(path: &Path, error: impl Into<Cause>) -> Error {
     let source = error.into();
     Error::TemplateFile { path: path.to_owned(), problem: source.to_string(), source: Some(source) }

@@ -30,7 +30,7 @@ impl Unpickler<'_> {
         let (arguments, callable) = (self.pop()?, self.pop()?);
         let arguments = self.short_tuple(arguments)?.to_vec();
         let Value::Global(callable) = *self.value(callable) else {
-            return Err("a call of what is no name".to_owned());
+            return Err("a call of a value that is no callable".to_owned());
         };
         match (callable, &arguments[..]) {
             (Global::OrderedDict, []) => {

@@ -287,7 +287,7 @@ impl<'a> Unpickler<'a> {
         let list = self.top()?;
         match &mut self.values[list as usize] {
             Value::List(list) => list.extend(items),
-            _ => return Err("an append to what is no list".to_owned()),
+            _ => return Err("an append to a value that is no list".to_owned()),
         }
         Ok(())
     }
@@ -309,7 +309,7 @@ impl<'a> Unpickler<'a> {
             Value::Dict(dict) if odd.is_empty() => {
                 dict.extend(pairs.iter().map(|&[key, value]| (key, value)))
             }
-            _ => return Err("items of what is no dictionary".to_owned()),
+            _ => return Err("items of a value that is no dictionary".to_owned()),
         }
         Ok(())
     }
