@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
 use crate::error::{Error, Result};
-use crate::remote::{self, Object};
+use crate::remote::{self, RemoteObject};
 
 /// An open file.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) enum Blob {
     /// On this machine.
     Local(File),
     /// In an object store.
-    Remote(Object),
+    Remote(RemoteObject),
 }
 
 impl Blob {
@@ -27,7 +27,7 @@ impl Blob {
     /// [`Error::Io`] for what is no regular file too: a pipe has no end, and a device no content.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if remote::is_remote(path) {
-            return Object::open(path).map(Self::Remote);
+            return RemoteObject::open(path).map(Self::Remote);
         }
         open_regular(path).map(Self::Local).map_err(Error::io(path, "opening"))
     }
@@ -67,12 +67,12 @@ impl Length for Blob {
 }
 
 impl ChunkReader for Blob {
-    type T = BlobRead;
+    type T = BlobReader;
 
-    fn get_read(&self, start: u64) -> parquet::errors::Result<BlobRead> {
+    fn get_read(&self, start: u64) -> parquet::errors::Result<BlobReader> {
         match self {
-            Self::Local(file) => file.get_read(start).map(BlobRead::Local),
-            Self::Remote(object) => Ok(BlobRead::Remote(object.clone(), start)),
+            Self::Local(file) => file.get_read(start).map(BlobReader::Local),
+            Self::Remote(object) => Ok(BlobReader::Remote(object.clone(), start)),
         }
     }
 
@@ -88,14 +88,14 @@ impl ChunkReader for Blob {
 
 /// A part of a Parquet file being read.
 #[derive(Debug)]
-pub(crate) enum BlobRead {
+pub(crate) enum BlobReader {
     /// On this machine.
     Local(BufReader<File>),
     /// In an object store, from a place on.
-    Remote(Object, u64),
+    Remote(RemoteObject, u64),
 }
 
-impl Read for BlobRead {
+impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self {
             Self::Local(file) => file.read(buffer),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dedup::{Dedup, StageKind, StageKinds};
+use crate::dedup::{Dedup, DedupKind, DedupKinds};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, check_local};
 use crate::mixing::{Batching, Mixing, Quota, Sampling, Share, Shuffle, StageConfig};
@@ -67,7 +67,7 @@ pub struct SourceConfig {
     /// What is kept, and what of it; a document must pass all, in this order.
     pub filters: Vec<Filter>,
     /// The stages of deduplication that it takes part in; `None` for all.
-    pub dedup: Option<Vec<StageKind>>,
+    pub dedup: Option<Vec<DedupKind>>,
     /// What happens where there should be a document and is none.
     pub on_bad_line: OnBadLine,
 }
@@ -101,14 +101,14 @@ pub enum Format {
 
 impl SourceConfig {
     /// Whether it takes part in the stages of this kind, where there are any.
-    pub(crate) fn takes_part(&self, kind: StageKind) -> bool {
+    pub(crate) fn takes_part(&self, kind: DedupKind) -> bool {
         self.dedup.as_ref().is_none_or(|kinds| kinds.contains(&kind))
     }
 }
 
 impl PrepareRun {
     /// Whether documents of a source go through a stage.
-    pub(crate) fn goes_through(&self, source: usize, kind: StageKind) -> bool {
+    pub(crate) fn goes_through(&self, source: usize, kind: DedupKind) -> bool {
         self.dedup.has(kind) && self.sources[source].takes_part(kind)
     }
 
@@ -207,7 +207,7 @@ struct RawSource {
     #[serde(default)]
     filters: Vec<Filter>,
     /// Stages of deduplication that the source takes part in. By default all.
-    dedup: Option<StageKinds>,
+    dedup: Option<DedupKinds>,
     /// What happens where there should be a document and is none.
     #[serde(default)]
     on_bad_line: OnBadLine,
@@ -309,7 +309,7 @@ fn check_dedup(dedup: &Dedup, sources: &[SourceConfig], at: &Check<'_>) -> Resul
         at.config(&format!("dedup[{index}].{}", wrong.key), wrong.actual, wrong.expected)
     })?;
     for source in sources {
-        let unknown = |kind: &&StageKind| !dedup.has(**kind);
+        let unknown = |kind: &&DedupKind| !dedup.has(**kind);
         if let Some(kind) = source.dedup.iter().flatten().find(unknown) {
             let key = format!("sources.{}.dedup", source.name);
             return Err(at.config(
@@ -354,7 +354,7 @@ fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> {
         text_field: raw.text_field.unwrap_or_else(|| "text".to_owned()),
         id_field: raw.id_field,
         filters: raw.filters,
-        dedup: raw.dedup.and_then(|StageKinds(kinds)| kinds),
+        dedup: raw.dedup.and_then(|DedupKinds(kinds)| kinds),
         on_bad_line: raw.on_bad_line,
     })
 }
@@ -654,7 +654,7 @@ mod tests {
         };
         let parts = |dedup: &str| {
             let run = with(dedup).expect("sound");
-            [StageKind::Exact, StageKind::Paragraph, StageKind::MinHash].map(|kind| run.goes_through(0, kind))
+            [DedupKind::Exact, DedupKind::Paragraph, DedupKind::MinHash].map(|kind| run.goes_through(0, kind))
         };
         assert_eq!(parts("true"), [true, false, true]);
         assert_eq!(parts("false"), [false; 3]);

@@ -15,10 +15,10 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use crate::blob::Blob;
-use crate::contain::contained;
 use crate::error::{Damage, Error, Result};
-use crate::filter::Drop;
-use crate::hashed_file::{HashedFile, PlainFile};
+use crate::file_digest::{FileDigest, HashingFile};
+use crate::filter::DropReason;
+use crate::panic_guard::catch_panic;
 use crate::shard::CREATED_BY;
 
 /// Rows in a row group: a look-up decodes one.
@@ -36,7 +36,7 @@ pub struct DocumentIndex {
 impl DocumentIndex {
     pub(crate) fn open(dir: &Path, name: &'static str) -> Result<Self> {
         let mut index = Self { path: dir.join(name), name, documents: 0, held: None };
-        let rows = index.contained(|| Ok(index.reader()?.metadata().file_metadata().num_rows()))?;
+        let rows = index.catch_panic(|| Ok(index.reader()?.metadata().file_metadata().num_rows()))?;
         index.documents = u64::try_from(rows).map_err(|_| index.damaged("a negative number of rows"))?;
         Ok(index)
     }
@@ -62,7 +62,7 @@ impl DocumentIndex {
         }
         let group = (ordinal / GROUP_ROWS as u64) as usize;
         if self.held.as_ref().is_none_or(|(held, _)| *held != group) {
-            self.held = Some((group, self.contained(|| self.read_group(group))?));
+            self.held = Some((group, self.catch_panic(|| self.read_group(group))?));
         }
         let (_, ids) = self.held.as_ref().expect("the group was read");
         let id = ids.get((ordinal % GROUP_ROWS as u64) as usize);
@@ -74,7 +74,7 @@ impl DocumentIndex {
     /// # Errors
     /// [`Error::Shard`] when the table is damaged.
     pub fn lengths(&self) -> Result<Vec<u64>> {
-        self.contained(|| self.count_lengths())
+        self.catch_panic(|| self.count_lengths())
     }
 
     fn count_lengths(&self) -> Result<Vec<u64>> {
@@ -119,8 +119,8 @@ impl DocumentIndex {
     }
 
     /// What reading gives; where the library panics, the table is damaged.
-    fn contained<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
-        contained(read).unwrap_or_else(|panic| Err(self.damaged(panic)))
+    fn catch_panic<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        catch_panic(read).unwrap_or_else(|panic| Err(self.damaged(panic)))
     }
 
     fn damaged(&self, problem: impl ToString) -> Error {
@@ -148,7 +148,7 @@ pub(crate) struct DocumentRow<'a> {
 
 /// Writes the table of the documents that stayed.
 pub(crate) struct DocumentWriter {
-    table: Table,
+    table: TableWriter,
     numbers: [Vec<u64>; 3],
     texts: [Vec<String>; 3],
 }
@@ -167,7 +167,7 @@ impl DocumentWriter {
             number("text_bytes"),
         ];
         Ok(Self {
-            table: Table::create(dir, name, fields)?,
+            table: TableWriter::create(dir, name, fields)?,
             numbers: Default::default(),
             texts: Default::default(),
         })
@@ -185,7 +185,7 @@ impl DocumentWriter {
     }
 
     /// Completes the table.
-    pub(crate) fn finish(mut self) -> Result<PlainFile> {
+    pub(crate) fn finish(mut self) -> Result<FileDigest> {
         self.flush()?;
         self.table.finish()
     }
@@ -199,7 +199,7 @@ impl DocumentWriter {
 
 /// Writes the ledger of the documents that did not stay.
 pub(crate) struct DropWriter {
-    table: Table,
+    table: TableWriter,
     columns: [Vec<String>; 4],
     tokens: Vec<u64>,
 }
@@ -210,11 +210,15 @@ impl DropWriter {
         let mut fields =
             ["id", "source", "rule", "value"].map(|name| Field::new(name, DataType::Utf8, false)).to_vec();
         fields.push(Field::new("tokens", DataType::UInt64, false));
-        Ok(Self { table: Table::create(dir, name, fields)?, columns: Default::default(), tokens: Vec::new() })
+        Ok(Self {
+            table: TableWriter::create(dir, name, fields)?,
+            columns: Default::default(),
+            tokens: Vec::new(),
+        })
     }
 
     /// Appends a document; `tokens` as it was read, with those before and after it.
-    pub(crate) fn push(&mut self, id: &str, source: &str, drop: &Drop, tokens: u64) -> Result<()> {
+    pub(crate) fn push(&mut self, id: &str, source: &str, drop: &DropReason, tokens: u64) -> Result<()> {
         for (column, value) in self.columns.iter_mut().zip([id, source, drop.rule, &drop.value]) {
             column.push(value.to_owned());
         }
@@ -223,7 +227,7 @@ impl DropWriter {
     }
 
     /// Completes the ledger.
-    pub(crate) fn finish(mut self) -> Result<PlainFile> {
+    pub(crate) fn finish(mut self) -> Result<FileDigest> {
         self.flush()?;
         self.table.finish()
     }
@@ -236,14 +240,14 @@ impl DropWriter {
 }
 
 /// A Parquet file written a row group at a time.
-struct Table {
+struct TableWriter {
     path: PathBuf,
     name: String,
     schema: SchemaRef,
-    writer: ArrowWriter<HashedFile>,
+    writer: ArrowWriter<HashingFile>,
 }
 
-impl Table {
+impl TableWriter {
     fn create(dir: &Path, name: &str, fields: Vec<Field>) -> Result<Self> {
         let path = dir.join(name);
         let schema = Arc::new(Schema::new(fields));
@@ -253,7 +257,7 @@ impl Table {
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .build();
         let options = ArrowWriterOptions::new().with_properties(properties);
-        let writer = ArrowWriter::try_new_with_options(HashedFile::create(&path)?, schema.clone(), options);
+        let writer = ArrowWriter::try_new_with_options(HashingFile::create(&path)?, schema.clone(), options);
         let writer = writer.map_err(|error| failed(&path, error))?;
         Ok(Self { path, name: name.to_owned(), schema, writer })
     }
@@ -271,11 +275,11 @@ impl Table {
             .map_err(|error| failed(&self.path, error))
     }
 
-    fn finish(self) -> Result<PlainFile> {
+    fn finish(self) -> Result<FileDigest> {
         let file = self.writer.into_inner().map_err(|error| failed(&self.path, error))?;
         let (file, bytes, sha256) = file.finish()?;
         file.commit()?;
-        Ok(PlainFile { name: self.name, bytes, sha256 })
+        Ok(FileDigest { name: self.name, bytes, sha256 })
     }
 }
 
@@ -295,7 +299,7 @@ fn failed(path: &Path, error: ParquetError) -> Error {
 mod tests {
     use super::*;
 
-    fn write(dir: &Path, documents: u64) -> PlainFile {
+    fn write(dir: &Path, documents: u64) -> FileDigest {
         let mut writer = DocumentWriter::create(dir, "documents.parquet").expect("creatable");
         for ordinal in 0..documents {
             let id = format!("doc-{ordinal}");

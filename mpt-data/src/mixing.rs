@@ -179,7 +179,7 @@ pub struct StageConfig {
 
 /// A key with a value that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrongKey {
+pub struct InvalidKey {
     /// The key.
     pub key: &'static str,
     /// What it is.
@@ -203,9 +203,9 @@ impl Mixing {
     ///
     /// # Errors
     /// The first key that does not.
-    pub fn check<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), WrongKey> {
+    pub fn check<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), InvalidKey> {
         let wrong = |key, actual: String, expected: &str| {
-            Err(WrongKey { key, actual, expected: expected.to_owned() })
+            Err(InvalidKey { key, actual, expected: expected.to_owned() })
         };
         if self.batch_group == Some(0) {
             return wrong("batch_group", "0".into(), "1 or more samples");
@@ -227,8 +227,8 @@ impl Mixing {
         self.check_stages(names)
     }
 
-    fn check_stages<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), WrongKey> {
-        let wrong = |actual: String, expected: String| Err(WrongKey { key: "stages", actual, expected });
+    fn check_stages<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), InvalidKey> {
+        let wrong = |actual: String, expected: String| Err(InvalidKey { key: "stages", actual, expected });
         for pair in self.stages.windows(2) {
             if pair[0].from >= pair[1].from {
                 let actual = format!("from = {} after from = {}", pair[1].from, pair[0].from);
@@ -278,7 +278,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 mod tests {
     use super::*;
 
-    fn check(text: &str) -> Result<(), WrongKey> {
+    fn check(text: &str) -> Result<(), InvalidKey> {
         let mixing: Mixing = toml::from_str(text).expect("TOML");
         mixing.check(["web", "code"].into_iter())
     }

@@ -4,7 +4,7 @@ use crate::error::Result;
 
 /// One row of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row<'a> {
+pub struct PackedRow<'a> {
     /// The tokens.
     pub tokens: &'a [u32],
     /// The ordinal of the document that token 0 belongs to.
@@ -38,7 +38,7 @@ impl Packer {
         &mut self,
         document: u64,
         tokens: &[u32],
-        row: impl FnMut(Row<'_>) -> Result<()>,
+        row: impl FnMut(PackedRow<'_>) -> Result<()>,
     ) -> Result<()> {
         if !tokens.is_empty() {
             self.mark_start();
@@ -54,7 +54,7 @@ impl Packer {
         &mut self,
         document: u64,
         tokens: &[u32],
-        mut row: impl FnMut(Row<'_>) -> Result<()>,
+        mut row: impl FnMut(PackedRow<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut rest = tokens;
         while !rest.is_empty() {
@@ -65,7 +65,7 @@ impl Packer {
             self.tokens.extend_from_slice(now);
             rest = later;
             if self.tokens.len() == self.row_tokens {
-                row(Row { tokens: &self.tokens, document: self.document, starts: &self.starts })?;
+                row(PackedRow { tokens: &self.tokens, document: self.document, starts: &self.starts })?;
                 self.tokens.clear();
                 self.starts.fill(0);
             }
@@ -160,7 +160,7 @@ mod tests {
                 first_of.extend((0..length).map(|at| at == 0));
                 owner.extend(std::iter::repeat_n(document, length));
                 stream.extend_from_slice(&tokens);
-                let mut keep = |row: Row<'_>| {
+                let mut keep = |row: PackedRow<'_>| {
                     rows.push((row.tokens.to_vec(), row.document, row.starts.to_vec()));
                     Ok(())
                 };

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// Follows long work. A library owns no terminal: whoever draws bars implements this.
 pub trait Progress: Send {
     /// A stage begins, of `total` steps.
-    fn start(&mut self, stage: Stage, total: u64);
+    fn start(&mut self, stage: Phase, total: u64);
 
     /// `steps` more are done.
     fn advance(&mut self, steps: u64);
@@ -29,7 +29,7 @@ pub trait Progress: Send {
 /// A stage of long work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Stage {
+pub enum Phase {
     /// Input files are hashed; steps are bytes.
     Hash,
     /// Documents are read, filtered and tokenized; steps are bytes of the input files.
@@ -46,7 +46,7 @@ pub enum Stage {
     Convert,
 }
 
-impl Stage {
+impl Phase {
     /// What a bar for it is called.
     pub fn name(self) -> &'static str {
         match self {
@@ -127,10 +127,10 @@ pub(crate) fn step(progress: &Shared<'_, '_>, steps: u64) -> Result<()> {
 
 /// Follows nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+pub struct NoProgress;
 
-impl Progress for Silent {
-    fn start(&mut self, _: Stage, _: u64) {}
+impl Progress for NoProgress {
+    fn start(&mut self, _: Phase, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn finish(&mut self) {}
 }

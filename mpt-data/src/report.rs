@@ -6,12 +6,12 @@ use mpt_tokenize::Tokenizer;
 use serde::Serialize;
 
 use crate::config::{PrepareRun, SourceConfig};
-use crate::dedup::{DedupStage, StageKind};
+use crate::dedup::{DedupKind, DedupStage};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, SourceRecord, Split, TokenAccount};
 use crate::mixing::{Batching, Mixing, Share};
 use crate::order::{Order, OrderConfig, OrderSource};
-use crate::prepare::{Counts, PlannedRun, Tally, tokenize};
+use crate::prepare::{PlanSink, PlannedRun, SourceCounts, tokenize};
 use crate::progress::{Note, Progress};
 
 /// The mix for a number of training tokens.
@@ -77,13 +77,13 @@ pub fn plan(
     progress: &mut dyn Progress,
 ) -> Result<MixTable> {
     let planned = PlannedRun::new(run, tokenizer, None, progress)?;
-    let stages = run.dedup.stages().iter().map(DedupStage::kind).filter(|kind| *kind != StageKind::Exact);
-    let stages: Vec<_> = stages.map(StageKind::name).collect();
+    let stages = run.dedup.stages().iter().map(DedupStage::kind).filter(|kind| *kind != DedupKind::Exact);
+    let stages: Vec<_> = stages.map(DedupKind::name).collect();
     if !stages.is_empty() {
         progress.note(&Note::NotPlanned { stages });
     }
     let all: Vec<_> = (0..planned.units.len()).collect();
-    let mut tally = Tally::new(&planned);
+    let mut tally = PlanSink::new(&planned);
     tokenize(&planned, &all, tokenizer, &mut tally, progress)?;
     let rows = run.sources.iter().zip(&tally.sources);
     let rows = rows.map(|(source, counts)| (counted(source, counts), source.proportion)).collect();
@@ -94,7 +94,7 @@ pub fn plan(
 ///
 /// # Errors
 /// [`Error::Loader`] for an impossible mix.
-pub fn plan_of_known(run: &PrepareRun, token_budget: Option<u64>) -> Result<Option<MixTable>> {
+pub fn plan_from_mix(run: &PrepareRun, token_budget: Option<u64>) -> Result<Option<MixTable>> {
     let row = |source: &SourceConfig| {
         let row = MixRow { source: source.name.clone(), tokens: source.tokens?, ..MixRow::default() };
         Some((row, source.proportion))
@@ -118,7 +118,7 @@ fn built(source: &SourceRecord) -> MixRow {
     }
 }
 
-fn counted(source: &SourceConfig, counts: &Counts) -> MixRow {
+fn counted(source: &SourceConfig, counts: &SourceCounts) -> MixRow {
     MixRow {
         source: source.name.clone(),
         documents_read: counts.documents,

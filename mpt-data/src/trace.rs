@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::document_tables::DocumentIndex;
 use crate::error::Result;
-use crate::loader::{Loader, SamplePlace};
+use crate::loader::{Loader, SampleLocation};
 use crate::manifest::Manifest;
 
 /// A sample and what it is made of.
@@ -16,7 +16,7 @@ pub struct TracedSample {
     pub source: String,
     /// Where it lies.
     #[serde(flatten)]
-    pub place: SamplePlace,
+    pub place: SampleLocation,
     /// Its documents, in order.
     pub documents: Vec<TracedDocument>,
 }

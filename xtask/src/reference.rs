@@ -62,7 +62,7 @@ const PAGES: [Page; 2] = [
 const BY_HAND: [(&str, &str, Option<&str>); 3] = [
     ("MptConfig", "table", Some("RawMptConfig")),
     ("Dedup", "`\"none\"`, the name of a stage, a table of one, or a list of them", Some("DedupStage")),
-    ("StageKinds", "true, false, or a list of names of stages", None),
+    ("DedupKinds", "true, false, or a list of names of stages", None),
 ];
 
 pub(crate) fn run(sh: &Shell) -> Result<()> {

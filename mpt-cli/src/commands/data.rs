@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mpt_data::{
-    Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, PrepareRun, Progress, Split, Stage, StageReport,
-    StageSource, inspect, plan, plan_of_known,
+    DedupReport, DedupSourceReport, Loader, LoaderConfig, Manifest, MixRow, MixTable, Note, Phase,
+    PrepareRun, Progress, Split, inspect, plan, plan_from_mix,
 };
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
@@ -188,7 +188,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         Command::Convert(args) => convert::run(&args, ctx)?,
         Command::Plan { mix, tokens, .. } => {
             let run = mix_of(&mix, ctx)?;
-            let table = match plan_of_known(&run, tokens)? {
+            let table = match plan_from_mix(&run, tokens)? {
                 Some(table) => table,
                 None => plan(&run, &Tokenizer::from_file(&run.tokenizer)?, tokens, &mut Bars::new(ctx))?,
             };
@@ -204,7 +204,7 @@ fn mix_of(mix: &Path, ctx: &Context) -> Result<PrepareRun, CliError> {
     Ok(run)
 }
 
-fn show(table: &MixTable, dedup: &[StageReport], ctx: &mut Context) -> Result<(), CliError> {
+fn show(table: &MixTable, dedup: &[DedupReport], ctx: &mut Context) -> Result<(), CliError> {
     print(table, ctx)?;
     print_dedup(dedup, ctx)?;
     ctx.out.document(&Shown { table, dedup })
@@ -216,11 +216,11 @@ struct Shown<'a> {
     #[serde(flatten)]
     table: &'a MixTable,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    dedup: &'a [StageReport],
+    dedup: &'a [DedupReport],
 }
 
 /// What each stage of deduplication did: the sources where it found something, and the largest groups of copies.
-fn print_dedup(reports: &[StageReport], ctx: &mut Context) -> Result<(), CliError> {
+fn print_dedup(reports: &[DedupReport], ctx: &mut Context) -> Result<(), CliError> {
     let rows: Vec<_> = reports.iter().flat_map(dedup_cells).collect();
     if rows.is_empty() {
         return Ok(());
@@ -234,9 +234,9 @@ fn print_dedup(reports: &[StageReport], ctx: &mut Context) -> Result<(), CliErro
 const DEDUP_HEADER: [&str; 7] =
     ["stage", "source", "documents", "dropped", "tokens dropped", "edited", "tokens edited away"];
 
-fn dedup_cells(report: &StageReport) -> Vec<Vec<String>> {
+fn dedup_cells(report: &DedupReport) -> Vec<Vec<String>> {
     let found = report.sources.iter().filter(|source| source.dropped + source.edited > 0);
-    let cells = |source: &StageSource| {
+    let cells = |source: &DedupSourceReport| {
         vec![
             report.kind.name().to_owned(),
             source.name.clone(),
@@ -251,7 +251,7 @@ fn dedup_cells(report: &StageReport) -> Vec<Vec<String>> {
 }
 
 /// The groups of copies of a stage, and the similarities of what it dropped.
-fn groups_line(report: &StageReport) -> Option<String> {
+fn groups_line(report: &DedupReport) -> Option<String> {
     let mut parts = Vec::new();
     if report.groups > 0 {
         let largest: Vec<_> =
@@ -400,7 +400,7 @@ impl Bars {
 }
 
 impl Progress for Bars {
-    fn start(&mut self, stage: Stage, total: u64) {
+    fn start(&mut self, stage: Phase, total: u64) {
         let unit = if stage.unit() == "bytes" { Unit::Bytes } else { Unit::Count(stage.unit()) };
         self.bar = Some(Bar::start(&self.log, stage.name(), unit, Some(total)));
     }

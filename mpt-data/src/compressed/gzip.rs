@@ -5,19 +5,19 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::GzDecoder;
 
 /// The content of all members of a gzip file.
-pub(crate) struct Members<R> {
+pub(crate) struct GzipMembers<R> {
     /// `None` after the last member.
     member: Option<GzDecoder<R>>,
 }
 
-impl<R: BufRead> Members<R> {
+impl<R: BufRead> GzipMembers<R> {
     /// Before the first member.
     pub(crate) fn new(file: R) -> Self {
         Self { member: Some(GzDecoder::new(file)) }
     }
 }
 
-impl<R: BufRead> Read for Members<R> {
+impl<R: BufRead> Read for GzipMembers<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(member) = self.member.as_mut().filter(|_| !buffer.is_empty()) {
             match member.read(buffer)? {
@@ -29,7 +29,7 @@ impl<R: BufRead> Read for Members<R> {
     }
 }
 
-impl<R: BufRead> Members<R> {
+impl<R: BufRead> GzipMembers<R> {
     fn next_member(&mut self) -> io::Result<()> {
         let Some(mut file) = self.member.take().map(GzDecoder::into_inner) else { return Ok(()) };
         if skip_zeros(&mut file)? {

@@ -6,7 +6,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::filter::{Wrong, check_local, check_share, file_name};
+use crate::filter::{InvalidKey, check_local, check_share, file_name};
 
 /// The names of the stages, in the order in which they run, and of no stage.
 const NAMES: [&str; 5] = ["exact", "paragraph", "minhash", "semdedup", "none"];
@@ -36,7 +36,7 @@ pub enum DedupStage {
 /// What a stage is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StageKind {
+pub enum DedupKind {
     /// [`DedupStage::Exact`].
     Exact,
     /// [`DedupStage::Paragraph`].
@@ -138,7 +138,7 @@ impl Default for MinHash {
     }
 }
 
-impl StageKind {
+impl DedupKind {
     /// As the run file writes it.
     pub fn name(self) -> &'static str {
         match self {
@@ -152,18 +152,18 @@ impl StageKind {
 
 impl DedupStage {
     /// What it is called.
-    pub fn kind(&self) -> StageKind {
+    pub fn kind(&self) -> DedupKind {
         match self {
-            Self::Exact {} => StageKind::Exact,
-            Self::Paragraph(_) => StageKind::Paragraph,
-            Self::MinHash(_) => StageKind::MinHash,
-            Self::SemDedup(_) => StageKind::SemDedup,
+            Self::Exact {} => DedupKind::Exact,
+            Self::Paragraph(_) => DedupKind::Paragraph,
+            Self::MinHash(_) => DedupKind::MinHash,
+            Self::SemDedup(_) => DedupKind::SemDedup,
         }
     }
 
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), InvalidKey> {
         let count = |key, value: usize, most: usize| {
-            let wrong = || Wrong::new(key, value.to_string(), format!("from 1 to {most}"));
+            let wrong = || InvalidKey::new(key, value.to_string(), format!("from 1 to {most}"));
             if (1..=most).contains(&value) { Ok(()) } else { Err(wrong()) }
         };
         match self {
@@ -202,7 +202,7 @@ impl Dedup {
     }
 
     /// Whether there is a stage of this kind.
-    pub fn has(&self, kind: StageKind) -> bool {
+    pub fn has(&self, kind: DedupKind) -> bool {
         self.stages.iter().any(|stage| stage.kind() == kind)
     }
 
@@ -242,14 +242,14 @@ impl Dedup {
     }
 
     /// What is there and what is expected, with the number of the stage, where a stage can mean nothing.
-    pub(crate) fn check(&self) -> Result<(), (usize, Wrong)> {
+    pub(crate) fn check(&self) -> Result<(), (usize, InvalidKey)> {
         for (index, pair) in self.stages.windows(2).enumerate() {
             let (before, after) = (pair[0].kind(), pair[1].kind());
             if before >= after {
                 let expected =
                     "each stage once, in the order in which they run: exact, paragraph, minhash, semdedup";
                 let actual = format!("\"{}\" after \"{}\"", after.name(), before.name());
-                return Err((index + 1, Wrong::new("kind", actual, expected)));
+                return Err((index + 1, InvalidKey::new("kind", actual, expected)));
             }
         }
         let mut numbered = self.stages.iter().enumerate();
@@ -258,7 +258,7 @@ impl Dedup {
 
     fn new(mut stages: Vec<DedupStage>) -> Self {
         let first = stages.first().map(DedupStage::kind);
-        if first.is_some_and(|first| first != StageKind::Exact) {
+        if first.is_some_and(|first| first != DedupKind::Exact) {
             stages.insert(0, DedupStage::Exact {});
         }
         Self { stages }
@@ -283,7 +283,7 @@ fn named<E: serde::de::Error>(name: &str) -> Result<Option<DedupStage>, E> {
 
 impl<'de> Deserialize<'de> for Dedup {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Stages)
+        deserializer.deserialize_any(DedupVisitor)
     }
 }
 
@@ -298,9 +298,9 @@ impl Serialize for Dedup {
     }
 }
 
-struct Stages;
+struct DedupVisitor;
 
-impl<'de> Visitor<'de> for Stages {
+impl<'de> Visitor<'de> for DedupVisitor {
     type Value = Dedup;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -316,44 +316,44 @@ impl<'de> Visitor<'de> for Stages {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Dedup, A::Error> {
-        let stages = Vec::<Listed>::deserialize(SeqAccessDeserializer::new(list))?;
-        Ok(Dedup::new(stages.into_iter().map(|Listed(stage)| stage).collect()))
+        let stages = Vec::<StageEntry>::deserialize(SeqAccessDeserializer::new(list))?;
+        Ok(Dedup::new(stages.into_iter().map(|StageEntry(stage)| stage).collect()))
     }
 }
 
 /// A stage in a list: a name or a table.
-struct Listed(DedupStage);
+struct StageEntry(DedupStage);
 
-impl<'de> Deserialize<'de> for Listed {
+impl<'de> Deserialize<'de> for StageEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let dedup = deserializer.deserialize_any(Stages)?;
+        let dedup = deserializer.deserialize_any(DedupVisitor)?;
         let stage = dedup.stages.into_iter().last();
-        stage.map(Listed).ok_or_else(|| D::Error::custom("\"none\" is no stage of a list; leave it out"))
+        stage.map(StageEntry).ok_or_else(|| D::Error::custom("\"none\" is no stage of a list; leave it out"))
     }
 }
 
 /// The stages that a source takes part in: `true`, `false`, or a list of names.
 #[derive(Debug, Clone)]
-pub(crate) struct StageKinds(pub(crate) Option<Vec<StageKind>>);
+pub(crate) struct DedupKinds(pub(crate) Option<Vec<DedupKind>>);
 
-impl<'de> Deserialize<'de> for StageKinds {
+impl<'de> Deserialize<'de> for DedupKinds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Kinds;
-        impl<'de> Visitor<'de> for Kinds {
-            type Value = StageKinds;
+        struct KindsVisitor;
+        impl<'de> Visitor<'de> for KindsVisitor {
+            type Value = DedupKinds;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("true, false, or a list of names of stages")
             }
 
-            fn visit_bool<E>(self, all: bool) -> Result<StageKinds, E> {
-                Ok(StageKinds(if all { None } else { Some(Vec::new()) }))
+            fn visit_bool<E>(self, all: bool) -> Result<DedupKinds, E> {
+                Ok(DedupKinds(if all { None } else { Some(Vec::new()) }))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<StageKinds, A::Error> {
-                Ok(StageKinds(Some(Vec::deserialize(SeqAccessDeserializer::new(list))?)))
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<DedupKinds, A::Error> {
+                Ok(DedupKinds(Some(Vec::deserialize(SeqAccessDeserializer::new(list))?)))
             }
         }
-        deserializer.deserialize_any(Kinds)
+        deserializer.deserialize_any(KindsVisitor)
     }
 }

@@ -5,11 +5,11 @@
 
 use rayon::prelude::*;
 
-use crate::filter::ngrams::mix;
+use crate::filter::ngrams::fmix64;
 
 /// Vectors of length 1, `[documents, dim]`.
 #[derive(Debug, Default)]
-pub(crate) struct Vectors {
+pub(crate) struct Embeddings {
     dim: usize,
     values: Vec<f32>,
 }
@@ -20,10 +20,10 @@ pub(super) struct Clusters {
     /// The documents of each cluster, in order.
     pub(super) members: Vec<Vec<u32>>,
     /// The direction of each cluster, `[clusters, dim]`.
-    centers: Vectors,
+    centers: Embeddings,
 }
 
-impl Vectors {
+impl Embeddings {
     /// Takes in a vector of any length but 0; false if it has none, or another dimension than those before.
     pub(crate) fn push(&mut self, vector: &[f32]) -> bool {
         let norm = dot(vector, vector).sqrt();
@@ -55,13 +55,13 @@ impl Vectors {
 
 impl Clusters {
     /// The cosine of a document and the direction of its cluster.
-    pub(super) fn nearness(&self, cluster: usize, vectors: &Vectors, document: u32) -> f64 {
+    pub(super) fn nearness(&self, cluster: usize, vectors: &Embeddings, document: u32) -> f64 {
         dot(self.centers.get(cluster), vectors.get(document as usize))
     }
 }
 
 /// Groups vectors into `count` clusters or fewer.
-pub(super) fn cluster(vectors: &Vectors, count: usize, iterations: usize, seed: u64) -> Clusters {
+pub(super) fn cluster(vectors: &Embeddings, count: usize, iterations: usize, seed: u64) -> Clusters {
     let mut centers = draw(vectors, count, seed);
     let mut nearest = Vec::new();
     for _ in 0..iterations {
@@ -78,16 +78,16 @@ pub(super) fn cluster(vectors: &Vectors, count: usize, iterations: usize, seed: 
 }
 
 /// The first centers: documents drawn by the seed.
-fn draw(vectors: &Vectors, count: usize, seed: u64) -> Vectors {
+fn draw(vectors: &Embeddings, count: usize, seed: u64) -> Embeddings {
     let mut order: Vec<_> =
-        (0..vectors.len()).map(|at| (mix(mix(seed.wrapping_add(1)) ^ at as u64), at)).collect();
+        (0..vectors.len()).map(|at| (fmix64(fmix64(seed.wrapping_add(1)) ^ at as u64), at)).collect();
     order.sort_unstable();
     let drawn = order.into_iter().take(count.max(1)).flat_map(|(_, at)| vectors.get(at).iter().copied());
-    Vectors { dim: vectors.dim, values: drawn.collect() }
+    Embeddings { dim: vectors.dim, values: drawn.collect() }
 }
 
 /// The cluster of each document.
-fn assign(vectors: &Vectors, centers: &Vectors) -> Vec<u32> {
+fn assign(vectors: &Embeddings, centers: &Embeddings) -> Vec<u32> {
     let nearest = |at: usize| {
         let vector = vectors.get(at);
         let cosines = (0..centers.len()).map(|center| (dot(centers.get(center), vector), center as u32));
@@ -105,7 +105,7 @@ fn members(nearest: &[u32], count: usize) -> Vec<Vec<u32>> {
 }
 
 /// The mean direction of each cluster; the one it had, where it has no members or they point nowhere together.
-fn directions(vectors: &Vectors, members: &[Vec<u32>], before: &Vectors) -> Vectors {
+fn directions(vectors: &Embeddings, members: &[Vec<u32>], before: &Embeddings) -> Embeddings {
     let direction = |(cluster, members): (usize, &Vec<u32>)| {
         let mut sum = vec![0f64; vectors.dim];
         for &document in members {
@@ -119,7 +119,7 @@ fn directions(vectors: &Vectors, members: &[Vec<u32>], before: &Vectors) -> Vect
         sum.into_iter().map(|value| (value / norm) as f32).collect()
     };
     let values: Vec<Vec<f32>> = members.par_iter().enumerate().map(direction).collect();
-    Vectors { dim: vectors.dim, values: values.concat() }
+    Embeddings { dim: vectors.dim, values: values.concat() }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -140,10 +140,10 @@ pub(super) mod tests {
     use super::*;
 
     /// Vectors around `centers` directions, by turns.
-    pub(crate) fn around(count: usize, centers: usize, dim: usize, spread: f64) -> Vectors {
+    pub(crate) fn around(count: usize, centers: usize, dim: usize, spread: f64) -> Embeddings {
         let uniform =
-            |key: u64| mix(key.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1) as f64 / 2f64.powi(63) - 1.0;
-        let mut vectors = Vectors::default();
+            |key: u64| fmix64(key.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1) as f64 / 2f64.powi(63) - 1.0;
+        let mut vectors = Embeddings::default();
         for at in 0..count {
             let value = |axis: usize| {
                 let center = uniform((at % centers * 1000 + axis) as u64);
@@ -166,7 +166,7 @@ pub(super) mod tests {
 
     #[test]
     fn only_directions_count() {
-        let mut vectors = Vectors::default();
+        let mut vectors = Embeddings::default();
         assert!(vectors.push(&[3.0, 4.0, 0.0, 0.0, 0.0]) && vectors.push(&[0.3, 0.4, 0.0, 0.0, 0.0]));
         assert!((vectors.cosine(0, 1) - 1.0).abs() < 1e-6);
         assert!(!vectors.push(&[0.0; 5]) && !vectors.push(&[f32::NAN; 5]) && !vectors.push(&[1.0; 4]));

@@ -9,7 +9,7 @@
 //!   the least of its runs. The factors follow from the seed.
 
 use super::config::MinHash;
-use crate::filter::ngrams::{Runs, mix};
+use crate::filter::ngrams::{NgramHashes, fmix64};
 
 /// The hashes that a seed gives.
 #[derive(Debug, Clone)]
@@ -21,14 +21,14 @@ pub(crate) struct MinHasher {
 impl MinHasher {
     /// The hashes of these settings.
     pub(crate) fn new(settings: &MinHash) -> Self {
-        let draw = |at: usize| mix(mix(settings.seed.wrapping_add(1)).wrapping_add(at as u64 + 1));
+        let draw = |at: usize| fmix64(fmix64(settings.seed.wrapping_add(1)).wrapping_add(at as u64 + 1));
         let count = settings.bands * settings.rows;
         let factors = (0..count).map(|at| (draw(2 * at) | 1, draw(2 * at + 1))).collect();
         Self { ngram: settings.ngram, factors }
     }
 
     /// The signature of a text; empty for a text without words.
-    pub(crate) fn signature(&self, text: &str, runs: &mut Runs) -> Vec<u32> {
+    pub(crate) fn signature(&self, text: &str, runs: &mut NgramHashes) -> Vec<u32> {
         let words = words(text);
         if words.is_empty() {
             return Vec::new();
@@ -40,7 +40,7 @@ impl MinHasher {
     }
 
     fn take(&self, run: u64, signature: &mut [u32]) {
-        let run = mix(run);
+        let run = fmix64(run);
         for (least, (factor, offset)) in signature.iter_mut().zip(&self.factors) {
             let hash = (factor.wrapping_mul(run).wrapping_add(*offset) >> 32) as u32;
             *least = hash.min(*least);
@@ -60,7 +60,7 @@ fn words(text: &str) -> Vec<u64> {
     let (mut words, mut word, mut in_number) = (Vec::new(), EMPTY, false);
     let mut end = |word: &mut u64| {
         if *word != EMPTY {
-            words.push(mix(std::mem::replace(word, EMPTY)));
+            words.push(fmix64(std::mem::replace(word, EMPTY)));
         }
     };
     let letter = |word: u64, c: char| (word ^ u64::from(u32::from(c))).wrapping_mul(0x0000_0100_0000_01B3);
@@ -95,13 +95,13 @@ mod tests {
     use super::*;
 
     fn signature(text: &str) -> Vec<u32> {
-        MinHasher::new(&MinHash::default()).signature(text, &mut Runs::default())
+        MinHasher::new(&MinHash::default()).signature(text, &mut NgramHashes::default())
     }
 
     /// A text of words with these numbers.
     fn text(words: impl IntoIterator<Item = u64>) -> String {
         let name = |word: u64| {
-            let letter = |at: u32| char::from(b'a' + (mix(word + 1) >> (5 * at)) as u8 % 26);
+            let letter = |at: u32| char::from(b'a' + (fmix64(word + 1) >> (5 * at)) as u8 % 26);
             (0..10).map(letter).collect::<String>()
         };
         words.into_iter().map(name).collect::<Vec<_>>().join(" ")

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::StageKind;
+use super::config::DedupKind;
 
 /// Groups of copies that are listed, the largest first.
 const LISTED: usize = 5;
@@ -15,11 +15,11 @@ const BINS: usize = 20;
 /// What one stage did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StageReport {
+pub struct DedupReport {
     /// The stage.
-    pub kind: StageKind,
+    pub kind: DedupKind,
     /// The sources that took part, in order.
-    pub sources: Vec<StageSource>,
+    pub sources: Vec<DedupSourceReport>,
     /// Documents that stay and have copies which do not.
     pub groups: u64,
     /// The largest groups.
@@ -37,7 +37,7 @@ pub struct StageReport {
 /// What a stage did to a source. Tokens are counted with those around each document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StageSource {
+pub struct DedupSourceReport {
     /// Its name.
     pub name: String,
     /// Documents that came to the stage.
@@ -64,28 +64,28 @@ pub struct CopyGroup {
 
 /// Counts what a stage does. `P` is the place of a document, in the order in which documents come.
 #[derive(Debug)]
-pub(crate) struct Tallies<P> {
-    kind: StageKind,
-    sources: Vec<Option<StageSource>>,
+pub(crate) struct DedupTally<P> {
+    kind: DedupKind,
+    sources: Vec<Option<DedupSourceReport>>,
     copies: HashMap<P, u64>,
     similarities: Vec<u64>,
 }
 
-impl<P: Copy + Ord + Hash> Tallies<P> {
+impl<P: Copy + Ord + Hash> DedupTally<P> {
     /// Nothing counted; the sources that take no part are `None`.
-    pub(crate) fn new(kind: StageKind, sources: Vec<Option<String>>) -> Self {
-        let named = |name| StageSource { name, ..StageSource::default() };
+    pub(crate) fn new(kind: DedupKind, sources: Vec<Option<String>>) -> Self {
+        let named = |name| DedupSourceReport { name, ..DedupSourceReport::default() };
         let sources = sources.into_iter().map(|name| name.map(named)).collect();
         Self { kind, sources, copies: HashMap::new(), similarities: Vec::new() }
     }
 
     /// The stage.
-    pub(crate) fn kind(&self) -> StageKind {
+    pub(crate) fn kind(&self) -> DedupKind {
         self.kind
     }
 
     /// A document came; `None` where its source takes no part.
-    pub(crate) fn see(&mut self, source: usize) -> Option<&mut StageSource> {
+    pub(crate) fn see(&mut self, source: usize) -> Option<&mut DedupSourceReport> {
         let counts = self.sources[source].as_mut()?;
         counts.documents += 1;
         Some(counts)
@@ -108,13 +108,13 @@ impl<P: Copy + Ord + Hash> Tallies<P> {
         self,
         threshold: Option<f64>,
         id: impl Fn(P) -> Result<String, E>,
-    ) -> Result<StageReport, E> {
+    ) -> Result<DedupReport, E> {
         let groups = self.copies.len() as u64;
         let mut copies: Vec<_> = self.copies.into_iter().collect();
         copies.sort_unstable_by_key(|&(place, count)| (std::cmp::Reverse(count), place));
         copies.truncate(LISTED);
         let group = |(place, count)| Ok(CopyGroup { id: id(place)?, documents: count + 1 });
-        Ok(StageReport {
+        Ok(DedupReport {
             kind: self.kind,
             sources: self.sources.into_iter().flatten().collect(),
             groups,
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn the_largest_groups_are_listed_first_and_ties_in_order() {
         let names = vec![Some("web".to_owned()), None];
-        let mut tallies = Tallies::new(StageKind::MinHash, names);
+        let mut tallies = DedupTally::new(DedupKind::MinHash, names);
         assert!(tallies.see(1).is_none());
         tallies.see(0).expect("takes part").dropped += 1;
         for place in [9u32, 1, 2, 2, 3, 3, 4, 5, 6] {

@@ -10,8 +10,8 @@ use aho_corasick::AhoCorasick;
 use serde::{Deserialize, Serialize};
 
 use super::text::{chars, raw_lines, sentences, words};
-use super::word_list::Words;
-use super::{C4_RULE, Drop, Page, Rule, Wrong, at_least, check_local};
+use super::word_list::WordMatcher;
+use super::{C4_RULE, DocumentView, DropReason, InvalidKey, Rule, at_least, check_local};
 
 const LOREM_IPSUM: &str = "lorem ipsum";
 const JAVASCRIPT: &str = "javascript";
@@ -63,9 +63,9 @@ impl Default for C4 {
 }
 
 impl C4 {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         if self.max_word_chars == 0 {
-            return Err(Wrong::new("max_word_chars", "0", "1 or more"));
+            return Err(InvalidKey::new("max_word_chars", "0", "1 or more"));
         }
         self.bad_words.iter().try_for_each(|path| check_local("bad_words", path))
     }
@@ -73,16 +73,16 @@ impl C4 {
 
 /// The rules with their phrases and bad words at hand.
 #[derive(Debug)]
-pub(super) struct Cleaner {
+pub(super) struct CompiledC4 {
     rules: C4,
     /// Lines with one of these go.
     phrases: Option<AhoCorasick>,
     lorem_ipsum: AhoCorasick,
-    bad_words: Option<Words>,
+    bad_words: Option<WordMatcher>,
 }
 
-impl Cleaner {
-    pub(super) fn new(rules: C4, bad_words: Option<Words>) -> Self {
+impl CompiledC4 {
+    pub(super) fn new(rules: C4, bad_words: Option<WordMatcher>) -> Self {
         let mut phrases = Vec::new();
         if rules.drop_javascript_lines {
             phrases.push(JAVASCRIPT);
@@ -117,10 +117,10 @@ fn any_case(phrases: &[&str]) -> AhoCorasick {
     AhoCorasick::builder().ascii_case_insensitive(true).build(phrases).expect("a few short phrases")
 }
 
-impl Rule for Cleaner {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+impl Rule for CompiledC4 {
+    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
         let rules = &self.rules;
-        let dropped = |value: &str| Some(Drop { rule: C4_RULE, value: value.to_owned() });
+        let dropped = |value: &str| Some(DropReason { rule: C4_RULE, value: value.to_owned() });
         let (mut kept, mut count) = (String::new(), 0);
         for line in raw_lines(&page.text) {
             let line = if rules.remove_citations { without_citations(line) } else { line.into() };
@@ -144,7 +144,7 @@ impl Rule for Cleaner {
             return Some(drop);
         }
         if let Some((word, _)) = self.bad_words.as_ref().and_then(|words| words.more_than(&kept, 0)) {
-            return Some(Drop { rule: C4_RULE, value: format!("bad_words={word}") });
+            return Some(DropReason { rule: C4_RULE, value: format!("bad_words={word}") });
         }
         page.edit(kept);
         None
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn cleaned(rules: C4, text: &str) -> Result<String, String> {
-        outcome(&Cleaner::new(rules, None), text)
+        outcome(&CompiledC4::new(rules, None), text)
     }
 
     fn plain(text: &str) -> Result<String, String> {
@@ -255,8 +255,8 @@ mod tests {
 
     #[test]
     fn bad_words_are_those_of_the_lines_that_stay() {
-        let words = Words::new(["bad word".to_owned()], true).expect("one word");
-        let cleaner = Cleaner::new(C4::default(), Some(words));
+        let words = WordMatcher::new(["bad word".to_owned()], true).expect("one word");
+        let cleaner = CompiledC4::new(C4::default(), Some(words));
         assert_eq!(outcome(&cleaner, &format!("A Bad Word.\n{GOOD}")), Err("bad_words=bad word".into()));
         assert_eq!(outcome(&cleaner, &format!("A bad word\n{GOOD}")), Ok(GOOD.into()));
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{COLUMN, Drop, Page, Rule, Wrong};
+use super::{COLUMN, DocumentView, DropReason, InvalidKey, Rule};
 
 /// What a field may hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,23 +19,27 @@ pub struct Column {
 }
 
 impl Column {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         if self.any_of.is_empty() && self.none_of.is_empty() {
-            return Err(Wrong::new("", "a column filter without values", "a list `any_of` or `none_of`"));
+            return Err(InvalidKey::new(
+                "",
+                "a column filter without values",
+                "a list `any_of` or `none_of`",
+            ));
         }
         Ok(())
     }
 }
 
 impl Rule for Column {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
         let field = &self.field;
         let Some(value) = page.field(field) else {
             return (!self.any_of.is_empty())
-                .then(|| Drop { rule: COLUMN, value: format!("{field} absent") });
+                .then(|| DropReason { rule: COLUMN, value: format!("{field} absent") });
         };
         let listed = |list: &[String]| list.iter().any(|item| item == value);
         let stays = (self.any_of.is_empty() || listed(&self.any_of)) && !listed(&self.none_of);
-        (!stays).then(|| Drop { rule: COLUMN, value: format!("{field}={value}") })
+        (!stays).then(|| DropReason { rule: COLUMN, value: format!("{field}={value}") })
     }
 }

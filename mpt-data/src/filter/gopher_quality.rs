@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{chars, ends_in_ellipsis, lines, share, words};
 use super::{
-    Drop, GOPHER_QUALITY, Page, Rule, Wrong, at_least, at_most, check_order, check_ratio, check_share,
+    DocumentView, DropReason, GOPHER_QUALITY, InvalidKey, Rule, at_least, at_most, check_order, check_ratio,
+    check_share,
 };
 
 /// Each stop word has a bit.
@@ -58,7 +59,7 @@ impl Default for GopherQuality {
 }
 
 impl GopherQuality {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         check_order("min_words", self.min_words as f64, "max_words", self.max_words as f64)?;
         check_ratio("min_mean_word_chars", self.min_mean_word_chars)?;
         check_ratio("max_mean_word_chars", self.max_mean_word_chars)?;
@@ -70,11 +71,11 @@ impl GopherQuality {
         check_share("min_alphabetic_words", self.min_alphabetic_words)?;
         if self.stop_words.len() > MAX_STOP_WORDS {
             let expected = format!("{MAX_STOP_WORDS} words at most");
-            return Err(Wrong::new("stop_words", format!("{} words", self.stop_words.len()), expected));
+            return Err(InvalidKey::new("stop_words", format!("{} words", self.stop_words.len()), expected));
         }
         if self.min_stop_words > self.stop_words.len() as u64 {
             let expected = format!("no more than the {} words of `stop_words`", self.stop_words.len());
-            return Err(Wrong::new("min_stop_words", self.min_stop_words.to_string(), expected));
+            return Err(InvalidKey::new("min_stop_words", self.min_stop_words.to_string(), expected));
         }
         Ok(())
     }
@@ -87,7 +88,7 @@ impl GopherQuality {
 
 /// What is counted in one pass over the words.
 #[derive(Default)]
-struct Words {
+struct WordStats {
     count: u64,
     chars: u64,
     alphabetic: u64,
@@ -95,7 +96,7 @@ struct Words {
 }
 
 impl Rule for GopherQuality {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
         let text = &*page.text;
         let words = self.words(text);
         let mean = share(words.chars, words.count);
@@ -120,8 +121,8 @@ impl Rule for GopherQuality {
 }
 
 impl GopherQuality {
-    fn words(&self, text: &str) -> Words {
-        let mut counted = Words::default();
+    fn words(&self, text: &str) -> WordStats {
+        let mut counted = WordStats::default();
         for word in words(text) {
             counted.count += 1;
             counted.chars += chars(word);
@@ -133,11 +134,11 @@ impl GopherQuality {
         counted
     }
 
-    fn symbols(&self, symbols: u64, words: u64) -> Option<Drop> {
+    fn symbols(&self, symbols: u64, words: u64) -> Option<DropReason> {
         at_most(GOPHER_QUALITY, "max_symbols_per_word", share(symbols, words), self.max_symbols_per_word)
     }
 
-    fn lines(&self, text: &str) -> Option<Drop> {
+    fn lines(&self, text: &str) -> Option<DropReason> {
         let (mut count, mut bullets, mut ellipses) = (0, 0, 0);
         for line in lines(text) {
             count += 1;

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use whatlang::Lang;
 
-use super::{Drop, LANGUAGE, Page, Rule, Wrong, check_share};
+use super::{DocumentView, DropReason, InvalidKey, LANGUAGE, Rule, check_share};
 
 /// Longer texts are judged by pieces of their beginning, middle and end, of this many bytes each.
 const PIECE_BYTES: usize = 1024;
@@ -30,15 +30,15 @@ fn confidence() -> f64 {
 }
 
 impl Language {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         check_share("min_confidence", self.min_confidence)?;
         if self.any_of.is_empty() {
-            return Err(Wrong::new("any_of", "empty", "codes of languages, such as \"eng\" or \"en\""));
+            return Err(InvalidKey::new("any_of", "empty", "codes of languages, such as \"eng\" or \"en\""));
         }
         match self.any_of.iter().find(|code| language(code).is_none()) {
             Some(code) => {
                 let known: Vec<_> = Lang::all().iter().map(Lang::code).collect();
-                Err(Wrong::new("any_of", format!("\"{code}\""), format!("one of {}", known.join(", "))))
+                Err(InvalidKey::new("any_of", format!("\"{code}\""), format!("one of {}", known.join(", "))))
             }
             None => Ok(()),
         }
@@ -47,26 +47,26 @@ impl Language {
 
 /// The languages, looked up.
 #[derive(Debug)]
-pub(super) struct Languages {
+pub(super) struct LanguageRule {
     any_of: Vec<Lang>,
     min_confidence: f64,
 }
 
-impl Languages {
+impl LanguageRule {
     pub(super) fn new(config: &Language) -> Self {
         let any_of = config.any_of.iter().filter_map(|code| language(code)).collect();
         Self { any_of, min_confidence: config.min_confidence }
     }
 }
 
-impl Rule for Languages {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+impl Rule for LanguageRule {
+    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
         let Some(info) = whatlang::detect(&sample(&page.text)) else {
-            return Some(Drop { rule: LANGUAGE, value: "none".into() });
+            return Some(DropReason { rule: LANGUAGE, value: "none".into() });
         };
         let stays = self.any_of.contains(&info.lang()) && info.confidence() >= self.min_confidence;
         let value = || format!("{} {:.4}", info.lang().code(), info.confidence());
-        (!stays).then(|| Drop { rule: LANGUAGE, value: value() })
+        (!stays).then(|| DropReason { rule: LANGUAGE, value: value() })
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
         let any_of = codes.iter().map(|&code| code.to_owned()).collect();
         let config = Language { any_of, min_confidence };
         config.check().expect("known");
-        drop_of(&Languages::new(&config), text)
+        drop_of(&LanguageRule::new(&config), text)
     }
 
     #[test]

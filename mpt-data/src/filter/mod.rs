@@ -1,7 +1,7 @@
 //! Filters: which documents stay and with what text, and for those that do not, the rule and the value that decided.
 //!
 //! One family of rules a file; `text.rs` says what a word, a line and a sentence are for all of them. A [`Filter`] is what
-//! the run file says. A [`Judge`] is the filters of a source with the files they name read: a pure function of a document.
+//! the run file says. A [`FilterChain`] is the filters of a source with the files they name read: a pure function of a document.
 
 mod c4;
 mod column;
@@ -15,8 +15,8 @@ pub(crate) mod ngrams;
 mod pii;
 mod text;
 mod url_list;
+mod word_count;
 mod word_list;
-mod words;
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -32,7 +32,7 @@ pub use self::gopher_quality::GopherQuality;
 pub use self::gopher_repetition::GopherRepetition;
 pub use self::language::Language;
 pub use self::pii::Pii;
-pub use self::url_list::{Listed, UrlList};
+pub use self::url_list::{ListedAction, UrlList};
 pub use self::word_list::WordList;
 use crate::document::Document;
 use crate::error::Result;
@@ -77,7 +77,7 @@ pub enum Filter {
 
 /// Why a document does not stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drop {
+pub struct DropReason {
     /// The rule: a filter's kind, `empty`, `bad_line`, or that of a stage of deduplication.
     pub rule: &'static str,
     /// What the rule saw: of rules with several keys the key that decided and what it is about (`min_words=49`), else a
@@ -169,7 +169,7 @@ impl Filter {
     }
 
     /// What is there and what is expected, where the filter can mean nothing.
-    pub(crate) fn check(&self) -> std::result::Result<(), Wrong> {
+    pub(crate) fn check(&self) -> std::result::Result<(), InvalidKey> {
         match self {
             Self::Column(column) => column.check(),
             Self::GopherQuality(rules) => rules.check(),
@@ -189,28 +189,28 @@ impl Filter {
     fn load(&self, folder: &Path) -> Result<Box<dyn Rule>> {
         Ok(match self {
             Self::MinWords { value } => {
-                Box::new(words::WordCount { rule: MIN_WORDS, least: *value, most: u64::MAX })
+                Box::new(word_count::WordCountRule { rule: MIN_WORDS, least: *value, most: u64::MAX })
             }
             Self::MaxWords { value } => {
-                Box::new(words::WordCount { rule: MAX_WORDS, least: 0, most: *value })
+                Box::new(word_count::WordCountRule { rule: MAX_WORDS, least: 0, most: *value })
             }
             Self::Column(column) => Box::new(column.clone()),
             Self::GopherQuality(rules) => Box::new(rules.clone()),
             Self::GopherRepetition(rules) => Box::new(rules.clone()),
             Self::C4(rules) => {
-                let words = |path: &String| word_list::Words::load(&folder.join(path), true);
+                let words = |path: &String| word_list::WordMatcher::load(&folder.join(path), true);
                 let bad_words = rules.bad_words.as_ref().map(words).transpose()?;
-                Box::new(c4::Cleaner::new(rules.clone(), bad_words))
+                Box::new(c4::CompiledC4::new(rules.clone(), bad_words))
             }
             Self::FinewebQuality(rules) => Box::new(rules.clone()),
-            Self::Language(languages) => Box::new(language::Languages::new(languages)),
-            Self::UrlList(list) => Box::new(url_list::Addresses::load(list, &folder.join(&list.path))?),
-            Self::WordList(list) => Box::new(word_list::Limit {
-                words: word_list::Words::load(&folder.join(&list.path), list.whole_words)?,
+            Self::Language(languages) => Box::new(language::LanguageRule::new(languages)),
+            Self::UrlList(list) => Box::new(url_list::UrlMatcher::load(list, &folder.join(&list.path))?),
+            Self::WordList(list) => Box::new(word_list::WordLimit {
+                words: word_list::WordMatcher::load(&folder.join(&list.path), list.whole_words)?,
                 max_matches: list.max_matches,
             }),
             Self::Pii(kinds) => Box::new(kinds.clone()),
-            Self::Decontaminate(sets) => Box::new(decontaminate::Contamination::load(sets, folder)?),
+            Self::Decontaminate(sets) => Box::new(decontaminate::EvalNgrams::load(sets, folder)?),
         })
     }
 }
@@ -233,21 +233,21 @@ pub(crate) fn fields(filters: &[Filter]) -> Vec<&str> {
 
 /// The filters of a source, ready.
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub(crate) struct FilterChain {
     fields: Vec<String>,
     rules: Vec<Box<dyn Rule>>,
 }
 
 /// What becomes of a document.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Verdict {
+pub(crate) enum FilterOutcome {
     /// It stays; with this text, where filters changed it.
     Kept(Option<String>),
     /// It does not.
-    Dropped(Drop),
+    Dropped(DropReason),
 }
 
-impl Judge {
+impl FilterChain {
     /// Reads the files that the filters name, relative to `folder`.
     ///
     /// # Errors
@@ -262,42 +262,42 @@ impl Judge {
     /// dropped by any list of filters.
     ///
     /// `document.fields` holds the values of [`fields`] of the same filters.
-    pub(crate) fn judge(&self, document: &Document, scratch: &mut Scratch) -> Verdict {
+    pub(crate) fn judge(&self, document: &Document, scratch: &mut FilterScratch) -> FilterOutcome {
         let text = Cow::Borrowed(document.text.as_str());
-        let mut page = Page { text, names: &self.fields, values: &document.fields, scratch };
+        let mut page = DocumentView { text, names: &self.fields, values: &document.fields, scratch };
         let drop = empty(&page.text).or_else(|| self.rules.iter().find_map(|rule| rule.judge(&mut page)));
         match (drop, page.text) {
-            (Some(drop), _) => Verdict::Dropped(drop),
-            (None, Cow::Borrowed(_)) => Verdict::Kept(None),
+            (Some(drop), _) => FilterOutcome::Dropped(drop),
+            (None, Cow::Borrowed(_)) => FilterOutcome::Kept(None),
             (None, Cow::Owned(text)) => match empty(&text) {
-                Some(drop) => Verdict::Dropped(drop),
-                None => Verdict::Kept(Some(text)),
+                Some(drop) => FilterOutcome::Dropped(drop),
+                None => FilterOutcome::Kept(Some(text)),
             },
         }
     }
 }
 
-pub(crate) fn empty(text: &str) -> Option<Drop> {
+pub(crate) fn empty(text: &str) -> Option<DropReason> {
     let is_empty = text::words(text).next().is_none();
-    is_empty.then(|| Drop { rule: EMPTY, value: format!("{} bytes", text.len()) })
+    is_empty.then(|| DropReason { rule: EMPTY, value: format!("{} bytes", text.len()) })
 }
 
 /// Memory that is used for one document after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    runs: ngrams::Runs,
+pub(crate) struct FilterScratch {
+    runs: ngrams::NgramHashes,
     table: ngrams::HashTable,
 }
 
 /// A document on its way through the rules.
-struct Page<'a> {
+struct DocumentView<'a> {
     text: Cow<'a, str>,
     names: &'a [String],
     values: &'a [Option<String>],
-    scratch: &'a mut Scratch,
+    scratch: &'a mut FilterScratch,
 }
 
-impl Page<'_> {
+impl DocumentView<'_> {
     /// The value of a field, if the document has it.
     fn field(&self, name: &str) -> Option<&str> {
         let slot = self.names.iter().position(|other| other == name)?;
@@ -315,12 +315,12 @@ impl Page<'_> {
 /// A filter with all it needs.
 trait Rule: Debug + Send + Sync {
     /// Why the document does not stay; or `None`, and the page may have another text.
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop>;
+    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason>;
 }
 
 /// A key of a filter that makes no sense.
 #[derive(Debug)]
-pub(crate) struct Wrong {
+pub(crate) struct InvalidKey {
     /// The key; empty for the filter itself.
     pub(crate) key: &'static str,
     /// What it is.
@@ -329,29 +329,29 @@ pub(crate) struct Wrong {
     pub(crate) expected: String,
 }
 
-impl Wrong {
+impl InvalidKey {
     pub(crate) fn new(key: &'static str, actual: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { key, actual: actual.into(), expected: expected.into() }
     }
 }
 
 /// Only the documents of sources can lie in a store: what is read whole, once, is a file.
-pub(crate) fn check_local(key: &'static str, path: &str) -> std::result::Result<(), Wrong> {
+pub(crate) fn check_local(key: &'static str, path: &str) -> std::result::Result<(), InvalidKey> {
     if remote::is_remote(Path::new(path)) {
         let expected = "a file on this machine; copy it beside the mix file, and name the copy here";
-        return Err(Wrong::new(key, format!("\"{path}\""), expected));
+        return Err(InvalidKey::new(key, format!("\"{path}\""), expected));
     }
     Ok(())
 }
 
-pub(crate) fn check_share(key: &'static str, value: f64) -> std::result::Result<(), Wrong> {
+pub(crate) fn check_share(key: &'static str, value: f64) -> std::result::Result<(), InvalidKey> {
     let is_share = (0.0..=1.0).contains(&value);
-    if is_share { Ok(()) } else { Err(Wrong::new(key, value.to_string(), "a share from 0 to 1")) }
+    if is_share { Ok(()) } else { Err(InvalidKey::new(key, value.to_string(), "a share from 0 to 1")) }
 }
 
-fn check_ratio(key: &'static str, value: f64) -> std::result::Result<(), Wrong> {
+fn check_ratio(key: &'static str, value: f64) -> std::result::Result<(), InvalidKey> {
     let is_ratio = value >= 0.0 && value.is_finite();
-    if is_ratio { Ok(()) } else { Err(Wrong::new(key, value.to_string(), "a number, 0 or more")) }
+    if is_ratio { Ok(()) } else { Err(InvalidKey::new(key, value.to_string(), "a number, 0 or more")) }
 }
 
 fn check_order(
@@ -359,40 +359,45 @@ fn check_order(
     low: f64,
     high_key: &'static str,
     high: f64,
-) -> std::result::Result<(), Wrong> {
+) -> std::result::Result<(), InvalidKey> {
     if low <= high {
         return Ok(());
     }
-    Err(Wrong::new(low_key, low.to_string(), format!("no more than `{high_key}`, which is {high}")))
+    Err(InvalidKey::new(low_key, low.to_string(), format!("no more than `{high_key}`, which is {high}")))
 }
 
 /// A drop where a value is below its threshold.
-fn at_least(rule: &'static str, key: &str, value: f64, threshold: f64) -> Option<Drop> {
+fn at_least(rule: &'static str, key: &str, value: f64, threshold: f64) -> Option<DropReason> {
     (value < threshold).then(|| seen(rule, key, value))
 }
 
 /// A drop where a value is above its threshold.
-fn at_most(rule: &'static str, key: &str, value: f64, threshold: f64) -> Option<Drop> {
+fn at_most(rule: &'static str, key: &str, value: f64, threshold: f64) -> Option<DropReason> {
     (value > threshold).then(|| seen(rule, key, value))
 }
 
 /// The key that decided and what it is about, to six decimals.
-fn seen(rule: &'static str, key: &str, value: f64) -> Drop {
+fn seen(rule: &'static str, key: &str, value: f64) -> DropReason {
     let rounded = (value * 1e6).round() / 1e6;
-    Drop { rule, value: format!("{key}={rounded}") }
+    DropReason { rule, value: format!("{key}={rounded}") }
 }
 
 #[cfg(test)]
 mod testing {
     //! What tests ask of one rule.
 
-    use super::{Drop, Page, Rule, Scratch};
+    use super::{DocumentView, DropReason, FilterScratch, Rule};
 
-    fn judged(rule: &dyn Rule, text: &str, field: Option<(&str, Option<&str>)>) -> (Option<Drop>, String) {
+    fn judged(
+        rule: &dyn Rule,
+        text: &str,
+        field: Option<(&str, Option<&str>)>,
+    ) -> (Option<DropReason>, String) {
         let names: Vec<_> = field.iter().map(|(name, _)| (*name).to_owned()).collect();
         let values: Vec<_> = field.iter().map(|(_, value)| value.map(str::to_owned)).collect();
-        let mut scratch = Scratch::default();
-        let mut page = Page { text: text.into(), names: &names, values: &values, scratch: &mut scratch };
+        let mut scratch = FilterScratch::default();
+        let mut page =
+            DocumentView { text: text.into(), names: &names, values: &values, scratch: &mut scratch };
         let drop = rule.judge(&mut page);
         (drop, page.text.into_owned())
     }
@@ -433,11 +438,11 @@ mod tests {
         Filter::Column(Column { field: "lang".into(), any_of: list(any_of), none_of: list(none_of) })
     }
 
-    fn judge(document: &Document, filters: &[Filter]) -> Option<Drop> {
-        let judge = Judge::load(filters, Path::new("")).expect("no files");
-        match judge.judge(document, &mut Scratch::default()) {
-            Verdict::Kept(_) => None,
-            Verdict::Dropped(drop) => Some(drop),
+    fn judge(document: &Document, filters: &[Filter]) -> Option<DropReason> {
+        let judge = FilterChain::load(filters, Path::new("")).expect("no files");
+        match judge.judge(document, &mut FilterScratch::default()) {
+            FilterOutcome::Kept(_) => None,
+            FilterOutcome::Dropped(drop) => Some(drop),
         }
     }
 
@@ -480,9 +485,10 @@ mod tests {
         let text = document("this line goes\nThis one stays, me@home.net.", None);
         assert_eq!(judge(&text, &[c4.clone(), short.clone()]), None);
         assert_eq!(judge(&text, &[short.clone(), c4.clone()]).map(|drop| drop.rule), Some("max_words"));
-        let judge = Judge::load(&[c4, short, Filter::Pii(Pii::default())], Path::new("")).expect("no files");
-        let verdict = judge.judge(&text, &mut Scratch::default());
-        assert_eq!(verdict, Verdict::Kept(Some("This one stays, email@example.com.".into())));
+        let judge =
+            FilterChain::load(&[c4, short, Filter::Pii(Pii::default())], Path::new("")).expect("no files");
+        let verdict = judge.judge(&text, &mut FilterScratch::default());
+        assert_eq!(verdict, FilterOutcome::Kept(Some("This one stays, email@example.com.".into())));
     }
 
     #[test]
@@ -499,7 +505,7 @@ mod tests {
         let filter = Filter::WordList(list);
         assert_eq!(filter.files(), ["../lists/bad.txt"]);
         assert_eq!(filter.without_folders().files(), ["bad.txt"]);
-        let judge = Judge::load(&[filter], Path::new("nowhere")).expect_err("absent");
+        let judge = FilterChain::load(&[filter], Path::new("nowhere")).expect_err("absent");
         assert!(judge.to_string().contains("nowhere/../lists/bad.txt"), "{judge}");
     }
 
@@ -520,11 +526,11 @@ mod tests {
         fn verdicts_do_not_depend_on_what_was_judged_before(
             texts in prop::collection::vec("(the |of |tree |[a-e]{1,4} |me@home\\.org |[.!?] |\n){0,40}", 1..12),
         ) {
-            let judge = Judge::load(&all_filters(), Path::new("")).expect("no files");
-            let mut scratch = Scratch::default();
+            let judge = FilterChain::load(&all_filters(), Path::new("")).expect("no files");
+            let mut scratch = FilterScratch::default();
             for text in texts.iter().chain(texts.iter().rev()) {
                 let document = document(text, None);
-                let alone = judge.judge(&document, &mut Scratch::default());
+                let alone = judge.judge(&document, &mut FilterScratch::default());
                 prop_assert_eq!(judge.judge(&document, &mut scratch), alone);
             }
         }

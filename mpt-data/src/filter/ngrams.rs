@@ -7,14 +7,14 @@ const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The words of a text as hashes, such that the hash of every run of them is at hand.
 #[derive(Debug, Default)]
-pub(crate) struct Runs {
+pub(crate) struct NgramHashes {
     /// At `i` the hash of the first `i` words.
     prefixes: Vec<u64>,
     /// At `i` the characters of the first `i` words.
     chars: Vec<u64>,
 }
 
-impl Runs {
+impl NgramHashes {
     /// Takes the hashes and lengths of the words of another text.
     pub(crate) fn reset(&mut self, words: impl Iterator<Item = (u64, u64)>) {
         self.prefixes.clear();
@@ -60,7 +60,7 @@ impl Runs {
 
 /// What is known of one hash.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Seen {
+pub(super) struct HashCount {
     hash: u64,
     /// How often it was counted.
     pub(super) count: u32,
@@ -71,7 +71,7 @@ pub(super) struct Seen {
 /// A hash table of 64-bit hashes: open addressing over memory that is kept from text to text.
 #[derive(Debug, Default)]
 pub(super) struct HashTable {
-    slots: Vec<Seen>,
+    slots: Vec<HashCount>,
     mask: usize,
 }
 
@@ -80,12 +80,12 @@ impl HashTable {
     pub(super) fn reset(&mut self, hashes: usize) {
         let size = (hashes * 2).next_power_of_two().max(16);
         self.slots.clear();
-        self.slots.resize(size, Seen::default());
+        self.slots.resize(size, HashCount::default());
         self.mask = size - 1;
     }
 
     /// The entry of a hash; of one not seen before the count is 0, and the caller counts it.
-    pub(super) fn entry(&mut self, hash: u64) -> &mut Seen {
+    pub(super) fn entry(&mut self, hash: u64) -> &mut HashCount {
         // The low bits of a product depend on the low bits of its factors alone: the high ones choose the slot.
         let mut slot = (hash.wrapping_mul(BASE) >> 20) as usize & self.mask;
         while self.slots[slot].count > 0 && self.slots[slot].hash != hash {
@@ -105,7 +105,7 @@ impl HashTable {
 }
 
 /// Spreads the bits of a number evenly.
-pub(crate) fn mix(mut bits: u64) -> u64 {
+pub(crate) fn fmix64(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     bits = (bits ^ (bits >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
     bits ^ (bits >> 33)
@@ -122,8 +122,8 @@ mod tests {
     proptest! {
         #[test]
         fn runs_are_equal_where_their_words_are(words in prop::collection::vec(0u64..4, 0..40), n in 1usize..6) {
-            let mut runs = Runs::default();
-            runs.reset(words.iter().map(|&word| (mix(word + 1), word)));
+            let mut runs = NgramHashes::default();
+            runs.reset(words.iter().map(|&word| (fmix64(word + 1), word)));
             let hashes: Vec<_> = runs.hashes(n).collect();
             let windows: Vec<_> = words.windows(n).collect();
             prop_assert_eq!(hashes.len(), windows.len());

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Drop, Page, Rule, Wrong};
+use super::{DocumentView, DropReason, InvalidKey, Rule};
 
 /// What stands for every e-mail address.
 const EMAIL: &str = "email@example.com";
@@ -39,16 +39,16 @@ impl Default for Pii {
 }
 
 impl Pii {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         if self.emails || self.ipv4 {
             return Ok(());
         }
-        Err(Wrong::new("", "a filter that replaces nothing", "`emails` or `ipv4` to be true"))
+        Err(InvalidKey::new("", "a filter that replaces nothing", "`emails` or `ipv4` to be true"))
     }
 }
 
 impl Rule for Pii {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
         if self.emails
             && let Some(text) = replace(&page.text, &emails(&page.text), EMAIL)
         {

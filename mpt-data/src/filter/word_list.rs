@@ -5,7 +5,7 @@ use std::path::Path;
 use aho_corasick::{AhoCorasick, BuildError};
 use serde::{Deserialize, Serialize};
 
-use super::{Drop, Page, Rule, WORD_LIST, list_file};
+use super::{DocumentView, DropReason, Rule, WORD_LIST, list_file};
 use crate::error::{Error, Result};
 
 /// A list of words, and how often they may occur.
@@ -29,13 +29,13 @@ fn yes() -> bool {
 
 /// The entries of a list, all searched for at once, in any case.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct WordMatcher {
     entries: Vec<String>,
     search: AhoCorasick,
     whole_words: bool,
 }
 
-impl Words {
+impl WordMatcher {
     /// Reads a list.
     pub(super) fn load(path: &Path, whole_words: bool) -> Result<Self> {
         Self::new(list_file::entries(path)?, whole_words).map_err(|error| Error::input(path, error))
@@ -74,15 +74,15 @@ fn is_whole(text: &str, start: usize, end: usize) -> bool {
 
 /// A list with its limit.
 #[derive(Debug)]
-pub(super) struct Limit {
-    pub(super) words: Words,
+pub(super) struct WordLimit {
+    pub(super) words: WordMatcher,
     pub(super) max_matches: u64,
 }
 
-impl Rule for Limit {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+impl Rule for WordLimit {
+    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
         let (word, count) = self.words.more_than(&page.text, self.max_matches)?;
-        Some(Drop { rule: WORD_LIST, value: format!("max_matches={count}: {word}") })
+        Some(DropReason { rule: WORD_LIST, value: format!("max_matches={count}: {word}") })
     }
 }
 
@@ -91,9 +91,10 @@ mod tests {
     use super::super::testing::drop_of;
     use super::*;
 
-    fn limit(entries: &[&str], max_matches: u64, whole_words: bool) -> Limit {
-        let words = Words::new(entries.iter().map(|&entry| entry.to_owned()), whole_words).expect("few");
-        Limit { words, max_matches }
+    fn limit(entries: &[&str], max_matches: u64, whole_words: bool) -> WordLimit {
+        let words =
+            WordMatcher::new(entries.iter().map(|&entry| entry.to_owned()), whole_words).expect("few");
+        WordLimit { words, max_matches }
     }
 
     #[test]

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::dtype::Dtype;
-use super::import::Follow;
-use super::mds::{Dataset, Encoding, MdsOptions, MdsWriter, Numbers, Shard, Value, merge_index};
+use super::import::ByteProgress;
+use super::mds::{Encoding, MdsDataset, MdsOptions, MdsShard, MdsWriter, Numbers, Value, merge_index};
 use super::megatron::{self, MegatronWriter};
 use crate::durable::Staging;
 use crate::error::{Error, Result};
-use crate::layout::{Scratch, get_tokens};
+use crate::layout::{RowBuffers, get_tokens};
 use crate::manifest::{Manifest, SourceRecord};
 use crate::pack::is_start;
-use crate::progress::{Progress, Stage};
+use crate::progress::{Phase, Progress};
 use crate::shard::ShardReader;
 
 /// The column that tokens go to.
@@ -24,14 +24,14 @@ const ROWS: u64 = 64;
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
     /// The format.
-    pub target: Target,
+    pub target: ExportFormat,
     /// The type of the tokens; by default the narrowest that the format's own tools take for the vocabulary.
     pub token_dtype: Option<Dtype>,
 }
 
 /// A format to write.
 #[derive(Debug, Clone)]
-pub enum Target {
+pub enum ExportFormat {
     /// A folder of MDS shards per source, and an index of all.
     Mds {
         /// How they are written.
@@ -45,7 +45,7 @@ pub enum Target {
 
 /// What an export gave.
 #[derive(Debug, Clone)]
-pub struct Exported {
+pub struct ExportSummary {
     /// The type of the tokens.
     pub token_dtype: Dtype,
     /// The sources, in order.
@@ -74,12 +74,12 @@ pub fn export(
     out: &Path,
     options: &ExportOptions,
     progress: &mut dyn Progress,
-) -> Result<Exported> {
+) -> Result<ExportSummary> {
     let vocab_size = data.plan().vocab_size;
     let token_dtype = options.token_dtype.unwrap_or_else(|| match options.target {
-        Target::Megatron => megatron::dtype_for(vocab_size),
-        Target::Mds { .. } if Dtype::U16.holds(vocab_size) => Dtype::U16,
-        Target::Mds { .. } => Dtype::U32,
+        ExportFormat::Megatron => megatron::dtype_for(vocab_size),
+        ExportFormat::Mds { .. } if Dtype::U16.holds(vocab_size) => Dtype::U16,
+        ExportFormat::Mds { .. } => Dtype::U32,
     });
     if !token_dtype.holds(vocab_size) {
         let problem = format!("{} cannot hold the ids of a vocabulary of {vocab_size}", token_dtype.name());
@@ -87,21 +87,21 @@ pub fn export(
     }
     let staging = Staging::folder(out)?;
     let rows: u64 = data.sources().iter().map(|source| source.train.rows).sum();
-    progress.start(Stage::Convert, rows * data.layout().tokens_width() as u64);
-    let mut follow = Follow::new(progress);
+    progress.start(Phase::Convert, rows * data.layout().tokens_width() as u64);
+    let mut progress_bytes = ByteProgress::new(progress);
     let sources = match &options.target {
-        Target::Mds { options, seq_len } => {
+        ExportFormat::Mds { options, seq_len } => {
             let seq_len = seq_len.unwrap_or(data.plan().seq_len);
-            to_mds(data, staging.path(), options, seq_len, token_dtype, &mut follow)?
+            to_mds(data, staging.path(), options, seq_len, token_dtype, &mut progress_bytes)?
         }
-        Target::Megatron => {
-            let one = |source| to_megatron(data, source, staging.path(), token_dtype, &mut follow);
+        ExportFormat::Megatron => {
+            let one = |source| to_megatron(data, source, staging.path(), token_dtype, &mut progress_bytes);
             data.sources().iter().map(one).collect::<Result<_>>()?
         }
     };
     progress.finish();
     staging.commit()?;
-    Ok(Exported { token_dtype, sources })
+    Ok(ExportSummary { token_dtype, sources })
 }
 
 /// Writes the dataset at `input` again: other compression, hashes or size of shards, the same folders, columns and samples.
@@ -116,10 +116,10 @@ pub fn rewrite(
     verify: bool,
     progress: &mut dyn Progress,
 ) -> Result<u64> {
-    let dataset = Dataset::open(input)?;
+    let dataset = MdsDataset::open(input)?;
     let staging = Staging::folder(out)?;
-    progress.start(Stage::Convert, dataset.shards().iter().map(|shard| shard.raw.bytes).sum());
-    let mut follow = Follow::new(progress);
+    progress.start(Phase::Convert, dataset.shards().iter().map(|shard| shard.raw.bytes).sum());
+    let mut progress_bytes = ByteProgress::new(progress);
     let (mut seen, mut written, mut samples) = (HashSet::new(), Vec::new(), 0);
     for shard in dataset.shards() {
         let folder = shard.folder();
@@ -134,7 +134,7 @@ pub fn rewrite(
                 &staging.path().join(folder),
                 options,
                 verify,
-                &mut follow,
+                &mut progress_bytes,
             )?;
             written.push((name, index));
         }
@@ -148,12 +148,12 @@ pub fn rewrite(
 }
 
 fn rewrite_folder(
-    dataset: &Dataset,
-    shards: &[&Shard],
+    dataset: &MdsDataset,
+    shards: &[&MdsShard],
     out: &Path,
     options: &MdsOptions,
     verify: bool,
-    follow: &mut Follow<'_>,
+    progress_bytes: &mut ByteProgress<'_>,
 ) -> Result<Vec<serde_json::Value>> {
     let columns = &shards[0].columns;
     let described: Vec<_> =
@@ -168,7 +168,7 @@ fn rewrite_folder(
         while let Some(sample) = samples.next_sample()? {
             let values = (0..columns.len()).map(|column| sample.value(column)).collect::<Result<Vec<_>>>()?;
             writer.push(&values)?;
-            follow.step((0..columns.len()).map(|column| sample.bytes(column).len() as u64).sum())?;
+            progress_bytes.step((0..columns.len()).map(|column| sample.bytes(column).len() as u64).sum())?;
         }
     }
     writer.finish()
@@ -180,7 +180,7 @@ fn to_mds(
     options: &MdsOptions,
     seq_len: usize,
     dtype: Dtype,
-    follow: &mut Follow<'_>,
+    progress_bytes: &mut ByteProgress<'_>,
 ) -> Result<Vec<ExportedSource>> {
     if seq_len == 0 {
         return Err(Error::Conversion { option: "seq-len", problem: "0 tokens are no sample".into() });
@@ -191,7 +191,7 @@ fn to_mds(
         let mut writer = MdsWriter::create(&out.join(&source.name), &columns, options.clone())?;
         let mut samples = 0;
         let mut pending: Vec<u32> = Vec::new();
-        each_row(data, source, follow, |tokens, _| {
+        each_row(data, source, progress_bytes, |tokens, _| {
             pending.extend(tokens);
             let whole = pending.len() / seq_len * seq_len;
             for ids in pending[..whole].chunks_exact(seq_len) {
@@ -226,12 +226,12 @@ fn to_megatron(
     source: &SourceRecord,
     out: &Path,
     dtype: Dtype,
-    follow: &mut Follow<'_>,
+    progress_bytes: &mut ByteProgress<'_>,
 ) -> Result<ExportedSource> {
     let prefix: PathBuf = out.join(&source.name).join(COLUMN);
     let mut writer = MegatronWriter::create(&prefix, dtype)?;
     let mut tokens_written = 0;
-    each_row(data, source, follow, |tokens, starts| {
+    each_row(data, source, progress_bytes, |tokens, starts| {
         let mut from = 0;
         // The first token of all begins a document; there is none to end before it.
         for at in (0..tokens.len()).filter(|&at| is_start(starts, at)) {
@@ -253,11 +253,11 @@ fn to_megatron(
 fn each_row(
     data: &Manifest,
     source: &SourceRecord,
-    follow: &mut Follow<'_>,
+    progress_bytes: &mut ByteProgress<'_>,
     mut each: impl FnMut(&[u32], &[u8]) -> Result<()>,
 ) -> Result<()> {
     let layout = data.layout();
-    let (mut scratch, mut tokens, mut starts) = (Scratch::default(), Vec::new(), Vec::new());
+    let (mut scratch, mut tokens, mut starts) = (RowBuffers::default(), Vec::new(), Vec::new());
     for file in &source.train.files {
         let reader = ShardReader::open(data.dir(), file, layout)?;
         for first in (0..file.rows).step_by(ROWS as usize) {
@@ -272,7 +272,7 @@ fn each_row(
                 .zip(starts.chunks_exact(layout.row_tokens.div_ceil(8)));
             for (tokens, starts) in rows {
                 each(tokens, starts)?;
-                follow.step(layout.tokens_width() as u64)?;
+                progress_bytes.step(layout.tokens_width() as u64)?;
             }
         }
     }

@@ -12,5 +12,5 @@ pub mod megatron;
 mod sources;
 
 pub use dtype::Dtype;
-pub use export::{ExportOptions, Exported, ExportedSource, Target, export, rewrite};
-pub use import::{Boundaries, ImportOptions, Imported, import};
+pub use export::{ExportFormat, ExportOptions, ExportSummary, ExportedSource, export, rewrite};
+pub use import::{BoundaryTokens, ImportOptions, ImportSummary, import};

@@ -2,35 +2,35 @@
 
 use std::path::{Path, PathBuf};
 
-use super::mds::Dataset;
-use super::megatron::{self, Indexed};
+use super::mds::MdsDataset;
+use super::megatron::{self, IndexedDataset};
 use crate::config::{SOURCE_NAME, is_source_name};
 use crate::error::{Error, Result};
 
 /// One source to be.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct ForeignSource {
     /// Its name.
     pub(super) name: String,
     /// What it holds.
-    pub(super) data: Data,
+    pub(super) data: ForeignData,
 }
 
 /// What a source holds.
 #[derive(Debug)]
-pub(super) enum Data {
+pub(super) enum ForeignData {
     /// A part of an MDS dataset.
-    Mds(Dataset),
+    Mds(MdsDataset),
     /// Indexed datasets, with the prefixes of their files' names, in order.
-    Megatron(Vec<(PathBuf, Indexed)>),
+    Megatron(Vec<(PathBuf, IndexedDataset)>),
 }
 
-impl Source {
+impl ForeignSource {
     /// Bytes of its tokens.
     pub(super) fn bytes(&self) -> u64 {
         match &self.data {
-            Data::Mds(dataset) => dataset.shards().iter().map(|shard| shard.raw.bytes).sum(),
-            Data::Megatron(parts) => parts.iter().map(|(_, part)| part.bin_bytes()).sum(),
+            ForeignData::Mds(dataset) => dataset.shards().iter().map(|shard| shard.raw.bytes).sum(),
+            ForeignData::Megatron(parts) => parts.iter().map(|(_, part)| part.bin_bytes()).sum(),
         }
     }
 
@@ -38,13 +38,13 @@ impl Source {
     pub(super) fn files(&self, root: &Path) -> Result<Vec<(PathBuf, String)>> {
         let mut files = Vec::new();
         match &self.data {
-            Data::Mds(dataset) => {
+            ForeignData::Mds(dataset) => {
                 files.push(dataset.dir().join(super::mds::INDEX));
                 for shard in dataset.shards() {
                     files.push(dataset.stored(shard)?.0);
                 }
             }
-            Data::Megatron(parts) => {
+            ForeignData::Megatron(parts) => {
                 files.extend(
                     parts
                         .iter()
@@ -70,7 +70,7 @@ pub(super) fn name_in(root: &Path, path: &Path) -> String {
 }
 
 /// Finds the sources of `input`: a folder, or the prefix or a file of an indexed dataset.
-pub(super) fn find(input: &Path) -> Result<Vec<Source>> {
+pub(super) fn find(input: &Path) -> Result<Vec<ForeignSource>> {
     let sources = if input.is_dir() { in_folder(input)? } else { in_file(input)? };
     let nothing = || {
         Error::input(
@@ -98,7 +98,7 @@ pub(super) fn find(input: &Path) -> Result<Vec<Source>> {
 const SPLITS: [&str; 7] = ["train", "val", "valid", "validation", "test", "eval", "dev"];
 
 /// Splits of one dataset are no sources to train on together.
-fn check_splits(input: &Path, sources: &[Source]) -> Result<()> {
+fn check_splits(input: &Path, sources: &[ForeignSource]) -> Result<()> {
     let is_split =
         |name: &&str| name.split(['_', '-', '.']).next().is_some_and(|word| SPLITS.contains(&word));
     let splits: Vec<_> = sources.iter().map(|source| source.name.as_str()).filter(is_split).collect();
@@ -113,38 +113,38 @@ fn check_splits(input: &Path, sources: &[Source]) -> Result<()> {
     ))
 }
 
-fn in_folder(dir: &Path) -> Result<Vec<Source>> {
+fn in_folder(dir: &Path) -> Result<Vec<ForeignSource>> {
     let own_name = name_of(dir)?;
     if dir.join(super::mds::INDEX).is_file() {
-        let parts = Dataset::open(dir)?.by_folder();
-        let named = |(folder, dataset): (Option<String>, Dataset)| Source {
+        let parts = MdsDataset::open(dir)?.by_folder();
+        let named = |(folder, dataset): (Option<String>, MdsDataset)| ForeignSource {
             name: folder.unwrap_or_else(|| own_name.clone()),
-            data: Data::Mds(dataset),
+            data: ForeignData::Mds(dataset),
         };
         return Ok(parts.into_iter().map(named).collect());
     }
     let own = indexed(dir)?;
     if !own.is_empty() {
-        return Ok(vec![Source { name: own_name, data: Data::Megatron(own) }]);
+        return Ok(vec![ForeignSource { name: own_name, data: ForeignData::Megatron(own) }]);
     }
     let mut sources = Vec::new();
     for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if folder.join(super::mds::INDEX).is_file() {
-            sources.push(Source { name, data: Data::Mds(Dataset::open(&folder)?) });
+            sources.push(ForeignSource { name, data: ForeignData::Mds(MdsDataset::open(&folder)?) });
             continue;
         }
         let parts = indexed(&folder)?;
         if !parts.is_empty() {
-            sources.push(Source { name, data: Data::Megatron(parts) });
+            sources.push(ForeignSource { name, data: ForeignData::Megatron(parts) });
         }
     }
     one_kind(dir, sources)
 }
 
 /// Formats do not mix: what they say of documents differs.
-fn one_kind(dir: &Path, sources: Vec<Source>) -> Result<Vec<Source>> {
-    let mds = sources.iter().filter(|source| matches!(source.data, Data::Mds(_))).count();
+fn one_kind(dir: &Path, sources: Vec<ForeignSource>) -> Result<Vec<ForeignSource>> {
+    let mds = sources.iter().filter(|source| matches!(source.data, ForeignData::Mds(_))).count();
     if mds == 0 || mds == sources.len() {
         return Ok(sources);
     }
@@ -152,7 +152,7 @@ fn one_kind(dir: &Path, sources: Vec<Source>) -> Result<Vec<Source>> {
 }
 
 /// The dataset whose prefix or file is named.
-fn in_file(input: &Path) -> Result<Vec<Source>> {
+fn in_file(input: &Path) -> Result<Vec<ForeignSource>> {
     let is_part = input.extension().is_some_and(|end| end == "idx" || end == "bin");
     let prefix = if is_part { input.with_extension("") } else { input.to_owned() };
     if !megatron::file(&prefix, ".idx").is_file() {
@@ -162,15 +162,15 @@ fn in_file(input: &Path) -> Result<Vec<Source>> {
         ));
     }
     let name = prefix.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let data = Data::Megatron(vec![(prefix.clone(), Indexed::open(&prefix)?)]);
-    Ok(vec![Source { name, data }])
+    let data = ForeignData::Megatron(vec![(prefix.clone(), IndexedDataset::open(&prefix)?)]);
+    Ok(vec![ForeignSource { name, data }])
 }
 
-fn indexed(dir: &Path) -> Result<Vec<(PathBuf, Indexed)>> {
+fn indexed(dir: &Path) -> Result<Vec<(PathBuf, IndexedDataset)>> {
     let is_index = |path: &PathBuf| path.extension().is_some_and(|end| end == "idx") && path.is_file();
     let open = |path: PathBuf| {
         let prefix = path.with_extension("");
-        Indexed::open(&prefix).map(|indexed| (prefix, indexed))
+        IndexedDataset::open(&prefix).map(|indexed| (prefix, indexed))
     };
     entries(dir)?.into_iter().filter(is_index).map(open).collect()
 }

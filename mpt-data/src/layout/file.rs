@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Group;
+use super::RowGroup;
 
 /// One shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FileRecord {
+pub struct ShardRecord {
     /// Its path relative to the folder, with `/`.
     pub path: String,
     /// Its rows.
@@ -20,7 +20,7 @@ pub struct FileRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<[u64; 2]>,
     /// Where its rows are.
-    pub groups: Vec<Group>,
+    pub groups: Vec<RowGroup>,
 }
 
 /// What is wrong with a file of the wrong length.

@@ -14,10 +14,10 @@ mod file;
 mod pages;
 mod row;
 
-pub use file::FileRecord;
+pub use file::ShardRecord;
 pub(crate) use file::length_problem;
-pub use pages::{Group, Pages};
-pub(crate) use row::{RowBytes, RowLayout, Scratch, get_tokens, put_row, put_tokens, sound_row};
+pub use pages::{ColumnPages, RowGroup};
+pub(crate) use row::{RowBuffers, RowBytes, RowLayout, get_tokens, put_row, put_tokens, sound_row};
 
 /// Rows in a page.
 pub(crate) const PAGE_ROWS: u64 = 256;

@@ -7,19 +7,19 @@ use super::PAGE_ROWS;
 /// Where the rows of a row group are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Group {
+pub struct RowGroup {
     /// Rows in the group.
     pub rows: u64,
     /// The pages of `tokens`.
-    pub tokens: Pages,
+    pub tokens: ColumnPages,
     /// The pages of `meta`.
-    pub meta: Pages,
+    pub meta: ColumnPages,
 }
 
 /// Where the pages of a column chunk hold their rows. All but the last are equally long and equally far apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pages {
+pub struct ColumnPages {
     /// File offset of the first row of the first page.
     pub base: u64,
     /// From the first row of a page to that of the next, in bytes; 0 where there is one page.
@@ -28,7 +28,7 @@ pub struct Pages {
     pub tail: u64,
 }
 
-impl Pages {
+impl ColumnPages {
     /// File offset of a row of a group of `rows` rows, each `width` bytes.
     pub fn offset(&self, row: u64, rows: u64, width: usize) -> u64 {
         let page = row / PAGE_ROWS;

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::pack::Row;
+use crate::pack::PackedRow;
 
 /// The largest vocabulary whose ids fit two bytes.
 const NARROW_VOCAB: usize = 1 << 16;
@@ -82,14 +82,14 @@ impl RowBytes<'_> {
 
 /// Buffers that reads of objects use again and again; those of maps need none.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub(crate) struct RowBuffers {
     #[cfg(feature = "remote")]
     tokens: Vec<u8>,
     #[cfg(feature = "remote")]
     meta: Vec<u8>,
 }
 
-impl Scratch {
+impl RowBuffers {
     /// The buffers of `tokens` and `meta`.
     #[cfg(feature = "remote")]
     pub(crate) fn columns(&mut self) -> (&mut Vec<u8>, &mut Vec<u8>) {
@@ -98,7 +98,7 @@ impl Scratch {
 }
 
 /// Appends a row to the contents of the two columns.
-pub(crate) fn put_row(row: &Row<'_>, layout: RowLayout, tokens: &mut Vec<u8>, meta: &mut Vec<u8>) {
+pub(crate) fn put_row(row: &PackedRow<'_>, layout: RowLayout, tokens: &mut Vec<u8>, meta: &mut Vec<u8>) {
     let (tokens_from, meta_from) = (tokens.len(), meta.len());
     put_tokens(row.tokens, layout.token_bytes, tokens);
     meta.extend([0; 8]);

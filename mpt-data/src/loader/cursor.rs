@@ -33,13 +33,13 @@ pub struct Cursor {
     manifest: String,
     /// The changes that somebody wanted, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub accepted: Vec<Accepted>,
+    pub accepted: Vec<AcceptedChange>,
 }
 
 /// A change on resuming that was asked for, without which it would have been refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Accepted {
+pub struct AcceptedChange {
     /// The first sample after the change.
     pub sample: u64,
     /// What changed.
@@ -111,7 +111,7 @@ impl Cursor {
             if !accept.iter().any(|accept| accept.strip_prefix("data.").unwrap_or(accept) == name) {
                 return Err(Error::Cursor { field, expected: was, actual: is });
             }
-            accepted.push(Accepted { sample: self.sample, field: name.to_owned(), was });
+            accepted.push(AcceptedChange { sample: self.sample, field: name.to_owned(), was });
         }
         Ok(Self { sample: self.sample, accepted, ..now })
     }

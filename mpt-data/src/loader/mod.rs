@@ -1,19 +1,19 @@
 //! Batches from prepared data: the samples of training, for any number of ranks, from any sample on.
 
 mod cursor;
-mod places;
-mod shards;
+mod sample_locator;
+mod shard_set;
 
-pub use cursor::{Accepted, Cursor};
+pub use cursor::{AcceptedChange, Cursor};
 
 use serde::Serialize;
 
-use self::places::Places;
-use self::shards::Shards;
+use self::sample_locator::SampleLocator;
+use self::shard_set::ShardSet;
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Split};
 use crate::mixing::Mixing;
-use crate::order::Place;
+use crate::order::SamplePosition;
 use crate::remote;
 
 /// Samples of a rank that are fetched ahead where the data is in an object store.
@@ -79,7 +79,7 @@ pub struct TokenBatch {
 
 /// Where a sample lies in the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SamplePlace {
+pub struct SampleLocation {
     /// How often its source was gone through before.
     pub epoch: u64,
     /// The shard that its first token is in, relative to the data folder.
@@ -99,8 +99,8 @@ pub struct SamplePlace {
 #[derive(Debug)]
 pub struct Loader {
     config: LoaderConfig,
-    places: Places,
-    shards: Shards,
+    places: SampleLocator,
+    shards: ShardSet,
     next: Cursor,
     /// The first sample that was not announced; `None` where nothing need be.
     announced: Option<u64>,
@@ -134,13 +134,13 @@ impl Loader {
         check(manifest, &config)?;
         let pinned = cursor.as_ref().and_then(Cursor::group);
         let group = config.mixing.batch_group.or(pinned).unwrap_or(config.batch_size as u64);
-        let places = Places::new(manifest, &config, group)?;
+        let places = SampleLocator::new(manifest, &config, group)?;
         let mut next = Cursor::start(manifest, &config, group);
         if let Some(cursor) = cursor {
             next = cursor.continued(next, &config.accept)?;
         }
         let announced = remote::is_remote(manifest.dir()).then_some(next.sample);
-        Ok(Self { shards: Shards::new(manifest, config.split), config, places, next, announced })
+        Ok(Self { shards: ShardSet::new(manifest, config.split), config, places, next, announced })
     }
 
     /// Where the next batch begins.
@@ -171,8 +171,8 @@ impl Loader {
     /// Sequences that the held-out split has; `None` for training, which does not end.
     pub fn eval_len(&self) -> Option<u64> {
         match &self.places {
-            Places::Train(_) => None,
-            Places::Eval(places, _) => Some(places.len() as u64),
+            SampleLocator::Train(_) => None,
+            SampleLocator::Eval(places, _) => Some(places.len() as u64),
         }
     }
 
@@ -189,12 +189,12 @@ impl Loader {
     }
 
     /// Where the sample with this number lies.
-    pub fn place(&mut self, manifest: &Manifest, index: u64) -> SamplePlace {
-        let Place { source, epoch, position, seq_len } = self.places.locate(index);
+    pub fn place(&mut self, manifest: &Manifest, index: u64) -> SampleLocation {
+        let SamplePosition { source, epoch, position, seq_len } = self.places.locate(index);
         let (token, row_tokens) = (position * seq_len as u64, manifest.plan().row_tokens as u64);
         let row = self.shards.place_of(source, token / row_tokens);
         let file = &manifest.sources()[source].split(self.config.split).files[row.file];
-        SamplePlace { epoch, shard: file.path.clone(), row: row.row, token: (token % row_tokens) as usize }
+        SampleLocation { epoch, shard: file.path.clone(), row: row.row, token: (token % row_tokens) as usize }
     }
 
     /// This rank's part of the batch of samples `first..end`.

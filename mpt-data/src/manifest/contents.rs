@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Format, OnBadLine};
-use crate::dedup::{Dedup, StageKind, StageReport};
+use crate::dedup::{Dedup, DedupKind, DedupReport};
+use crate::file_digest::FileDigest;
 use crate::filter::Filter;
-use crate::hashed_file::PlainFile;
-use crate::layout::{FileRecord, RowLayout};
+use crate::layout::{RowLayout, ShardRecord};
 use crate::mixing::{Mixing, Share};
-use crate::shard::Part;
+use crate::shard::ShardMetadata;
 
 /// What a manifest holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Contents {
+pub struct ManifestContents {
     /// What the data was made from and how: the same plan gives the same bytes.
     pub plan: Plan,
     /// Id of the token before each document.
@@ -26,12 +26,12 @@ pub struct Contents {
     pub sources: Vec<SourceRecord>,
     /// What each stage of deduplication did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dedup: Vec<StageReport>,
+    pub dedup: Vec<DedupReport>,
     /// The other files of the folder.
-    pub files: Vec<PlainFile>,
+    pub files: Vec<FileDigest>,
     /// The table of the shards, where they are so many that they do not stand here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file_table: Option<PlainFile>,
+    pub file_table: Option<FileDigest>,
 }
 
 /// What data is made from and how.
@@ -75,9 +75,9 @@ impl Plan {
     }
 
     /// What the shards of one split of a source say of where they belong; `plan_hash` is the hash of this plan.
-    pub(crate) fn part<'a>(&'a self, plan_hash: &'a str, source: &'a str, split: Split) -> Part<'a> {
+    pub(crate) fn part<'a>(&'a self, plan_hash: &'a str, source: &'a str, split: Split) -> ShardMetadata<'a> {
         let (format, layout, tokenizer) = (self.format, self.layout(), self.tokenizer.as_str());
-        Part { format, plan_hash, tokenizer, layout, source, split: split.name() }
+        ShardMetadata { format, plan_hash, tokenizer, layout, source, split: split.name() }
     }
 }
 
@@ -103,14 +103,14 @@ pub struct SourcePlan {
     pub filters: Vec<Filter>,
     /// The files that the filters name, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lists: Vec<PlainFile>,
+    pub lists: Vec<FileDigest>,
     /// The stages of deduplication that it took part in; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dedup: Option<Vec<StageKind>>,
+    pub dedup: Option<Vec<DedupKind>>,
     /// What happened where there should be a document and was none.
     pub on_bad_line: OnBadLine,
     /// The input files, in order.
-    pub inputs: Vec<PlainFile>,
+    pub inputs: Vec<FileDigest>,
 }
 
 /// What became of a source.
@@ -183,7 +183,7 @@ pub struct SplitRecord {
     /// Tokens at the end that did not fill a row and were left out.
     pub tail_tokens: u64,
     /// The shards, in order.
-    pub files: Vec<FileRecord>,
+    pub files: Vec<ShardRecord>,
 }
 
 /// A part of the documents.

@@ -2,8 +2,8 @@
 
 mod check;
 mod contents;
-mod examine;
 mod file_table;
+mod verify;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::contents::{Contents, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount};
+pub use self::contents::{
+    ManifestContents, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount,
+};
 use crate::blob::Blob;
 use crate::document_tables::DocumentIndex;
 use crate::durable;
@@ -43,15 +45,15 @@ pub struct Manifest {
     dir: PathBuf,
     tokenizer: PathBuf,
     root: String,
-    contents: Arc<Contents>,
+    contents: Arc<ManifestContents>,
 }
 
 /// The manifest file: the contents, and the hash that names them.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wire {
+struct ManifestFile {
     root: String,
-    contents: Contents,
+    contents: ManifestContents,
 }
 
 impl Manifest {
@@ -64,7 +66,7 @@ impl Manifest {
         let path = dir.join(MANIFEST);
         let wrong = |problem: String| Error::Manifest { path: path.clone(), problem };
         let text = read(&path, &wrong)?;
-        let wire: Wire = serde_json::from_slice(&text)
+        let wire: ManifestFile = serde_json::from_slice(&text)
             .map_err(|error| wrong(format!("not a manifest of this version ({error}); {RESTORE}")))?;
         let root = root_of(&wire.contents);
         if root != wire.root {
@@ -87,7 +89,7 @@ impl Manifest {
     }
 
     /// Writes the manifest of the folder: from now on the data is complete.
-    pub(crate) fn commit(dir: &Path, mut contents: Contents) -> Result<Self> {
+    pub(crate) fn commit(dir: &Path, mut contents: ManifestContents) -> Result<Self> {
         let shards = contents.sources.iter().map(|source| source.train.files.len() + source.eval.files.len());
         let whole = if shards.sum::<usize>() > MAX_FILES {
             contents.file_table = Some(file_table::write(dir, &contents.sources)?);
@@ -101,7 +103,7 @@ impl Manifest {
             None
         };
         let root = root_of(&contents);
-        let wire = Wire { root: root.clone(), contents };
+        let wire = ManifestFile { root: root.clone(), contents };
         let mut text =
             serde_json::to_vec_pretty(&wire).expect("manifests have string keys and finite numbers");
         text.push(b'\n');
@@ -121,7 +123,7 @@ impl Manifest {
     }
 
     /// All that the manifest says.
-    pub fn contents(&self) -> &Contents {
+    pub fn contents(&self) -> &ManifestContents {
         &self.contents
     }
 
@@ -164,7 +166,7 @@ impl Manifest {
     }
 }
 
-fn root_of(contents: &Contents) -> String {
+fn root_of(contents: &ManifestContents) -> String {
     hash::sha256(&serde_json::to_vec(contents).expect("manifests have string keys and finite numbers"))
 }
 
@@ -181,7 +183,7 @@ fn read(path: &Path, wrong: &dyn Fn(String) -> Error) -> Result<Vec<u8>> {
 }
 
 /// Where the tokenizer can be read from: that of an address is copied to this machine.
-fn tokenizer(dir: &Path, contents: &Contents) -> Result<PathBuf> {
+fn tokenizer(dir: &Path, contents: &ManifestContents) -> Result<PathBuf> {
     let copy = contents.files.iter().find(|file| file.name == TOKENIZER);
     match copy.filter(|_| remote::is_remote(dir)) {
         Some(file) => remote::local_copy(dir, &file.name, &file.sha256),

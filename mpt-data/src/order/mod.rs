@@ -6,24 +6,24 @@
 //! A run is a list of stages (`draws` says which source a sample of a stage is of), and stages of one sample length after
 //! another are a time, in which each source takes its course (`course`) along shuffled paths (`path`).
 
-mod chairmen;
 mod config;
-mod course;
-mod draws;
-mod iid;
-mod mix;
-mod path;
+mod epoch_plan;
+mod exact_sampler;
+mod iid_sampler;
 mod permutation;
+mod shuffle_order;
+mod source_sampler;
+mod tijdeman;
 
 pub use config::{OrderConfig, OrderSource};
-pub use mix::Mix;
+pub use exact_sampler::ExactSampler;
 pub use permutation::Permutation;
 
 use std::collections::BTreeMap;
 
-use course::{Course, Extent, Progress};
-use draws::Draws;
-use path::Shuffler;
+use epoch_plan::{EpochPlan, SourceExtent, SourceProgress};
+use shuffle_order::Shuffler;
+use source_sampler::SourceSampler;
 
 use crate::error::{Error, Result};
 use crate::layout::GROUP_ROWS;
@@ -31,7 +31,7 @@ use crate::mixing::{Share, StageConfig};
 
 /// Where a sample comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct SamplePosition {
     /// The source.
     pub source: usize,
     /// How often the source was gone through before.
@@ -46,7 +46,7 @@ pub struct Place {
 #[derive(Debug, Clone)]
 pub struct Order {
     stages: Vec<Stage>,
-    times: Vec<Time>,
+    times: Vec<LengthSpan>,
     sources: usize,
 }
 
@@ -55,7 +55,7 @@ pub struct Order {
 struct Stage {
     /// The first of them.
     from: u64,
-    draws: Draws,
+    draws: SourceSampler,
     /// The time it belongs to, and how many samples of each source the stages before it in that time had.
     time: usize,
     earlier: Vec<u64>,
@@ -63,13 +63,13 @@ struct Stage {
 
 /// Stages after one another whose samples are equally long.
 #[derive(Debug, Clone)]
-struct Time {
+struct LengthSpan {
     seq_len: usize,
-    courses: Vec<Course>,
+    courses: Vec<EpochPlan>,
 }
 
 /// A stage with everything it takes over from those before it.
-struct Settled {
+struct ResolvedStage {
     from: u64,
     weights: Vec<u64>,
     seq_len: usize,
@@ -97,7 +97,7 @@ impl Order {
         let settled = settle(config)?;
         let longest = check_lengths(config, &settled)?;
         let mut order = Self { stages: Vec::new(), times: Vec::new(), sources: config.sources.len() };
-        let mut progress = vec![Progress::default(); order.sources];
+        let mut progress = vec![SourceProgress::default(); order.sources];
         let mut rest = &settled[..];
         while let Some(first) = rest.first() {
             let same = rest.iter().take_while(|stage| stage.seq_len == first.seq_len).count();
@@ -109,13 +109,13 @@ impl Order {
     }
 
     /// The place of a sample. The same for the same arguments, whatever was asked before.
-    pub fn locate(&mut self, index: u64) -> Place {
+    pub fn locate(&mut self, index: u64) -> SamplePosition {
         let number = self.stage_of(index);
         let stage = &mut self.stages[number];
         let (source, ordinal) = stage.draws.at(index - stage.from);
         let time = &mut self.times[stage.time];
         let (epoch, position) = time.courses[source].locate(stage.earlier[source] + ordinal);
-        Place { source, epoch, position, seq_len: time.seq_len }
+        SamplePosition { source, epoch, position, seq_len: time.seq_len }
     }
 
     /// Tokens in the sample with this index.
@@ -176,22 +176,22 @@ impl Order {
     fn add_time(
         &mut self,
         config: &OrderConfig,
-        stages: &[Settled],
+        stages: &[ResolvedStage],
         end: Option<u64>,
         longest: usize,
-        progress: &mut [Progress],
+        progress: &mut [SourceProgress],
     ) -> Result<()> {
         let (seq_len, mut met) = (stages[0].seq_len, vec![0; self.sources]);
         for (number, stage) in stages.iter().enumerate() {
             let key = permutation::key_of(config.seed, "draws", self.stages.len() as u64);
-            let mut draws = Draws::new(&stage.weights, &config.mixing, config.group, key)?;
+            let mut draws = SourceSampler::new(&stage.weights, &config.mixing, config.group, key)?;
             let earlier = met.clone();
             if let Some(end) = stages.get(number + 1).map(|next| next.from).or(end) {
                 met = added(met, draws.counts(end - stage.from, self.sources));
             }
             self.stages.push(Stage { from: stage.from, draws, time: self.times.len(), earlier });
         }
-        let course = |(source, from): (&OrderSource, &mut Progress), total: u64| {
+        let course = |(source, from): (&OrderSource, &mut SourceProgress), total: u64| {
             let mixing = &config.mixing;
             let shuffler = Shuffler {
                 kind: mixing.shuffle,
@@ -199,19 +199,19 @@ impl Order {
                 seed: config.seed,
                 name: source.name.clone(),
             };
-            let extent = Extent {
+            let extent = SourceExtent {
                 tokens: source.tokens,
                 seq_len: seq_len as u64,
                 longest: longest as u64,
                 chunk: GROUP_ROWS * config.row_tokens as u64,
             };
-            let course = Course::new(shuffler, extent, *from, end.map(|_| total));
+            let course = EpochPlan::new(shuffler, extent, *from, end.map(|_| total));
             *from = course.end(total);
             course
         };
         let courses =
             config.sources.iter().zip(progress).zip(met).map(|(source, total)| course(source, total));
-        self.times.push(Time { seq_len, courses: courses.collect() });
+        self.times.push(LengthSpan { seq_len, courses: courses.collect() });
         Ok(())
     }
 }
@@ -221,11 +221,11 @@ fn added(sums: Vec<u64>, counts: Vec<u64>) -> Vec<u64> {
 }
 
 /// The stages with what each takes over from those before; the first begins at sample 0.
-fn settle(config: &OrderConfig) -> Result<Vec<Settled>> {
-    let mut current = Settled { from: 0, weights: shares(config)?, seq_len: config.seq_len };
+fn settle(config: &OrderConfig) -> Result<Vec<ResolvedStage>> {
+    let mut current = ResolvedStage { from: 0, weights: shares(config)?, seq_len: config.seq_len };
     let mut settled = Vec::new();
     for stage in &config.mixing.stages {
-        let next = Settled {
+        let next = ResolvedStage {
             from: stage.from,
             weights: stage_weights(config, stage)?.unwrap_or_else(|| current.weights.clone()),
             seq_len: stage.seq_len.unwrap_or(current.seq_len),
@@ -247,7 +247,7 @@ fn shares(config: &OrderConfig) -> Result<Vec<u64>> {
     };
     let proportions: Vec<_> = config.sources.iter().filter_map(proportion).collect();
     if proportions.len() == config.sources.len() {
-        return mix::weights_of(&proportions);
+        return exact_sampler::weights_of(&proportions);
     }
     config.sources.iter().map(|source| quota(source, config.seq_len)).collect()
 }
@@ -277,14 +277,14 @@ fn stage_weights(config: &OrderConfig, stage: &StageConfig) -> Result<Option<Vec
         return Ok(None);
     }
     let named: Vec<_> = stage.proportions.iter().collect();
-    let weights = mix::weights_of(&named.iter().map(|(_, share)| **share).collect::<Vec<_>>())?;
+    let weights = exact_sampler::weights_of(&named.iter().map(|(_, share)| **share).collect::<Vec<_>>())?;
     let by_name: BTreeMap<_, _> = named.into_iter().map(|(name, _)| name.as_str()).zip(weights).collect();
     let weight = |source: &OrderSource| by_name.get(source.name.as_str()).copied().unwrap_or(0);
     Ok(Some(config.sources.iter().map(weight).collect()))
 }
 
 /// Every length fits rows and the other lengths; returns the longest.
-fn check_lengths(config: &OrderConfig, stages: &[Settled]) -> Result<usize> {
+fn check_lengths(config: &OrderConfig, stages: &[ResolvedStage]) -> Result<usize> {
     let row = config.row_tokens;
     let longest = stages.iter().map(|stage| stage.seq_len).max().expect("there is a stage");
     for stage in stages {
@@ -304,7 +304,7 @@ fn check_lengths(config: &OrderConfig, stages: &[Settled]) -> Result<usize> {
 }
 
 /// Every source that is drawn has a sample.
-fn check_sources(config: &OrderConfig, stages: &[Settled]) -> Result<()> {
+fn check_sources(config: &OrderConfig, stages: &[ResolvedStage]) -> Result<()> {
     for stage in stages {
         let drawn = config.sources.iter().zip(&stage.weights).filter(|(_, weight)| **weight > 0);
         if let Some((source, _)) = drawn.into_iter().find(|(source, _)| source.tokens < stage.seq_len as u64)
@@ -429,7 +429,7 @@ mod tests {
         assert_eq!(staged.counts(435), [before[0] + 100, before[1], before[2] + 300]);
     }
 
-    fn key(place: Place) -> (usize, u64, u64) {
+    fn key(place: SamplePosition) -> (usize, u64, u64) {
         (place.source, place.epoch, place.position)
     }
 

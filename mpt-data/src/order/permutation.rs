@@ -28,7 +28,8 @@ impl Permutation {
     pub(super) fn keyed(len: u64, key: u64) -> Self {
         assert!(len > 0, "a permutation has something to permute");
         let bits = (u64::BITS - (len - 1).leading_zeros()).max(2);
-        let keys = std::array::from_fn(|round| mix(key.wrapping_add(GOLDEN.wrapping_mul(round as u64 + 1))));
+        let keys =
+            std::array::from_fn(|round| mix64(key.wrapping_add(GOLDEN.wrapping_mul(round as u64 + 1))));
         Self { len, half_bits: bits.div_ceil(2), keys }
     }
 
@@ -62,7 +63,7 @@ impl Permutation {
         let mask = (1 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);
         for key in self.keys {
-            (left, right) = (right, left ^ (mix(right ^ key) & mask));
+            (left, right) = (right, left ^ (mix64(right ^ key) & mask));
         }
         left << self.half_bits | right
     }
@@ -71,7 +72,7 @@ impl Permutation {
         let mask = (1 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);
         for key in self.keys.iter().rev() {
-            (left, right) = (right ^ (mix(left ^ key) & mask), left);
+            (left, right) = (right ^ (mix64(left ^ key) & mask), left);
         }
         left << self.half_bits | right
     }
@@ -79,13 +80,13 @@ impl Permutation {
 
 /// The key of a source in an epoch.
 pub(super) fn key_of(seed: u64, name: &str, epoch: u64) -> u64 {
-    mix(xxh3_64_with_seed(name.as_bytes(), seed) ^ mix(epoch.wrapping_add(GOLDEN)))
+    mix64(xxh3_64_with_seed(name.as_bytes(), seed) ^ mix64(epoch.wrapping_add(GOLDEN)))
 }
 
 pub(super) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The finalizer of SplitMix64, twice over a constant: every input bit flips every output bit half of the time.
-pub(super) fn mix(value: u64) -> u64 {
+pub(super) fn mix64(value: u64) -> u64 {
     let mut x = value.wrapping_add(GOLDEN);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -6,46 +6,46 @@ use std::sync::Mutex;
 use mpt_tokenize::Tokenizer;
 use rayon::prelude::*;
 
-use super::decide::Decided;
 use super::plan::PlannedRun;
-use super::unit_file::{KeptEntry, UnitReader};
-use super::walk::{Step, Walk};
+use super::selection::Selection;
+use super::unit_file::{PassedRecord, UnitReader};
+use super::unit_iter::{UnitItem, UnitIter};
 use crate::document_tables::{DocumentRow, DocumentWriter};
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::file_digest::FileDigest;
 use crate::hash;
-use crate::hashed_file::PlainFile;
-use crate::manifest::{Contents, DOCUMENTS, Manifest, SourceRecord, Split, SplitRecord, TOKENIZER};
+use crate::manifest::{DOCUMENTS, Manifest, ManifestContents, SourceRecord, Split, SplitRecord, TOKENIZER};
 use crate::pack::Packer;
-use crate::progress::{Progress, Shared, Stage, step};
-use crate::shard::ShardFiles;
+use crate::progress::{Phase, Progress, Shared, step};
+use crate::shard::RollingShardWriter;
 
 /// Completes the folder `out`.
 pub(super) fn commit(
     planned: &PlannedRun<'_>,
-    decided: &Decided,
+    selection: &Selection,
     out: &Path,
     tokenizer: &Tokenizer,
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
     remove_earlier(out)?;
-    let pass = Pass { planned, decided, out };
-    let kept = decided.sources.iter().map(|counts| counts.train.documents + counts.eval.documents).sum();
-    progress.start(Stage::Pack, kept);
+    let pass = CommitPass { planned, selection, out };
+    let kept = selection.sources.iter().map(|counts| counts.train.documents + counts.eval.documents).sum();
+    progress.start(Phase::Pack, kept);
     let shared = Mutex::new(&mut *progress);
     let (sources, documents) = rayon::join(|| pass.pack_all(&shared), || pass.list_documents());
     let (sources, documents) = (sources?, documents?);
     progress.finish();
     durable::write_file(&out.join(TOKENIZER), tokenizer.bytes())?;
     let bytes = tokenizer.bytes();
-    let copy = PlainFile { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) };
-    let contents = Contents {
+    let copy = FileDigest { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) };
+    let contents = ManifestContents {
         plan: planned.plan.clone(),
         bos_id: planned.special.bos,
         eos_id: planned.special.eos,
         sources,
-        dedup: decided.dedup.clone(),
-        files: vec![documents, decided.drops.clone(), copy],
+        dedup: selection.dedup.clone(),
+        files: vec![documents, selection.drops.clone(), copy],
         file_table: None,
     };
     Manifest::commit(out, contents)
@@ -62,9 +62,9 @@ fn remove_earlier(out: &Path) -> Result<()> {
     Ok(())
 }
 
-struct Pass<'a> {
+struct CommitPass<'a> {
     planned: &'a PlannedRun<'a>,
-    decided: &'a Decided,
+    selection: &'a Selection,
     out: &'a Path,
 }
 
@@ -76,7 +76,7 @@ struct Kept<'a> {
     reader: &'a mut UnitReader,
 }
 
-impl Pass<'_> {
+impl CommitPass<'_> {
     /// Packs every split of every source; each is a work of its own, so threads change nothing.
     fn pack_all(&self, progress: &Shared<'_, '_>) -> Result<Vec<SourceRecord>> {
         let sources = self.planned.run.sources.len();
@@ -92,7 +92,7 @@ impl Pass<'_> {
         let mut packed = packed.collect::<Result<Vec<_>>>()?;
         let eval = packed.split_off(sources);
         let records = packed.into_iter().zip(eval).enumerate().map(|(source, (train, eval))| {
-            let (config, counts) = (&self.planned.run.sources[source], &self.decided.sources[source]);
+            let (config, counts) = (&self.planned.run.sources[source], &self.selection.sources[source]);
             let (name, proportion) = (config.name.clone(), config.proportion);
             SourceRecord {
                 name,
@@ -109,7 +109,8 @@ impl Pass<'_> {
 
     /// The ordinal of the first document of each part: documents are numbered without gaps, part after part.
     fn first_documents(&self, parts: &[(Split, usize)]) -> Vec<u64> {
-        let counts = parts.iter().map(|&(split, source)| self.decided.sources[source].split(split).documents);
+        let counts =
+            parts.iter().map(|&(split, source)| self.selection.sources[source].split(split).documents);
         let next = |sum: &mut u64, count: u64| Some(std::mem::replace(sum, *sum + count));
         counts.scan(0, next).collect()
     }
@@ -121,8 +122,8 @@ impl Pass<'_> {
         first: u64,
         progress: &Shared<'_, '_>,
     ) -> Result<SplitRecord> {
-        let counts = self.decided.sources[source].split(split);
-        let mut shards = ShardFiles::new(
+        let counts = self.selection.sources[source].split(split);
+        let mut shards = RollingShardWriter::new(
             self.out,
             self.planned.plan.part(&self.planned.hash, &self.planned.run.sources[source].name, split),
         );
@@ -150,7 +151,7 @@ impl Pass<'_> {
     }
 
     /// Writes the table of documents, in the order of their ordinals.
-    fn list_documents(&self) -> Result<PlainFile> {
+    fn list_documents(&self) -> Result<FileDigest> {
         let mut table = DocumentWriter::create(self.out, DOCUMENTS)?;
         let mut ordinal = 0;
         for split in Split::ALL {
@@ -181,16 +182,16 @@ impl Pass<'_> {
         source: usize,
         mut each: impl FnMut(Kept<'_>) -> Result<()>,
     ) -> Result<()> {
-        let decided = self.decided;
-        for (index, (unit, splits)) in self.planned.units.iter().zip(&decided.splits).enumerate() {
+        let selection = self.selection;
+        for (index, (unit, splits)) in self.planned.units.iter().zip(&selection.splits).enumerate() {
             if unit.source != source || !splits.contains(&Some(split)) {
                 continue;
             }
-            let mut walk = Walk::new(&decided.files, index, &decided.fates[index])?;
+            let mut walk = UnitIter::new(&selection.files, index, &selection.fates[index])?;
             while let Some(step) = walk.next()? {
-                let Step::Passed(passed) = step else { continue };
+                let UnitItem::Passed(passed) = step else { continue };
                 if splits[passed.index] == Some(split) {
-                    let KeptEntry { id, text_bytes, tokens, .. } = passed.entry;
+                    let PassedRecord { id, text_bytes, tokens, .. } = passed.entry;
                     each(Kept { id, text_bytes, tokens, reader: passed.reader })?;
                 }
             }

@@ -7,29 +7,29 @@
 //! take for more than it is.
 
 mod commit;
-mod decide;
-mod find;
-mod meaning;
-mod near;
+mod exact_dedup;
+mod find_files;
+mod minhash;
 mod plan;
-mod screen;
+mod selection;
+mod semantic_dedup;
 mod sketch;
 mod steps;
 mod tokenize;
 mod unit;
 mod unit_file;
-mod walk;
+mod unit_iter;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use mpt_tokenize::Tokenizer;
 
-pub(crate) use decide::{Counts, Tally};
 pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
+pub(crate) use selection::{PlanSink, SourceCounts};
 pub use steps::{UnitStatus, commit_units, plan_units, prepare_unit};
 pub(crate) use tokenize::tokenize;
-pub(crate) use unit::Input;
+pub(crate) use unit::InputFile;
 
 use crate::config::{PrepareRun, SourceConfig};
 use crate::dedup::Embedder;
@@ -42,7 +42,7 @@ use crate::progress::{Note, Progress};
 
 const LOCK: &str = "lock";
 /// Tokens that any order can be made of.
-const ENOUGH_TOKENS: u64 = 1 << 40;
+const ASSUMED_TOKENS: u64 = 1 << 40;
 
 /// Prepares data: from the sources of `run` to shards and a manifest in `run.out`.
 ///
@@ -85,16 +85,16 @@ fn finish(
     let fingerprint = embedder.as_ref().map(|embedder| embedder.fingerprint());
     check_order(run)?;
     let planned = PlannedRun::new(run, tokenizer, fingerprint, progress)?;
-    let (units, _lock) = match begin(&run.out, &planned, progress)? {
-        Begun::Finished(manifest) => return Ok(manifest),
-        Begun::Locked(units, lock) => (units, lock),
+    let (units, _lock) = match open_output(&run.out, &planned, progress)? {
+        OutputState::Finished(manifest) => return Ok(manifest),
+        OutputState::Locked(units, lock) => (units, lock),
     };
     let missing = planned.missing_units(&units, progress)?;
     allowed(&planned, &missing)?;
-    let mut writer = unit_file::UnitFiles::new(&units, planned.layout.token_bytes);
+    let mut writer = unit_file::UnitWriter::new(&units, planned.layout.token_bytes);
     tokenize(&planned, &missing, tokenizer, &mut writer, progress)?;
-    let decided = decide::decide(&planned, &units, &run.out, tokenizer, embedder, progress)?;
-    let manifest = commit::commit(&planned, &decided, &run.out, tokenizer, progress)?;
+    let selection = selection::decide(&planned, &units, &run.out, tokenizer, embedder, progress)?;
+    let manifest = commit::commit(&planned, &selection, &run.out, tokenizer, progress)?;
     remove_units(&run.out)?;
     Ok(manifest)
 }
@@ -108,7 +108,7 @@ fn check_order(run: &PrepareRun) -> Result<()> {
     }
     let source = |source: &SourceConfig| match source.proportion {
         Share::Proportion(_) => {
-            Some(OrderSource { name: source.name.clone(), share: source.proportion, tokens: ENOUGH_TOKENS })
+            Some(OrderSource { name: source.name.clone(), share: source.proportion, tokens: ASSUMED_TOKENS })
         }
         // Quotas follow from the tokens, which are not known yet.
         Share::Quota(_) => None,
@@ -125,7 +125,7 @@ fn check_order(run: &PrepareRun) -> Result<()> {
 }
 
 /// What a build finds in its folder.
-enum Begun {
+enum OutputState {
     /// All that it would make.
     Finished(Manifest),
     /// The folder of units, and the lock that is held as long as the file lives.
@@ -133,10 +133,10 @@ enum Begun {
 }
 
 /// Takes the folder, which another process may be finishing at this moment: what is there is looked at under the lock.
-fn begin(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<Begun> {
+fn open_output(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<OutputState> {
     loop {
         if let Some(manifest) = finished(out, planned, progress)? {
-            return Ok(Begun::Finished(manifest));
+            return Ok(OutputState::Finished(manifest));
         }
         let units = match claim(out) {
             Err(Error::NotOurs { .. }) if out.join(MANIFEST).exists() => continue,
@@ -149,7 +149,7 @@ fn begin(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> R
         };
         // Who finished took the folder of units away, with the lock that this one may have waited for.
         if is_same_file(&lock, &path) && !out.join(MANIFEST).exists() {
-            return Ok(Begun::Locked(units, lock));
+            return Ok(OutputState::Locked(units, lock));
         }
     }
 }
@@ -181,7 +181,8 @@ fn finished(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -
     if let Some(file) = manifest.first_incomplete() {
         progress.note(&Note::Incomplete { file });
         durable::make_dir(&out.join(UNITS))?;
-        gone(std::fs::remove_file(out.join(MANIFEST))).map_err(Error::io(out, "removing the manifest"))?;
+        ignore_missing(std::fs::remove_file(out.join(MANIFEST)))
+            .map_err(Error::io(out, "removing the manifest"))?;
         return Ok(None);
     }
     remove_units(out)?;
@@ -204,11 +205,11 @@ fn claim(out: &Path) -> Result<PathBuf> {
 
 fn remove_units(out: &Path) -> Result<()> {
     let units = out.join(UNITS);
-    gone(std::fs::remove_dir_all(&units)).map_err(Error::io(&units, "removing"))
+    ignore_missing(std::fs::remove_dir_all(&units)).map_err(Error::io(&units, "removing"))
 }
 
 /// Another process may have taken away the same at the same moment.
-fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+fn ignore_missing(removed: std::io::Result<()>) -> std::io::Result<()> {
     match removed {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         removed => removed,

@@ -8,19 +8,19 @@ use mpt_tokenize::Tokenizer;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::find::find;
+use super::find_files::find;
 use super::sketch::Sketcher;
-use super::unit::{Input, Unit};
+use super::unit::{InputFile, Unit};
 use super::unit_file;
 use crate::config::{PrepareRun, SourceConfig};
-use crate::dedup::StageKind;
+use crate::dedup::DedupKind;
 use crate::error::{Error, Result};
-use crate::filter::{self, Judge};
+use crate::file_digest::{FileDigest, sha256_file};
+use crate::filter::{self, FilterChain};
 use crate::hash;
-use crate::hashed_file::{PlainFile, sha256_file};
 use crate::layout::RowLayout;
 use crate::manifest::{FORMAT, Plan, SourcePlan};
-use crate::progress::{Note, Progress, Shared, Stage, step};
+use crate::progress::{Note, Phase, Progress, Shared, step};
 use crate::remote;
 
 /// Files of a source are taken together up to this size, so that many small files do not make many small units.
@@ -40,9 +40,9 @@ pub(crate) struct PlannedRun<'a> {
     /// The sizes of a row.
     pub(crate) layout: RowLayout,
     /// What stands between documents.
-    pub(crate) special: SpecialTokens,
+    pub(crate) special: BoundaryIds,
     /// The filters of each source, ready.
-    pub(crate) judges: Vec<Judge>,
+    pub(crate) judges: Vec<FilterChain>,
     /// What is kept of the texts of each source for deduplication.
     pub(crate) sketchers: Vec<Sketcher>,
     /// All units, in the order of sources and files.
@@ -51,14 +51,14 @@ pub(crate) struct PlannedRun<'a> {
 
 /// The tokens around each document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SpecialTokens {
+pub(crate) struct BoundaryIds {
     /// The token before each document.
     pub(crate) bos: Option<u32>,
     /// The token after each document.
     pub(crate) eos: Option<u32>,
 }
 
-impl SpecialTokens {
+impl BoundaryIds {
     /// How many they are.
     pub(crate) fn count(self) -> u64 {
         u64::from(self.bos.is_some()) + u64::from(self.eos.is_some())
@@ -83,16 +83,16 @@ impl<'a> PlannedRun<'a> {
         run: &'a PrepareRun,
         tokenizer: &Tokenizer,
         embedder: Option<String>,
-        inputs: Vec<Vec<Input>>,
+        inputs: Vec<Vec<InputFile>>,
     ) -> Result<Self> {
-        let special = SpecialTokens {
+        let special = BoundaryIds {
             bos: token(run, tokenizer, "bos", &run.bos)?,
             eos: token(run, tokenizer, "eos", &run.eos)?,
         };
         let layout = RowLayout::new(run.row_tokens, tokenizer.num_ids());
         let lists =
             run.sources.iter().map(|source| lists(source, run.folder())).collect::<Result<Vec<_>>>()?;
-        let judges = run.sources.iter().map(|source| Judge::load(&source.filters, run.folder()));
+        let judges = run.sources.iter().map(|source| FilterChain::load(&source.filters, run.folder()));
         let judges = judges.collect::<Result<Vec<_>>>()?;
         for (source, lists) in run.sources.iter().zip(&lists) {
             check_lists(source, run.folder(), lists)?;
@@ -109,7 +109,7 @@ impl<'a> PlannedRun<'a> {
     }
 
     /// Of each source, its files.
-    pub(super) fn inputs(&self) -> Vec<Vec<Input>> {
+    pub(super) fn inputs(&self) -> Vec<Vec<InputFile>> {
         let mut sources = vec![Vec::new(); self.run.sources.len()];
         for unit in &self.units {
             sources[unit.source].extend(unit.inputs.iter().cloned());
@@ -163,16 +163,16 @@ pub(crate) fn hash_of(plan: &Plan) -> String {
 pub(crate) fn hash_all(
     found: Vec<Vec<(PathBuf, String)>>,
     progress: &mut dyn Progress,
-) -> Result<Vec<Vec<Input>>> {
+) -> Result<Vec<Vec<InputFile>>> {
     let total =
         found.iter().flatten().filter_map(|(path, _)| path.metadata().ok()).map(|data| data.len()).sum();
-    progress.start(Stage::Hash, total);
+    progress.start(Phase::Hash, total);
     let shared: Shared<'_, '_> = Mutex::new(&mut *progress);
     let hashed = |(path, name): (PathBuf, String)| {
         let read = |bytes| step(&shared, bytes);
         let (sha256, bytes) =
             if remote::is_remote(&path) { remote::identity(&path, read) } else { sha256_file(&path, read) }?;
-        Ok(Input { path, file: PlainFile { name, bytes, sha256 } })
+        Ok(InputFile { path, file: FileDigest { name, bytes, sha256 } })
     };
     let inputs = found.into_par_iter().map(|files| files.into_par_iter().map(hashed).collect()).collect();
     progress.finish();
@@ -180,16 +180,16 @@ pub(crate) fn hash_all(
 }
 
 /// The files that the filters of a source name.
-fn lists(source: &SourceConfig, folder: &Path) -> Result<Vec<PlainFile>> {
+fn lists(source: &SourceConfig, folder: &Path) -> Result<Vec<FileDigest>> {
     let list = |file: String| {
         let (sha256, bytes) = sha256_file(&folder.join(&file), |_| Ok(()))?;
-        Ok(PlainFile { name: filter::file_name(&file), bytes, sha256 })
+        Ok(FileDigest { name: filter::file_name(&file), bytes, sha256 })
     };
     source.filters.iter().flat_map(filter::Filter::files).map(list).collect()
 }
 
 /// The lists that were read are those that were hashed.
-fn check_lists(source: &SourceConfig, folder: &Path, hashed: &[PlainFile]) -> Result<()> {
+fn check_lists(source: &SourceConfig, folder: &Path, hashed: &[FileDigest]) -> Result<()> {
     let files = source.filters.iter().flat_map(filter::Filter::files);
     for ((file, now), earlier) in files.zip(lists(source, folder)?).zip(hashed) {
         if now != *earlier {
@@ -202,8 +202,8 @@ fn check_lists(source: &SourceConfig, folder: &Path, hashed: &[PlainFile]) -> Re
 fn describe(
     run: &PrepareRun,
     tokenizer: &Tokenizer,
-    inputs: &[Vec<Input>],
-    lists: Vec<Vec<PlainFile>>,
+    inputs: &[Vec<InputFile>],
+    lists: Vec<Vec<FileDigest>>,
     embedder: Option<String>,
 ) -> Plan {
     let sources = run.sources.iter().zip(inputs).zip(lists).map(|((source, files), lists)| SourcePlan {
@@ -237,8 +237,8 @@ fn describe(
 }
 
 /// Cuts the files of a source into units.
-fn cut(source: usize, files: Vec<Input>, plan: &Plan, layout: RowLayout) -> Vec<Unit> {
-    let mut groups: Vec<Vec<Input>> = Vec::new();
+fn cut(source: usize, files: Vec<InputFile>, plan: &Plan, layout: RowLayout) -> Vec<Unit> {
+    let mut groups: Vec<Vec<InputFile>> = Vec::new();
     let mut bytes = 0;
     for file in files {
         bytes += file.file.bytes;
@@ -250,7 +250,7 @@ fn cut(source: usize, files: Vec<Input>, plan: &Plan, layout: RowLayout) -> Vec<
             }
         }
     }
-    let named = |inputs: Vec<Input>| Unit {
+    let named = |inputs: Vec<InputFile>| Unit {
         name: unit_name(&plan.sources[source], &inputs, plan, layout),
         source,
         inputs,
@@ -258,7 +258,7 @@ fn cut(source: usize, files: Vec<Input>, plan: &Plan, layout: RowLayout) -> Vec<
     groups.into_iter().map(named).collect()
 }
 
-fn unit_name(source: &SourcePlan, inputs: &[Input], plan: &Plan, layout: RowLayout) -> String {
+fn unit_name(source: &SourcePlan, inputs: &[InputFile], plan: &Plan, layout: RowLayout) -> String {
     let takes_part = |kind| source.dedup.as_ref().is_none_or(|kinds| kinds.contains(&kind));
     let decides = json!({
         "format": FORMAT,
@@ -269,8 +269,8 @@ fn unit_name(source: &SourcePlan, inputs: &[Input], plan: &Plan, layout: RowLayo
             "format": source.format, "text_field": source.text_field, "id_field": source.id_field,
             "filters": source.filters, "lists": source.lists, "on_bad_line": source.on_bad_line,
         },
-        "minhash": plan.dedup.minhash().filter(|_| takes_part(StageKind::MinHash)),
-        "paragraph": plan.dedup.paragraphs().filter(|_| takes_part(StageKind::Paragraph)),
+        "minhash": plan.dedup.minhash().filter(|_| takes_part(DedupKind::MinHash)),
+        "paragraph": plan.dedup.paragraphs().filter(|_| takes_part(DedupKind::Paragraph)),
         "inputs": inputs.iter().map(|input| &input.file).collect::<Vec<_>>(),
     });
     hash::sha256(decides.to_string().as_bytes())[..32].to_owned()
@@ -327,9 +327,9 @@ mod tests {
 
     #[test]
     fn small_files_share_a_unit_and_large_ones_do_not() {
-        let file = |index: usize, bytes| Input {
+        let file = |index: usize, bytes| InputFile {
             path: PathBuf::new(),
-            file: PlainFile { name: format!("{index}"), bytes, sha256: String::new() },
+            file: FileDigest { name: format!("{index}"), bytes, sha256: String::new() },
         };
         let plan = Plan {
             format: 1,

@@ -1,8 +1,8 @@
 //! What is kept of the texts of a source for the stages of deduplication.
 
 use crate::config::PrepareRun;
-use crate::dedup::{self, MinHasher, StageKind};
-use crate::filter::ngrams::Runs;
+use crate::dedup::{self, DedupKind, MinHasher};
+use crate::filter::ngrams::NgramHashes;
 
 /// What is kept of a text for the stages of deduplication; empty where none needs it.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +25,8 @@ pub(crate) struct Sketcher {
 impl Sketcher {
     /// What the stages that a source goes through need.
     pub(crate) fn new(run: &PrepareRun, source: usize) -> Self {
-        let minhash = run.dedup.minhash().filter(|_| run.goes_through(source, StageKind::MinHash));
-        let paragraphs = run.dedup.paragraphs().filter(|_| run.goes_through(source, StageKind::Paragraph));
+        let minhash = run.dedup.minhash().filter(|_| run.goes_through(source, DedupKind::MinHash));
+        let paragraphs = run.dedup.paragraphs().filter(|_| run.goes_through(source, DedupKind::Paragraph));
         Self {
             minhash: minhash.map(MinHasher::new),
             min_paragraph_words: paragraphs.map(|settings| settings.min_words),
@@ -34,7 +34,7 @@ impl Sketcher {
     }
 
     /// The sketch of a text.
-    pub(crate) fn sketch(&self, text: &str, runs: &mut Runs) -> Sketch {
+    pub(crate) fn sketch(&self, text: &str, runs: &mut NgramHashes) -> Sketch {
         let paragraphs = self.min_paragraph_words.map(|words| dedup::paragraph_hashes(text, words));
         Sketch {
             signature: self.signature(text, runs),
@@ -44,7 +44,7 @@ impl Sketcher {
     }
 
     /// The signature of a text, where a stage needs it.
-    pub(crate) fn signature(&self, text: &str, runs: &mut Runs) -> Vec<u32> {
+    pub(crate) fn signature(&self, text: &str, runs: &mut NgramHashes) -> Vec<u32> {
         self.minhash.as_ref().map_or_else(Vec::new, |hasher| hasher.signature(text, runs))
     }
 }

@@ -10,8 +10,8 @@ use mpt_tokenize::Tokenizer;
 use serde::{Deserialize, Serialize};
 
 use super::plan::PlannedRun;
-use super::unit::{Input, Unit};
-use super::unit_file::{self, UnitFiles};
+use super::unit::{InputFile, Unit};
+use super::unit_file::{self, UnitWriter};
 use super::{LOCK, check_order, claim, finish, finished, tokenize};
 use crate::config::PrepareRun;
 use crate::dedup::Embedder;
@@ -43,7 +43,7 @@ pub struct UnitStatus {
 #[serde(deny_unknown_fields)]
 struct Inputs {
     /// Of each source, its files.
-    sources: Vec<Vec<Input>>,
+    sources: Vec<Vec<InputFile>>,
 }
 
 /// The units that `run` is made of, in order, and which of them are there; begins `run.out` where it is not begun.
@@ -103,7 +103,7 @@ pub fn prepare_unit(
             &planned,
             &[index],
             tokenizer,
-            &mut UnitFiles::new(&dir, planned.layout.token_bytes),
+            &mut UnitWriter::new(&dir, planned.layout.token_bytes),
             progress,
         )?;
     }
@@ -142,7 +142,7 @@ fn status(planned: &PlannedRun<'_>, dir: &Path, unit: &Unit) -> Result<UnitStatu
 }
 
 /// The plan is read by other processes, as text.
-fn check_path(input: &Input) -> Result<()> {
+fn check_path(input: &InputFile) -> Result<()> {
     if input.path.to_str().is_some() {
         return Ok(());
     }
@@ -151,7 +151,7 @@ fn check_path(input: &Input) -> Result<()> {
     Err(Error::input(&input.path, problem))
 }
 
-fn unchanged(out: &Path, input: &Input) -> Result<()> {
+fn unchanged(out: &Path, input: &InputFile) -> Result<()> {
     let found = std::fs::metadata(&input.path).map_err(Error::io(&input.path, "looking at"))?.len();
     if found == input.file.bytes {
         return Ok(());

@@ -13,10 +13,10 @@ use super::sketch::Sketch;
 use super::unit::{DroppedDocument, TokenizedDocument, Unit, UnitSink};
 use crate::config::SourceConfig;
 use crate::error::{Error, Result};
-use crate::filter::ngrams::Runs;
-use crate::filter::{BAD_LINE, Drop, Scratch, Verdict};
-use crate::progress::{Progress, Stage};
-use crate::source::{self, InputFile, Record};
+use crate::filter::ngrams::NgramHashes;
+use crate::filter::{BAD_LINE, DropReason, FilterOutcome, FilterScratch};
+use crate::progress::{Phase, Progress};
+use crate::source::{self, Record, SourceFile};
 
 /// Text tokenized at once: enough to keep all cores busy, little enough to stay in bounds.
 const BATCH_BYTES: usize = 8 << 20;
@@ -39,16 +39,16 @@ pub(crate) fn tokenize(
     sink: &mut (dyn UnitSink + Send),
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    progress.start(Stage::Tokenize, units.iter().map(|&unit| planned.units[unit].bytes()).sum());
+    progress.start(Phase::Tokenize, units.iter().map(|&unit| planned.units[unit].bytes()).sum());
     let bytes_read = AtomicU64::new(0);
     let (to_encode, records) = sync_channel(READ_AHEAD);
     let (to_write, documents) = sync_channel(WRITE_BEHIND);
     let result = std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_ahead(planned, units, &bytes_read, to_encode));
         let writer = scope.spawn(|| write_behind(planned, documents, sink));
-        let mut follow = Follow { progress, bytes_read: &bytes_read, told: 0 };
+        let mut read_progress = ReadProgress { progress, bytes_read: &bytes_read, told: 0 };
         // Each end of a channel ends the thread at the other.
-        let encoded = encode_all(planned, records, tokenizer, to_write, &mut follow);
+        let encoded = encode_all(planned, records, tokenizer, to_write, &mut read_progress);
         let read = reader.join().expect("the reader returns its errors");
         let written = writer.join().expect("the writer returns its errors");
         // Where several failed, those before the one that did only noticed that nobody listens.
@@ -59,7 +59,7 @@ pub(crate) fn tokenize(
 }
 
 /// What a thread tells the next one of a unit.
-enum Message<T> {
+enum UnitEvent<T> {
     Begin(usize),
     Batch(T),
     End,
@@ -69,14 +69,14 @@ fn read_ahead(
     planned: &PlannedRun<'_>,
     units: &[usize],
     bytes_read: &AtomicU64,
-    to: SyncSender<Message<Vec<Record>>>,
+    to: SyncSender<UnitEvent<Vec<Record>>>,
 ) -> Result<()> {
     let mut most = FIRST_BATCH_BYTES;
     for &index in units {
         let unit = &planned.units[index];
-        send(&to, Message::Begin(index))?;
+        send(&to, UnitEvent::Begin(index))?;
         read_unit(&planned.run.sources[unit.source], unit, &mut most, bytes_read, &to)?;
-        send(&to, Message::End)?;
+        send(&to, UnitEvent::End)?;
     }
     Ok(())
 }
@@ -87,11 +87,11 @@ fn read_unit(
     unit: &Unit,
     most: &mut usize,
     bytes_read: &AtomicU64,
-    to: &SyncSender<Message<Vec<Record>>>,
+    to: &SyncSender<UnitEvent<Vec<Record>>>,
 ) -> Result<()> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for input in &unit.inputs {
-        let file = InputFile { path: &input.path, planned: &input.file, progress: bytes_read };
+        let file = SourceFile { path: &input.path, planned: &input.file, progress: bytes_read };
         source::read(config, &file, &mut |record| {
             bytes += match &record {
                 Record::Document(document) => document.text.len(),
@@ -103,25 +103,25 @@ fn read_unit(
             }
             bytes = 0;
             *most = (2 * *most).min(BATCH_BYTES);
-            send(to, Message::Batch(std::mem::take(&mut batch)))
+            send(to, UnitEvent::Batch(std::mem::take(&mut batch)))
         })?;
     }
-    send(to, Message::Batch(batch))
+    send(to, UnitEvent::Batch(batch))
 }
 
 /// Nobody listens when the other side failed; its error is the one to tell.
-fn send<T>(to: &SyncSender<Message<T>>, message: Message<T>) -> Result<()> {
+fn send<T>(to: &SyncSender<UnitEvent<T>>, message: UnitEvent<T>) -> Result<()> {
     to.send(message).map_err(|_| Error::Interrupted)
 }
 
 /// Tells of bytes that another thread read.
-struct Follow<'a> {
+struct ReadProgress<'a> {
     progress: &'a mut dyn Progress,
     bytes_read: &'a AtomicU64,
     told: u64,
 }
 
-impl Follow<'_> {
+impl ReadProgress<'_> {
     fn step(&mut self) -> Result<()> {
         let read = self.bytes_read.load(Ordering::Relaxed);
         self.progress.advance(read - self.told);
@@ -133,28 +133,28 @@ impl Follow<'_> {
 /// Hands on what the reader tells, its records judged and tokenized.
 fn encode_all(
     planned: &PlannedRun<'_>,
-    from: Receiver<Message<Vec<Record>>>,
+    from: Receiver<UnitEvent<Vec<Record>>>,
     tokenizer: &Tokenizer,
-    to: SyncSender<Message<Vec<Encoded>>>,
-    follow: &mut Follow<'_>,
+    to: SyncSender<UnitEvent<Vec<Encoded>>>,
+    read_progress: &mut ReadProgress<'_>,
 ) -> Result<()> {
     let mut current = None;
     for message in from {
         let message = match message {
-            Message::Begin(index) => {
+            UnitEvent::Begin(index) => {
                 current = Some(&planned.units[index]);
-                Message::Begin(index)
+                UnitEvent::Begin(index)
             }
-            Message::Batch(records) => {
+            UnitEvent::Batch(records) => {
                 let unit = current.expect("the reader begins each unit before it sends documents");
-                Message::Batch(encode(planned, unit, records, tokenizer)?)
+                UnitEvent::Batch(encode(planned, unit, records, tokenizer)?)
             }
-            Message::End => Message::End,
+            UnitEvent::End => UnitEvent::End,
         };
-        let is_batch = matches!(message, Message::Batch(_));
+        let is_batch = matches!(message, UnitEvent::Batch(_));
         send(&to, message)?;
         if is_batch {
-            follow.step()?;
+            read_progress.step()?;
         }
     }
     Ok(())
@@ -172,7 +172,7 @@ struct Encoded {
 
 enum Fate {
     Kept { text_hash: u128, sketch: Sketch, edited: Option<String> },
-    Dropped(Drop),
+    Dropped(DropReason),
 }
 
 /// Judges, hashes and tokenizes documents in parallel.
@@ -183,7 +183,7 @@ fn encode(
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Encoded>> {
     let failed = |source| Error::Tokenizer { path: unit.inputs[0].path.clone(), source };
-    let encode = |scratches: &mut (Scratch, Runs), record| {
+    let encode = |scratches: &mut (FilterScratch, NgramHashes), record| {
         encode_one(planned, unit, record, tokenizer, scratches).map_err(failed)
     };
     // Documents are of very different lengths: each may go to another thread.
@@ -197,18 +197,18 @@ fn encode_one(
     unit: &Unit,
     record: Record,
     tokenizer: &Tokenizer,
-    (scratch, runs): &mut (Scratch, Runs),
+    (scratch, runs): &mut (FilterScratch, NgramHashes),
 ) -> mpt_tokenize::Result<Encoded> {
     let document = match &record {
         Record::Document(document) => document,
         Record::BadLine { problem, .. } => {
-            let fate = Fate::Dropped(Drop { rule: BAD_LINE, value: problem.clone() });
+            let fate = Fate::Dropped(DropReason { rule: BAD_LINE, value: problem.clone() });
             return Ok(Encoded { record, fate, tokens_read: 0, tokens: Vec::new() });
         }
     };
     let fate = match planned.judges[unit.source].judge(document, scratch) {
-        Verdict::Dropped(drop) => Fate::Dropped(drop),
-        Verdict::Kept(edited) => {
+        FilterOutcome::Dropped(drop) => Fate::Dropped(drop),
+        FilterOutcome::Kept(edited) => {
             let text = edited.as_deref().unwrap_or(&document.text);
             let sketch = planned.sketchers[unit.source].sketch(text, runs);
             Fate::Kept { text_hash: xxh3_128(text.as_bytes()), sketch, edited }
@@ -225,23 +225,23 @@ fn encode_one(
 /// Gives the sink what was tokenized, in order, while what comes next is being tokenized.
 fn write_behind(
     planned: &PlannedRun<'_>,
-    from: Receiver<Message<Vec<Encoded>>>,
+    from: Receiver<UnitEvent<Vec<Encoded>>>,
     sink: &mut dyn UnitSink,
 ) -> Result<()> {
     let mut fields_seen = 0;
     for message in from {
         match message {
-            Message::Begin(index) => {
+            UnitEvent::Begin(index) => {
                 fields_seen = 0;
                 sink.begin(&planned.units[index])?;
             }
-            Message::Batch(documents) => {
+            UnitEvent::Batch(documents) => {
                 for document in &documents {
                     fields_seen |= document.fields_seen();
                     document.give(sink)?;
                 }
             }
-            Message::End => sink.end(fields_seen)?,
+            UnitEvent::End => sink.end(fields_seen)?,
         }
     }
     Ok(())
@@ -283,7 +283,7 @@ mod tests {
 
     use super::*;
     use crate::config::PrepareRun;
-    use crate::progress::Silent;
+    use crate::progress::NoProgress;
 
     /// More units than the threads can hold between them.
     const UNITS: usize = 12;
@@ -331,17 +331,17 @@ mod tests {
         let config = TrainConfig { vocab_size: 300, min_frequency: 2 };
         let tokenizer = mpt_tokenize::train(["a text".to_owned()].into_iter(), &config).expect("trained");
         let tokenizer = Tokenizer::from_bytes(tokenizer, Path::new("t.json")).expect("sound");
-        let planned = PlannedRun::new(&run, &tokenizer, None, &mut Silent).expect("planned");
+        let planned = PlannedRun::new(&run, &tokenizer, None, &mut NoProgress).expect("planned");
         let units: Vec<_> = (0..UNITS).collect();
         // Of each unit: its beginning, its document, its end.
         let all = 3 * UNITS;
         for from in [1, 2, 3, all / 2, all] {
             let mut sink = Full { from, calls: 0 };
-            let error = tokenize(&planned, &units, &tokenizer, &mut sink, &mut Silent).expect_err("full");
+            let error = tokenize(&planned, &units, &tokenizer, &mut sink, &mut NoProgress).expect_err("full");
             assert_eq!((error.to_string().as_str(), sink.calls), ("disk: is full", from));
         }
         let mut sink = Full { from: usize::MAX, calls: 0 };
-        tokenize(&planned, &units, &tokenizer, &mut sink, &mut Silent).expect("room for all");
+        tokenize(&planned, &units, &tokenizer, &mut sink, &mut NoProgress).expect("room for all");
         assert_eq!(sink.calls, all);
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::sketch::Sketch;
 use crate::error::Result;
-use crate::filter::Drop;
-use crate::hashed_file::PlainFile;
+use crate::file_digest::FileDigest;
+use crate::filter::DropReason;
 
 /// A few files of one source, tokenized as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,17 +17,17 @@ pub(crate) struct Unit {
     /// The source it belongs to.
     pub(crate) source: usize,
     /// Its files.
-    pub(crate) inputs: Vec<Input>,
+    pub(crate) inputs: Vec<InputFile>,
 }
 
 /// One input file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Input {
+pub(crate) struct InputFile {
     /// Where it is.
     pub(crate) path: PathBuf,
     /// What it is called, and what it holds.
-    pub(crate) file: PlainFile,
+    pub(crate) file: FileDigest,
 }
 
 impl Unit {
@@ -72,7 +72,7 @@ pub(crate) struct DroppedDocument<'a> {
     /// Its id.
     pub(crate) id: &'a str,
     /// Why.
-    pub(crate) drop: &'a Drop,
+    pub(crate) drop: &'a DropReason,
     /// How many tokens its text as read had, none added.
     pub(crate) tokens_read: u64,
 }

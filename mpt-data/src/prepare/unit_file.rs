@@ -15,9 +15,9 @@ use xxhash_rust::xxh3::Xxh3;
 use super::unit::{DroppedDocument, TokenizedDocument, Unit, UnitSink};
 use crate::durable::AtomicFile;
 use crate::error::{Error, Result};
-use crate::filter::{self, Drop};
+use crate::filter::{self, DropReason};
 use crate::layout::{get_tokens, put_tokens};
-use crate::map::Map;
+use crate::mapped_file::MappedFile;
 
 /// The version of the form of these files.
 pub(super) const VERSION: u32 = 4;
@@ -62,33 +62,34 @@ fn checksum_holds(mut file: File) -> io::Result<bool> {
 }
 
 /// Writes the files of units, one after the other.
-pub(super) struct UnitFiles<'a> {
+pub(super) struct UnitWriter<'a> {
     dir: &'a Path,
     token_bytes: usize,
-    open: Option<Open>,
+    open: Option<OpenUnit>,
 }
 
-struct Open {
+struct OpenUnit {
     path: PathBuf,
     file: AtomicFile,
     hash: Xxh3,
     record: Vec<u8>,
 }
 
-impl<'a> UnitFiles<'a> {
+impl<'a> UnitWriter<'a> {
     pub(super) fn new(dir: &'a Path, token_bytes: usize) -> Self {
         Self { dir, token_bytes, open: None }
     }
 
-    fn open(&mut self) -> &mut Open {
+    fn open(&mut self) -> &mut OpenUnit {
         self.open.as_mut().expect("a unit has begun")
     }
 }
 
-impl UnitSink for UnitFiles<'_> {
+impl UnitSink for UnitWriter<'_> {
     fn begin(&mut self, unit: &Unit) -> Result<()> {
         let path = self.dir.join(&unit.name);
-        let mut open = Open { file: AtomicFile::create(&path)?, path, hash: Xxh3::new(), record: Vec::new() };
+        let mut open =
+            OpenUnit { file: AtomicFile::create(&path)?, path, hash: Xxh3::new(), record: Vec::new() };
         open.record.extend(MAGIC);
         open.record.push(self.token_bytes as u8);
         open.write()?;
@@ -139,7 +140,7 @@ impl UnitSink for UnitFiles<'_> {
     }
 }
 
-impl Open {
+impl OpenUnit {
     fn text(&mut self, text: &str) {
         let length = u32::try_from(text.len()).expect("ids and values are parts of a line");
         self.record.extend(length.to_le_bytes());
@@ -156,15 +157,15 @@ impl Open {
 
 /// What became of a document in its unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum UnitRecord {
     /// It passed the filters; its parts come next.
-    Kept(KeptEntry),
+    Kept(PassedRecord),
     /// It did not.
     Dropped {
         /// Its id.
         id: String,
         /// Why.
-        drop: Drop,
+        drop: DropReason,
         /// The tokens of its text as read, none added.
         tokens_read: u64,
     },
@@ -172,7 +173,7 @@ pub(super) enum Entry {
 
 /// A document that passed the filters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct KeptEntry {
+pub(super) struct PassedRecord {
     /// Its id.
     pub(super) id: String,
     /// The hash of its text.
@@ -192,7 +193,7 @@ pub(super) struct KeptEntry {
 /// Reads the file of a unit. The parts of a document are read in their order, and skipped where they are not asked for.
 pub(super) struct UnitReader {
     path: PathBuf,
-    input: Cursor<Map>,
+    input: Cursor<MappedFile>,
     token_bytes: usize,
     at: u64,
     /// Bytes of the parts not yet read.
@@ -203,7 +204,7 @@ pub(super) struct UnitReader {
 impl UnitReader {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "opening"))?;
-        let map = Map::new(&file).map_err(Error::io(path, "mapping"))?;
+        let map = MappedFile::new(&file).map_err(Error::io(path, "mapping"))?;
         let mut reader = Self {
             path: path.to_owned(),
             input: Cursor::new(map),
@@ -221,12 +222,12 @@ impl UnitReader {
     }
 
     /// The next document; `None` after the last.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>> {
+    pub(super) fn next(&mut self) -> Result<Option<UnitRecord>> {
         self.skip_to(PARTS)?;
         let at = self.at;
         let [kind] = self.take()?;
         match kind {
-            KEPT => Ok(Some(Entry::Kept(self.kept(at)?))),
+            KEPT => Ok(Some(UnitRecord::Kept(self.kept(at)?))),
             DROPPED => self.dropped().map(Some),
             END => {
                 self.fields_seen = Some(self.number()?);
@@ -285,7 +286,7 @@ impl UnitReader {
         Self::kept_at(path, at)?.0.signature()
     }
 
-    fn kept_at(path: &Path, at: u64) -> Result<(Self, KeptEntry)> {
+    fn kept_at(path: &Path, at: u64) -> Result<(Self, PassedRecord)> {
         let mut reader = Self::open(path)?;
         // Past the byte that says what the record is.
         reader.input.seek(SeekFrom::Start(at + 1)).map_err(Error::io(path, "reading"))?;
@@ -293,7 +294,7 @@ impl UnitReader {
         Ok((reader, kept))
     }
 
-    fn kept(&mut self, at: u64) -> Result<KeptEntry> {
+    fn kept(&mut self, at: u64) -> Result<PassedRecord> {
         let id = self.text()?;
         let text_hash = u128::from_le_bytes(self.take()?);
         let (text_bytes, tokens_read) = (self.number()?, self.number()?);
@@ -302,13 +303,13 @@ impl UnitReader {
             self.unread[part] = self.number()?;
         }
         let tokens = self.unread[TOKENS] / self.token_bytes as u64;
-        Ok(KeptEntry { id, text_hash, text_bytes, tokens_read, is_edited: is_edited == 1, tokens, at })
+        Ok(PassedRecord { id, text_hash, text_bytes, tokens_read, is_edited: is_edited == 1, tokens, at })
     }
 
-    fn dropped(&mut self) -> Result<Entry> {
+    fn dropped(&mut self) -> Result<UnitRecord> {
         let (id, rule, value) = (self.text()?, self.text()?, self.text()?);
         let rule = filter::rule(&rule).ok_or_else(|| self.damaged("an unknown rule"))?;
-        Ok(Entry::Dropped { id, drop: Drop { rule, value }, tokens_read: self.number()? })
+        Ok(UnitRecord::Dropped { id, drop: DropReason { rule, value }, tokens_read: self.number()? })
     }
 
     /// Goes to the beginning of a part, past those before it.
@@ -374,7 +375,7 @@ mod tests {
     use super::*;
 
     fn write(dir: &Path) -> PathBuf {
-        let mut files = UnitFiles { dir, token_bytes: 2, open: None };
+        let mut files = UnitWriter { dir, token_bytes: 2, open: None };
         files.begin(&Unit { name: "u".into(), source: 0, inputs: Vec::new() }).expect("begun");
         let tokens: Vec<_> = (0..70_000u32).map(|at| at % 50_000).collect();
         for (id, tokens) in [("a", &tokens[..]), ("b", &[]), ("é", &tokens[3..5])] {
@@ -385,7 +386,7 @@ mod tests {
             let kept =
                 TokenizedDocument { id, text_hash, text_bytes: 7, sketch, tokens, tokens_read, is_edited };
             files.keep(&kept).expect("kept");
-            let drop = &Drop { rule: "empty", value: "0 bytes".into() };
+            let drop = &DropReason { rule: "empty", value: "0 bytes".into() };
             files.drop(&DroppedDocument { id: "x", drop, tokens_read: 9 }).expect("dropped");
         }
         files.end(5).expect("ended");
@@ -401,7 +402,7 @@ mod tests {
         let (mut ids, mut places, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(entry) = reader.next().expect("sound") {
             match entry {
-                Entry::Kept(kept) => {
+                UnitRecord::Kept(kept) => {
                     assert_eq!((kept.tokens_read, kept.is_edited), (kept.tokens + 3, kept.id == "b"));
                     // The parts of the first document are skipped.
                     if kept.id != "a" {
@@ -412,7 +413,7 @@ mod tests {
                     ids.push(kept.id);
                     places.push(kept.at);
                 }
-                Entry::Dropped { id, drop, tokens_read } => {
+                UnitRecord::Dropped { id, drop, tokens_read } => {
                     assert_eq!((id.as_str(), drop.rule, drop.value.as_str()), ("x", "empty", "0 bytes"));
                     assert_eq!(tokens_read, 9);
                 }
@@ -431,7 +432,7 @@ mod tests {
     #[test]
     fn a_part_may_be_as_long_as_it_is() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut files = UnitFiles { dir: dir.path(), token_bytes: 2, open: None };
+        let mut files = UnitWriter { dir: dir.path(), token_bytes: 2, open: None };
         files.begin(&Unit { name: "u".into(), source: 0, inputs: Vec::new() }).expect("begun");
         let sketch = &Sketch { signature: Vec::new(), paragraphs: vec![7; 18_000_000], text: None };
         let kept = TokenizedDocument {
@@ -446,7 +447,7 @@ mod tests {
         files.keep(&kept).expect("kept");
         files.end(0).expect("ended");
         let mut reader = UnitReader::open(&dir.path().join("u")).expect("openable");
-        assert!(matches!(reader.next(), Ok(Some(Entry::Kept(_)))));
+        assert!(matches!(reader.next(), Ok(Some(UnitRecord::Kept(_)))));
         assert_eq!(reader.paragraphs().expect("sound").len(), 18_000_000);
     }
 

@@ -10,7 +10,7 @@ use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::address::Address;
-use super::http::Ureq;
+use super::http::UreqConnector;
 use crate::error::{Error, Result};
 
 /// Opens the store of an address. Nothing is asked yet.
@@ -23,21 +23,21 @@ pub(super) fn connect(address: &Address<'_>) -> Result<Arc<dyn ObjectStore>> {
         "s3" => s3(root),
         "gs" => GoogleCloudStorageBuilder::from_env()
             .with_url(root)
-            .with_http_connector(Ureq)
+            .with_http_connector(UreqConnector)
             .with_retry(retry())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
         "az" => MicrosoftAzureBuilder::from_env()
             .with_url(root)
             .with_allow_http(is_plain(&["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"]))
-            .with_http_connector(Ureq)
+            .with_http_connector(UreqConnector)
             .with_retry(retry())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
         "http" | "https" => HttpBuilder::new()
             .with_url(root)
             .with_client_options(ClientOptions::new().with_allow_http(address.scheme == "http"))
-            .with_http_connector(Ureq)
+            .with_http_connector(UreqConnector)
             .with_retry(retry())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
@@ -51,7 +51,7 @@ pub(super) fn connect(address: &Address<'_>) -> Result<Arc<dyn ObjectStore>> {
 
 fn s3(root: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder =
-        AmazonS3Builder::from_env().with_url(root).with_http_connector(Ureq).with_retry(retry());
+        AmazonS3Builder::from_env().with_url(root).with_http_connector(UreqConnector).with_retry(retry());
     // A server named by a plain address is asked plainly.
     if is_plain(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]) {
         builder = builder.with_allow_http(true);

@@ -14,18 +14,18 @@ use object_store::{GetOptions, ObjectStore};
 use super::options::RemoteOptions;
 
 /// The longest wait between two attempts.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// How many of the latest requests say what is slow, and how many there must be to say it.
-const REMEMBERED: usize = 128;
-const ENOUGH: usize = 24;
+const LATENCY_WINDOW: usize = 128;
+const MIN_SAMPLES: usize = 24;
 /// How many times the attempts that may fail in a row may fail in all.
-const MANY: u32 = 8;
+const MAX_FAILURES_FACTOR: u32 = 8;
 /// A second request is never sent earlier than this.
-const SHORTEST_HEDGE: Duration = Duration::from_millis(20);
+const MIN_HEDGE_DELAY: Duration = Duration::from_millis(20);
 
 /// Which bytes are wanted, and of which version of the object.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted<'a> {
+pub(super) struct RangeRequest<'a> {
     /// The object.
     pub(super) key: &'a Key,
     /// Its bytes.
@@ -38,7 +38,7 @@ pub(super) struct Wanted<'a> {
 
 /// Why a range did not come.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum FetchError {
     /// There is no such object.
     Missing,
     /// The object is not the one that was seen before.
@@ -53,29 +53,29 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct Fetcher {
     options: RemoteOptions,
-    times: Mutex<VecDeque<Duration>>,
+    latencies: Mutex<VecDeque<Duration>>,
     jitter: AtomicU64,
 }
 
 impl Fetcher {
     /// A fetcher that has fetched nothing.
     pub(super) fn new(options: RemoteOptions) -> Self {
-        Self { options, times: Mutex::default(), jitter: AtomicU64::new(0x9e37_79b9_7f4a_7c15) }
+        Self { options, latencies: Mutex::default(), jitter: AtomicU64::new(0x9e37_79b9_7f4a_7c15) }
     }
 
     /// Fetches a range, in several attempts if need be: each goes on where the one before broke off.
     pub(super) async fn fetch(
         &self,
         store: &dyn ObjectStore,
-        wanted: &Wanted<'_>,
-    ) -> Result<Vec<u8>, Failure> {
+        wanted: &RangeRequest<'_>,
+    ) -> Result<Vec<u8>, FetchError> {
         let begun = Instant::now();
-        let slow = self.slow();
-        let fetched = match slow {
-            None => self.persist(store, wanted).await,
-            Some(slow) => self.hedged(store, wanted, slow).await,
+        let hedge_delay = self.hedge_delay();
+        let fetched = match hedge_delay {
+            None => self.fetch_with_retries(store, wanted).await,
+            Some(hedge_delay) => self.hedged(store, wanted, hedge_delay).await,
         }?;
-        self.remember(begun.elapsed());
+        self.record_latency(begun.elapsed());
         Ok(fetched)
     }
 
@@ -83,13 +83,13 @@ impl Fetcher {
     async fn hedged(
         &self,
         store: &dyn ObjectStore,
-        wanted: &Wanted<'_>,
-        slow: Duration,
-    ) -> Result<Vec<u8>, Failure> {
-        let first = std::pin::pin!(self.persist(store, wanted));
+        wanted: &RangeRequest<'_>,
+        hedge_delay: Duration,
+    ) -> Result<Vec<u8>, FetchError> {
+        let first = std::pin::pin!(self.fetch_with_retries(store, wanted));
         let second = std::pin::pin!(async {
-            tokio::time::sleep(slow).await;
-            self.persist(store, wanted).await
+            tokio::time::sleep(hedge_delay).await;
+            self.fetch_with_retries(store, wanted).await
         });
         match select(first, second).await {
             Either::Left((answer, _)) => answer,
@@ -98,25 +98,29 @@ impl Fetcher {
         }
     }
 
-    async fn persist(&self, store: &dyn ObjectStore, wanted: &Wanted<'_>) -> Result<Vec<u8>, Failure> {
+    async fn fetch_with_retries(
+        &self,
+        store: &dyn ObjectStore,
+        wanted: &RangeRequest<'_>,
+    ) -> Result<Vec<u8>, FetchError> {
         let mut bytes = Vec::new();
         let (mut failures, mut all) = (0, 0);
         loop {
             let before = bytes.len();
             let problem = match self.attempt(store, wanted, &mut bytes).await {
                 Ok(()) => return Ok(bytes),
-                Err(Attempt::Final(failure)) => return Err(failure),
-                Err(Attempt::Passing(problem)) => problem,
+                Err(AttemptError::Permanent(failure)) => return Err(failure),
+                Err(AttemptError::Transient(problem)) => problem,
             };
             // An attempt that brought something is no failure in a row, but there is an end to those as well.
             failures = if bytes.len() > before { 1 } else { failures + 1 };
             all += 1;
-            if failures >= self.options.attempts || all >= MANY * self.options.attempts {
+            if failures >= self.options.attempts || all >= MAX_FAILURES_FACTOR * self.options.attempts {
                 let problem = format!(
                     "bytes {}..{} did not come in {all} attempts, the last: {problem}",
                     wanted.range.start, wanted.range.end
                 );
-                return Err(Failure::Other(problem));
+                return Err(FetchError::Other(problem));
             }
             tokio::time::sleep(self.wait(failures)).await;
         }
@@ -126,9 +130,9 @@ impl Fetcher {
     async fn attempt(
         &self,
         store: &dyn ObjectStore,
-        wanted: &Wanted<'_>,
+        wanted: &RangeRequest<'_>,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), Attempt> {
+    ) -> Result<(), AttemptError> {
         let range = wanted.range.start + bytes.len() as u64..wanted.range.end;
         if range.is_empty() {
             return Ok(());
@@ -138,39 +142,39 @@ impl Fetcher {
             if_match: wanted.tag.map(str::to_owned),
             ..GetOptions::default()
         };
-        let got = self.in_time(store.get_opts(wanted.key, options)).await?.map_err(judge)?;
+        let got = self.with_timeout(store.get_opts(wanted.key, options)).await?.map_err(classify)?;
         if got.meta.size != wanted.bytes {
-            return Err(Attempt::Final(Failure::Length(got.meta.size)));
+            return Err(AttemptError::Permanent(FetchError::Length(got.meta.size)));
         }
         if got.range != range {
-            return Err(Attempt::Passing(format!("bytes {:?} came instead of {range:?}", got.range)));
+            return Err(AttemptError::Transient(format!("bytes {:?} came instead of {range:?}", got.range)));
         }
         let total = (wanted.range.end - wanted.range.start) as usize;
         bytes.reserve(total - bytes.len());
         let mut stream = got.into_stream();
-        while let Some(piece) = self.in_time(stream.next()).await? {
-            let piece = piece.map_err(judge)?;
+        while let Some(piece) = self.with_timeout(stream.next()).await? {
+            let piece = piece.map_err(classify)?;
             if bytes.len() + piece.len() > total {
-                return Err(Attempt::Passing("more bytes came than were asked for".to_owned()));
+                return Err(AttemptError::Transient("more bytes came than were asked for".to_owned()));
             }
             bytes.extend_from_slice(&piece);
         }
         if bytes.len() < total {
             let problem = format!("the answer ended after {} of {total} bytes", bytes.len());
-            return Err(Attempt::Passing(problem));
+            return Err(AttemptError::Transient(problem));
         }
         Ok(())
     }
 
-    async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, Attempt> {
-        tokio::time::timeout(self.options.patience, future)
+    async fn with_timeout<T>(&self, future: impl Future<Output = T>) -> Result<T, AttemptError> {
+        tokio::time::timeout(self.options.timeout, future)
             .await
-            .map_err(|_| Attempt::Passing(format!("nothing came for {:?}", self.options.patience)))
+            .map_err(|_| AttemptError::Transient(format!("nothing came for {:?}", self.options.timeout)))
     }
 
     /// From half to all of a wait that doubles with each failure.
     pub(super) fn wait(&self, failures: u32) -> Duration {
-        let full = self.options.first_wait.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_WAIT);
+        let full = self.options.initial_backoff.saturating_mul(1 << (failures - 1).min(16)).min(MAX_BACKOFF);
         // A step of a linear congruential generator: processes that fail together do not come back together for long.
         let next = |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         let state = self.jitter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
@@ -179,45 +183,45 @@ impl Fetcher {
     }
 
     /// A time that only one in a hundred requests took; `None` before that is known.
-    fn slow(&self) -> Option<Duration> {
-        let times = self.times.lock().expect("no thread panics holding it");
-        if !self.options.hedge || times.len() < ENOUGH {
+    fn hedge_delay(&self) -> Option<Duration> {
+        let latencies = self.latencies.lock().expect("no thread panics holding it");
+        if !self.options.hedge || latencies.len() < MIN_SAMPLES {
             return None;
         }
-        let mut sorted: Vec<_> = times.iter().copied().collect();
+        let mut sorted: Vec<_> = latencies.iter().copied().collect();
         sorted.sort_unstable();
-        Some(sorted[(sorted.len() * 99).div_ceil(100).min(sorted.len()) - 1].max(SHORTEST_HEDGE))
+        Some(sorted[(sorted.len() * 99).div_ceil(100).min(sorted.len()) - 1].max(MIN_HEDGE_DELAY))
     }
 
-    fn remember(&self, time: Duration) {
-        let mut times = self.times.lock().expect("no thread panics holding it");
-        if times.len() == REMEMBERED {
-            times.pop_front();
+    fn record_latency(&self, time: Duration) {
+        let mut latencies = self.latencies.lock().expect("no thread panics holding it");
+        if latencies.len() == LATENCY_WINDOW {
+            latencies.pop_front();
         }
-        times.push_back(time);
+        latencies.push_back(time);
     }
 }
 
 /// Why one attempt failed.
-enum Attempt {
-    Passing(String),
-    Final(Failure),
+enum AttemptError {
+    Transient(String),
+    Permanent(FetchError),
 }
 
-fn judge(error: object_store::Error) -> Attempt {
+fn classify(error: object_store::Error) -> AttemptError {
     use object_store::Error as E;
     match error {
-        E::NotFound { .. } => Attempt::Final(Failure::Missing),
-        E::Precondition { .. } | E::NotModified { .. } => {
-            Attempt::Final(Failure::Changed("was changed after it was first looked at".to_owned()))
-        }
-        E::Generic { .. } | E::JoinError { .. } => Attempt::Passing(chain(&error)),
-        _ => Attempt::Final(Failure::Other(chain(&error))),
+        E::NotFound { .. } => AttemptError::Permanent(FetchError::Missing),
+        E::Precondition { .. } | E::NotModified { .. } => AttemptError::Permanent(FetchError::Changed(
+            "was changed after it was first looked at".to_owned(),
+        )),
+        E::Generic { .. } | E::JoinError { .. } => AttemptError::Transient(error_chain(&error)),
+        _ => AttemptError::Permanent(FetchError::Other(error_chain(&error))),
     }
 }
 
 /// An error with its causes that it does not tell itself, in a few lines at most.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

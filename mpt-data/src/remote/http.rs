@@ -18,12 +18,12 @@ use tokio::sync::{mpsc, oneshot};
 use ureq::http;
 
 /// How long a connection or the beginning of an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How many redirects one request may take.
 const MAX_REDIRECTS: u32 = 5;
 /// Bytes passed on at once, and how many such pieces wait: what a slow reader leaves in memory.
-const PIECE: usize = 64 << 10;
-const PIECES: usize = 4;
+const CHUNK_BYTES: usize = 64 << 10;
+const QUEUED_CHUNKS: usize = 4;
 
 /// The connections of all stores; those that are free are used again.
 static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
@@ -35,35 +35,35 @@ static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
         .max_redirects_will_error(false)
         .max_idle_connections_per_host(64)
         .max_idle_connections(256)
-        .timeout_resolve(Some(PATIENCE))
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
-        .timeout_per_read(Some(PATIENCE))
-        .timeout_per_write(Some(PATIENCE))
+        .timeout_resolve(Some(TIMEOUT))
+        .timeout_connect(Some(TIMEOUT))
+        .timeout_recv_response(Some(TIMEOUT))
+        .timeout_per_read(Some(TIMEOUT))
+        .timeout_per_write(Some(TIMEOUT))
         .build()
         .new_agent()
 });
 
 /// Makes stores ask through ureq.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ureq;
+pub(super) struct UreqConnector;
 
-impl HttpConnector for Ureq {
+impl HttpConnector for UreqConnector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(Self))
     }
 }
 
 /// The head of an answer, and where its body will come from.
-type Answer = Result<(http::response::Parts, mpsc::Receiver<Result<Bytes, HttpError>>), HttpError>;
+type StreamedResponse = Result<(http::response::Parts, mpsc::Receiver<Result<Bytes, HttpError>>), HttpError>;
 
 #[async_trait]
-impl HttpService for Ureq {
+impl HttpService for UreqConnector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
         let body = body.as_bytes().cloned().unwrap_or_default();
         let (head, answer) = oneshot::channel();
-        tokio::task::spawn_blocking(move || ask(http::Request::from_parts(parts, body), head));
+        tokio::task::spawn_blocking(move || send_request(http::Request::from_parts(parts, body), head));
         let (parts, mut pieces) =
             answer.await.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))??;
         let body = stream::poll_fn(move |context| pieces.poll_recv(context).map(|piece| piece.map(framed)));
@@ -77,7 +77,7 @@ fn framed(piece: Result<Bytes, HttpError>) -> Result<Frame<Bytes>, HttpError> {
 }
 
 /// Asks, and passes on what comes until nobody wants it any more.
-fn ask(request: http::Request<Bytes>, head: oneshot::Sender<Answer>) {
+fn send_request(request: http::Request<Bytes>, head: oneshot::Sender<StreamedResponse>) {
     let (parts, body) = request.into_parts();
     let answer = if body.is_empty() {
         AGENT.run(http::Request::from_parts(parts, ()))
@@ -86,14 +86,14 @@ fn ask(request: http::Request<Bytes>, head: oneshot::Sender<Answer>) {
     };
     let (parts, body) = match answer {
         Ok(answer) => answer.into_parts(),
-        Err(error) => return drop(head.send(Err(explain(error)))),
+        Err(error) => return drop(head.send(Err(http_error(error)))),
     };
-    let (sender, receiver) = mpsc::channel(PIECES);
+    let (sender, receiver) = mpsc::channel(QUEUED_CHUNKS);
     if head.send(Ok((parts, receiver))).is_err() {
         return;
     }
     let mut body = body.into_reader();
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let piece = match body.read(&mut buffer) {
             Ok(0) => return,
@@ -107,7 +107,7 @@ fn ask(request: http::Request<Bytes>, head: oneshot::Sender<Answer>) {
     }
 }
 
-fn explain(error: ureq::Error) -> HttpError {
+fn http_error(error: ureq::Error) -> HttpError {
     let kind = match &error {
         ureq::Error::Timeout(_) => HttpErrorKind::Timeout,
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Io(_) => {

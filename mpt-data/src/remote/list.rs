@@ -10,7 +10,7 @@ use super::store::Store;
 use crate::error::{Error, Result};
 
 /// `*` does not cross `/`, and hidden objects are found only where a pattern begins with a dot, as files are.
-const MATCH: MatchOptions =
+const MATCH_OPTIONS: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
 /// The objects of a pattern, in the order of their keys, with their names relative to the pattern's fixed part.
@@ -31,7 +31,7 @@ pub(crate) fn find(source_name: &str, pattern: &str) -> Result<Vec<(PathBuf, Str
     let (store, prefix) = Store::of(Path::new(&format!("{}/{folder}", address.root)))?;
     let matcher = Pattern::new(address.key).map_err(|_| missing())?;
     let keys = store.list(path, Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty()))?;
-    let wanted = keys.iter().filter(|key| matcher.matches_with(key.as_ref(), MATCH));
+    let wanted = keys.iter().filter(|key| matcher.matches_with(key.as_ref(), MATCH_OPTIONS));
     let named = |key: &Key| {
         let name = key.as_ref().strip_prefix(folder).unwrap_or(key.as_ref()).trim_start_matches('/');
         (PathBuf::from(format!("{}/{key}", address.root)), name.to_owned())

@@ -20,11 +20,9 @@
 
 mod address;
 #[cfg(feature = "remote")]
-mod cache;
-#[cfg(feature = "remote")]
 mod connect;
 #[cfg(feature = "remote")]
-mod examine;
+mod disk_cache;
 #[cfg(feature = "remote")]
 mod fetch;
 #[cfg(feature = "remote")]
@@ -38,28 +36,30 @@ mod options;
 #[cfg(feature = "remote")]
 mod page;
 #[cfg(feature = "remote")]
-mod pages;
+mod page_cache;
 #[cfg(feature = "remote")]
-mod rows;
+mod remote_shard;
 #[cfg(feature = "remote")]
 mod store;
+#[cfg(feature = "remote")]
+mod verify;
 
 #[cfg(not(feature = "remote"))]
-mod absent;
+mod stub;
 
-#[cfg(not(feature = "remote"))]
-pub(crate) use absent::{Object, RemoteRows, examine, find, identity, local_copy};
 pub(crate) use address::check;
 pub use address::is_remote;
 #[cfg(feature = "remote")]
-pub(crate) use examine::examine;
-#[cfg(feature = "remote")]
 pub(crate) use list::{find, identity};
 #[cfg(feature = "remote")]
-pub(crate) use object::{Object, local_copy};
+pub(crate) use object::{RemoteObject, local_copy};
 #[cfg(feature = "remote")]
 pub use options::{CacheOptions, ReadMode, RemoteOptions};
 #[cfg(feature = "remote")]
-pub(crate) use rows::RemoteRows;
+pub(crate) use remote_shard::RemoteShard;
 #[cfg(feature = "remote")]
 pub use store::{configure, mount, unmount};
+#[cfg(not(feature = "remote"))]
+pub(crate) use stub::{RemoteObject, RemoteShard, examine, find, identity, local_copy};
+#[cfg(feature = "remote")]
+pub(crate) use verify::examine;

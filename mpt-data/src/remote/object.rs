@@ -9,35 +9,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use object_store::path::Path as Key;
 
-use super::store::{Identity, MISSING, Piece, Store, failed, refused};
+use super::store::{MISSING, ObjectIdentity, PendingRange, Store, fetch_error, remote_error};
 use crate::error::{Damage, Error, Result};
 use crate::hash;
 
 /// Windows of a Parquet file in memory: columns are read beside each other.
-const WINDOWS: usize = 8;
+const MAX_WINDOWS: usize = 8;
 /// Bytes in a window.
 const WINDOW_BYTES: u64 = 2 << 20;
 
 /// An object, as it was when it was opened: a later version is refused.
 #[derive(Debug, Clone)]
-pub(crate) struct Object(Arc<Inner>);
+pub(crate) struct RemoteObject(Arc<ObjectInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ObjectInner {
     path: PathBuf,
     store: Arc<Store>,
     key: Key,
-    identity: Identity,
+    identity: ObjectIdentity,
     windows: Mutex<VecDeque<(u64, Bytes)>>,
 }
 
-impl Object {
+impl RemoteObject {
     /// Looks at an object.
     ///
     /// # Errors
     /// [`Error::Remote`] when there is none, or it is another than the plan says.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::find(path)?.ok_or_else(|| refused(path, MISSING))
+        Self::find(path)?.ok_or_else(|| remote_error(path, MISSING))
     }
 
     /// Looks at an object; `None` where there is none.
@@ -45,8 +45,9 @@ impl Object {
         let (store, key) = Store::of(path)?;
         let identity = store.find(path, &key)?;
         let windows = Mutex::default();
-        Ok(identity
-            .map(|identity| Self(Arc::new(Inner { path: path.to_owned(), store, key, identity, windows }))))
+        Ok(identity.map(|identity| {
+            Self(Arc::new(ObjectInner { path: path.to_owned(), store, key, identity, windows }))
+        }))
     }
 
     /// Its length.
@@ -55,21 +56,21 @@ impl Object {
     }
 
     /// Its content from a place on; the next piece is on its way while one is read.
-    pub(crate) fn read_from(&self, from: u64) -> ObjectRead {
-        ObjectRead { object: self.clone(), next: from, ahead: None, piece: Vec::new(), at: 0 }
+    pub(crate) fn read_from(&self, from: u64) -> RemoteObjectReader {
+        RemoteObjectReader { object: self.clone(), next: from, ahead: None, piece: Vec::new(), at: 0 }
     }
 
     /// A part of it.
     pub(crate) fn range(&self, from: u64, bytes: usize) -> Result<Vec<u8>> {
-        let Inner { path, store, key, identity, .. } = &*self.0;
+        let ObjectInner { path, store, key, identity, .. } = &*self.0;
         let end = from.saturating_add(bytes as u64);
         if end > identity.bytes {
             let problem = format!("bytes {from}..{end} lie beyond its end at {}", identity.bytes);
-            return Err(refused(path, problem));
+            return Err(remote_error(path, problem));
         }
         let fetched = store
             .fetch(key, identity, std::slice::from_ref(&(from..end)))?
-            .map_err(|failure| failed(path, failure))?;
+            .map_err(|failure| fetch_error(path, failure))?;
         Ok(fetched.into_iter().flatten().collect())
     }
 
@@ -88,7 +89,7 @@ impl Object {
         let wanted = (bytes as u64).max(WINDOW_BYTES.min(rest)) as usize;
         let fetched = Bytes::from(self.range(from, wanted)?);
         let mut windows = windows();
-        if windows.len() == WINDOWS {
+        if windows.len() == MAX_WINDOWS {
             windows.pop_front();
         }
         windows.push_back((from, fetched.clone()));
@@ -98,17 +99,17 @@ impl Object {
 
 /// The content of an object from a place on.
 #[derive(Debug)]
-pub(crate) struct ObjectRead {
-    object: Object,
+pub(crate) struct RemoteObjectReader {
+    object: RemoteObject,
     next: u64,
-    ahead: Option<Piece>,
+    ahead: Option<PendingRange>,
     piece: Vec<u8>,
     at: usize,
 }
 
-impl ObjectRead {
-    fn begin(&mut self) -> Result<Option<Piece>> {
-        let Inner { store, key, identity, .. } = &*self.object.0;
+impl RemoteObjectReader {
+    fn begin(&mut self) -> Result<Option<PendingRange>> {
+        let ObjectInner { store, key, identity, .. } = &*self.object.0;
         let end = (self.next + store.options.piece_bytes.max(1)).min(identity.bytes);
         if self.next >= end {
             return Ok(None);
@@ -119,7 +120,7 @@ impl ObjectRead {
     }
 
     /// Takes the next piece, and lets the one after it come.
-    fn turn(&mut self) -> Result<()> {
+    fn advance(&mut self) -> Result<()> {
         let current = match self.ahead.take() {
             Some(piece) => Some(piece),
             None => self.begin()?,
@@ -127,16 +128,16 @@ impl ObjectRead {
         self.ahead = self.begin()?;
         (self.piece, self.at) = (Vec::new(), 0);
         if let Some(piece) = current {
-            self.piece = piece.wait()?.map_err(|failure| failed(&self.object.0.path, failure))?;
+            self.piece = piece.wait()?.map_err(|failure| fetch_error(&self.object.0.path, failure))?;
         }
         Ok(())
     }
 }
 
-impl Read for ObjectRead {
+impl Read for RemoteObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.piece.len() {
-            self.turn().map_err(in_words)?;
+            self.advance().map_err(to_io_error)?;
         }
         let count = buffer.len().min(self.piece.len() - self.at);
         buffer[..count].copy_from_slice(&self.piece[self.at..self.at + count]);
@@ -146,7 +147,7 @@ impl Read for ObjectRead {
 }
 
 /// The error of a reader: the path is named by whoever reads.
-fn in_words(error: Error) -> io::Error {
+fn to_io_error(error: Error) -> io::Error {
     match error {
         Error::Remote { problem, .. } => io::Error::other(problem),
         error => io::Error::other(error),
@@ -168,7 +169,7 @@ pub(crate) fn local_copy(dir: &Path, name: &str, sha256: &str) -> Result<PathBuf
     if fs::read(&copy).is_ok_and(|bytes| hash::sha256(&bytes) == sha256) {
         return Ok(copy);
     }
-    let object = Object::open(&path)?;
+    let object = RemoteObject::open(&path)?;
     let bytes = object.range(0, object.bytes() as usize)?;
     if hash::sha256(&bytes) != sha256 {
         let problem = "is not as it was written; restore it, or build again".to_owned();

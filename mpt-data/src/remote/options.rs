@@ -24,9 +24,9 @@ pub struct RemoteOptions {
     /// How often a range is asked for before that is an error, and how often a page that came wrong is fetched.
     pub attempts: u32,
     /// The wait after the first failure; it doubles, with jitter, up to 10 s.
-    pub first_wait: Duration,
+    pub initial_backoff: Duration,
     /// How long nothing may come before that is a failure.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// Whether a request that is slower than nearly all before it gets a second one beside it.
     pub hedge: bool,
     /// Threads that fetch what will be needed soon.
@@ -60,8 +60,8 @@ impl Default for RemoteOptions {
             cache: None,
             memory_bytes: 64 << 20,
             attempts: 6,
-            first_wait: Duration::from_millis(200),
-            patience: Duration::from_secs(30),
+            initial_backoff: Duration::from_millis(200),
+            timeout: Duration::from_secs(30),
             hedge: true,
             prefetch_threads: 8,
             piece_bytes: 8 << 20,

@@ -12,9 +12,9 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 
 use super::connect::connect;
-use super::fetch::{Failure, Fetcher, Wanted, chain};
+use super::fetch::{FetchError, Fetcher, RangeRequest, error_chain};
 use super::options::{self, RemoteOptions};
-use super::pages::Pages;
+use super::page_cache::PageCache;
 use crate::error::{Error, Result};
 
 /// Threads that wait for answers; the requests themselves have others.
@@ -39,14 +39,14 @@ pub(super) struct Store {
     pub(super) options: RemoteOptions,
     fetcher: Fetcher,
     /// Pages of shards.
-    pub(super) pages: Pages,
+    pub(super) pages: PageCache,
     /// What objects were when the plan was made, by key.
-    planned: Mutex<BTreeMap<String, Identity>>,
+    planned: Mutex<BTreeMap<String, ObjectIdentity>>,
 }
 
 /// What tells one version of an object from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct ObjectIdentity {
     /// Its length.
     pub(super) bytes: u64,
     /// The store's tag, or when the object was written where the store has no tags.
@@ -86,7 +86,7 @@ fn stores() -> std::sync::MutexGuard<'static, BTreeMap<String, Arc<Store>>> {
 
 impl Store {
     fn new(objects: Arc<dyn ObjectStore>, options: RemoteOptions) -> Result<Self> {
-        let pages = Pages::new(&options)?;
+        let pages = PageCache::new(&options)?;
         Ok(Self {
             objects,
             fetcher: Fetcher::new(options.clone()),
@@ -99,7 +99,7 @@ impl Store {
     /// The store and the key of an address.
     pub(super) fn of(path: &Path) -> Result<(Arc<Self>, Key)> {
         let address = options::address(path)?;
-        let wrong = |error: object_store::path::Error| refused(path, chain(&error));
+        let wrong = |error: object_store::path::Error| remote_error(path, error_chain(&error));
         let key = Key::parse(address.key).map_err(wrong)?;
         if let Some(store) = stores().get(address.root) {
             return Ok((store.clone(), key));
@@ -109,8 +109,8 @@ impl Store {
     }
 
     /// Looks at an object; one that is in the plan must be as it was then.
-    pub(super) fn look(&self, path: &Path, key: &Key) -> Result<Identity> {
-        let found = Identity::of(&self.head(path, key)?);
+    pub(super) fn look(&self, path: &Path, key: &Key) -> Result<ObjectIdentity> {
+        let found = ObjectIdentity::of(&self.head(path, key)?);
         let planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         match planned.get(key.as_ref()) {
             Some(planned) if *planned != found => {
@@ -118,14 +118,14 @@ impl Store {
                     "was changed after the plan was made: it had {} bytes and {}, now {} and {}; start the build again",
                     planned.bytes, planned.tag, found.bytes, found.tag
                 );
-                Err(refused(path, problem))
+                Err(remote_error(path, problem))
             }
             _ => Ok(found),
         }
     }
 
     /// Looks at an object; `None` where there is none.
-    pub(super) fn find(&self, path: &Path, key: &Key) -> Result<Option<Identity>> {
+    pub(super) fn find(&self, path: &Path, key: &Key) -> Result<Option<ObjectIdentity>> {
         match self.look(path, key) {
             Err(Error::Remote { problem, .. }) if problem == MISSING => Ok(None),
             found => found.map(Some),
@@ -140,20 +140,20 @@ impl Store {
             }
             match wait(self.objects.head(key))? {
                 Ok(meta) => return Ok(meta),
-                Err(object_store::Error::NotFound { .. }) => return Err(refused(path, MISSING)),
-                Err(error) => problem = chain(&error),
+                Err(object_store::Error::NotFound { .. }) => return Err(remote_error(path, MISSING)),
+                Err(error) => problem = error_chain(&error),
             }
         }
-        Err(refused(path, problem))
+        Err(remote_error(path, problem))
     }
 
     /// Takes an object as it is now into the plan.
-    pub(super) fn plan(&self, path: &Path, key: &Key) -> Result<Identity> {
+    pub(super) fn plan(&self, path: &Path, key: &Key) -> Result<ObjectIdentity> {
         let known = self.planned.lock().unwrap_or_else(PoisonError::into_inner).get(key.as_ref()).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
-        let found = Identity::of(&self.head(path, key)?);
+        let found = ObjectIdentity::of(&self.head(path, key)?);
         self.remember(key, found.clone());
         Ok(found)
     }
@@ -162,7 +162,7 @@ impl Store {
     pub(super) fn is_object(&self, path: &Path, key: &Key) -> Result<bool> {
         match self.head(path, key) {
             Ok(meta) => {
-                self.remember(key, Identity::of(&meta));
+                self.remember(key, ObjectIdentity::of(&meta));
                 Ok(true)
             }
             Err(Error::Remote { problem, .. }) if problem == MISSING => Ok(false),
@@ -170,7 +170,7 @@ impl Store {
         }
     }
 
-    fn remember(&self, key: &Key, identity: Identity) {
+    fn remember(&self, key: &Key, identity: ObjectIdentity) {
         let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         planned.insert(key.to_string(), identity);
     }
@@ -186,41 +186,46 @@ impl Store {
             match wait(listing)? {
                 Ok(mut found) => {
                     found.sort_by(|a, b| a.location.cmp(&b.location));
-                    found.iter().for_each(|meta| self.remember(&meta.location, Identity::of(meta)));
+                    found.iter().for_each(|meta| self.remember(&meta.location, ObjectIdentity::of(meta)));
                     return Ok(found.into_iter().map(|meta| meta.location).collect());
                 }
-                Err(error) => problem = chain(&error),
+                Err(error) => problem = error_chain(&error),
             }
         }
-        Err(refused(path, problem))
+        Err(remote_error(path, problem))
     }
 
     /// Fetches ranges of an object beside each other.
     pub(super) fn fetch(
         &self,
         key: &Key,
-        identity: &Identity,
+        identity: &ObjectIdentity,
         ranges: &[Range<u64>],
-    ) -> Result<Result<Vec<Vec<u8>>, Failure>> {
+    ) -> Result<Result<Vec<Vec<u8>>, FetchError>> {
         let ranges = ranges.iter().map(|range| self.range(key, identity, range.clone()));
         wait(try_join_all(ranges))
     }
 
-    async fn range(&self, key: &Key, identity: &Identity, range: Range<u64>) -> Result<Vec<u8>, Failure> {
-        let wanted = Wanted { key, range, tag: identity.condition(), bytes: identity.bytes };
+    async fn range(
+        &self,
+        key: &Key,
+        identity: &ObjectIdentity,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, FetchError> {
+        let wanted = RangeRequest { key, range, tag: identity.condition(), bytes: identity.bytes };
         self.fetcher.fetch(&*self.objects, &wanted).await
     }
 
-    /// Begins to fetch a range; the answer is waited for by [`Piece::wait`].
+    /// Begins to fetch a range; the answer is waited for by [`PendingRange::wait`].
     pub(super) fn begin(
         self: &Arc<Self>,
         key: &Key,
-        identity: &Identity,
+        identity: &ObjectIdentity,
         range: Range<u64>,
-    ) -> Result<Piece> {
+    ) -> Result<PendingRange> {
         let (store, key, identity) = (self.clone(), key.clone(), identity.clone());
         let task = async move { store.range(&key, &identity, range).await };
-        Ok(Piece(runtime()?.spawn(task)))
+        Ok(PendingRange(runtime()?.spawn(task)))
     }
 
     /// How long to wait after so many failures.
@@ -231,23 +236,23 @@ impl Store {
 
 /// A range on its way. One that nobody wants any more is not fetched further.
 #[derive(Debug)]
-pub(super) struct Piece(tokio::task::JoinHandle<Result<Vec<u8>, Failure>>);
+pub(super) struct PendingRange(tokio::task::JoinHandle<Result<Vec<u8>, FetchError>>);
 
-impl Piece {
+impl PendingRange {
     /// Its bytes.
-    pub(super) fn wait(mut self) -> Result<Result<Vec<u8>, Failure>> {
+    pub(super) fn wait(mut self) -> Result<Result<Vec<u8>, FetchError>> {
         let joined = wait(&mut self.0)?;
-        Ok(joined.unwrap_or_else(|error| Err(Failure::Other(error.to_string()))))
+        Ok(joined.unwrap_or_else(|error| Err(FetchError::Other(error.to_string()))))
     }
 }
 
-impl Drop for Piece {
+impl Drop for PendingRange {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Identity {
+impl ObjectIdentity {
     fn of(meta: &ObjectMeta) -> Self {
         let written = || format!("written {}", meta.last_modified.timestamp());
         let tag = meta.e_tag.as_ref().map_or_else(written, |tag| format!("etag {tag}"));
@@ -264,27 +269,30 @@ impl Identity {
 pub(super) const MISSING: &str = "there is no such object; check the address and the credentials";
 
 /// What went wrong at an address.
-pub(super) fn refused(path: &Path, problem: impl Into<String>) -> Error {
+pub(super) fn remote_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Remote { url: path.display().to_string(), problem: problem.into() }
 }
 
 /// A failure at an address.
-pub(super) fn failed(path: &Path, failure: Failure) -> Error {
+pub(super) fn fetch_error(path: &Path, failure: FetchError) -> Error {
     match failure {
-        Failure::Missing => refused(path, MISSING),
-        Failure::Changed(problem) => refused(path, format!("{problem}; start again with what is there now")),
-        Failure::Length(bytes) => refused(
+        FetchError::Missing => remote_error(path, MISSING),
+        FetchError::Changed(problem) => {
+            remote_error(path, format!("{problem}; start again with what is there now"))
+        }
+        FetchError::Length(bytes) => remote_error(
             path,
             format!("has {bytes} bytes now, another number than before; start again with what is there now"),
         ),
-        Failure::Other(problem) => refused(path, problem),
+        FetchError::Other(problem) => remote_error(path, problem),
     }
 }
 
 fn runtime() -> Result<&'static Runtime> {
-    let failed =
-        |error: &io::Error| refused(Path::new("object stores"), format!("no thread to wait in ({error})"));
-    RUNTIME.as_ref().map_err(failed)
+    let fetch_error = |error: &io::Error| {
+        remote_error(Path::new("object stores"), format!("no thread to wait in ({error})"))
+    };
+    RUNTIME.as_ref().map_err(fetch_error)
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> Result<T> {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::blob::open_regular;
 use crate::error::{Damage, Error, Result};
 use crate::layout::{
-    FileRecord, Group, PAGE_ROWS, Pages, RowBytes, RowLayout, Scratch, length_problem, sound_row,
+    ColumnPages, PAGE_ROWS, RowBuffers, RowBytes, RowGroup, RowLayout, ShardRecord, length_problem, sound_row,
 };
-use crate::map::Map;
-use crate::remote::{self, RemoteRows};
+use crate::mapped_file::MappedFile;
+use crate::remote::{self, RemoteShard};
 
 /// What is said of a row whose checksum does not hold.
 const UNSOUND: &str =
@@ -18,31 +18,31 @@ const UNSOUND: &str =
 /// An open shard.
 #[derive(Debug)]
 pub(crate) struct ShardReader {
-    content: Content,
+    content: Backing,
     relative: PathBuf,
     layout: RowLayout,
     rows: u64,
     documents: Option<[u64; 2]>,
-    groups: Vec<Group>,
+    groups: Vec<RowGroup>,
 }
 
 /// Where the bytes of a shard come from.
 #[derive(Debug)]
-enum Content {
+enum Backing {
     /// A file of this machine.
-    Local(Map),
+    Local(MappedFile),
     /// An object of a store, whose rows are checked where they are read.
-    Remote(RemoteRows),
+    Remote(RemoteShard),
 }
 
 impl ShardReader {
     /// Opens a file of the manifest in the folder `root`; its length is checked, that of an object when it is first read.
-    pub(crate) fn open(root: &Path, record: &FileRecord, layout: RowLayout) -> Result<Self> {
+    pub(crate) fn open(root: &Path, record: &ShardRecord, layout: RowLayout) -> Result<Self> {
         Self::open_at(&root.join(&record.path), record, layout)
     }
 
     /// Opens the file that `record` describes where it lies now.
-    pub(crate) fn open_at(path: &Path, record: &FileRecord, layout: RowLayout) -> Result<Self> {
+    pub(crate) fn open_at(path: &Path, record: &ShardRecord, layout: RowLayout) -> Result<Self> {
         let relative = PathBuf::from(&record.path);
         let open = |content, relative| Self {
             content,
@@ -53,7 +53,7 @@ impl ShardReader {
             relative,
         };
         if remote::is_remote(path) {
-            return Ok(open(Content::Remote(RemoteRows::open(path, record, layout)?), relative));
+            return Ok(open(Backing::Remote(RemoteShard::open(path, record, layout)?), relative));
         }
         let damaged = |problem: String| Error::Shard(Damage { path: relative.clone(), row: None, problem });
         let file = match open_regular(path) {
@@ -67,20 +67,20 @@ impl ShardReader {
         if bytes != record.bytes {
             return Err(damaged(length_problem(bytes, record.bytes)));
         }
-        let map = Map::new(&file).map_err(Error::io(path, "mapping"))?;
-        Ok(open(Content::Local(map.at_random()), relative))
+        let map = MappedFile::new(&file).map_err(Error::io(path, "mapping"))?;
+        Ok(open(Backing::Local(map.advise_random()), relative))
     }
 
     /// Says that rows will be needed, after all that were said before: those of an object are fetched ahead, the first of
     /// a file is brought closer.
     pub(crate) fn expect(&self, first: u64, count: u64) {
         match &self.content {
-            Content::Local(map) => self.prefetch(map, first),
-            Content::Remote(remote) => remote.expect(first, count),
+            Backing::Local(map) => self.prefetch(map, first),
+            Backing::Remote(remote) => remote.expect(first, count),
         }
     }
 
-    fn prefetch(&self, map: &Map, row: u64) {
+    fn prefetch(&self, map: &MappedFile, row: u64) {
         let Some((group, inside)) = self.find(row) else { return };
         let (tokens, meta) = (self.layout.tokens_width(), self.layout.meta_width());
         map.prefetch(group.tokens.offset(inside, group.rows, tokens), tokens);
@@ -92,12 +92,12 @@ impl ShardReader {
         &self,
         first: u64,
         count: u64,
-        scratch: &mut Scratch,
+        scratch: &mut RowBuffers,
         mut each: impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
         let map = match &self.content {
-            Content::Local(map) => map,
-            Content::Remote(remote) => return remote.rows(first, count, scratch, each),
+            Backing::Local(map) => map,
+            Backing::Remote(remote) => return remote.rows(first, count, scratch, each),
         };
         let mut row = first;
         while row < first + count {
@@ -112,18 +112,18 @@ impl ShardReader {
     /// Gives rows of one page, which lie one after the other.
     fn run(
         &self,
-        map: &Map,
+        map: &MappedFile,
         first: u64,
         count: usize,
-        group: &Group,
+        group: &RowGroup,
         inside: u64,
         each: &mut impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
         let (tokens_width, meta_width) = (self.layout.tokens_width(), self.layout.meta_width());
-        let column = |pages: &Pages, width: usize| {
+        let column = |pages: &ColumnPages, width: usize| {
             let (offset, length) = (pages.offset(inside, group.rows, width), count * width);
             if count > 1 {
-                map.read_ahead(offset, length);
+                map.advise_needed(offset, length);
             }
             let cells = map.get(offset, length);
             cells.ok_or_else(|| self.damaged(first, "lies beyond the end of the file; it is truncated"))
@@ -152,7 +152,7 @@ impl ShardReader {
     }
 
     /// The group of a row, and the row's place in it.
-    fn find(&self, row: u64) -> Option<(&Group, u64)> {
+    fn find(&self, row: u64) -> Option<(&RowGroup, u64)> {
         let mut rest = (row < self.rows).then_some(row)?;
         for group in &self.groups {
             if rest < group.rows {

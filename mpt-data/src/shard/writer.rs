@@ -17,9 +17,11 @@ use parquet::schema::types::{Type, TypePtr};
 use super::geometry;
 use super::reader::ShardReader;
 use crate::error::{Error, Result};
-use crate::hashed_file::HashedFile;
-use crate::layout::{FILE_GROUPS, FileRecord, GROUP_ROWS, Group, PAGE_ROWS, RowLayout, Scratch, put_row};
-use crate::pack::Row;
+use crate::file_digest::HashingFile;
+use crate::layout::{
+    FILE_GROUPS, GROUP_ROWS, PAGE_ROWS, RowBuffers, RowGroup, RowLayout, ShardRecord, put_row,
+};
+use crate::pack::PackedRow;
 
 /// Who wrote the file, in its footer. Not the library's version: the same data gives the same bytes.
 pub(crate) const CREATED_BY: &str = "mpt data 1";
@@ -29,7 +31,7 @@ pub(crate) struct ShardWriter {
     layout: RowLayout,
     root: PathBuf,
     relative: String,
-    parquet: SerializedFileWriter<HashedFile>,
+    parquet: SerializedFileWriter<HashingFile>,
     tokens: Vec<u8>,
     meta: Vec<u8>,
     rows: u64,
@@ -40,7 +42,7 @@ impl ShardWriter {
     /// Starts the file `root`/`relative`.
     pub(crate) fn create(root: &Path, relative: String, layout: RowLayout) -> Result<Self> {
         let path = root.join(&relative);
-        let file = HashedFile::create(&path)?;
+        let file = HashingFile::create(&path)?;
         let parquet = SerializedFileWriter::new(file, schema(layout), Arc::new(properties(layout)));
         let parquet = parquet.map_err(|error| writing(&path, error))?;
         Ok(Self {
@@ -56,7 +58,7 @@ impl ShardWriter {
     }
 
     /// Appends a row.
-    pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<()> {
+    pub(crate) fn push(&mut self, row: &PackedRow<'_>) -> Result<()> {
         put_row(row, self.layout, &mut self.tokens, &mut self.meta);
         self.rows += 1;
         let first = self.documents.map_or(row.document, |[first, _]| first);
@@ -70,7 +72,7 @@ impl ShardWriter {
     }
 
     /// Completes the file with these key-values in its footer, checks it, and gives it its name.
-    pub(crate) fn finish(mut self, key_values: &[(&str, String)]) -> Result<FileRecord> {
+    pub(crate) fn finish(mut self, key_values: &[(&str, String)]) -> Result<ShardRecord> {
         let path = self.root.join(&self.relative);
         self.write_group()?;
         for (key, value) in key_values.iter().cloned().chain([("mpt.rows", self.rows.to_string())]) {
@@ -80,7 +82,7 @@ impl ShardWriter {
         let (file, bytes, sha256) = file.finish()?;
         let groups = measured(file.aside(), self.layout)?;
         let (path_of, documents) = (self.relative, self.documents);
-        let record = FileRecord { path: path_of, rows: self.rows, bytes, sha256, documents, groups };
+        let record = ShardRecord { path: path_of, rows: self.rows, bytes, sha256, documents, groups };
         read_back(file.aside(), &record, self.layout)?;
         file.commit()?;
         Ok(record)
@@ -150,7 +152,7 @@ fn properties(layout: RowLayout) -> WriterProperties {
 }
 
 /// The geometry of a finished file.
-fn measured(path: &Path, layout: RowLayout) -> Result<Vec<Group>> {
+fn measured(path: &Path, layout: RowLayout) -> Result<Vec<RowGroup>> {
     let file = File::open(path).map_err(Error::io(path, "opening"))?;
     let metadata = ParquetMetaDataReader::new()
         .with_offset_index_policy(PageIndexPolicy::Required)
@@ -160,9 +162,9 @@ fn measured(path: &Path, layout: RowLayout) -> Result<Vec<Group>> {
 }
 
 /// Reads the first and the last row of every group through the computed offsets.
-fn read_back(path: &Path, record: &FileRecord, layout: RowLayout) -> Result<()> {
+fn read_back(path: &Path, record: &ShardRecord, layout: RowLayout) -> Result<()> {
     let reader = ShardReader::open_at(path, record, layout)?;
-    let mut scratch = Scratch::default();
+    let mut scratch = RowBuffers::default();
     let mut first = 0;
     for group in &record.groups {
         for row in [first, first + group.rows - 1] {
@@ -191,7 +193,7 @@ mod tests {
     use crate::pack::Packer;
 
     /// A file of `rows` rows of `row_tokens` tokens, token `i` of the stream being `i % vocab`, and a document every 100 tokens.
-    fn write(dir: &Path, rows: usize, row_tokens: usize, vocab: usize) -> FileRecord {
+    fn write(dir: &Path, rows: usize, row_tokens: usize, vocab: usize) -> ShardRecord {
         let layout = RowLayout::new(row_tokens, vocab);
         let mut shard = ShardWriter::create(dir, "s/part.parquet".into(), layout).expect("creatable");
         let mut packer = Packer::new(row_tokens);
@@ -202,10 +204,10 @@ mod tests {
         shard.finish(&[("mpt.format", "1".into())]).expect("finished")
     }
 
-    fn assert_readable(dir: &Path, record: &FileRecord, row_tokens: usize, vocab: usize) {
+    fn assert_readable(dir: &Path, record: &ShardRecord, row_tokens: usize, vocab: usize) {
         let layout = RowLayout::new(row_tokens, vocab);
         let reader = ShardReader::open(dir, record, layout).expect("openable");
-        let (mut scratch, mut tokens, mut documents) = (Scratch::default(), Vec::new(), Vec::new());
+        let (mut scratch, mut tokens, mut documents) = (RowBuffers::default(), Vec::new(), Vec::new());
         let mut keep = |row: RowBytes<'_>| {
             get_tokens(row.tokens, layout.token_bytes, &mut tokens);
             documents.push(row.document());
@@ -272,7 +274,7 @@ mod tests {
             bytes[offset as usize] ^= 1;
             std::fs::write(&path, &bytes).expect("writable");
             let reader = ShardReader::open(dir.path(), &record, layout).expect("openable");
-            let error = reader.rows(0, 600, &mut Scratch::default(), |_| ()).expect_err("damaged");
+            let error = reader.rows(0, 600, &mut RowBuffers::default(), |_| ()).expect_err("damaged");
             assert!(error.to_string().starts_with(&format!("s/part.parquet: row {row}: ")), "{error}");
             bytes[offset as usize] ^= 1;
             std::fs::write(&path, &bytes).expect("writable");

@@ -2,7 +2,7 @@
 //!
 //! Nothing is read. Each node has a cache of its own, which forgets what was used the longest time ago.
 
-mod cache;
+mod lru_cache;
 mod spread;
 
 pub use spread::{Spread, SpreadMeter, true_shuffle_entropy};
@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use self::cache::Cache;
+use self::lru_cache::LruCache;
 use crate::error::{Error, Result};
 use crate::layout::{GROUP_ROWS, RowLayout};
-use crate::order::{Order, OrderConfig, OrderSource, Place};
+use crate::order::{Order, OrderConfig, OrderSource, SamplePosition};
 
 /// What is simulated.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,7 +95,7 @@ pub fn simulate(config: &SimulateConfig) -> Result<Simulation> {
     let layout = RowLayout::new(config.order.row_tokens, config.vocab_size);
     let mut nodes: Vec<_> = (0..config.nodes).map(|_| Node::new(config.cache_bytes, layout)).collect();
     let seq_len = config.order.seq_len.max(1) as u64;
-    let seen = |source: &OrderSource| Seen::new(source.tokens, seq_len);
+    let seen = |source: &OrderSource| SourceReads::new(source.tokens, seq_len);
     let mut sources: Vec<_> = config.order.sources.iter().map(seen).collect();
     let mut tokens = 0;
     for index in config.start..config.start + config.samples {
@@ -112,7 +112,7 @@ pub fn simulate(config: &SimulateConfig) -> Result<Simulation> {
         seen.done(source.name.clone(), epochs)
     });
     let sources = sources.collect();
-    let sum = |of: fn(&Node) -> &Cache| {
+    let sum = |of: fn(&Node) -> &LruCache| {
         let mut traffic = Traffic::default();
         let (mut wanted, mut missed) = (0, 0);
         for cache in nodes.iter().map(of) {
@@ -149,8 +149,8 @@ fn check(config: &SimulateConfig) -> Result<()> {
 
 /// A machine: what it would keep if it read rows, and if it read row groups.
 struct Node {
-    rows: Cache,
-    chunks: Cache,
+    rows: LruCache,
+    chunks: LruCache,
 }
 
 impl Node {
@@ -158,12 +158,12 @@ impl Node {
         let row_bytes = (layout.tokens_width() + layout.meta_width()) as u64;
         // The two columns of a single row are two ranges; those of a row group lie one behind the other.
         Self {
-            rows: Cache::new(cache_bytes, row_bytes, 2),
-            chunks: Cache::new(cache_bytes, row_bytes * GROUP_ROWS, 1),
+            rows: LruCache::new(cache_bytes, row_bytes, 2),
+            chunks: LruCache::new(cache_bytes, row_bytes * GROUP_ROWS, 1),
         }
     }
 
-    fn want(&mut self, place: Place, row_tokens: u64) {
+    fn want(&mut self, place: SamplePosition, row_tokens: u64) {
         let rows = rows_of(place, row_tokens);
         let chunk = |row: u64| row / GROUP_ROWS;
         self.chunks.want(place.source, chunk(rows.start)..chunk(rows.end - 1) + 1, false);
@@ -173,26 +173,26 @@ impl Node {
 }
 
 /// The rows of a sample, counted in its source.
-fn rows_of(place: Place, row_tokens: u64) -> std::ops::Range<u64> {
+fn rows_of(place: SamplePosition, row_tokens: u64) -> std::ops::Range<u64> {
     let first = place.position * place.seq_len as u64;
     first / row_tokens..(first + place.seq_len as u64).div_ceil(row_tokens)
 }
 
 /// What was seen of a source.
-struct Seen {
+struct SourceReads {
     samples: u64,
     chunks: BTreeSet<u64>,
     meter: SpreadMeter,
     seq_len: u64,
 }
 
-impl Seen {
+impl SourceReads {
     /// Nothing of a source of so many tokens, with samples of this length at first.
     fn new(tokens: u64, seq_len: u64) -> Self {
         Self { samples: 0, chunks: BTreeSet::new(), meter: SpreadMeter::new(tokens / seq_len), seq_len }
     }
 
-    fn see(&mut self, place: Place, row_tokens: u64) {
+    fn see(&mut self, place: SamplePosition, row_tokens: u64) {
         self.samples += 1;
         self.chunks.insert(rows_of(place, row_tokens).start / GROUP_ROWS);
         self.meter.see(place.position * place.seq_len as u64 / self.seq_len);

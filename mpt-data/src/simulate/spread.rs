@@ -56,7 +56,7 @@ const FEW_SAMPLES: u64 = 4096;
 /// each once again in another order.
 pub fn true_shuffle_entropy(count: u64, samples: u64) -> f64 {
     let samples = samples.max(1);
-    let mut draws = Draws(0x9E37_79B9_7F4A_7C15);
+    let mut draws = Xorshift64(0x9E37_79B9_7F4A_7C15);
     let (mut epoch, mut left) = ((0..samples.min(FEW_SAMPLES)).collect::<Vec<_>>(), 0);
     let mut place = move || {
         if samples > FEW_SAMPLES {
@@ -80,9 +80,9 @@ pub fn true_shuffle_entropy(count: u64, samples: u64) -> f64 {
 }
 
 /// Xorshift64*: nothing but a yardstick, the same on every machine.
-struct Draws(u64);
+struct Xorshift64(u64);
 
-impl Draws {
+impl Xorshift64 {
     fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

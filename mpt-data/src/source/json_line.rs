@@ -7,14 +7,14 @@ use std::fmt;
 
 /// Why a line has no members.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct JsonProblem {
     /// The byte, from 1.
     pub(super) column: usize,
     /// What is wrong.
     pub(super) what: String,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for JsonProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "broken JSON at column {}: {}", self.column, self.what)
     }
@@ -32,9 +32,9 @@ pub(super) struct RawValue<'a> {
 /// Gives every member of the object in a line to `member`: the bytes of its name, with their quotes, and its value.
 pub(super) fn members<'a>(
     line: &'a [u8],
-    mut member: impl FnMut(&'a [u8], RawValue<'a>) -> Result<(), Broken>,
-) -> Result<(), Broken> {
-    let mut scan = Scan { line, at: 0 };
+    mut member: impl FnMut(&'a [u8], RawValue<'a>) -> Result<(), JsonProblem>,
+) -> Result<(), JsonProblem> {
+    let mut scan = Scanner { line, at: 0 };
     scan.space();
     if !scan.takes(b'{') {
         return Err(scan.broken("expected an object"));
@@ -93,12 +93,12 @@ pub(super) fn is_number(word: &[u8]) -> bool {
     }
 }
 
-struct Scan<'a> {
+struct Scanner<'a> {
     line: &'a [u8],
     at: usize,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> Scanner<'a> {
     fn space(&mut self) {
         let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         self.at += self.line[self.at..].iter().take_while(is_space).count();
@@ -110,12 +110,12 @@ impl<'a> Scan<'a> {
         is_there
     }
 
-    fn peek(&self, inside: &str) -> Result<u8, Broken> {
+    fn peek(&self, inside: &str) -> Result<u8, JsonProblem> {
         self.line.get(self.at).copied().ok_or_else(|| self.ended(inside))
     }
 
     /// A name, and past its colon to the value.
-    fn name(&mut self) -> Result<&'a [u8], Broken> {
+    fn name(&mut self) -> Result<&'a [u8], JsonProblem> {
         if self.peek("an object")? != b'"' {
             return Err(self.broken("expected a name in quotes"));
         }
@@ -130,7 +130,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The bytes of a value, however deep it is.
-    fn value(&mut self) -> Result<&'a [u8], Broken> {
+    fn value(&mut self) -> Result<&'a [u8], JsonProblem> {
         let (from, mut open) = (self.at, Vec::new());
         loop {
             if self.begins_inside(&mut open)? {
@@ -143,7 +143,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Past a value, or into one that has values: then the bracket that closes it is put on `open`.
-    fn begins_inside(&mut self, open: &mut Vec<u8>) -> Result<bool, Broken> {
+    fn begins_inside(&mut self, open: &mut Vec<u8>) -> Result<bool, JsonProblem> {
         let close = match self.peek("a value")? {
             b'{' => b'}',
             b'[' => b']',
@@ -163,7 +163,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Past the brackets that close after a value; whether no value is open any more, or the next one begins.
-    fn ends_all(&mut self, open: &mut Vec<u8>) -> Result<bool, Broken> {
+    fn ends_all(&mut self, open: &mut Vec<u8>) -> Result<bool, JsonProblem> {
         while let Some(&close) = open.last() {
             self.space();
             match self.peek(if close == b'}' { "an object" } else { "a list" })? {
@@ -186,7 +186,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Past a string: its bytes with their quotes.
-    fn string(&mut self) -> Result<&'a [u8], Broken> {
+    fn string(&mut self) -> Result<&'a [u8], JsonProblem> {
         let from = self.at;
         self.at += 1;
         loop {
@@ -203,7 +203,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Past a number, or a word that stands for a value.
-    fn word(&mut self) -> Result<(), Broken> {
+    fn word(&mut self) -> Result<(), JsonProblem> {
         let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
         let length = self.line[self.at..].iter().take_while(is_part).count();
         let word = &self.line[self.at..self.at + length];
@@ -215,12 +215,12 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn broken(&self, what: &str) -> Broken {
-        Broken { column: (self.at + 1).min(self.line.len()), what: what.to_owned() }
+    fn broken(&self, what: &str) -> JsonProblem {
+        JsonProblem { column: (self.at + 1).min(self.line.len()), what: what.to_owned() }
     }
 
-    fn ended(&self, inside: &str) -> Broken {
-        Broken { column: self.line.len(), what: format!("EOF while parsing {inside}") }
+    fn ended(&self, inside: &str) -> JsonProblem {
+        JsonProblem { column: self.line.len(), what: format!("EOF while parsing {inside}") }
     }
 }
 
@@ -235,7 +235,7 @@ mod tests {
     type Member = (Vec<u8>, Vec<u8>);
 
     /// The members of a line, as this reader finds them.
-    fn found(line: &[u8]) -> Result<Vec<Member>, Broken> {
+    fn found(line: &[u8]) -> Result<Vec<Member>, JsonProblem> {
         let mut all = Vec::new();
         members(line, |name, value| {
             all.push((name.to_vec(), value.bytes.to_vec()));
@@ -305,7 +305,7 @@ mod tests {
             ("{\"a\": {\"b\"", 10, "EOF while parsing an object"),
             ("{", 1, "EOF while parsing an object"),
         ] {
-            assert_eq!(found(line.as_bytes()), Err(Broken { column, what: what.into() }), "{line}");
+            assert_eq!(found(line.as_bytes()), Err(JsonProblem { column, what: what.into() }), "{line}");
         }
         assert!(found(b"{\"a\": [NaN, -Infinity, \"\\ud800\", \"\xff\"], \"\\ud800\": Infinity}").is_ok());
     }

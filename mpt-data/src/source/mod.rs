@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicU64;
 use crate::config::{Format, OnBadLine, SourceConfig};
 use crate::document::Document;
 use crate::error::{Error, Result};
+use crate::file_digest::FileDigest;
 use crate::filter;
-use crate::hashed_file::PlainFile;
 
 /// The longest text of one document: tokenizing takes many times as much memory.
 pub const MAX_DOCUMENT_BYTES: usize = 64 << 20;
@@ -33,20 +33,20 @@ pub(crate) enum Record {
 
 /// What a reader takes out of each record.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct FieldNames<'a> {
     text: &'a str,
     id: Option<&'a str>,
     fields: Vec<&'a str>,
     on_bad_line: OnBadLine,
 }
 
-impl Wanted<'_> {
+impl FieldNames<'_> {
     /// What to do with a line that is no document: hand it on, or fail with the error.
     fn bad_line(
         &self,
         id: String,
         problem: String,
-        sink: Sink<'_>,
+        sink: RecordSink<'_>,
         error: impl FnOnce(String) -> Error,
     ) -> Result<()> {
         match self.on_bad_line {
@@ -58,16 +58,16 @@ impl Wanted<'_> {
 
 /// One file to read.
 #[derive(Debug)]
-pub(crate) struct InputFile<'a> {
+pub(crate) struct SourceFile<'a> {
     /// Where it is.
     pub(crate) path: &'a Path,
     /// What it is called in ids, wherever it is, and what it held when the work was planned.
-    pub(crate) planned: &'a PlainFile,
+    pub(crate) planned: &'a FileDigest,
     /// Counts the bytes of the file that were read.
     pub(crate) progress: &'a AtomicU64,
 }
 
-impl InputFile<'_> {
+impl SourceFile<'_> {
     /// What it is called in ids.
     fn name(&self) -> &str {
         &self.planned.name
@@ -75,16 +75,16 @@ impl InputFile<'_> {
 }
 
 /// Takes what is found one by one; an error stops the reader and is passed through.
-pub(crate) type Sink<'a> = &'a mut dyn FnMut(Record) -> Result<()>;
+pub(crate) type RecordSink<'a> = &'a mut dyn FnMut(Record) -> Result<()>;
 
 /// Reads every document of a file, in order.
 ///
 /// # Errors
 /// [`Error::BrokenLine`] and [`Error::BrokenInput`] name the file, and the line where there are lines;
 /// [`Error::InputChanged`] when what was read is not what was planned.
-pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
+pub(crate) fn read(source: &SourceConfig, file: &SourceFile<'_>, sink: RecordSink<'_>) -> Result<()> {
     let fields = filter::fields(&source.filters);
-    let wanted = Wanted {
+    let wanted = FieldNames {
         text: &source.text_field,
         id: source.id_field.as_deref(),
         fields,
@@ -101,7 +101,7 @@ pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) 
 }
 
 /// The id field where the run file names none.
-const DEFAULT_ID: &str = "id";
+const DEFAULT_ID_FIELD: &str = "id";
 
 /// Refuses a text that would need more memory than preparation has.
 fn check_size(bytes: usize) -> std::result::Result<(), String> {

@@ -1,6 +1,6 @@
 //! Stopping anywhere and going on gives the bytes of an unbroken build.
 
-use mpt_data::{Error, Manifest, Note, Progress, Silent, Stage, prepare};
+use mpt_data::{Error, Manifest, NoProgress, Note, Phase, Progress, prepare};
 
 use crate::corpus::{Corpus, tree};
 
@@ -12,7 +12,7 @@ struct StopAfter {
 }
 
 impl Progress for StopAfter {
-    fn start(&mut self, _: Stage, _: u64) {}
+    fn start(&mut self, _: Phase, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn finish(&mut self) {}
     fn note(&mut self, note: &Note) {
@@ -41,7 +41,7 @@ fn stopping_at_every_moment_changes_nothing() {
         stops += 1;
         std::fs::create_dir_all(corpus.path("out")).expect("creatable");
         assert!(Manifest::open(&corpus.path("out")).is_err(), "an unfinished build is no data");
-        prepare(&run, &tokenizer, &mut Silent).expect("continued");
+        prepare(&run, &tokenizer, &mut NoProgress).expect("continued");
         assert!(tree(&corpus.path("out")) == expected, "stopped at {limit}");
     }
     assert!(stops > 20, "{stops}");
@@ -97,7 +97,7 @@ fn finished_data_that_lacks_a_file_is_built_again() {
             Some(bytes) => std::fs::write(&path, bytes).expect("writable"),
             None => std::fs::remove_file(&path).expect("removable"),
         }
-        let manifest = prepare(&run, &tokenizer, &mut Silent).expect("built again");
+        let manifest = prepare(&run, &tokenizer, &mut NoProgress).expect("built again");
         assert_eq!(manifest.root(), root, "{name}");
         assert!(tree(&corpus.path("out")) == expected, "{name}");
     }
@@ -130,7 +130,7 @@ fn two_builds_at_once_leave_the_data_of_one() {
         std::fs::remove_dir_all(corpus.path("out")).expect("removable");
         let build = |wait: u64| {
             std::thread::sleep(std::time::Duration::from_millis(wait));
-            prepare(&run, &tokenizer, &mut Silent)
+            prepare(&run, &tokenizer, &mut NoProgress)
         };
         let (one, other) = std::thread::scope(|scope| {
             let one = scope.spawn(|| build(0));

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use mpt_data::interop::mds::{Codec, Hash, MdsOptions};
+use mpt_data::interop::mds::{Codec, HashAlgorithm, MdsOptions};
 use mpt_data::interop::{
-    Boundaries, Dtype, ExportOptions, ImportOptions, Imported, Target, export, import, rewrite,
+    BoundaryTokens, Dtype, ExportFormat, ExportOptions, ImportOptions, ImportSummary, export, import, rewrite,
 };
 use mpt_data::{Format, Manifest, Split, inspect};
 use mpt_tokenize::Tokenizer;
@@ -55,7 +55,7 @@ pub(super) struct Args {
     compression: Option<Codec>,
     /// A hash to keep in the MDS index; may be given several times [to mds]
     #[arg(long, value_name = "NAME", value_parser = hash)]
-    hash: Vec<Hash>,
+    hash: Vec<HashAlgorithm>,
     /// Begin another MDS shard beyond this size [to mds; default: 64 MiB]
     #[arg(long, value_name = "SIZE")]
     size_limit: Option<Size>,
@@ -77,9 +77,9 @@ fn dtype(name: &str) -> Result<Dtype, String> {
     found.ok_or_else(|| format!("expected one of {}", known().collect::<Vec<_>>().join(", ")))
 }
 
-fn hash(name: &str) -> Result<Hash, String> {
-    let known = || Hash::all().map(Hash::name).collect::<Vec<_>>().join(", ");
-    Hash::from_name(name).ok_or_else(|| format!("expected one of {}", known()))
+fn hash(name: &str) -> Result<HashAlgorithm, String> {
+    let known = || HashAlgorithm::all().map(HashAlgorithm::name).collect::<Vec<_>>().join(", ");
+    HashAlgorithm::from_name(name).ok_or_else(|| format!("expected one of {}", known()))
 }
 
 /// What a conversion is, by what the input holds and what is asked for.
@@ -146,8 +146,8 @@ fn to_theirs(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     }
     let data = Manifest::open(&args.input)?;
     let target = match args.to {
-        To::Mds => Target::Mds { options: args.mds_options(), seq_len: args.seq_len },
-        _ => Target::Megatron,
+        To::Mds => ExportFormat::Mds { options: args.mds_options(), seq_len: args.seq_len },
+        _ => ExportFormat::Megatron,
     };
     let options = ExportOptions { target, token_dtype: args.token_dtype };
     let done = export(&data, &args.output, &options, &mut Bars::new(ctx))?;
@@ -215,12 +215,12 @@ fn to_ours(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
 }
 
 /// The tokens around documents, where any was named.
-fn boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<Boundaries>, CliError> {
+fn boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<BoundaryTokens>, CliError> {
     if args.eos.is_none() && args.bos.is_none() {
         return Ok(None);
     }
     let bos = token("--bos", args.bos.as_deref(), tokenizer)?;
-    Ok(Some(Boundaries { bos, eos: token("--eos", args.eos.as_deref(), tokenizer)? }))
+    Ok(Some(BoundaryTokens { bos, eos: token("--eos", args.eos.as_deref(), tokenizer)? }))
 }
 
 /// A token by its text or id.
@@ -238,7 +238,7 @@ fn token(flag: &str, text: Option<&str>, tokenizer: &Tokenizer) -> Result<Option
 }
 
 /// Where document starts come from, for programs and in words.
-fn starts(done: &Imported) -> (&'static str, String) {
+fn starts(done: &ImportSummary) -> (&'static str, String) {
     if done.format == Format::Megatron {
         return ("index", "documents begin where the index says".into());
     }

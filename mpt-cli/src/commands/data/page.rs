@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mpt_data::{Manifest, MixRow, MixTable, StageReport, durable};
+use mpt_data::{DedupReport, Manifest, MixRow, MixTable, durable};
 
 use super::{ACCOUNT_HEADER, MIX_HEADER, account_cells, mix_cells};
 use crate::exit::CliError;
@@ -107,7 +107,7 @@ fn by_rule(table: &MixTable) -> Vec<Bar> {
     rules.into_iter().map(bar).collect()
 }
 
-fn similarities(stage: &StageReport) -> Body {
+fn similarities(stage: &DedupReport) -> Body {
     let steps = stage.similarities.len() as f64;
     let bar = |(step, &documents): (usize, &u64)| Bar {
         label: format!("{:.2} to {:.2}", step as f64 / steps, (step + 1) as f64 / steps),

@@ -1,32 +1,32 @@
 //! From another program's tokens to a data folder that `verify`, `inspect`, `cat` and training take.
 
-mod intake;
 mod tokens;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
 use mpt_tokenize::Tokenizer;
 
-use self::intake::{Counts, Intake};
-pub(super) use self::tokens::Follow;
+pub(super) use self::tokens::ByteProgress;
+use self::writer::{ImportCounts, ImportWriter};
 use super::dtype::Dtype;
 use super::mds::Value;
-use super::sources::{self, Data, Source};
+use super::sources::{self, ForeignData, ForeignSource};
 use crate::config::{
     DEFAULT_ROW_TOKENS, DEFAULT_SEED, Format, MAX_ROW_TOKENS, OnBadLine, default_row_tokens,
 };
 use crate::dedup::Dedup;
 use crate::durable::{self, Staging};
 use crate::error::{Error, Result};
+use crate::file_digest::FileDigest;
 use crate::hash;
-use crate::hashed_file::PlainFile;
 use crate::manifest::{
-    Contents, FORMAT, MANIFEST, Manifest, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TOKENIZER,
-    TokenAccount,
+    FORMAT, MANIFEST, Manifest, ManifestContents, Plan, SourcePlan, SourceRecord, Split, SplitRecord,
+    TOKENIZER, TokenAccount,
 };
 use crate::mixing::{Mixing, Share};
-use crate::prepare::{Input, changes, hash_all};
-use crate::progress::{Note, Progress, Stage};
+use crate::prepare::{InputFile, changes, hash_all};
+use crate::progress::{Note, Phase, Progress};
 
 /// The token that ends documents, for who names none.
 const DEFAULT_EOS: &str = "<|endoftext|>";
@@ -41,7 +41,7 @@ pub struct ImportOptions {
     /// The type of the tokens, where their column is `bytes` and does not say it.
     pub token_dtype: Option<Dtype>,
     /// The tokens around documents; by default `<|endoftext|>` after each in MDS, and none in Megatron data.
-    pub boundaries: Option<Boundaries>,
+    pub boundaries: Option<BoundaryTokens>,
     /// Tokens in a training sample; by default those of an MDS sample.
     pub seq_len: Option<usize>,
     /// The default seed of the order; 17 by default.
@@ -65,14 +65,14 @@ impl Default for ImportOptions {
 
 /// The tokens around documents: id, and text as the tokenizer has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Boundaries {
+pub struct BoundaryTokens {
     /// The token before each document.
     pub bos: Option<(u32, String)>,
     /// The token after each document.
     pub eos: Option<(u32, String)>,
 }
 
-impl Boundaries {
+impl BoundaryTokens {
     fn is_none(&self) -> bool {
         self.bos.is_none() && self.eos.is_none()
     }
@@ -80,13 +80,13 @@ impl Boundaries {
 
 /// What an import gave.
 #[derive(Debug, Clone)]
-pub struct Imported {
+pub struct ImportSummary {
     /// The data.
     pub manifest: Manifest,
     /// What it was.
     pub format: Format,
     /// The tokens around documents.
-    pub boundaries: Boundaries,
+    pub boundaries: BoundaryTokens,
 }
 
 /// Makes the data folder `out` of what lies at `input`: a source per subfolder, or one named after the folder, each with
@@ -106,26 +106,26 @@ pub fn import(
     tokenizer: &Tokenizer,
     options: &ImportOptions,
     progress: &mut dyn Progress,
-) -> Result<Imported> {
+) -> Result<ImportSummary> {
     let found = sources::find(input)?;
-    let format = if matches!(found[0].data, Data::Mds(_)) { Format::Mds } else { Format::Megatron };
+    let format = if matches!(found[0].data, ForeignData::Mds(_)) { Format::Mds } else { Format::Megatron };
     let boundaries = boundaries(format, tokenizer, options)?;
     let plan = plan(input, &found, format, tokenizer, &boundaries, options, progress)?;
-    let imported = |manifest| Imported { manifest, format, boundaries: boundaries.clone() };
+    let imported = |manifest| ImportSummary { manifest, format, boundaries: boundaries.clone() };
     if out.join(MANIFEST).exists() {
         return finished(out, plan, progress).map(imported);
     }
     let staging = Staging::folder(out)?;
-    progress.start(Stage::Convert, found.iter().map(Source::bytes).sum());
-    let mut intake = Intake::create(staging.path(), &plan)?;
+    progress.start(Phase::Convert, found.iter().map(ForeignSource::bytes).sum());
+    let mut writer = ImportWriter::create(staging.path(), &plan)?;
     let mut counts = Vec::new();
     for source in &found {
-        let mut follow = Follow::new(progress);
-        counts.push(intake.source(&source.name, |part| {
-            tokens::read(source, part, tokenizer.num_ids(), &boundaries, options, &mut follow)
+        let mut progress_bytes = ByteProgress::new(progress);
+        counts.push(writer.source(&source.name, |part| {
+            tokens::read(source, part, tokenizer.num_ids(), &boundaries, options, &mut progress_bytes)
         })?);
     }
-    let mut files = intake.finish()?;
+    let mut files = writer.finish()?;
     progress.finish();
     check_unchanged(input, &found, &plan, progress)?;
     files.push(copy_tokenizer(staging.path(), tokenizer)?);
@@ -135,7 +135,12 @@ pub fn import(
 }
 
 /// The files that were read are those that were hashed.
-fn check_unchanged(input: &Path, found: &[Source], plan: &Plan, progress: &mut dyn Progress) -> Result<()> {
+fn check_unchanged(
+    input: &Path,
+    found: &[ForeignSource],
+    plan: &Plan,
+    progress: &mut dyn Progress,
+) -> Result<()> {
     for (now, planned) in inputs(input, found, progress)?.iter().zip(&plan.sources) {
         let changed = now.iter().zip(&planned.inputs).find(|(now, planned)| now.file != **planned);
         if let Some((input, _)) = changed {
@@ -146,7 +151,7 @@ fn check_unchanged(input: &Path, found: &[Source], plan: &Plan, progress: &mut d
 }
 
 /// The files of each source, hashed.
-fn inputs(input: &Path, found: &[Source], progress: &mut dyn Progress) -> Result<Vec<Vec<Input>>> {
+fn inputs(input: &Path, found: &[ForeignSource], progress: &mut dyn Progress) -> Result<Vec<Vec<InputFile>>> {
     let root = if input.is_dir() { input } else { input.parent().unwrap_or(Path::new("")) };
     let files =
         found.iter().map(|source| source.files(root)).collect::<Result<Vec<Vec<(PathBuf, String)>>>>()?;
@@ -169,8 +174,8 @@ fn finished(out: &Path, mut plan: Plan, progress: &mut dyn Progress) -> Result<M
 }
 
 /// The tokens around documents, as asked for or by default.
-fn boundaries(format: Format, tokenizer: &Tokenizer, options: &ImportOptions) -> Result<Boundaries> {
-    let all_known = |boundaries: &Boundaries| {
+fn boundaries(format: Format, tokenizer: &Tokenizer, options: &ImportOptions) -> Result<BoundaryTokens> {
+    let all_known = |boundaries: &BoundaryTokens| {
         let known = |token: &Option<(u32, String)>| {
             token.as_ref().is_none_or(|(id, _)| (*id as usize) < tokenizer.num_ids())
         };
@@ -181,9 +186,9 @@ fn boundaries(format: Format, tokenizer: &Tokenizer, options: &ImportOptions) ->
         Some(_) => {
             Err(conversion("eos", format!("the tokenizer has {} ids; name one of them", tokenizer.num_ids())))
         }
-        None if format == Format::Megatron => Ok(Boundaries::default()),
+        None if format == Format::Megatron => Ok(BoundaryTokens::default()),
         None => match tokenizer.id_of(DEFAULT_EOS) {
-            Some(id) => Ok(Boundaries { bos: None, eos: Some((id, DEFAULT_EOS.into())) }),
+            Some(id) => Ok(BoundaryTokens { bos: None, eos: Some((id, DEFAULT_EOS.into())) }),
             None => Err(conversion(
                 "eos",
                 format!(
@@ -200,10 +205,10 @@ fn conversion(option: &'static str, problem: String) -> Error {
 
 fn plan(
     input: &Path,
-    found: &[Source],
+    found: &[ForeignSource],
     format: Format,
     tokenizer: &Tokenizer,
-    boundaries: &Boundaries,
+    boundaries: &BoundaryTokens,
     options: &ImportOptions,
     progress: &mut dyn Progress,
 ) -> Result<Plan> {
@@ -253,8 +258,8 @@ fn plan(
 }
 
 /// Tokens in the samples of an MDS source, where the first two have as many.
-fn sample_len(source: &Source, options: &ImportOptions) -> Result<Option<usize>> {
-    let Data::Mds(dataset) = &source.data else { return Ok(None) };
+fn sample_len(source: &ForeignSource, options: &ImportOptions) -> Result<Option<usize>> {
+    let ForeignData::Mds(dataset) = &source.data else { return Ok(None) };
     let Some(shard) = dataset.shards().iter().find(|shard| shard.samples > 0) else { return Ok(None) };
     let Some(column) = shard.column(&options.column) else { return Ok(None) };
     let mut samples = dataset.samples(shard, false)?;
@@ -269,13 +274,18 @@ fn sample_len(source: &Source, options: &ImportOptions) -> Result<Option<usize>>
     Ok(lengths.first().copied().filter(|first| lengths.iter().all(|length| length == first)))
 }
 
-fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<PlainFile> {
+fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<FileDigest> {
     let bytes = tokenizer.bytes();
     durable::write_file(&dir.join(TOKENIZER), bytes)?;
-    Ok(PlainFile { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) })
+    Ok(FileDigest { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) })
 }
 
-fn contents(mut plan: Plan, counts: Vec<Counts>, files: Vec<PlainFile>, boundaries: &Boundaries) -> Contents {
+fn contents(
+    mut plan: Plan,
+    counts: Vec<ImportCounts>,
+    files: Vec<FileDigest>,
+    boundaries: &BoundaryTokens,
+) -> ManifestContents {
     let all: u64 = counts.iter().map(|counts| counts.train.tokens).sum();
     let documents = counts.iter().map(|counts| counts.train.documents).sum();
     let mut sources = Vec::new();
@@ -293,7 +303,7 @@ fn contents(mut plan: Plan, counts: Vec<Counts>, files: Vec<PlainFile>, boundari
         });
     }
     let id = |token: &Option<(u32, String)>| token.as_ref().map(|(id, _)| *id);
-    Contents {
+    ManifestContents {
         plan,
         bos_id: id(&boundaries.bos),
         eos_id: id(&boundaries.eos),

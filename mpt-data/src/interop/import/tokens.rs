@@ -2,24 +2,24 @@
 
 use std::path::Path;
 
-use super::intake::SourceIntake;
-use super::{Boundaries, ImportOptions, conversion};
+use super::writer::SourceWriter;
+use super::{BoundaryTokens, ImportOptions, conversion};
 use crate::error::{Error, Result};
-use crate::interop::mds::{Dataset, Encoding, Sample, Shard};
-use crate::interop::megatron::{self, Indexed};
-use crate::interop::sources::{Data, Source};
+use crate::interop::mds::{Encoding, MdsDataset, MdsSample, MdsShard};
+use crate::interop::megatron::{self, IndexedDataset};
+use crate::interop::sources::{ForeignData, ForeignSource};
 use crate::progress::Progress;
 
 /// Bytes after which progress is told.
 const STEP: u64 = 1 << 20;
 
 /// Tells of bytes done, now and then, and stops the work if that is wanted.
-pub(in crate::interop) struct Follow<'a> {
+pub(in crate::interop) struct ByteProgress<'a> {
     progress: &'a mut dyn Progress,
     untold: u64,
 }
 
-impl<'a> Follow<'a> {
+impl<'a> ByteProgress<'a> {
     /// Nothing done yet.
     pub(in crate::interop) fn new(progress: &'a mut dyn Progress) -> Self {
         Self { progress, untold: 0 }
@@ -38,31 +38,31 @@ impl<'a> Follow<'a> {
 
 /// Reads a source into its intake.
 pub(super) fn read(
-    source: &Source,
-    into: &mut SourceIntake<'_, '_>,
+    source: &ForeignSource,
+    into: &mut SourceWriter<'_, '_>,
     vocab_size: usize,
-    boundaries: &Boundaries,
+    boundaries: &BoundaryTokens,
     options: &ImportOptions,
-    follow: &mut Follow<'_>,
+    progress_bytes: &mut ByteProgress<'_>,
 ) -> Result<()> {
     match &source.data {
-        Data::Mds(dataset) => {
+        ForeignData::Mds(dataset) => {
             let mut reader =
-                MdsTokens { vocab_size, boundaries, options, into, ids: Vec::new(), starts: true };
-            reader.read(dataset, follow)
+                MdsTokenReader { vocab_size, boundaries, options, into, ids: Vec::new(), starts: true };
+            reader.read(dataset, progress_bytes)
         }
-        Data::Megatron(parts) => {
-            parts.iter().try_for_each(|(prefix, part)| read_indexed(prefix, part, into, vocab_size, follow))
-        }
+        ForeignData::Megatron(parts) => parts
+            .iter()
+            .try_for_each(|(prefix, part)| read_indexed(prefix, part, into, vocab_size, progress_bytes)),
     }
 }
 
 fn read_indexed(
     prefix: &Path,
-    part: &Indexed,
-    into: &mut SourceIntake<'_, '_>,
+    part: &IndexedDataset,
+    into: &mut SourceWriter<'_, '_>,
     vocab_size: usize,
-    follow: &mut Follow<'_>,
+    progress_bytes: &mut ByteProgress<'_>,
 ) -> Result<()> {
     let name = prefix.file_name().unwrap_or_default().to_string_lossy();
     let (mut documents, mut ids) = (part.read()?, Vec::new());
@@ -74,7 +74,7 @@ fn read_indexed(
                 Error::input(&megatron::file(prefix, ".bin"), format!("document {number}: {problem}"))
             })?;
             into.extend(&ids)?;
-            follow.step(bytes.len() as u64)
+            progress_bytes.step(bytes.len() as u64)
         })?;
     }
     // What comes after the last document is checked, and is none.
@@ -82,18 +82,18 @@ fn read_indexed(
 }
 
 /// Reads the tokens of MDS samples, cut where a boundary token says.
-struct MdsTokens<'a, 'b, 'c> {
+struct MdsTokenReader<'a, 'b, 'c> {
     vocab_size: usize,
-    boundaries: &'a Boundaries,
+    boundaries: &'a BoundaryTokens,
     options: &'a ImportOptions,
-    into: &'a mut SourceIntake<'b, 'c>,
+    into: &'a mut SourceWriter<'b, 'c>,
     ids: Vec<u32>,
     /// Whether the next token begins a document.
     starts: bool,
 }
 
-impl MdsTokens<'_, '_, '_> {
-    fn read(&mut self, dataset: &Dataset, follow: &mut Follow<'_>) -> Result<()> {
+impl MdsTokenReader<'_, '_, '_> {
+    fn read(&mut self, dataset: &MdsDataset, progress_bytes: &mut ByteProgress<'_>) -> Result<()> {
         let mut folder = None;
         for shard in dataset.shards() {
             // Each folder was written by a process of its own, which began with a document.
@@ -102,13 +102,13 @@ impl MdsTokens<'_, '_, '_> {
             let mut samples = dataset.samples(shard, self.options.verify)?;
             while let Some(sample) = samples.next_sample()? {
                 self.sample(shard, &sample, column)?;
-                follow.step(sample.bytes(column).len() as u64)?;
+                progress_bytes.step(sample.bytes(column).len() as u64)?;
             }
         }
         Ok(())
     }
 
-    fn sample(&mut self, shard: &Shard, sample: &Sample<'_>, column: usize) -> Result<()> {
+    fn sample(&mut self, shard: &MdsShard, sample: &MdsSample<'_>, column: usize) -> Result<()> {
         let bytes = sample.bytes(column);
         let typed = match (&sample.columns[column].encoding, self.options.token_dtype) {
             (Encoding::Bytes, Some(dtype)) => Ok((dtype, bytes)),
@@ -153,7 +153,7 @@ impl MdsTokens<'_, '_, '_> {
     }
 
     /// Where the tokens are, and whether they can be read.
-    fn column(&self, dataset: &Dataset, shard: &Shard) -> Result<usize> {
+    fn column(&self, dataset: &MdsDataset, shard: &MdsShard) -> Result<usize> {
         let name = &self.options.column;
         let path = dataset.dir().join(&shard.raw.path);
         let Some(column) = shard.column(name) else {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Write};
 use std::str::FromStr;
 
-use crate::compressed::Members;
+use crate::compressed::GzipMembers;
 
 /// Bytes that snappy can make of one byte, and more.
 const SNAPPY_RATIO: u64 = 32;
@@ -14,7 +14,7 @@ const SNAPPY_RATIO: u64 = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Codec {
     /// The family.
-    pub family: Family,
+    pub family: Algorithm,
     /// The level, where one was named.
     pub level: Option<u32>,
 }
@@ -22,7 +22,7 @@ pub struct Codec {
 /// A compression algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
-pub enum Family {
+pub enum Algorithm {
     Brotli,
     Bzip2,
     Gzip,
@@ -30,7 +30,7 @@ pub enum Family {
     Zstd,
 }
 
-impl Family {
+impl Algorithm {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Brotli, Self::Bzip2, Self::Gzip, Self::Snappy, Self::Zstd];
 
@@ -62,7 +62,7 @@ impl FromStr for Codec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
-        let family = Family::ALL.into_iter().find(|family| family.name() == name);
+        let family = Algorithm::ALL.into_iter().find(|family| family.name() == name);
         let wrong = || {
             format!(
                 "`{text}` is no compression; expected br[:0-11], bz2[:1-9], gz[:0-9], snappy or zstd[:1-22]"
@@ -91,11 +91,11 @@ impl Codec {
         let zip_bytes = file.metadata()?.len();
         let file = BufReader::with_capacity(1 << 16, file);
         Ok(match self.family {
-            Family::Brotli => Box::new(brotli::Decompressor::new(file, 1 << 16)),
-            Family::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
-            Family::Gzip => Box::new(Members::new(file)),
-            Family::Snappy => Box::new(snappy(file, zip_bytes, length)?),
-            Family::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
+            Algorithm::Brotli => Box::new(brotli::Decompressor::new(file, 1 << 16)),
+            Algorithm::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
+            Algorithm::Gzip => Box::new(GzipMembers::new(file)),
+            Algorithm::Snappy => Box::new(snappy(file, zip_bytes, length)?),
+            Algorithm::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
         })
     }
 
@@ -103,23 +103,23 @@ impl Codec {
     pub(super) fn compress(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let level = self.level.or(self.family.levels().map(|(_, level)| level)).unwrap_or(0);
         match self.family {
-            Family::Brotli => {
+            Algorithm::Brotli => {
                 let mut out = brotli::CompressorWriter::new(Vec::new(), 1 << 16, level, 22);
                 out.write_all(bytes)?;
                 Ok(out.into_inner())
             }
-            Family::Bzip2 => {
+            Algorithm::Bzip2 => {
                 let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::new(level));
                 out.write_all(bytes)?;
                 out.finish()
             }
-            Family::Gzip => {
+            Algorithm::Gzip => {
                 let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
                 out.write_all(bytes)?;
                 out.finish()
             }
-            Family::Snappy => snap::raw::Encoder::new().compress_vec(bytes).map_err(io::Error::other),
-            Family::Zstd => zstd::encode_all(bytes, level as i32),
+            Algorithm::Snappy => snap::raw::Encoder::new().compress_vec(bytes).map_err(io::Error::other),
+            Algorithm::Zstd => zstd::encode_all(bytes, level as i32),
         }
     }
 }

@@ -29,16 +29,16 @@ pub enum Encoding {
     /// `ndarray`, `ndarray:uint16`, `ndarray:float32:3,4`: an array.
     Array(Option<Dtype>, Option<Vec<u64>>),
     /// `pil`, `jpeg`, `png`: an image.
-    Image(Part),
+    Image(ImageFormat),
     /// `jpeg_array`, also spelled `jpegarray`: JPEG files with a count and their sizes before them.
     JpegArray(&'static str),
     /// `list[pil]`, `list[jpeg]`, `list[png]`: images.
-    List(Part),
+    List(ImageFormat),
 }
 
 /// How an image is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ImageFormat {
     /// Pixels with width, height and mode before them.
     Pil,
     /// A JPEG file.
@@ -47,7 +47,7 @@ pub enum Part {
     Png,
 }
 
-impl Part {
+impl ImageFormat {
     const ALL: [Self; 3] = [Self::Pil, Self::Jpeg, Self::Png];
 
     fn name(self) -> &'static str {
@@ -103,8 +103,8 @@ impl FromStr for Encoding {
         let plain = PLAIN.into_iter();
         let mut named = plain
             .chain(Dtype::ALL.map(Self::Number))
-            .chain(Part::ALL.map(Self::Image))
-            .chain(Part::ALL.map(Self::List));
+            .chain(ImageFormat::ALL.map(Self::Image))
+            .chain(ImageFormat::ALL.map(Self::List));
         if let Some(found) = named.find(|encoding| encoding.to_string() == text) {
             return Ok(found);
         }
@@ -162,7 +162,7 @@ impl Encoding {
                 Ok(Value::Numbers(Numbers { dtype, shape, data: data.to_vec() }))
             }
             Self::Image(part) => image(*part, bytes),
-            Self::JpegArray(_) => list(bytes, Part::Jpeg),
+            Self::JpegArray(_) => list(bytes, ImageFormat::Jpeg),
             Self::List(part) => list(take(&mut &*bytes, 4).map(|_| &bytes[4..])?, *part),
         }
     }
@@ -187,7 +187,9 @@ impl Encoding {
     pub fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), String> {
         let wrong = |found: String| format!("`{self}` cannot hold {found}");
         match (self, value) {
-            (Self::Bytes | Self::Image(Part::Jpeg | Part::Png), Value::Bytes(bytes)) => out.extend(bytes),
+            (Self::Bytes | Self::Image(ImageFormat::Jpeg | ImageFormat::Png), Value::Bytes(bytes)) => {
+                out.extend(bytes)
+            }
             (
                 Self::Str | Self::Json | Self::StrInt | Self::StrFloat | Self::StrDecimal,
                 Value::Text(text),
@@ -203,8 +205,10 @@ impl Encoding {
             (Self::Array(dtype, shape), Value::Numbers(numbers)) => {
                 numbers::encode(*dtype, shape.as_deref(), numbers, out).map_err(wrong)?;
             }
-            (Self::Image(Part::Pil), Value::Image(image)) => put_image(image, out).map_err(wrong)?,
-            (Self::JpegArray(_), Value::List(items)) => put_list(items, Part::Jpeg, out).map_err(wrong)?,
+            (Self::Image(ImageFormat::Pil), Value::Image(image)) => put_image(image, out).map_err(wrong)?,
+            (Self::JpegArray(_), Value::List(items)) => {
+                put_list(items, ImageFormat::Jpeg, out).map_err(wrong)?
+            }
             (Self::List(part), Value::List(items)) => {
                 out.extend([0; 4]);
                 put_list(items, *part, out).map_err(wrong)?;
@@ -221,8 +225,8 @@ fn text(bytes: &[u8]) -> Result<Value, String> {
         .map_err(|error| format!("a text that is not UTF-8 ({error})"))
 }
 
-fn image(part: Part, bytes: &[u8]) -> Result<Value, String> {
-    if part != Part::Pil {
+fn image(part: ImageFormat, bytes: &[u8]) -> Result<Value, String> {
+    if part != ImageFormat::Pil {
         return Ok(Value::Bytes(bytes.to_vec()));
     }
     let mut rest = bytes;
@@ -243,7 +247,7 @@ fn put_image(image: &Image, out: &mut Vec<u8>) -> Result<(), String> {
 }
 
 /// A count, the sizes, the items.
-fn list(bytes: &[u8], part: Part) -> Result<Value, String> {
+fn list(bytes: &[u8], part: ImageFormat) -> Result<Value, String> {
     let mut rest = bytes;
     let count = number(&mut rest)? as usize;
     let sizes = take(&mut rest, count.checked_mul(4).ok_or("a list without end")?)?;
@@ -255,7 +259,7 @@ fn list(bytes: &[u8], part: Part) -> Result<Value, String> {
     if rest.is_empty() { Ok(Value::List(items)) } else { Err(format!("{} bytes after a list", rest.len())) }
 }
 
-fn put_list(items: &[Value], part: Part, out: &mut Vec<u8>) -> Result<(), String> {
+fn put_list(items: &[Value], part: ImageFormat, out: &mut Vec<u8>) -> Result<(), String> {
     let count = u32::try_from(items.len()).map_err(|_| format!("a list of {}", items.len()))?;
     out.extend(count.to_le_bytes());
     let (sizes_at, encoding) = (out.len(), Encoding::Image(part));

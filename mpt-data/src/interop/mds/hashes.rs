@@ -14,33 +14,33 @@ use crate::hash::hex;
 
 /// A hash algorithm.
 #[derive(Debug, Clone, Copy)]
-pub struct Hash {
+pub struct HashAlgorithm {
     name: &'static str,
-    start: fn() -> Box<dyn Running>,
+    start: fn() -> Box<dyn RunningHash>,
 }
 
 /// Every algorithm, by the name Python gives it.
-const HASHES: [Hash; 17] = [
-    Hash { name: "blake2b", start: || digest::<Blake2b512>() },
-    Hash { name: "blake2s", start: || digest::<Blake2s256>() },
-    Hash { name: "md5", start: || digest::<md5::Md5>() },
-    Hash { name: "sha1", start: || digest::<sha1::Sha1>() },
-    Hash { name: "sha224", start: || digest::<sha2::Sha224>() },
-    Hash { name: "sha256", start: || digest::<sha2::Sha256>() },
-    Hash { name: "sha384", start: || digest::<sha2::Sha384>() },
-    Hash { name: "sha3_224", start: || digest::<Sha3_224>() },
-    Hash { name: "sha3_256", start: || digest::<Sha3_256>() },
-    Hash { name: "sha3_384", start: || digest::<Sha3_384>() },
-    Hash { name: "sha3_512", start: || digest::<Sha3_512>() },
-    Hash { name: "sha512", start: || digest::<sha2::Sha512>() },
-    Hash { name: "xxh128", start: || Box::new(Long(Xxh3::new())) },
-    Hash { name: "xxh32", start: || Box::new(Xxh32::new(0)) },
-    Hash { name: "xxh3_128", start: || Box::new(Long(Xxh3::new())) },
-    Hash { name: "xxh3_64", start: || Box::new(Xxh3::new()) },
-    Hash { name: "xxh64", start: || Box::new(Xxh64::new(0)) },
+const HASHES: [HashAlgorithm; 17] = [
+    HashAlgorithm { name: "blake2b", start: || digest::<Blake2b512>() },
+    HashAlgorithm { name: "blake2s", start: || digest::<Blake2s256>() },
+    HashAlgorithm { name: "md5", start: || digest::<md5::Md5>() },
+    HashAlgorithm { name: "sha1", start: || digest::<sha1::Sha1>() },
+    HashAlgorithm { name: "sha224", start: || digest::<sha2::Sha224>() },
+    HashAlgorithm { name: "sha256", start: || digest::<sha2::Sha256>() },
+    HashAlgorithm { name: "sha384", start: || digest::<sha2::Sha384>() },
+    HashAlgorithm { name: "sha3_224", start: || digest::<Sha3_224>() },
+    HashAlgorithm { name: "sha3_256", start: || digest::<Sha3_256>() },
+    HashAlgorithm { name: "sha3_384", start: || digest::<Sha3_384>() },
+    HashAlgorithm { name: "sha3_512", start: || digest::<Sha3_512>() },
+    HashAlgorithm { name: "sha512", start: || digest::<sha2::Sha512>() },
+    HashAlgorithm { name: "xxh128", start: || Box::new(Xxh128(Xxh3::new())) },
+    HashAlgorithm { name: "xxh32", start: || Box::new(Xxh32::new(0)) },
+    HashAlgorithm { name: "xxh3_128", start: || Box::new(Xxh128(Xxh3::new())) },
+    HashAlgorithm { name: "xxh3_64", start: || Box::new(Xxh3::new()) },
+    HashAlgorithm { name: "xxh64", start: || Box::new(Xxh64::new(0)) },
 ];
 
-impl Hash {
+impl HashAlgorithm {
     /// The algorithm of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::all().find(|hash| hash.name == name)
@@ -65,18 +65,18 @@ impl Hash {
 }
 
 /// A hash being computed.
-trait Running: Send {
+trait RunningHash: Send {
     fn update(&mut self, bytes: &[u8]);
     fn hex(self: Box<Self>) -> String;
 }
 
-struct Digesting<D>(D);
+struct DigestHash<D>(D);
 
-fn digest<D: Digest + Send + 'static>() -> Box<dyn Running> {
-    Box::new(Digesting(D::new()))
+fn digest<D: Digest + Send + 'static>() -> Box<dyn RunningHash> {
+    Box::new(DigestHash(D::new()))
 }
 
-impl<D: Digest + Send> Running for Digesting<D> {
+impl<D: Digest + Send> RunningHash for DigestHash<D> {
     fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -87,9 +87,9 @@ impl<D: Digest + Send> Running for Digesting<D> {
 }
 
 /// XXH3 of 128 bits.
-struct Long(Xxh3);
+struct Xxh128(Xxh3);
 
-impl Running for Long {
+impl RunningHash for Xxh128 {
     fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -99,7 +99,7 @@ impl Running for Long {
     }
 }
 
-impl Running for Xxh3 {
+impl RunningHash for Xxh3 {
     fn update(&mut self, bytes: &[u8]) {
         Self::update(self, bytes);
     }
@@ -109,7 +109,7 @@ impl Running for Xxh3 {
     }
 }
 
-impl Running for Xxh64 {
+impl RunningHash for Xxh64 {
     fn update(&mut self, bytes: &[u8]) {
         Self::update(self, bytes);
     }
@@ -119,7 +119,7 @@ impl Running for Xxh64 {
     }
 }
 
-impl Running for Xxh32 {
+impl RunningHash for Xxh32 {
     fn update(&mut self, bytes: &[u8]) {
         Self::update(self, bytes);
     }
@@ -130,15 +130,15 @@ impl Running for Xxh32 {
 }
 
 /// Hashes that bytes going by must come to.
-pub(super) struct Expected {
-    running: Vec<(Hash, Box<dyn Running>, String)>,
+pub(super) struct HashCheck {
+    running: Vec<(HashAlgorithm, Box<dyn RunningHash>, String)>,
 }
 
-impl Expected {
+impl HashCheck {
     /// The hashes of an index entry; an algorithm nobody here knows is refused by name.
     pub(super) fn new(path: &Path, hashes: &[(String, String)]) -> Result<Self> {
         let running = hashes.iter().map(|(name, expected)| {
-            let hash = Hash::from_name(name).ok_or_else(|| unknown(path, name))?;
+            let hash = HashAlgorithm::from_name(name).ok_or_else(|| unknown(path, name))?;
             Ok((hash, (hash.start)(), expected.to_ascii_lowercase()))
         });
         Ok(Self { running: running.collect::<Result<_>>()? })
@@ -188,7 +188,7 @@ impl Expected {
 }
 
 fn unknown(path: &Path, name: &str) -> Error {
-    let known: Vec<_> = Hash::all().map(Hash::name).collect();
+    let known: Vec<_> = HashAlgorithm::all().map(HashAlgorithm::name).collect();
     let known = known.join(", ");
     Error::input(
         path,
@@ -219,7 +219,7 @@ mod tests {
             ("xxh3_64", "78af5f94892f3950"),
             ("xxh128", "06b05ab6733a618578af5f94892f3950"),
         ] {
-            let found = Hash::from_name(name).expect("known").of(b"abc");
+            let found = HashAlgorithm::from_name(name).expect("known").of(b"abc");
             assert!(found.starts_with(start), "{name}: {found}");
         }
     }
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn unknown_hashes_are_refused_by_name() {
         let hashes = [("sm3".to_owned(), "00".to_owned())];
-        let error = Expected::new(Path::new("a.mds"), &hashes).err().expect("unknown").to_string();
+        let error = HashCheck::new(Path::new("a.mds"), &hashes).err().expect("unknown").to_string();
         assert!(error.starts_with("a.mds: the index gives a hash `sm3`, which"), "{error}");
     }
 }

@@ -16,16 +16,16 @@ pub(crate) const INDEX: &str = "index.json";
 
 /// A dataset: its folder and its shards, in order.
 #[derive(Debug, Clone)]
-pub struct Dataset {
+pub struct MdsDataset {
     dir: PathBuf,
-    shards: Vec<Shard>,
+    shards: Vec<MdsShard>,
 }
 
 /// One shard, as the index describes it.
 #[derive(Debug, Clone)]
-pub struct Shard {
+pub struct MdsShard {
     /// The columns, in order.
-    pub columns: Vec<Column>,
+    pub columns: Vec<ColumnSpec>,
     /// How it is compressed, if it is.
     pub codec: Option<Codec>,
     /// Samples in it.
@@ -38,7 +38,7 @@ pub struct Shard {
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
+pub struct ColumnSpec {
     /// Its name.
     pub name: String,
     /// How its values become bytes.
@@ -88,7 +88,7 @@ struct RawFile {
     hashes: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Dataset {
+impl MdsDataset {
     /// Reads the index of a folder.
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl Dataset {
     /// Reads the text of the index of a folder.
     ///
     /// # Errors
-    /// As [`Dataset::open`].
+    /// As [`MdsDataset::open`].
     pub fn parse(dir: &Path, text: &[u8]) -> Result<Self> {
         let path = dir.join(INDEX);
         let raw: RawIndex = serde_json::from_slice(text)
@@ -118,7 +118,7 @@ impl Dataset {
             return Err(Error::input(&path, format!("`version` is {}, expected 2", raw.version)));
         }
         let check = |(at, shard)| {
-            Shard::check(shard).map_err(|problem| Error::input(&path, format!("shard {at}: {problem}")))
+            MdsShard::check(shard).map_err(|problem| Error::input(&path, format!("shard {at}: {problem}")))
         };
         let shards = raw.shards.into_iter().enumerate().map(check).collect::<Result<Vec<_>>>()?;
         each_once(&shards).map_err(|problem| Error::input(&path, problem))?;
@@ -146,13 +146,13 @@ impl Dataset {
     }
 
     /// The shards, in order.
-    pub fn shards(&self) -> &[Shard] {
+    pub fn shards(&self) -> &[MdsShard] {
         &self.shards
     }
 }
 
 /// A shard that is listed twice would count twice.
-fn each_once(shards: &[Shard]) -> Result<(), String> {
+fn each_once(shards: &[MdsShard]) -> Result<(), String> {
     let mut seen = HashMap::new();
     for (at, shard) in shards.iter().enumerate() {
         if let Some(first) = seen.insert(&shard.raw.path, at) {
@@ -165,7 +165,7 @@ fn each_once(shards: &[Shard]) -> Result<(), String> {
     Ok(())
 }
 
-impl Shard {
+impl MdsShard {
     /// The folder it lies in, below the dataset's.
     pub fn folder(&self) -> &Path {
         self.raw.path.parent().unwrap_or(Path::new(""))
@@ -203,7 +203,7 @@ impl Shard {
     }
 }
 
-fn columns(names: &[String], encodings: &[String], sizes: &[Option<u64>]) -> Result<Vec<Column>, String> {
+fn columns(names: &[String], encodings: &[String], sizes: &[Option<u64>]) -> Result<Vec<ColumnSpec>, String> {
     if names.is_empty() || names.len() != encodings.len() || names.len() != sizes.len() {
         let counts = (names.len(), encodings.len(), sizes.len());
         return Err(format!(
@@ -219,7 +219,7 @@ fn columns(names: &[String], encodings: &[String], sizes: &[Option<u64>]) -> Res
             (Some(found), Some(expected)) if found != expected => Err(format!(
                 "column `{name}`: its size is {found}, but values of `{encoding}` have {expected} bytes"
             )),
-            _ => Ok(Column { name: name.clone(), encoding, size }),
+            _ => Ok(ColumnSpec { name: name.clone(), encoding, size }),
         }
     };
     names.iter().zip(encodings).zip(sizes).map(column).collect()

@@ -19,12 +19,12 @@ mod reader;
 mod value;
 mod writer;
 
-pub use codec::{Codec, Family};
-pub use encoding::{Encoding, Part};
-pub use hashes::Hash;
+pub use codec::{Algorithm, Codec};
+pub use encoding::{Encoding, ImageFormat};
+pub use hashes::HashAlgorithm;
 pub(crate) use index::INDEX;
-pub use index::{Column, Dataset, FileInfo, Shard};
+pub use index::{ColumnSpec, FileInfo, MdsDataset, MdsShard};
 pub use numbers::Numbers;
-pub use reader::{Sample, Samples};
+pub use reader::{MdsSample, MdsSamples};
 pub use value::{Image, Value};
 pub use writer::{MdsOptions, MdsWriter, merge_index};

@@ -4,8 +4,8 @@ use std::io::{self, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::hashes::Expected;
-use super::index::{Column, Dataset, FileInfo, Shard};
+use super::hashes::HashCheck;
+use super::index::{ColumnSpec, FileInfo, MdsDataset, MdsShard};
 use super::value::Value;
 use crate::blob::open_regular;
 use crate::error::{Error, Result};
@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 const MAX_SAMPLE_BYTES: u64 = 256 << 20;
 
 /// The samples of a shard, one after the other.
-pub struct Samples<'a> {
+pub struct MdsSamples<'a> {
     path: PathBuf,
-    shard: &'a Shard,
-    input: Checked,
+    shard: &'a MdsShard,
+    input: HashedInput,
     offsets: Vec<u32>,
     next: usize,
     data: Vec<u8>,
@@ -26,21 +26,21 @@ pub struct Samples<'a> {
 
 /// One sample.
 #[derive(Debug, Clone, Copy)]
-pub struct Sample<'a> {
+pub struct MdsSample<'a> {
     /// The columns.
-    pub columns: &'a [Column],
+    pub columns: &'a [ColumnSpec],
     path: &'a Path,
     index: usize,
     data: &'a [u8],
     cells: &'a [Range<usize>],
 }
 
-impl Dataset {
+impl MdsDataset {
     /// The file of a shard that is there, and whether it is the compressed one.
     ///
     /// # Errors
     /// [`Error::BrokenInput`] when neither is there.
-    pub fn stored<'a>(&self, shard: &'a Shard) -> Result<(PathBuf, &'a FileInfo, bool)> {
+    pub fn stored<'a>(&self, shard: &'a MdsShard) -> Result<(PathBuf, &'a FileInfo, bool)> {
         let raw = self.dir().join(&shard.raw.path);
         if raw.is_file() {
             return Ok((raw, &shard.raw, false));
@@ -55,7 +55,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::BrokenInput`] naming the shard and what is wrong.
-    pub fn samples<'a>(&self, shard: &'a Shard, verify: bool) -> Result<Samples<'a>> {
+    pub fn samples<'a>(&self, shard: &'a MdsShard, verify: bool) -> Result<MdsSamples<'a>> {
         let (path, info, zipped) = self.stored(shard)?;
         let file = open_regular(&path).map_err(Error::io(&path, "opening"))?;
         let bytes = file.metadata().map_err(Error::io(&path, "looking at"))?.len();
@@ -68,7 +68,7 @@ impl Dataset {
             ));
         }
         let hashes = |info: &FileInfo| {
-            if verify { Expected::new(&path, &info.hashes) } else { Ok(Expected::nothing()) }
+            if verify { HashCheck::new(&path, &info.hashes) } else { Ok(HashCheck::nothing()) }
         };
         hashes(info)?.check_file(&path)?;
         let (input, going_by): (Box<dyn Read>, _) = match shard.codec.filter(|_| zipped) {
@@ -77,19 +77,19 @@ impl Dataset {
                     codec.reader(file, shard.raw.bytes).map_err(|error| unreadable(&path, &error))?;
                 (Box::new(BufReader::with_capacity(1 << 16, reader)), hashes(&shard.raw)?)
             }
-            None => (Box::new(BufReader::with_capacity(1 << 18, file)), Expected::nothing()),
+            None => (Box::new(BufReader::with_capacity(1 << 18, file)), HashCheck::nothing()),
         };
-        Samples::new(path, shard, Checked { input, going_by })
+        MdsSamples::new(path, shard, HashedInput { input, going_by })
     }
 }
 
 /// A stream whose bytes are hashed as they go by.
-struct Checked {
+struct HashedInput {
     input: Box<dyn Read>,
-    going_by: Expected,
+    going_by: HashCheck,
 }
 
-impl Checked {
+impl HashedInput {
     /// Replaces `buffer` by the next `count` bytes. The buffer grows as they come, not as they are promised.
     fn fill(&mut self, count: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.clear();
@@ -99,8 +99,8 @@ impl Checked {
     }
 }
 
-impl<'a> Samples<'a> {
-    fn new(path: PathBuf, shard: &'a Shard, input: Checked) -> Result<Self> {
+impl<'a> MdsSamples<'a> {
+    fn new(path: PathBuf, shard: &'a MdsShard, input: HashedInput) -> Result<Self> {
         let mut samples =
             Self { path, shard, input, offsets: Vec::new(), next: 0, data: Vec::new(), cells: Vec::new() };
         samples.head()?;
@@ -145,7 +145,7 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// [`Error::BrokenInput`] naming the shard and the sample.
-    pub fn next_sample(&mut self) -> Result<Option<Sample<'_>>> {
+    pub fn next_sample(&mut self) -> Result<Option<MdsSample<'_>>> {
         let Some(&[from, to]) = self.offsets.get(self.next..self.next + 2) else {
             return self.end().map(|()| None);
         };
@@ -155,7 +155,7 @@ impl<'a> Samples<'a> {
         cut(&self.shard.columns, &self.data, &mut self.cells).map_err(|problem| self.in_sample(&problem))?;
         let index = self.next;
         self.next += 1;
-        Ok(Some(Sample {
+        Ok(Some(MdsSample {
             columns: &self.shard.columns,
             path: &self.path,
             index,
@@ -179,7 +179,7 @@ impl<'a> Samples<'a> {
                 return Err(self.broken(format!("holds more than the {expected} bytes that the index says")));
             }
         }
-        std::mem::replace(&mut self.input.going_by, Expected::nothing())
+        std::mem::replace(&mut self.input.going_by, HashCheck::nothing())
             .check(&self.path, "decompressed, its ")
     }
 
@@ -207,7 +207,7 @@ impl<'a> Samples<'a> {
 }
 
 /// Where the cells of a sample lie in it.
-fn cut(columns: &[Column], data: &[u8], cells: &mut Vec<Range<usize>>) -> Result<(), String> {
+fn cut(columns: &[ColumnSpec], data: &[u8], cells: &mut Vec<Range<usize>>) -> Result<(), String> {
     let variable = columns.iter().filter(|column| column.size.is_none()).count();
     let (sizes, _) = data.split_at_checked(4 * variable).ok_or("ends in the sizes of its columns")?;
     let mut sizes = sizes.as_chunks::<4>().0.iter().map(|&size| u64::from(u32::from_le_bytes(size)));
@@ -228,7 +228,7 @@ fn cut(columns: &[Column], data: &[u8], cells: &mut Vec<Range<usize>>) -> Result
     }
 }
 
-impl<'a> Sample<'a> {
+impl<'a> MdsSample<'a> {
     /// The bytes of a column.
     pub fn bytes(&self, column: usize) -> &'a [u8] {
         &self.data[self.cells[column].clone()]

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::codec::Codec;
 use super::encoding::Encoding;
-use super::hashes::Hash;
+use super::hashes::HashAlgorithm;
 use super::index::INDEX;
 use super::json;
 use super::value::Value;
@@ -22,7 +22,7 @@ pub struct MdsOptions {
     /// How shards are compressed.
     pub codec: Option<Codec>,
     /// Hashes given in the index, in the order of their names.
-    pub hashes: Vec<Hash>,
+    pub hashes: Vec<HashAlgorithm>,
     /// Bytes of a shard before the next one begins, below 4 GiB; `None`: one shard.
     pub size_limit: Option<u64>,
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::dtype::Dtype;
 
-pub use reader::{Documents, Indexed};
+pub use reader::{DocumentReader, IndexedDataset};
 pub use writer::MegatronWriter;
 
 const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";

@@ -10,11 +10,11 @@ use crate::blob::open_regular;
 use crate::error::{Error, Result};
 
 /// Bytes of tokens given at once.
-const PIECE: u64 = 1 << 16;
+const CHUNK_BYTES: u64 = 1 << 16;
 
 /// An indexed dataset whose head is sound.
 #[derive(Debug, Clone)]
-pub struct Indexed {
+pub struct IndexedDataset {
     prefix: PathBuf,
     dtype: Dtype,
     sequences: u64,
@@ -22,7 +22,7 @@ pub struct Indexed {
     bin_bytes: u64,
 }
 
-impl Indexed {
+impl IndexedDataset {
     /// Opens `prefix.idx` and `prefix.bin`.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Indexed {
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
-    pub fn read(&self) -> Result<Documents<'_>> {
+    pub fn read(&self) -> Result<DocumentReader<'_>> {
         let (idx, bin) = (file(&self.prefix, ".idx"), file(&self.prefix, ".bin"));
         let column = |from: u64| {
             let mut input = open_regular(&idx).map_err(Error::io(&idx, "opening"))?;
@@ -90,7 +90,7 @@ impl Indexed {
             Ok(BufReader::with_capacity(1 << 16, input))
         };
         let tokens = open_regular(&bin).map_err(Error::io(&bin, "opening"))?;
-        let mut documents = Documents {
+        let mut documents = DocumentReader {
             dataset: self,
             lengths: column(HEAD)?,
             places: column(HEAD + 4 * self.sequences)?,
@@ -110,8 +110,8 @@ impl Indexed {
 
 /// The documents of a dataset, one after the other.
 #[derive(Debug)]
-pub struct Documents<'a> {
-    dataset: &'a Indexed,
+pub struct DocumentReader<'a> {
+    dataset: &'a IndexedDataset,
     lengths: BufReader<File>,
     places: BufReader<File>,
     entries: BufReader<File>,
@@ -124,7 +124,7 @@ pub struct Documents<'a> {
     bin: PathBuf,
 }
 
-impl Documents<'_> {
+impl DocumentReader<'_> {
     /// Gives the bytes of the next document's tokens to `piece`, in whole tokens; `false` after the last document.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl Documents<'_> {
         self.tokens.seek_relative(place as i64 - self.at as i64).map_err(failed)?;
         let mut left = bytes;
         while left > 0 {
-            self.buffer.resize(left.min(PIECE) as usize, 0);
+            self.buffer.resize(left.min(CHUNK_BYTES) as usize, 0);
             self.tokens.read_exact(&mut self.buffer).map_err(failed)?;
             piece(&self.buffer)?;
             left -= self.buffer.len() as u64;

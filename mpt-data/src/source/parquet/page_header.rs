@@ -26,7 +26,7 @@ pub(super) struct PageHeader {
 
 /// Reads a header.
 pub(super) fn read(input: &mut impl Read) -> Result<PageHeader> {
-    let mut compact = Compact { input: input.take(MAX_BYTES), read: 0 };
+    let mut compact = CompactReader { input: input.take(MAX_BYTES), read: 0 };
     let (mut numbers, mut field) = ([0; 3], 0);
     while let Some(kind) = compact.field(&mut field)? {
         match (kind, field) {
@@ -68,12 +68,12 @@ const SET: u8 = 10;
 const MAP: u8 = 11;
 const STRUCT: u8 = 12;
 
-struct Compact<R> {
+struct CompactReader<R> {
     input: R,
     read: u64,
 }
 
-impl<R: Read> Compact<R> {
+impl<R: Read> CompactReader<R> {
     /// The type of the next field, whose number `field` becomes; `None` after the last.
     fn field(&mut self, field: &mut i64) -> Result<Option<u8>> {
         let byte = self.byte()?;

@@ -1,0 +1,107 @@
+//! From the number of a sample to its source and its place there, for either split.
+
+use super::LoaderConfig;
+use crate::error::Result;
+use crate::manifest::{Manifest, SourceRecord, Split};
+use crate::order::{Order, OrderConfig, OrderSource, SamplePosition};
+
+impl OrderConfig {
+    /// The order in which a loader goes through its split.
+    pub fn of_data(manifest: &Manifest, config: &LoaderConfig) -> Self {
+        let row_tokens = manifest.plan().row_tokens;
+        let source = |source: &SourceRecord| OrderSource {
+            name: source.name.clone(),
+            share: source.proportion,
+            tokens: source.split(config.split).rows * row_tokens as u64,
+        };
+        Self {
+            sources: manifest.sources().iter().map(source).collect(),
+            row_tokens,
+            seq_len: config.seq_len,
+            seed: config.seed,
+            mixing: config.mixing.clone(),
+            group: config.mixing.batch_group.unwrap_or(config.batch_size as u64),
+        }
+    }
+}
+
+/// The places of the samples of a split.
+#[derive(Debug)]
+pub(super) enum SampleLocator {
+    /// In the order of training, for ever.
+    Train(Box<Order>),
+    /// Once; with the length of a sample.
+    Eval(Vec<(u16, u64)>, usize),
+}
+
+impl SampleLocator {
+    pub(super) fn new(manifest: &Manifest, config: &LoaderConfig, group: u64) -> Result<Self> {
+        let tokens =
+            |source: &SourceRecord| source.split(config.split).rows * manifest.plan().row_tokens as u64;
+        if config.split == Split::Eval {
+            let samples = |source| tokens(source) / config.seq_len as u64;
+            let counts: Vec<_> = manifest.sources().iter().map(samples).collect();
+            return Ok(Self::Eval(spread(&counts), config.seq_len));
+        }
+        let order = OrderConfig { group, ..OrderConfig::of_data(manifest, config) };
+        Ok(Self::Train(Box::new(Order::new(&order)?)))
+    }
+
+    /// The place of a sample.
+    pub(super) fn locate(&mut self, index: u64) -> SamplePosition {
+        match self {
+            Self::Train(order) => order.locate(index),
+            Self::Eval(places, seq_len) => {
+                let len = places.len() as u64;
+                let (source, position) = places[(index % len) as usize];
+                SamplePosition {
+                    source: usize::from(source),
+                    epoch: index / len,
+                    position,
+                    seq_len: *seq_len,
+                }
+            }
+        }
+    }
+
+    /// Where a batch that begins with sample `first` ends at the latest.
+    pub(super) fn batch_end(&self, first: u64) -> u64 {
+        match self {
+            Self::Train(order) => order.length_change(first).unwrap_or(u64::MAX),
+            Self::Eval(places, _) => places.len() as u64,
+        }
+    }
+}
+
+/// All positions of all sources, such that the first of them are spread over the sources as all of them are.
+fn spread(counts: &[u64]) -> Vec<(u16, u64)> {
+    let of_source =
+        |(source, &count): (usize, &u64)| (0..count).map(move |position| (source as u16, position));
+    let mut places: Vec<_> = counts.iter().enumerate().flat_map(of_source).collect();
+    // The middle of position p of n lies at (2p + 1) / 2n of the whole.
+    places.sort_by(|a, b| {
+        let key =
+            |place: &(u16, u64)| (2 * u128::from(place.1) + 1, u128::from(counts[usize::from(place.0)]));
+        let ((a_middle, a_count), (b_middle, b_count)) = (key(a), key(b));
+        (a_middle * b_count).cmp(&(b_middle * a_count)).then(a.cmp(b))
+    });
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_out_prefixes_hold_every_source_in_its_share() {
+        let counts = [50, 0, 5, 10];
+        let places = spread(&counts);
+        assert_eq!(places.len(), 65);
+        for n in 1..=65 {
+            for (source, &count) in counts.iter().enumerate() {
+                let found = places[..n].iter().filter(|place| usize::from(place.0) == source).count() as f64;
+                assert!((found - count as f64 * n as f64 / 65.0).abs() <= 1.5, "{n} {source} {found}");
+            }
+        }
+    }
+}

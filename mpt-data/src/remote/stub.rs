@@ -1,0 +1,92 @@
+//! What this module is without the feature `remote`: every address is refused by name.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::error::{Damage, Error, Result};
+use crate::layout::{RowBuffers, RowBytes, RowLayout, ShardRecord};
+
+fn refused<T>(path: &Path) -> Result<T> {
+    let problem = super::address::NOT_BUILT.to_owned();
+    Err(Error::Remote { url: path.display().to_string(), problem })
+}
+
+/// An object; there is none.
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteObject(Infallible);
+
+/// Its content as a stream; there is none.
+#[derive(Debug)]
+pub(crate) struct RemoteObjectReader(Infallible);
+
+/// Rows of a shard in a store; there are none.
+#[derive(Debug)]
+pub(crate) struct RemoteShard(Infallible);
+
+impl RemoteObject {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        refused(path)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        match self.0 {}
+    }
+
+    pub(crate) fn read_from(&self, _from: u64) -> RemoteObjectReader {
+        match self.0 {}
+    }
+
+    pub(crate) fn window(&self, _from: u64, _bytes: usize) -> Result<Bytes> {
+        match self.0 {}
+    }
+}
+
+impl io::Read for RemoteObjectReader {
+    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+}
+
+impl RemoteShard {
+    pub(crate) fn open(path: &Path, _record: &ShardRecord, _layout: RowLayout) -> Result<Self> {
+        refused(path)
+    }
+
+    pub(crate) fn rows(
+        &self,
+        _first: u64,
+        _count: u64,
+        _scratch: &mut RowBuffers,
+        _each: impl FnMut(RowBytes<'_>),
+    ) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn expect(&self, _first: u64, _count: u64) {
+        match self.0 {}
+    }
+}
+
+pub(crate) fn find(_source_name: &str, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
+    refused(Path::new(pattern))
+}
+
+pub(crate) fn identity(path: &Path, _read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
+    refused(path)
+}
+
+pub(crate) fn local_copy(dir: &Path, _name: &str, _sha256: &str) -> Result<PathBuf> {
+    refused(dir)
+}
+
+pub(crate) fn examine(
+    path: &Path,
+    _record: &ShardRecord,
+    _layout: RowLayout,
+    _read: impl FnMut(u64) -> Result<()>,
+) -> Result<Vec<Damage>> {
+    refused(path)
+}
