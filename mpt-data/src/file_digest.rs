@@ -1,4 +1,4 @@
-//! Files known by their content: written with their SHA-256, and read for it.
+//! Digests of files: their length and SHA-256, computed as they are written or read.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,28 +11,28 @@ use crate::durable::AtomicFile;
 use crate::error::{Error, Result};
 use crate::hash::hex;
 
-/// A file and its content.
+/// Name, length and hash of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileDigest {
-    /// Its name: of an input, relative to the fixed part of its pattern; of an output, relative to the folder.
+    /// Name: of an input, relative to the fixed part of its pattern; of an output, relative to the folder.
     pub name: String,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hex; of an input in an object store, the store's tag or when it was written.
+    /// SHA-256 in hex; of an input in an object store, the store's tag or the time of writing.
     pub sha256: String,
 }
 
-/// The SHA-256 of a file or object in hex, and its length; `read` is told of every piece read.
-pub(crate) fn sha256_file(path: &Path, read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
-    sha256_of(Blob::open(path)?.into_read(), path, read)
+/// SHA-256 in hex and length of a file or object; `on_read` is called with the bytes of each read.
+pub(crate) fn sha256_file(path: &Path, on_read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
+    sha256_of(Blob::open(path)?.into_read(), path, on_read)
 }
 
-/// The same of what is left of an open file.
+/// SHA-256 in hex and length of the rest of an open file; `on_read` is called with the bytes of each read.
 pub(crate) fn sha256_of(
     mut file: impl Read,
     path: &Path,
-    mut read: impl FnMut(u64) -> Result<()>,
+    mut on_read: impl FnMut(u64) -> Result<()>,
 ) -> Result<(String, u64)> {
     let (mut hash, mut buffer, mut bytes) = (Sha256::new(), vec![0; 1 << 20], 0);
     loop {
@@ -41,13 +41,13 @@ pub(crate) fn sha256_of(
             count => {
                 hash.update(&buffer[..count]);
                 bytes += count as u64;
-                read(count as u64)?;
+                on_read(count as u64)?;
             }
         }
     }
 }
 
-/// A file written aside whose length and SHA-256 are known when it is complete.
+/// File in staging, with its length and SHA-256 so far.
 pub(crate) struct HashingFile {
     file: AtomicFile,
     hash: Sha256,
@@ -56,12 +56,12 @@ pub(crate) struct HashingFile {
 }
 
 impl HashingFile {
-    /// Starts to write what will be `path`.
+    /// Creates the staging file of `path`.
     pub(crate) fn create(path: &Path) -> Result<Self> {
         Ok(Self { file: AtomicFile::create(path)?, hash: Sha256::new(), bytes: 0, path: path.to_owned() })
     }
 
-    /// The complete file, still aside, with its length and its SHA-256 in hex.
+    /// Completes the content: the file, still in staging, with its length and its SHA-256 in hex.
     pub(crate) fn finish(mut self) -> Result<(AtomicFile, u64, String)> {
         self.file.flush().map_err(Error::io(&self.path, "writing"))?;
         Ok((self.file, self.bytes, hex(&self.hash.finalize())))

@@ -9,6 +9,7 @@ mod compressed;
 mod config;
 mod dedup;
 mod document;
+mod document_starts;
 mod document_tables;
 pub mod durable;
 mod error;
@@ -40,6 +41,7 @@ pub use dedup::{
     Paragraphs, SemDedup,
 };
 pub use document::Document;
+pub use document_starts::DocumentStarts;
 pub use document_tables::DocumentIndex;
 pub use error::{Damage, Error, Result};
 pub use file_digest::FileDigest;
@@ -57,7 +59,7 @@ pub use manifest::{
 pub use mixing::{
     Batching, DEFAULT_WINDOW, InvalidKey, Mixing, MixingChanges, Quota, Sampling, Share, Shuffle, StageConfig,
 };
-pub use pack::{PackedRow, Packer, is_start};
+pub use pack::{PackedRow, Packer};
 pub use panic_guard::is_panic_caught;
 pub use prepare::{UnitStatus, commit_units, plan_units, prepare, prepare_unit, prepare_with};
 pub use progress::{NoProgress, Note, Phase, Progress};

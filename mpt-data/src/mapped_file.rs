@@ -1,4 +1,4 @@
-//! Our own files mapped into memory, read-only: their bytes are used where the page cache has them.
+//! Read-only memory maps of our own files, whose bytes are used in the page cache without a copy.
 
 use std::fs::File;
 use std::io;
@@ -6,12 +6,12 @@ use std::ops::Range;
 
 use memmap2::Mmap;
 
-/// The bytes of a file.
+/// Bytes of a mapped file.
 #[derive(Debug)]
 pub(crate) struct MappedFile(Mmap);
 
 impl MappedFile {
-    /// Maps a file, whose handle need not be kept.
+    /// Maps a file, whose handle may be closed.
     pub(crate) fn new(file: &File) -> io::Result<Self> {
         #[expect(unsafe_code, reason = "mapping a file needs the promise that nobody truncates it meanwhile")]
         // SAFETY: the map is only read. Shards and units are written aside and renamed, never changed in place; a program
@@ -21,15 +21,15 @@ impl MappedFile {
         map.map(Self)
     }
 
-    /// Says that pieces are wanted in random order: what lies around one is not read with it.
+    /// Advises the system of random access, without read-ahead.
     #[cfg(unix)]
     pub(crate) fn advise_random(self) -> Self {
-        // Only advice: nothing changes where it is refused.
+        // A refusal changes nothing.
         let _ = self.0.advise(memmap2::Advice::Random);
         self
     }
 
-    /// Other systems find out by themselves.
+    /// Does nothing on other systems.
     #[cfg(not(unix))]
     pub(crate) fn advise_random(self) -> Self {
         self
@@ -40,7 +40,7 @@ impl MappedFile {
         self.0.get(range(offset, length)?)
     }
 
-    /// Says that these bytes are needed now, so that the system reads them at once and not page by page.
+    /// Advises the system to read these bytes at once, and not page by page.
     #[cfg(unix)]
     pub(crate) fn advise_needed(&self, offset: u64, length: usize) {
         if let Some(range) = range(offset, length) {
@@ -48,11 +48,11 @@ impl MappedFile {
         }
     }
 
-    /// Other systems find out by themselves.
+    /// Does nothing on other systems.
     #[cfg(not(unix))]
     pub(crate) fn advise_needed(&self, _offset: u64, _length: usize) {}
 
-    /// Says that these bytes are needed next, so that those in memory come closer while something else is done.
+    /// Prefetches these bytes into the processor's cache, where they are in memory.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn prefetch(&self, offset: u64, length: usize) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -66,7 +66,7 @@ impl MappedFile {
         }
     }
 
-    /// Other processors find out by themselves.
+    /// Does nothing on other processors.
     #[cfg(not(target_arch = "x86_64"))]
     pub(crate) fn prefetch(&self, _offset: u64, _length: usize) {}
 }

@@ -1,4 +1,4 @@
-//! Calls into libraries that panic on some damaged files: there a panic is an answer, and no bug to report.
+//! Guard for calls into libraries that panic on some damaged files, where a panic is an error and no bug of ours.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,12 +7,12 @@ thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Whether a panic of this thread would be caught and made an error. A program's panic hook says nothing then.
+/// Whether a panic of this thread would be caught as an error. A program's panic hook should stay silent then.
 pub fn is_panic_caught() -> bool {
     DEPTH.get() > 0
 }
 
-/// What `call` gives, or the message of its panic. Whatever it was working on is not to be used after one.
+/// Result of `call`, or the message of its panic, after which its data must not be used.
 pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     DEPTH.set(DEPTH.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(call));

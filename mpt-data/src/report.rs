@@ -1,4 +1,4 @@
-//! The mix as a table: what each source has, what was asked for, what training gets.
+//! Report of a mix: what each source has, what was asked for, and what training gets.
 
 use std::collections::BTreeMap;
 
@@ -14,48 +14,48 @@ use crate::order::{Order, OrderConfig, OrderSource};
 use crate::prepare::{PlanSink, PlannedRun, SourceCounts, tokenize};
 use crate::progress::{Note, Progress};
 
-/// The mix for a number of training tokens.
+/// Table of a mix for a number of training tokens.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MixTable {
-    /// Training tokens that the table is about: whole samples.
+    /// Training tokens, in whole samples.
     pub token_budget: u64,
     /// Tokens in a sample.
     pub seq_len: usize,
-    /// The sources, in order.
+    /// Sources, in order.
     pub sources: Vec<MixRow>,
 }
 
-/// One source of a mix.
+/// Row of a mix table: one source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct MixRow {
-    /// Its name.
+    /// Name of the source.
     pub source: String,
     /// Documents read.
     pub documents_read: u64,
     /// Documents for training.
     pub documents: u64,
-    /// Their tokens.
+    /// Tokens of those documents.
     pub tokens: u64,
     /// Documents held out.
     pub eval_documents: u64,
-    /// Their tokens.
+    /// Tokens of those documents.
     pub eval_tokens: u64,
-    /// The share asked for.
+    /// Share asked for.
     pub proportion: f64,
-    /// The share of the samples that training gets.
+    /// Share of the training samples.
     pub proportion_obtained: f64,
-    /// Tokens that training gets.
+    /// Training tokens of the source.
     pub effective_tokens: u64,
-    /// How often training goes through the source.
+    /// Epochs of training over the source.
     pub epochs: f64,
-    /// Documents dropped, by rule.
+    /// Dropped documents by rule.
     pub drops: BTreeMap<String, u64>,
-    /// What became of the tokens read.
+    /// Account of the tokens read.
     #[serde(flatten)]
     pub account: TokenAccount,
 }
 
-/// The table of prepared data, for `token_budget` training tokens; by default as many as there are.
+/// Table of prepared data, for `token_budget` training tokens; by default all the data once.
 ///
 /// # Errors
 /// [`Error::Loader`] for an impossible mix.
@@ -65,11 +65,11 @@ pub fn inspect(manifest: &Manifest, token_budget: Option<u64>) -> Result<MixTabl
     table(rows, &plan.mixing, plan.seq_len, plan.row_tokens, token_budget)
 }
 
-/// The table of a mix that need not be built: its sources are read, filtered and tokenized, and nothing is kept. Of the stages
-/// of deduplication it counts the exact one.
+/// Table of a mix that need not be built: its sources are read, filtered and tokenized, and nothing is written. Of the stages
+/// of deduplication, only the exact one is counted.
 ///
 /// # Errors
-/// As [`prepare`](crate::prepare()), for everything that is wrong with sources.
+/// As [`prepare`](crate::prepare()), for all problems of sources.
 pub fn plan(
     run: &PrepareRun,
     tokenizer: &Tokenizer,
@@ -90,7 +90,7 @@ pub fn plan(
     table(rows, &run.mixing, run.seq_len, run.row_tokens, token_budget)
 }
 
-/// The table of a mix that says the tokens of all its sources, of which nothing need be there; `None`: it does not.
+/// Table of a mix whose sources all declare their tokens, without any data; `None` where one does not.
 ///
 /// # Errors
 /// [`Error::Loader`] for an impossible mix.
@@ -132,7 +132,7 @@ fn counted(source: &SourceConfig, counts: &SourceCounts) -> MixRow {
     }
 }
 
-/// Fills in what the order of training gives for the budget.
+/// Fills in the columns that follow from the order of training.
 fn table(
     rows: Vec<(MixRow, Share)>,
     mixing: &Mixing,
@@ -167,7 +167,7 @@ fn table(
     Ok(MixTable { token_budget: tokens.iter().sum(), seq_len, sources })
 }
 
-/// The order of training, for counting alone. Groups of a size that is not known yet change no count by more than one group.
+/// Order of training, for counting alone. Groups of unknown size change no count by more than one group.
 fn order(rows: &[(MixRow, Share)], mixing: &Mixing, seq_len: usize, row_tokens: usize) -> Result<Order> {
     let mut mixing = mixing.clone();
     if mixing.batch_group.is_none() {
@@ -179,10 +179,10 @@ fn order(rows: &[(MixRow, Share)], mixing: &Mixing, seq_len: usize, row_tokens: 
         tokens: row.tokens,
     };
     let (sources, group) = (rows.iter().map(source).collect(), mixing.batch_group.unwrap_or(1));
-    Order::of_shares(&OrderConfig { sources, row_tokens, seq_len, seed: 0, mixing, group })
+    Order::for_counting(&OrderConfig { sources, row_tokens, seq_len, seed: 0, mixing, group })
 }
 
-/// The shares asked for; those of quotas follow from all of them.
+/// Shares asked for; those of quotas follow from all quotas.
 fn asked(rows: &[(MixRow, Share)], seq_len: usize) -> Vec<f64> {
     let quota = |(row, share): &(MixRow, Share)| match share {
         Share::Proportion(share) => *share,

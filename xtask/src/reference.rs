@@ -50,7 +50,7 @@ const PAGES: [Page; 2] = [
                 [copies](../data-dedup.md) say how the keys work together. Paths are relative to the file's folder.",
         root: "RawRun",
         sources: &[
-            "mpt-data/src/config.rs",
+            "mpt-data/src/config",
             "mpt-data/src/mixing.rs",
             "mpt-data/src/dedup/config.rs",
             "mpt-data/src/filter",

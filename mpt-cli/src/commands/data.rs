@@ -339,7 +339,7 @@ fn epochs(epochs: f64) -> String {
 
 fn verify(dir: &Path, ctx: &mut Context) -> Result<(), CliError> {
     let manifest = Manifest::open(dir)?;
-    let damage = manifest.examine(&mut Bars::new(ctx))?;
+    let damage = manifest.find_damage(&mut Bars::new(ctx))?;
     ctx.out.document(&json!({ "manifest": manifest.root(), "ok": damage.is_empty(), "damaged": damage }))?;
     for found in &damage {
         ctx.out.text(found)?;

@@ -1,10 +1,10 @@
-//! What a file is that is no plain text, by its first bytes.
+//! Kinds of files that are no plain text, by their first bytes.
 
-/// The byte-order mark of UTF-8.
+/// Byte-order mark of UTF-8.
 pub(crate) const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 const GIT_LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// A kind of file that is often found under the name of another.
+/// Kind of file that is often found under the name of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {
     /// gzip.
@@ -19,7 +19,7 @@ pub(crate) enum FileKind {
     Zip,
     /// Parquet.
     Parquet,
-    /// What Git leaves in place of a file it did not fetch.
+    /// Git LFS pointer, in place of a file that was not fetched.
     GitLfsPointer,
     /// UTF-16, with or without its mark.
     Utf16,
@@ -28,7 +28,7 @@ pub(crate) enum FileKind {
 }
 
 impl FileKind {
-    /// The kind of a file that begins so; `None` for anything else.
+    /// Kind of a file with these first bytes; `None` for anything else.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
         let begins = |magic: &[u8]| head.starts_with(magic);
         match () {
@@ -45,7 +45,7 @@ impl FileKind {
         }
     }
 
-    /// What is wrong with such a file, and what to do.
+    /// Problem of such a file and its remedy, in words.
     pub(crate) fn problem(self) -> String {
         match self {
             Self::Gzip => "is gzip data; give it the ending .gz",

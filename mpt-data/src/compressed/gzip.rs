@@ -1,17 +1,17 @@
-//! A gzip file: one member after the other, and zero bytes after the last, as `gzip -dc` reads it.
+//! Gzip files of several members, with zero bytes after the last, as `gzip -dc` reads them.
 
 use std::io::{self, BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 
-/// The content of all members of a gzip file.
+/// Reader of all members of a gzip file.
 pub(crate) struct GzipMembers<R> {
-    /// `None` after the last member.
+    /// Current member; `None` after the last.
     member: Option<GzDecoder<R>>,
 }
 
 impl<R: BufRead> GzipMembers<R> {
-    /// Before the first member.
+    /// Reader before the first member.
     pub(crate) fn new(file: R) -> Self {
         Self { member: Some(GzDecoder::new(file)) }
     }
@@ -39,7 +39,7 @@ impl<R: BufRead> GzipMembers<R> {
     }
 }
 
-/// Goes past zero bytes, which tapes and block devices leave; whether there is something after them.
+/// Skips zero bytes, which tapes and block devices leave, and returns whether more bytes follow.
 fn skip_zeros(file: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let ahead = file.fill_buf()?;

@@ -1,4 +1,4 @@
-//! Opens a file for reading through the decompressor that its name asks for, and hashes what is read of it.
+//! Compressed input: files read through the decompressor of their name, and hashed as they are read.
 
 mod file_kind;
 mod gzip;
@@ -18,20 +18,20 @@ use crate::error::{Error, Result};
 use crate::file_digest::FileDigest;
 use crate::hash::hex;
 
-/// The decompressed content of a file: `.gz` (several members too) and `.zst` (several frames too) are decompressed.
+/// Decompressed content of a file: `.gz` and `.zst`, of one or more members or frames, are decompressed.
 pub(crate) struct Decompressed<'a> {
     path: PathBuf,
     reader: Box<dyn BufRead + 'a>,
     raw: Rc<RefCell<CountedFile<'a>>>,
 }
 
-/// Opens a file. The bytes of the file itself that are read are added to `bytes_read`.
+/// Opens a file. Bytes read of the file itself are added to `bytes_read`.
 ///
 /// # Errors
-/// [`Error::BrokenInput`] for a file that is not compressed as its name says.
+/// [`Error::BrokenInput`] for a file whose content is not compressed as its name says.
 pub(crate) fn open<'a>(path: &Path, bytes_read: &'a AtomicU64) -> Result<Decompressed<'a>> {
     let blob = Blob::open(path)?;
-    // Every request for a part of an object names the version that was planned: there is nothing to compare later.
+    // Every request for an object names the planned version, so its content needs no later comparison.
     let hash = matches!(blob, Blob::Local(_)).then(Sha256::new);
     let raw = Rc::new(RefCell::new(CountedFile { file: blob.into_read(), hash, bytes: 0, bytes_read }));
     let mut file = BufReader::with_capacity(1 << 16, SharedFile(raw.clone()));
@@ -50,7 +50,7 @@ pub(crate) fn open<'a>(path: &Path, bytes_read: &'a AtomicU64) -> Result<Decompr
 }
 
 impl Decompressed<'_> {
-    /// What the content is where it is no plain text, by its first bytes.
+    /// Kind of the content, if it is no plain text.
     ///
     /// # Errors
     /// Those of reading.
@@ -59,7 +59,7 @@ impl Decompressed<'_> {
         Ok(FileKind::of(head))
     }
 
-    /// The first bytes of what comes next.
+    /// Next bytes, without consuming them.
     ///
     /// # Errors
     /// Those of reading.
@@ -67,10 +67,10 @@ impl Decompressed<'_> {
         self.reader.fill_buf().map_err(|error| explain(&self.path, error))
     }
 
-    /// Reads the file to its end and compares it with what was planned.
+    /// Reads the file to its end, and compares its hash with the plan.
     ///
     /// # Errors
-    /// [`Error::InputChanged`] where another content was read.
+    /// [`Error::InputChanged`] for another content.
     pub(crate) fn check(self, planned: &FileDigest) -> Result<()> {
         let mut raw = self.raw.borrow_mut();
         let mut rest = [0; 1 << 14];
@@ -100,10 +100,10 @@ impl BufRead for Decompressed<'_> {
     }
 }
 
-/// The whole content of a file, decompressed: text of at most `most` bytes.
+/// Whole decompressed content of a text file, of at most `most` bytes.
 ///
 /// # Errors
-/// [`Error::BrokenInput`] for more than that, and for what is no text.
+/// [`Error::BrokenInput`] for a longer content, and for one that is no text.
 pub(crate) fn read_whole(path: &Path, most: u64) -> Result<Vec<u8>> {
     let (progress, mut bytes) = (AtomicU64::new(0), Vec::new());
     let mut file = open(path, &progress)?;
@@ -118,7 +118,7 @@ pub(crate) fn read_whole(path: &Path, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A reader's error, which for a damaged file says more than "reading failed".
+/// Error of a reader, which for a damaged file says more than "reading failed".
 pub(crate) fn explain(path: &Path, error: io::Error) -> Error {
     match (compression(path), error.kind()) {
         (Compression::None, _) => Error::io(path, "reading")(error),
@@ -148,7 +148,7 @@ fn compression(path: &Path) -> Compression {
     }
 }
 
-/// Says what a file is that is not compressed as its name says.
+/// Checks that the content is compressed as the name says.
 fn check_compression(named: Compression, head: &[u8]) -> std::result::Result<(), String> {
     let (name, is_so) = match named {
         Compression::None => return Ok(()),
@@ -165,7 +165,7 @@ fn check_compression(named: Compression, head: &[u8]) -> std::result::Result<(),
     Err(format!("is no {name} data, though its name says so: {found}"))
 }
 
-/// The file itself.
+/// File with the count and the hash of its bytes.
 struct CountedFile<'a> {
     file: Box<dyn Read + Send>,
     hash: Option<Sha256>,
@@ -185,7 +185,7 @@ impl Read for CountedFile<'_> {
     }
 }
 
-/// The file, in the hands of a decompressor.
+/// File that a decompressor reads.
 struct SharedFile<'a>(Rc<RefCell<CountedFile<'a>>>);
 
 impl Read for SharedFile<'_> {

@@ -1,4 +1,4 @@
-//! `dedup` of a MIX.toml: a name, a stage with settings, or a list of them; and `sources.X.dedup`, who takes part.
+//! Settings of deduplication: `dedup` of a MIX.toml, and `sources.X.dedup`.
 
 use std::fmt;
 
@@ -6,34 +6,35 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::filter::{InvalidKey, check_local, check_share, file_name};
+use crate::filter::{check_local, check_share, file_name};
+use crate::mixing::InvalidKey;
 
-/// The names of the stages, in the order in which they run, and of no stage.
+/// Names of the stages, in the order in which they run, and of no stage.
 const NAMES: [&str; 5] = ["exact", "paragraph", "minhash", "semdedup", "none"];
-/// Hashes a signature may have.
+/// Most hashes in a signature.
 const MAX_HASHES: usize = 1024;
 
-/// The stages of deduplication, in the order in which they run. Every stage comes after the exact one.
+/// Stages of deduplication, in the order in which they run. The exact stage comes before every other.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dedup {
     stages: Vec<DedupStage>,
 }
 
-/// A stage of deduplication with its settings. Every stage comes after the exact one.
+/// Stage of deduplication with its settings. The exact stage comes before every other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum DedupStage {
-    /// Every later document whose text is the same byte for byte is dropped.
+    /// Later documents with the same bytes of text are dropped.
     Exact {},
-    /// Paragraphs that an earlier document has are taken out.
+    /// Paragraphs of earlier documents are removed from later ones.
     Paragraph(Paragraphs),
-    /// Documents that are nearly an earlier one are dropped.
+    /// Near copies of earlier documents are dropped.
     MinHash(MinHash),
-    /// The documents that are nearest to another one in meaning are dropped.
+    /// Documents nearest in meaning to another one are dropped.
     SemDedup(SemDedup),
 }
 
-/// What a stage is called.
+/// Kind of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DedupKind {
@@ -51,45 +52,45 @@ pub enum DedupKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paragraphs {
-    /// Paragraphs of fewer words are left alone: headings and dates are no copies of each other.
+    /// Paragraphs of fewer words are kept: headings and dates are no copies of each other.
     pub min_words: u64,
 }
 
-/// Settings of the near-copy stage.
+/// Settings of the MinHash stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MinHash {
-    /// Words of a run.
+    /// Words in an n-gram.
     pub ngram: usize,
-    /// Bands of a signature; two documents that agree in all rows of one are compared.
+    /// Bands of a signature; two documents that agree in all rows of a band are compared.
     pub bands: usize,
     /// Hashes in a band.
     pub rows: usize,
-    /// The share of equal hashes from which two compared documents are near copies.
+    /// Least share of equal hashes of near copies.
     pub threshold: f64,
-    /// Seed of the hashes.
+    /// Seed of the hash functions.
     pub seed: u64,
 }
 
-/// Settings of the stage by meaning.
+/// Settings of the semantic stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SemDedup {
-    /// The model whose hidden states say what a text means, relative to the run file.
+    /// Model whose hidden states are the vectors of texts, relative to the run file.
     pub model: String,
-    /// The share of the documents that stays, from 0 to 1.
+    /// Share of the documents to keep, from 0 to 1.
     #[serde(default = "default_keep")]
     pub keep: f64,
     /// Clusters. By default the square root of the number of documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<usize>,
-    /// Rounds of clustering at most.
+    /// Most rounds of clustering.
     #[serde(default = "default_iterations")]
     pub iterations: usize,
-    /// Tokens of a document that are read.
+    /// Tokens of a document that the model reads, at most.
     #[serde(default = "default_tokens")]
     pub tokens: usize,
-    /// Of documents near each other in a cluster, which stay.
+    /// Order in which the documents of a cluster are kept.
     #[serde(default)]
     pub keep_first: KeepFirst,
     /// Seed of the clusters.
@@ -97,16 +98,16 @@ pub struct SemDedup {
     pub seed: u64,
 }
 
-/// The order in which the documents of a cluster are kept.
+/// Order in which the documents of a cluster are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeepFirst {
-    /// Those far from the middle of their cluster.
+    /// Far from the center of the cluster first.
     #[default]
     Hard,
-    /// Those near the middle of their cluster.
+    /// Near the center of the cluster first.
     Easy,
-    /// Any, by the seed.
+    /// Random, by the seed.
     Random,
 }
 
@@ -139,7 +140,7 @@ impl Default for MinHash {
 }
 
 impl DedupKind {
-    /// As the run file writes it.
+    /// Name in run files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -151,7 +152,7 @@ impl DedupKind {
 }
 
 impl DedupStage {
-    /// What it is called.
+    /// Kind of the stage.
     pub fn kind(&self) -> DedupKind {
         match self {
             Self::Exact {} => DedupKind::Exact,
@@ -191,12 +192,12 @@ impl Dedup {
         Self::default()
     }
 
-    /// The exact stage alone.
+    /// Exact stage alone.
     pub fn exact() -> Self {
         Self { stages: vec![DedupStage::Exact {}] }
     }
 
-    /// The stages, in the order in which they run.
+    /// Stages, in the order in which they run.
     pub fn stages(&self) -> &[DedupStage] {
         &self.stages
     }
@@ -206,7 +207,7 @@ impl Dedup {
         self.stages.iter().any(|stage| stage.kind() == kind)
     }
 
-    /// The settings of the paragraph stage.
+    /// Settings of the paragraph stage.
     pub(crate) fn paragraphs(&self) -> Option<&Paragraphs> {
         self.stages.iter().find_map(|stage| match stage {
             DedupStage::Paragraph(settings) => Some(settings),
@@ -214,7 +215,7 @@ impl Dedup {
         })
     }
 
-    /// The settings of the near-copy stage.
+    /// Settings of the MinHash stage.
     pub(crate) fn minhash(&self) -> Option<&MinHash> {
         self.stages.iter().find_map(|stage| match stage {
             DedupStage::MinHash(settings) => Some(settings),
@@ -222,7 +223,7 @@ impl Dedup {
         })
     }
 
-    /// The settings of the stage by meaning.
+    /// Settings of the semantic stage.
     pub fn semdedup(&self) -> Option<&SemDedup> {
         self.stages.iter().find_map(|stage| match stage {
             DedupStage::SemDedup(settings) => Some(settings),
@@ -230,7 +231,7 @@ impl Dedup {
         })
     }
 
-    /// The same with the name of the model alone: where it lies decides nothing.
+    /// Copy with the model's name alone, because its folder decides nothing.
     pub(crate) fn without_folders(&self) -> Self {
         let mut dedup = self.clone();
         for stage in &mut dedup.stages {
@@ -241,7 +242,7 @@ impl Dedup {
         dedup
     }
 
-    /// What is there and what is expected, with the number of the stage, where a stage can mean nothing.
+    /// Checks the order and the settings of the stages; an error holds the index of the stage.
     pub(crate) fn check(&self) -> Result<(), (usize, InvalidKey)> {
         for (index, pair) in self.stages.windows(2).enumerate() {
             let (before, after) = (pair[0].kind(), pair[1].kind());
@@ -265,7 +266,7 @@ impl Dedup {
     }
 }
 
-/// A stage by its name, with the settings it has by default; `None` for "none".
+/// Stage of this name with default settings; `None` for "none".
 fn named<E: serde::de::Error>(name: &str) -> Result<Option<DedupStage>, E> {
     Ok(Some(match name {
         "none" => return Ok(None),
@@ -287,7 +288,7 @@ impl<'de> Deserialize<'de> for Dedup {
     }
 }
 
-/// The form of data built before there were settings stays: `"none"` and `"exact"`.
+/// `"none"` and `"exact"` keep the form they had before stages had settings.
 impl Serialize for Dedup {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.stages[..] {
@@ -298,6 +299,7 @@ impl Serialize for Dedup {
     }
 }
 
+/// Visitor of a name, a table or a list.
 struct DedupVisitor;
 
 impl<'de> Visitor<'de> for DedupVisitor {
@@ -321,7 +323,7 @@ impl<'de> Visitor<'de> for DedupVisitor {
     }
 }
 
-/// A stage in a list: a name or a table.
+/// Stage in a list: a name or a table.
 struct StageEntry(DedupStage);
 
 impl<'de> Deserialize<'de> for StageEntry {
@@ -332,7 +334,7 @@ impl<'de> Deserialize<'de> for StageEntry {
     }
 }
 
-/// The stages that a source takes part in: `true`, `false`, or a list of names.
+/// Stages that a source takes part in: `true`, `false`, or a list of names.
 #[derive(Debug, Clone)]
 pub(crate) struct DedupKinds(pub(crate) Option<Vec<DedupKind>>);
 

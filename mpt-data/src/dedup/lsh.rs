@@ -1,6 +1,6 @@
-//! Near copies: documents that agree in a band of their signatures are compared, and those alike enough are joined.
+//! Locality-sensitive hashing: documents that agree in a band of their signatures are compared, and similar ones are united.
 //!
-//! Two documents with a share `s` of runs in common agree in one of `b` bands of `r` hashes with probability
+//! Two documents with a share `s` of n-grams in common agree in one of `b` bands of `r` hashes with probability
 //! `1 - (1 - s^r)^b`. Memory is `8 · bands + 8` bytes a document, and 16 more while a band is sorted.
 
 use rayon::prelude::*;
@@ -10,10 +10,10 @@ use super::config::MinHash;
 use super::union_find::UnionFind;
 use crate::error::Result;
 
-/// Documents of a group that later ones are compared with: a bound for texts that agree in a band and in nothing else.
+/// Most documents of a bucket that later ones are compared with: a bound for texts that agree in a band and nothing else.
 const MAX_LEADERS: usize = 64;
 
-/// The bands of all documents as hashes.
+/// Hashes of the signature bands of all documents.
 #[derive(Debug)]
 pub(crate) struct LshBands {
     bands: usize,
@@ -23,12 +23,12 @@ pub(crate) struct LshBands {
 }
 
 impl LshBands {
-    /// Of no document.
+    /// Bands of no document.
     pub(crate) fn new(settings: &MinHash) -> Self {
         Self { bands: settings.bands, rows: settings.rows, keys: Vec::new() }
     }
 
-    /// Takes in the next document.
+    /// Adds the next document.
     pub(crate) fn push(&mut self, signature: &[u32]) {
         let mut bytes = Vec::with_capacity(4 * self.rows);
         for (band, hashes) in signature.chunks_exact(self.rows).enumerate() {
@@ -42,7 +42,7 @@ impl LshBands {
         u32::try_from(self.keys.len() / self.bands).expect("documents are fewer than 2^32")
     }
 
-    /// The documents in the order of their hash of a band, with it.
+    /// Hash of a band of each document, and the document, sorted.
     fn sorted(&self, band: usize) -> Vec<(u64, u32)> {
         let key = |document: u32| self.keys[document as usize * self.bands + band];
         let mut order: Vec<_> = (0..self.documents()).map(|document| (key(document), document)).collect();
@@ -51,33 +51,33 @@ impl LshBands {
     }
 }
 
-/// For each document the first one of its component: itself, if it stays.
+/// First document of each document's component: a document that stays is its own.
 ///
-/// `similarity` is asked about pairs that agree in a band. The answer does not depend on threads.
+/// `similarity` is called for pairs that agree in a band. The result does not depend on threads.
 ///
 /// # Errors
-/// Those of `similarity` and `step`, which is called after each band.
+/// Those of `similarity` and of `on_band`, which is called after each band.
 pub(crate) fn near_duplicates(
     bands: &LshBands,
     threshold: f64,
     similarity: &(dyn Fn(u32, u32) -> Result<f64> + Sync),
-    mut step: impl FnMut() -> Result<()>,
+    mut on_band: impl FnMut() -> Result<()>,
 ) -> Result<Vec<u32>> {
     let mut components = UnionFind::new(bands.documents());
     for band in 0..bands.bands {
         let sorted = bands.sorted(band);
         let groups: Vec<_> = sorted.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1).collect();
-        let pairs = groups.par_iter().map(|group| alike(group, &components, threshold, similarity));
+        let pairs = groups.par_iter().map(|group| similar_pairs(group, &components, threshold, similarity));
         for (a, b) in pairs.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-            components.join(a, b);
+            components.union(a, b);
         }
-        step()?;
+        on_band()?;
     }
-    Ok((0..bands.documents()).map(|document| components.least(document)).collect())
+    Ok((0..bands.documents()).map(|document| components.root(document)).collect())
 }
 
-/// The pairs of a group that belong together: each document with the first leader it is like, or it leads itself.
-fn alike(
+/// Similar pairs of a bucket: each document with the first similar leader. A document without one becomes a leader.
+fn similar_pairs(
     group: &[(u64, u32)],
     components: &UnionFind,
     threshold: f64,
@@ -85,8 +85,8 @@ fn alike(
 ) -> Result<Vec<(u32, u32)>> {
     let (mut leaders, mut pairs): (Vec<u32>, Vec<_>) = (Vec::new(), Vec::new());
     for &(_, document) in group {
-        let own = components.least(document);
-        if leaders.iter().any(|&leader| components.least(leader) == own) {
+        let own = components.root(document);
+        if leaders.iter().any(|&leader| components.root(leader) == own) {
             continue;
         }
         let mut like = None;

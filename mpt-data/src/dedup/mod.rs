@@ -1,7 +1,7 @@
-//! Deduplication: which documents and paragraphs are copies of earlier ones, exactly, nearly, or in meaning.
+//! Deduplication: copies of documents and paragraphs, exact, near, or in meaning.
 //!
-//! One idea a file. A [`Dedup`] is what the run file says; everything else here is a pure function of texts, signatures or
-//! embeddings. Where the documents lie, and in which order they come, is the business of `prepare`.
+//! A [`Dedup`] holds the settings of a run file. Everything else is a pure function of texts, signatures or embeddings;
+//! `prepare` knows the files and the order of the documents.
 
 mod config;
 mod embedder;
@@ -19,7 +19,7 @@ pub use self::embedder::Embedder;
 pub(crate) use self::kmeans::Embeddings;
 pub(crate) use self::lsh::{LshBands, near_duplicates};
 pub(crate) use self::minhash::{MinHasher, similarity};
-pub(crate) use self::paragraphs::{SHORT, hashes as paragraph_hashes, without as without_paragraphs};
+pub(crate) use self::paragraphs::{SHORT_PARAGRAPH, paragraph_hashes, remove_paragraphs};
 pub(crate) use self::report::DedupTally;
 pub use self::report::{CopyGroup, DedupReport, DedupSourceReport};
 pub(crate) use self::semantic::semantic_duplicates;

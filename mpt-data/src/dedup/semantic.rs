@@ -1,8 +1,8 @@
-//! Which documents go for their meaning: of each cluster those nearest to one that was kept before them, as many as asked.
+//! SemDeDup: in each cluster, the documents nearest in meaning to an earlier one are dropped.
 //!
-//! After Abbas et al. 2023: in each cluster documents are put in an order, each has the greatest cosine to one before it,
-//! and those above a threshold go. Here the threshold follows from the share that stays: it is the quantile that leaves
-//! exactly so many documents. The first document of a cluster never goes.
+//! After Abbas et al. 2023: the documents of a cluster are ordered, each has a greatest cosine to an earlier one, and those
+//! above a threshold are dropped. Here the share to keep decides the threshold: it is the quantile that leaves exactly that
+//! many documents. The first document of a cluster is never dropped.
 
 use rayon::prelude::*;
 
@@ -10,21 +10,21 @@ use super::config::{KeepFirst, SemDedup};
 use super::kmeans::{Clusters, Embeddings, cluster};
 use crate::filter::ngrams::fmix64;
 
-/// The most clusters that are made unasked.
+/// Most clusters by default.
 const MAX_CLUSTERS: usize = 50_000;
 
-/// A document with the one before it in its cluster that it is nearest to.
+/// Document and its nearest neighbor among the earlier ones of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct SemanticMatch {
-    /// The document.
+    /// Document.
     pub(crate) document: u32,
-    /// The other one.
+    /// Nearest earlier document.
     pub(crate) to: u32,
-    /// Their cosine.
+    /// Cosine of the two.
     pub(crate) cosine: f64,
 }
 
-/// The documents that go, the nearest first.
+/// Documents to drop, the nearest first.
 pub(crate) fn semantic_duplicates(vectors: &Embeddings, settings: &SemDedup) -> Vec<SemanticMatch> {
     let count = settings.clusters.unwrap_or_else(|| (vectors.len() as f64).sqrt().ceil() as usize);
     let clusters = cluster(vectors, count.min(MAX_CLUSTERS), settings.iterations, settings.seed);
@@ -38,7 +38,7 @@ pub(crate) fn semantic_duplicates(vectors: &Embeddings, settings: &SemDedup) -> 
     found
 }
 
-/// The documents of a cluster in the order in which they are kept.
+/// Documents of a cluster in the order in which they are kept.
 fn ordered(
     vectors: &Embeddings,
     clusters: &Clusters,
@@ -47,8 +47,8 @@ fn ordered(
     settings: &SemDedup,
 ) -> Vec<u32> {
     let key = |document: u32| match settings.keep_first {
-        KeepFirst::Hard => clusters.nearness(cluster, vectors, document),
-        KeepFirst::Easy => -clusters.nearness(cluster, vectors, document),
+        KeepFirst::Hard => clusters.cosine_to_center(cluster, vectors, document),
+        KeepFirst::Easy => -clusters.cosine_to_center(cluster, vectors, document),
         KeepFirst::Random => fmix64(fmix64(settings.seed) ^ u64::from(document)) as f64,
     };
     let mut order: Vec<_> = members.iter().map(|&document| (key(document), document)).collect();
@@ -56,7 +56,7 @@ fn ordered(
     order.into_iter().map(|(_, document)| document).collect()
 }
 
-/// For each document but the first the nearest of those before it.
+/// Nearest earlier document of each document but the first.
 fn nearest(vectors: &Embeddings, order: &[u32]) -> Vec<SemanticMatch> {
     let before = |at: usize| {
         let document = order[at];

@@ -1,4 +1,4 @@
-//! `c4`: the heuristics of Raffel et al. 2020 (T5), section 2.2: some lines go, and some pages with them.
+//! `c4`: the heuristics of Raffel et al. 2020 (T5), section 2.2, which drop lines and whole pages.
 //!
 //! Differences from datatrove's version and the code that made C4: a curly bracket or "lorem ipsum" drops a page wherever
 //! it stands, as the paper says (there, only in lines that pass the other rules, so most code stays); citations are taken
@@ -18,7 +18,7 @@ const JAVASCRIPT: &str = "javascript";
 const POLICIES: [&str; 6] =
     ["terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"];
 
-/// Which lines and pages stay; a line or page at a threshold does.
+/// Thresholds and rules for lines and pages; a line or page at a threshold is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct C4 {
@@ -71,11 +71,11 @@ impl C4 {
     }
 }
 
-/// The rules with their phrases and bad words at hand.
+/// Rules with their compiled phrases and bad words.
 #[derive(Debug)]
 pub(super) struct CompiledC4 {
     rules: C4,
-    /// Lines with one of these go.
+    /// Phrases whose lines are dropped.
     phrases: Option<AhoCorasick>,
     lorem_ipsum: AhoCorasick,
     bad_words: Option<WordMatcher>,
@@ -112,17 +112,17 @@ impl CompiledC4 {
     }
 }
 
-/// Phrases in ASCII, found in any case.
+/// Matcher of ASCII phrases in any case.
 fn any_case(phrases: &[&str]) -> AhoCorasick {
     AhoCorasick::builder().ascii_case_insensitive(true).build(phrases).expect("a few short phrases")
 }
 
 impl Rule for CompiledC4 {
-    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
         let rules = &self.rules;
         let dropped = |value: &str| Some(DropReason { rule: C4_RULE, value: value.to_owned() });
         let (mut kept, mut count) = (String::new(), 0);
-        for line in raw_lines(&page.text) {
+        for line in raw_lines(&view.text) {
             let line = if rules.remove_citations { without_citations(line) } else { line.into() };
             let line = line.trim();
             if rules.drop_curly_bracket && line.contains('{') {
@@ -146,12 +146,12 @@ impl Rule for CompiledC4 {
         if let Some((word, _)) = self.bad_words.as_ref().and_then(|words| words.more_than(&kept, 0)) {
             return Some(DropReason { rule: C4_RULE, value: format!("bad_words={word}") });
         }
-        page.edit(kept);
+        view.edit(kept);
         None
     }
 }
 
-/// A line without `[1]`, `[]`, `[edit]` and `[citation needed]`, nor any of those that taking others out leaves.
+/// Line without `[1]`, `[]`, `[edit]` and `[citation needed]`, and without those that such a removal leaves.
 fn without_citations(line: &str) -> Cow<'_, str> {
     if !line.contains('[') {
         return line.into();
@@ -168,7 +168,7 @@ fn without_citations(line: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// Where the citation begins that a text ends with.
+/// Start of the citation at the end of a text.
 fn citation(text: &str) -> Option<usize> {
     let inside = text.strip_suffix(']')?;
     ["[edit", "[citation needed", "["].into_iter().find_map(|opening| {

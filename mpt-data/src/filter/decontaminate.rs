@@ -1,7 +1,7 @@
-//! `decontaminate`: no document holds a run of words of an evaluation set.
+//! `decontaminate`: drops documents that share an n-gram with an evaluation set.
 //!
-//! Here a *word* is a run of letters and digits (the Unicode property `Alphabetic` or a number), in lower case: neither
-//! punctuation nor white space makes a difference. A text of fewer words than a run has none, so it is not looked for.
+//! Here a *word* is a sequence of letters and digits (the Unicode property `Alphabetic` or a number), in lower case: neither
+//! punctuation nor white space makes a difference. A text of fewer than `n` words has no n-gram.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ use super::ngrams::{NgramHashes, fmix64};
 use super::{DECONTAMINATE, DocumentView, DropReason, InvalidKey, Rule, check_local, list_file};
 use crate::error::{Error, Result};
 
-/// Which runs of words drop a document.
+/// Evaluation sets, and the length of n-grams.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decontaminate {
     /// The files of evaluation sets, relative to the run file: `.jsonl` (compressed too), and others as one text each.
     pub paths: Vec<String>,
-    /// Words in a run: 13 in Brown et al. 2020 (GPT-3), 12 in datatrove.
+    /// Words in an n-gram: 13 in Brown et al. 2020 (GPT-3), 12 in datatrove.
     #[serde(default = "thirteen")]
     pub n: usize,
-    /// The fields of a JSON line that make one text, in this order, so that runs may go from a question into its answer.
+    /// Fields of a JSON line that make one text, in this order, so that n-grams may span a question and its answer.
     /// Empty: every string in the line, in lists and objects too, is a text of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
@@ -44,16 +44,16 @@ impl Decontaminate {
     }
 }
 
-/// The runs of all evaluation sets.
+/// N-grams of all evaluation sets.
 #[derive(Debug)]
 pub(super) struct EvalNgrams {
     n: usize,
-    runs: HashSet<u64>,
+    ngrams: HashSet<u64>,
 }
 
 impl EvalNgrams {
     pub(super) fn load(config: &Decontaminate, folder: &Path) -> Result<Self> {
-        let mut found = Self { n: config.n, runs: HashSet::new() };
+        let mut found = Self { n: config.n, ngrams: HashSet::new() };
         let mut scratch = NgramHashes::default();
         for path in config.paths.iter().map(|path| folder.join(path)) {
             let texts = texts(&path, &config.fields)?;
@@ -67,20 +67,20 @@ impl EvalNgrams {
         Ok(found)
     }
 
-    /// Takes in the runs of a text, and says how many words it has.
+    /// Adds the n-grams of a text, and returns its number of words.
     fn add(&mut self, text: &str, scratch: &mut NgramHashes) -> usize {
         scratch.reset(words(text).map(|word| (hash(word), 0)));
-        self.runs.extend(scratch.hashes(self.n));
+        self.ngrams.extend(scratch.hashes(self.n));
         scratch.len()
     }
 }
 
 impl Rule for EvalNgrams {
-    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
-        let runs = &mut page.scratch.runs;
-        runs.reset(words(&page.text).map(|word| (hash(word), 0)));
-        let first = runs.hashes(self.n).position(|hash| self.runs.contains(&hash))?;
-        let run: Vec<_> = words(&page.text).skip(first).take(self.n).map(str::to_lowercase).collect();
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let ngrams = &mut view.scratch.ngrams;
+        ngrams.reset(words(&view.text).map(|word| (hash(word), 0)));
+        let first = ngrams.hashes(self.n).position(|hash| self.ngrams.contains(&hash))?;
+        let run: Vec<_> = words(&view.text).skip(first).take(self.n).map(str::to_lowercase).collect();
         Some(DropReason { rule: DECONTAMINATE, value: run.join(" ") })
     }
 }
@@ -89,7 +89,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
-/// The hash of a word in lower case.
+/// Hash of a word in lower case.
 fn hash(word: &str) -> u64 {
     let lower = word.chars().flat_map(char::to_lowercase);
     fmix64(lower.fold(0xCBF2_9CE4_8422_2325, |hash, c| {
@@ -97,7 +97,7 @@ fn hash(word: &str) -> u64 {
     }))
 }
 
-/// The texts of a file.
+/// Texts of a file.
 fn texts(path: &Path, fields: &[String]) -> Result<Vec<String>> {
     let text = list_file::text(path)?;
     if !is_jsonl(path) {

@@ -52,8 +52,8 @@ impl FinewebQuality {
 }
 
 impl Rule for FinewebQuality {
-    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
-        let text = &*page.text;
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let text = &*view.text;
         let (mut count, mut punctuated, mut short) = (0, 0, 0);
         for line in lines(text) {
             count += 1;
@@ -64,7 +64,7 @@ impl Rule for FinewebQuality {
         at_least(rule, "min_punctuated_lines", share(punctuated, count), self.min_punctuated_lines)
             .or_else(|| at_most(rule, "max_short_lines", share(short, count), self.max_short_lines))
             .or_else(|| {
-                let (lines, _) = repeated(text, &mut page.scratch.table);
+                let (lines, _) = repeated(text, &mut view.scratch.table);
                 let part = share(lines.again_chars, lines.all_chars);
                 at_most(rule, "max_duplicate_chars", part, self.max_duplicate_chars)
             })

@@ -35,9 +35,9 @@ pub struct GopherQuality {
     pub max_ellipsis_lines: f64,
     /// The least share of the words that have an alphabetic character (the Unicode property).
     pub min_alphabetic_words: f64,
-    /// How many different ones of the stop words must occur.
+    /// Least number of different stop words.
     pub min_stop_words: u64,
-    /// Words of which some must occur. Case does not matter, nor what is no letter or digit around a word.
+    /// Stop words. Case does not matter, nor what is no letter or digit around a word.
     pub stop_words: Vec<String>,
 }
 
@@ -86,7 +86,7 @@ impl GopherQuality {
     }
 }
 
-/// What is counted in one pass over the words.
+/// Counts of one pass over the words.
 #[derive(Default)]
 struct WordStats {
     count: u64,
@@ -96,8 +96,8 @@ struct WordStats {
 }
 
 impl Rule for GopherQuality {
-    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
-        let text = &*page.text;
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let text = &*view.text;
         let words = self.words(text);
         let mean = share(words.chars, words.count);
         let hashes = text.bytes().filter(|&byte| byte == b'#').count() as u64;

@@ -1,4 +1,4 @@
-//! `language`: which language the text is in, by the trigrams and alphabets of the `whatlang` library.
+//! `language`: the language of a text, by the trigrams and alphabets of the `whatlang` library.
 //!
 //! It tells 70 languages apart, needs no model file, and gives the same answer everywhere. Its confidence says how far the
 //! best language is ahead of the second: it is near to 1 from a few sentences on, and cannot be compared with the scores of
@@ -20,7 +20,7 @@ const PIECE_BYTES: usize = 1024;
 pub struct Language {
     /// The languages that stay, by their ISO 639-3 codes, or 639-1 where there is one.
     pub any_of: Vec<String>,
-    /// How confident the library must be; a document at the threshold stays.
+    /// Least confidence of the library; a document at the threshold is kept.
     #[serde(default = "confidence")]
     pub min_confidence: f64,
 }
@@ -45,7 +45,7 @@ impl Language {
     }
 }
 
-/// The languages, looked up.
+/// Languages of the codes.
 #[derive(Debug)]
 pub(super) struct LanguageRule {
     any_of: Vec<Lang>,
@@ -60,17 +60,17 @@ impl LanguageRule {
 }
 
 impl Rule for LanguageRule {
-    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
-        let Some(info) = whatlang::detect(&sample(&page.text)) else {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let Some(info) = whatlang::detect(&sample(&view.text)) else {
             return Some(DropReason { rule: LANGUAGE, value: "none".into() });
         };
-        let stays = self.any_of.contains(&info.lang()) && info.confidence() >= self.min_confidence;
+        let is_kept = self.any_of.contains(&info.lang()) && info.confidence() >= self.min_confidence;
         let value = || format!("{} {:.4}", info.lang().code(), info.confidence());
-        (!stays).then(|| DropReason { rule: LANGUAGE, value: value() })
+        (!is_kept).then(|| DropReason { rule: LANGUAGE, value: value() })
     }
 }
 
-/// The part of a text that is looked at.
+/// Sample of a text for detection.
 fn sample(text: &str) -> Cow<'_, str> {
     if text.len() <= 3 * PIECE_BYTES {
         return text.into();
@@ -83,7 +83,7 @@ fn sample(text: &str) -> Cow<'_, str> {
     starts.map(piece).join(" ").into()
 }
 
-/// The language of a code.
+/// Language of a code.
 fn language(code: &str) -> Option<Lang> {
     let code = TWO_LETTERS.iter().find(|(short, _)| *short == code).map_or(code, |(_, code)| code);
     Lang::from_code(code)

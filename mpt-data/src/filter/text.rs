@@ -1,4 +1,4 @@
-//! What a character, a word, a line, a paragraph and a sentence are, for all filters.
+//! Definitions of characters, words, lines, paragraphs and sentences, for all filters.
 //!
 //! These definitions are pinned: they decide which documents stay, so they may only change with the format version.
 //!

@@ -1,4 +1,4 @@
-//! `url_list`: documents by where they come from.
+//! `url_list`: documents by their addresses.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub struct UrlList {
     /// A file with an entry a line, relative to the run file; lines that begin with `#` are comments. A domain stands for
     /// its subdomains too, an address with a path for everything below it.
     pub path: String,
-    /// What happens to listed documents.
+    /// Action for listed documents.
     #[serde(default)]
     pub listed: ListedAction,
 }
@@ -27,18 +27,18 @@ fn url() -> String {
     "url".to_owned()
 }
 
-/// What happens to listed documents.
+/// Action for listed documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ListedAction {
-    /// They go; a document without the field stays.
+    /// Drop them; a document without the field is kept.
     #[default]
     Drop,
-    /// They alone stay; a document without the field goes.
+    /// Keep them alone; a document without the field is dropped.
     Keep,
 }
 
-/// The list, read.
+/// Loaded list.
 #[derive(Debug)]
 pub(super) struct UrlMatcher {
     field: String,
@@ -60,7 +60,7 @@ impl UrlMatcher {
         Ok(Self { field: list.field.clone(), listed: list.listed, entries })
     }
 
-    /// The entry that an address falls under: of its host or a domain above it, and of its path or a folder above it.
+    /// Entry that matches an address: of its host or a domain above it, and of its path or a folder above it.
     fn entry(&self, address: &str) -> Option<&str> {
         let address = normal(address)?;
         let host_end = address.find('/').unwrap_or(address.len());
@@ -78,7 +78,7 @@ impl UrlMatcher {
     }
 }
 
-/// An address without scheme, user, port, query, fragment and closing `/`, its host in lower case; `None` without a host.
+/// Address without scheme, user, port, query, fragment and closing `/`, its host in lower case; `None` without a host.
 fn normal(address: &str) -> Option<String> {
     let address = address.trim();
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
@@ -94,8 +94,8 @@ fn normal(address: &str) -> Option<String> {
 }
 
 impl Rule for UrlMatcher {
-    fn judge(&self, page: &mut DocumentView<'_>) -> Option<DropReason> {
-        let address = page.field(&self.field);
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let address = view.field(&self.field);
         let value = match (self.listed, address, address.and_then(|address| self.entry(address))) {
             (ListedAction::Drop, _, Some(entry)) => entry.to_owned(),
             (ListedAction::Keep, None, _) => format!("{} absent", self.field),

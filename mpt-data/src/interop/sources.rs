@@ -1,4 +1,4 @@
-//! Which sources a folder of another program's data has: one per subfolder, or one named after the folder.
+//! Sources of another program's data: one per subfolder, or one named after the folder.
 
 use std::path::{Path, PathBuf};
 
@@ -7,26 +7,26 @@ use super::megatron::{self, IndexedDataset};
 use crate::config::{SOURCE_NAME, is_source_name};
 use crate::error::{Error, Result};
 
-/// One source to be.
+/// Source to import.
 #[derive(Debug)]
 pub(super) struct ForeignSource {
-    /// Its name.
+    /// Name.
     pub(super) name: String,
-    /// What it holds.
+    /// Data.
     pub(super) data: ForeignData,
 }
 
-/// What a source holds.
+/// Data of a source.
 #[derive(Debug)]
 pub(super) enum ForeignData {
-    /// A part of an MDS dataset.
+    /// MDS dataset, or a part of one.
     Mds(MdsDataset),
-    /// Indexed datasets, with the prefixes of their files' names, in order.
+    /// Indexed datasets of Megatron with the prefixes of their files, in order.
     Megatron(Vec<(PathBuf, IndexedDataset)>),
 }
 
 impl ForeignSource {
-    /// Bytes of its tokens.
+    /// Bytes of the tokens.
     pub(super) fn bytes(&self) -> u64 {
         match &self.data {
             ForeignData::Mds(dataset) => dataset.shards().iter().map(|shard| shard.raw.bytes).sum(),
@@ -34,7 +34,7 @@ impl ForeignSource {
         }
     }
 
-    /// Its files, with what they are called relative to `root`.
+    /// Files, with their names relative to `root`.
     pub(super) fn files(&self, root: &Path) -> Result<Vec<(PathBuf, String)>> {
         let mut files = Vec::new();
         match &self.data {
@@ -62,14 +62,14 @@ impl ForeignSource {
     }
 }
 
-/// What a file is called below a folder, with `/`.
+/// Name of a file relative to a folder, with `/`.
 pub(super) fn name_in(root: &Path, path: &Path) -> String {
     let relative = path.strip_prefix(root).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(path);
     let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     parts.join("/")
 }
 
-/// Finds the sources of `input`: a folder, or the prefix or a file of an indexed dataset.
+/// Sources of `input`: a folder, or the prefix or a file of an indexed dataset.
 pub(super) fn find(input: &Path) -> Result<Vec<ForeignSource>> {
     let sources = if input.is_dir() { in_folder(input)? } else { in_file(input)? };
     let nothing = || {
@@ -94,10 +94,10 @@ pub(super) fn find(input: &Path) -> Result<Vec<ForeignSource>> {
     }
 }
 
-/// What splits of data are called; a further word may follow, as in `val_small`.
+/// Names of splits; a further word may follow, as in `val_small`.
 const SPLITS: [&str; 7] = ["train", "val", "valid", "validation", "test", "eval", "dev"];
 
-/// Splits of one dataset are no sources to train on together.
+/// Refuses the splits of one dataset as sources to train on together.
 fn check_splits(input: &Path, sources: &[ForeignSource]) -> Result<()> {
     let is_split =
         |name: &&str| name.split(['_', '-', '.']).next().is_some_and(|word| SPLITS.contains(&word));
@@ -142,7 +142,7 @@ fn in_folder(dir: &Path) -> Result<Vec<ForeignSource>> {
     one_kind(dir, sources)
 }
 
-/// Formats do not mix: what they say of documents differs.
+/// Refuses sources of different formats, which differ in what they know of documents.
 fn one_kind(dir: &Path, sources: Vec<ForeignSource>) -> Result<Vec<ForeignSource>> {
     let mds = sources.iter().filter(|source| matches!(source.data, ForeignData::Mds(_))).count();
     if mds == 0 || mds == sources.len() {
@@ -151,7 +151,7 @@ fn one_kind(dir: &Path, sources: Vec<ForeignSource>) -> Result<Vec<ForeignSource
     Err(Error::input(dir, "has subfolders of MDS and of Megatron data; convert them one by one"))
 }
 
-/// The dataset whose prefix or file is named.
+/// Source of the dataset with this prefix or file.
 fn in_file(input: &Path) -> Result<Vec<ForeignSource>> {
     let is_part = input.extension().is_some_and(|end| end == "idx" || end == "bin");
     let prefix = if is_part { input.with_extension("") } else { input.to_owned() };

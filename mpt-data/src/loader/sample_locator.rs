@@ -1,4 +1,4 @@
-//! From the number of a sample to its source and its place there, for either split.
+//! Sample locator: from a sample's index to its position in a source, for either split.
 
 use super::LoaderConfig;
 use crate::error::Result;
@@ -6,8 +6,8 @@ use crate::manifest::{Manifest, SourceRecord, Split};
 use crate::order::{Order, OrderConfig, OrderSource, SamplePosition};
 
 impl OrderConfig {
-    /// The order in which a loader goes through its split.
-    pub fn of_data(manifest: &Manifest, config: &LoaderConfig) -> Self {
+    /// Order of a loader's training samples.
+    pub fn from_manifest(manifest: &Manifest, config: &LoaderConfig) -> Self {
         let row_tokens = manifest.plan().row_tokens;
         let source = |source: &SourceRecord| OrderSource {
             name: source.name.clone(),
@@ -25,12 +25,12 @@ impl OrderConfig {
     }
 }
 
-/// The places of the samples of a split.
+/// Positions of the samples of a split.
 #[derive(Debug)]
 pub(super) enum SampleLocator {
-    /// In the order of training, for ever.
+    /// Endless order of training.
     Train(Box<Order>),
-    /// Once; with the length of a sample.
+    /// Source and position of each sample of one pass, and tokens in a sample.
     Eval(Vec<(u16, u64)>, usize),
 }
 
@@ -41,51 +41,47 @@ impl SampleLocator {
         if config.split == Split::Eval {
             let samples = |source| tokens(source) / config.seq_len as u64;
             let counts: Vec<_> = manifest.sources().iter().map(samples).collect();
-            return Ok(Self::Eval(spread(&counts), config.seq_len));
+            return Ok(Self::Eval(interleave(&counts), config.seq_len));
         }
-        let order = OrderConfig { group, ..OrderConfig::of_data(manifest, config) };
+        let order = OrderConfig { group, ..OrderConfig::from_manifest(manifest, config) };
         Ok(Self::Train(Box::new(Order::new(&order)?)))
     }
 
-    /// The place of a sample.
+    /// Position of sample `index`.
     pub(super) fn locate(&mut self, index: u64) -> SamplePosition {
         match self {
             Self::Train(order) => order.locate(index),
-            Self::Eval(places, seq_len) => {
-                let len = places.len() as u64;
-                let (source, position) = places[(index % len) as usize];
-                SamplePosition {
-                    source: usize::from(source),
-                    epoch: index / len,
-                    position,
-                    seq_len: *seq_len,
-                }
+            Self::Eval(samples, seq_len) => {
+                let len = samples.len() as u64;
+                let (source, position) = samples[(index % len) as usize];
+                let source = usize::from(source);
+                SamplePosition { source, epoch: index / len, position, seq_len: *seq_len }
             }
         }
     }
 
-    /// Where a batch that begins with sample `first` ends at the latest.
+    /// Latest end of a batch that begins with sample `first`.
     pub(super) fn batch_end(&self, first: u64) -> u64 {
         match self {
-            Self::Train(order) => order.length_change(first).unwrap_or(u64::MAX),
-            Self::Eval(places, _) => places.len() as u64,
+            Self::Train(order) => order.next_length_change(first).unwrap_or(u64::MAX),
+            Self::Eval(samples, _) => samples.len() as u64,
         }
     }
 }
 
-/// All positions of all sources, such that the first of them are spread over the sources as all of them are.
-fn spread(counts: &[u64]) -> Vec<(u16, u64)> {
+/// Positions of all sources in one list, of which every prefix has the sources in their proportions.
+fn interleave(counts: &[u64]) -> Vec<(u16, u64)> {
     let of_source =
         |(source, &count): (usize, &u64)| (0..count).map(move |position| (source as u16, position));
-    let mut places: Vec<_> = counts.iter().enumerate().flat_map(of_source).collect();
-    // The middle of position p of n lies at (2p + 1) / 2n of the whole.
-    places.sort_by(|a, b| {
+    let mut samples: Vec<_> = counts.iter().enumerate().flat_map(of_source).collect();
+    // The middle of position p of n is at (2p + 1) / 2n of the whole.
+    samples.sort_by(|a, b| {
         let key =
-            |place: &(u16, u64)| (2 * u128::from(place.1) + 1, u128::from(counts[usize::from(place.0)]));
+            |sample: &(u16, u64)| (2 * u128::from(sample.1) + 1, u128::from(counts[usize::from(sample.0)]));
         let ((a_middle, a_count), (b_middle, b_count)) = (key(a), key(b));
         (a_middle * b_count).cmp(&(b_middle * a_count)).then(a.cmp(b))
     });
-    places
+    samples
 }
 
 #[cfg(test)]
@@ -95,7 +91,7 @@ mod tests {
     #[test]
     fn held_out_prefixes_hold_every_source_in_its_share() {
         let counts = [50, 0, 5, 10];
-        let places = spread(&counts);
+        let places = interleave(&counts);
         assert_eq!(places.len(), 65);
         for n in 1..=65 {
             for (source, &count) in counts.iter().enumerate() {

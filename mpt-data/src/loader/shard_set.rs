@@ -1,43 +1,42 @@
-//! The shards of a split, opened when they are needed, and the samples that lie in them.
+//! Shards of a split, opened on demand, and the samples in them.
 
 use std::collections::VecDeque;
 
 use crate::error::Result;
-use crate::layout::{RowBuffers, RowBytes, RowLayout, get_tokens};
+use crate::layout::{RowBuffers, RowBytes, RowLayout, decode_tokens};
 use crate::manifest::{Manifest, Split};
 use crate::order::SamplePosition;
-use crate::pack::push_documents;
 use crate::shard::ShardReader;
 
-/// Shards held open at most; opening one again costs no read of its content.
-const MAX_OPEN: usize = 512;
+/// Most shards held open. To open one again reads none of its content.
+const MAX_OPEN_SHARDS: usize = 512;
 
-/// The shards of a split.
+/// Shards of a split.
 #[derive(Debug)]
 pub(super) struct ShardSet {
     manifest: Manifest,
     split: Split,
     layout: RowLayout,
     sources: Vec<SourceShards>,
-    /// The open ones, the one opened first in front.
+    /// Source and file of each open shard, the earliest opened one in front.
     open: VecDeque<(usize, usize)>,
     scratch: RowBuffers,
 }
 
-/// The shards of a source.
+/// Shards of a source.
 #[derive(Debug)]
 struct SourceShards {
-    /// The first row of each, and behind them the number of rows.
+    /// First row of each shard, then the number of rows, `[files + 1]`.
     starts: Vec<u64>,
     readers: Vec<Option<Box<ShardReader>>>,
 }
 
-/// Where a row lies.
+/// Location of a row of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RowLocation {
-    /// The file, counted in its source.
+    /// Index of the file in its source.
     pub(super) file: usize,
-    /// The row of the file.
+    /// Row of the file.
     pub(super) row: u64,
 }
 
@@ -63,43 +62,41 @@ impl ShardSet {
         }
     }
 
-    /// Appends the tokens and documents of a sample.
+    /// Appends the tokens of a sample, and the ordinals of their documents.
     pub(super) fn read(
         &mut self,
-        place: SamplePosition,
+        position: SamplePosition,
         tokens: &mut Vec<u32>,
         documents: &mut Vec<u64>,
     ) -> Result<()> {
         let layout = self.layout;
-        let first_token = place.position * place.seq_len as u64;
+        let first_token = position.position * position.seq_len as u64;
         let row = first_token / layout.row_tokens as u64;
         let skip = (first_token % layout.row_tokens as u64) as usize;
-        let take = place.seq_len.min(layout.row_tokens);
-        self.rows(place.source, row, (place.seq_len / take) as u64, |bytes| {
+        let take = position.seq_len.min(layout.row_tokens);
+        self.rows(position.source, row, (position.seq_len / take) as u64, |bytes| {
             let wanted = skip * layout.token_bytes..(skip + take) * layout.token_bytes;
-            get_tokens(&bytes.tokens[wanted], layout.token_bytes, tokens);
-            push_documents(bytes.document(), bytes.starts(), skip, take, documents);
+            decode_tokens(&bytes.tokens[wanted], layout.token_bytes, tokens);
+            bytes.starts().push_ordinals(bytes.document(), skip..skip + take, documents);
         })
     }
 
-    /// Says that a sample will be needed, after all that were said before.
-    pub(super) fn expect(&mut self, place: SamplePosition) -> Result<()> {
+    /// Announces a sample as the next one to be read after all announced before.
+    pub(super) fn prefetch(&mut self, position: SamplePosition) -> Result<()> {
         let row_tokens = self.layout.row_tokens as u64;
-        let mut row = place.position * place.seq_len as u64 / row_tokens;
-        let end = row + (place.seq_len as u64).div_ceil(row_tokens);
+        let mut row = position.position * position.seq_len as u64 / row_tokens;
+        let end = row + (position.seq_len as u64).div_ceil(row_tokens);
         while row < end {
-            let RowLocation { file, row: inside } = self.place_of(place.source, row);
-            let here = (end - row).min(self.sources[place.source].starts[file + 1] - row);
-            self.open(place.source, file)?;
-            let reader = self.sources[place.source].readers[file].as_ref().expect("the shard is open");
-            reader.expect(inside, here);
-            row += here;
+            let RowLocation { file, row: file_row } = self.row_location(position.source, row);
+            let run = (end - row).min(self.sources[position.source].starts[file + 1] - row);
+            self.open(position.source, file)?.prefetch(file_row, run);
+            row += run;
         }
         Ok(())
     }
 
-    /// Where a row of a source lies.
-    pub(super) fn place_of(&self, source: usize, row: u64) -> RowLocation {
+    /// Location of row `row` of a source.
+    pub(super) fn row_location(&self, source: usize, row: u64) -> RowLocation {
         let starts = &self.sources[source].starts;
         // All files but the last have as many rows as the first.
         let guess = (row / starts[1].max(1)) as usize;
@@ -108,38 +105,37 @@ impl ShardSet {
         RowLocation { file, row: row - starts[file] }
     }
 
-    /// Gives `count` rows of a source in order, each of them sound.
+    /// Calls `on_row` with `count` verified rows of a source, in order.
     fn rows(
         &mut self,
         source: usize,
         first: u64,
         count: u64,
-        mut each: impl FnMut(RowBytes<'_>),
+        mut on_row: impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
         let (mut row, end) = (first, first + count);
         while row < end {
-            let RowLocation { file, row: inside } = self.place_of(source, row);
-            let here = (end - row).min(self.sources[source].starts[file + 1] - row);
+            let RowLocation { file, row: file_row } = self.row_location(source, row);
+            let run = (end - row).min(self.sources[source].starts[file + 1] - row);
             self.open(source, file)?;
             let reader = self.sources[source].readers[file].as_ref().expect("the shard is open");
-            reader.rows(inside, here, &mut self.scratch, &mut each)?;
-            row += here;
+            reader.rows(file_row, run, &mut self.scratch, &mut on_row)?;
+            row += run;
         }
         Ok(())
     }
 
-    fn open(&mut self, source: usize, file: usize) -> Result<()> {
-        if self.sources[source].readers[file].is_some() {
-            return Ok(());
+    fn open(&mut self, source: usize, file: usize) -> Result<&ShardReader> {
+        if self.sources[source].readers[file].is_none() {
+            let record = &self.manifest.sources()[source].split(self.split).files[file];
+            let reader = ShardReader::open(self.manifest.dir(), record, self.layout)?;
+            if self.open.len() == MAX_OPEN_SHARDS {
+                let (source, file) = self.open.pop_front().expect("shards are open");
+                self.sources[source].readers[file] = None;
+            }
+            self.sources[source].readers[file] = Some(Box::new(reader));
+            self.open.push_back((source, file));
         }
-        let record = &self.manifest.sources()[source].split(self.split).files[file];
-        let reader = ShardReader::open(self.manifest.dir(), record, self.layout)?;
-        if self.open.len() == MAX_OPEN {
-            let (source, file) = self.open.pop_front().expect("shards are open");
-            self.sources[source].readers[file] = None;
-        }
-        self.sources[source].readers[file] = Some(Box::new(reader));
-        self.open.push_back((source, file));
-        Ok(())
+        Ok(self.sources[source].readers[file].as_deref().expect("the shard is open"))
     }
 }

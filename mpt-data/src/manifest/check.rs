@@ -1,4 +1,4 @@
-//! What a manifest says is possible: anyone can write one whose hash is right. After this boundary nobody checks again.
+//! Checks of a manifest, because anyone can write one with a valid hash. After this boundary nobody checks again.
 
 use std::collections::HashSet;
 
@@ -10,16 +10,16 @@ use crate::file_digest::FileDigest;
 use crate::layout::{ColumnPages, FILE_GROUPS, GROUP_ROWS, PAGE_ROWS, RowGroup, RowLayout, ShardRecord};
 use crate::mixing::{Quota, Share};
 
-/// Ids have 32 bits.
+/// Largest vocabulary: ids have 32 bits.
 const MAX_VOCAB: usize = 1 << 32;
 
-/// The longest file, in bytes: sums of them are numbers.
+/// Longest file, in bytes, so that sums of lengths do not overflow.
 const MAX_FILE_BYTES: u64 = 1 << 48;
 
-/// What is wrong, in words that name the field.
+/// Result of a check; an error names the field, in words.
 type CheckResult = Result<(), String>;
 
-/// Checks the plan, the sources' names and the other files. Shards may still be missing, where a table lists them.
+/// Checks the plan, the names of sources and the other files. Shards that a table lists are checked later.
 pub(super) fn check(contents: &ManifestContents) -> CheckResult {
     check_plan(&contents.plan)?;
     let mut names = HashSet::new();
@@ -51,7 +51,7 @@ pub(super) fn check(contents: &ManifestContents) -> CheckResult {
     check_files(contents)
 }
 
-/// Checks what is said of documents, tokens and shards, all of which are listed now.
+/// Checks documents, tokens and shards, once all shards are listed.
 pub(super) fn check_shards(contents: &ManifestContents) -> CheckResult {
     let layout = contents.plan.layout();
     let mut next_document = 0u64;
@@ -97,7 +97,7 @@ fn check_share(field: &str, share: Share) -> CheckResult {
     }
 }
 
-/// The files beside the shards: those that every folder has, each once.
+/// Checks the files beside the shards: those that every folder has, each once.
 fn check_files(contents: &ManifestContents) -> CheckResult {
     let mut names: Vec<_> = contents.files.iter().map(|file| file.name.as_str()).collect();
     names.sort_unstable();
@@ -116,7 +116,7 @@ fn check_files(contents: &ManifestContents) -> CheckResult {
     contents.files.iter().chain(&contents.file_table).try_for_each(has_sum)
 }
 
-/// Every token read was kept, dropped or edited away, and every document kept or dropped.
+/// Checks that every token read was kept, dropped or edited away, and every document kept or dropped.
 fn check_account(source: &SourceRecord) -> CheckResult {
     let (name, account) = (&source.name, &source.tokens);
     let kept = sum("tokens", [source.train.tokens, source.eval.tokens])?;
@@ -133,7 +133,7 @@ fn check_account(source: &SourceRecord) -> CheckResult {
     expect(&field, &source.documents, source.documents == documents, "the documents kept and dropped")
 }
 
-/// A split of a source.
+/// Check of a split of a source.
 struct SplitCheck<'a> {
     field: String,
     source: &'a SourceRecord,
@@ -211,11 +211,11 @@ impl SplitCheck<'_> {
     }
 }
 
-/// Whether all rows of a group lie in a file of so many bytes.
+/// Whether all rows of a group are within the `bytes` of a file.
 fn is_inside(group: &RowGroup, bytes: u64, layout: RowLayout) -> bool {
     let fits = |pages: &ColumnPages, width: usize| {
         let last = group.rows.saturating_sub(1);
-        // The ends of the last page that is not the last of all, and of the last row.
+        // The last row of the last page but one, and the last row of all.
         let rows = [(last / PAGE_ROWS * PAGE_ROWS).saturating_sub(1), last];
         rows.into_iter().all(|row| {
             pages.offset(row, group.rows, width).checked_add(width as u64).is_some_and(|end| end <= bytes)

@@ -1,6 +1,6 @@
-//! `manifest.parquet`: the shards of data with very many of them, beside a `manifest.json` that would take long to read.
+//! File table, `manifest.parquet`: the shards of very large data, beside a `manifest.json` that would take long to read.
 //!
-//! A row per shard, in the order of the manifest: splits, in them sources, in them files.
+//! A row per shard, in the order of the manifest: by split, source and file.
 //!
 //! | column | holds |
 //! |---|---|
@@ -32,11 +32,11 @@ use crate::layout::{ColumnPages, RowGroup, ShardRecord};
 use crate::panic_guard::catch_panic;
 use crate::shard::CREATED_BY;
 
-/// The name of the table in the folder.
+/// Name of the table in the folder.
 pub(super) const FILE_TABLE: &str = "manifest.parquet";
-/// Rows in a row group, which is as much as is in memory at once.
+/// Rows in a row group, all of which are in memory at once.
 const GROUP_ROWS: usize = 8192;
-/// Bytes of a row group's entry.
+/// Bytes of a row group in the column `groups`.
 const GROUP_BYTES: usize = 7 * 8;
 
 /// Writes the shards of all sources to the table of the folder.
@@ -73,10 +73,10 @@ pub(super) fn write(dir: &Path, sources: &[SourceRecord]) -> Result<FileDigest> 
     Ok(FileDigest { name: FILE_TABLE.into(), bytes, sha256 })
 }
 
-/// Puts the shards that the table of the folder lists into the sources, which have none.
+/// Reads the shards of the table into the sources, which have none yet.
 ///
 /// # Errors
-/// [`Error::Shard`] when the table is not the one described.
+/// [`Error::Shard`] for another table than the manifest's.
 pub(super) fn read(dir: &Path, table: &FileDigest, sources: &mut [SourceRecord]) -> Result<()> {
     let path = dir.join(FILE_TABLE);
     let damaged =
@@ -90,7 +90,7 @@ pub(super) fn read(dir: &Path, table: &FileDigest, sources: &mut [SourceRecord])
     catch_panic(|| take_all(&path, sources)).unwrap_or_else(|panic| Err(damaged(panic)))
 }
 
-/// Puts the shards of all rows into the sources.
+/// Reads the shards of all rows into the sources.
 fn take_all(path: &Path, sources: &mut [SourceRecord]) -> Result<()> {
     let damaged =
         |problem: String| Error::Shard(Damage { path: PathBuf::from(FILE_TABLE), row: None, problem });
@@ -105,7 +105,7 @@ fn take_all(path: &Path, sources: &mut [SourceRecord]) -> Result<()> {
     Ok(())
 }
 
-/// A shard, and what it is part of.
+/// Split, source and record of a shard.
 type ShardEntry<'a> = (u32, u32, &'a ShardRecord);
 
 fn entries(sources: &[SourceRecord]) -> impl Iterator<Item = ShardEntry<'_>> {
@@ -159,7 +159,7 @@ fn group_of(bytes: &[u8; GROUP_BYTES]) -> RowGroup {
     RowGroup { rows: number(0), tokens: pages(1), meta: pages(4) }
 }
 
-/// Appends the shards of a batch to their sources; `None` where it does not hold what it should.
+/// Appends the shards of a batch to their sources; `None` for a batch of another form.
 fn take(batch: &RecordBatch, sources: &mut [SourceRecord]) -> Option<()> {
     let column = |name| batch.column_by_name(name).filter(|column| column.null_count() == 0);
     let split = column("split")?.as_primitive_opt::<UInt32Type>()?;
@@ -339,7 +339,7 @@ mod tests {
         let config = LoaderConfig::new(&manifest, Split::Train);
         // There are no shards here, so that none can be read.
         let mut loader = Loader::new(&manifest, config, None).expect("openable");
-        let place = loader.place(&manifest, 123_456_789_012);
+        let place = loader.location(&manifest, 123_456_789_012);
         assert_eq!(manifest.tokens(Split::Train), 1_000_000_000 * 2048);
         assert!(place.epoch > 100 && place.row < GROUPS * GROUP, "{place:?}");
         if let (Some(before), Some(after)) = (before, resident_bytes()) {

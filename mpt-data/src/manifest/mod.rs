@@ -1,4 +1,4 @@
-//! The manifest: what was prepared, from what, and the hash of every file. Its presence means that the data is complete.
+//! Manifest: the plan of the data, its counts, and the hash of every file. Its presence means that the data is complete.
 
 mod check;
 mod contents;
@@ -22,24 +22,24 @@ use crate::hash;
 use crate::layout::RowLayout;
 use crate::remote;
 
-/// The name of the manifest in its folder.
+/// Name of the manifest in its folder.
 pub(crate) const MANIFEST: &str = "manifest.json";
-/// The name of the copy of the tokenizer in the folder.
+/// Name of the tokenizer's copy in the folder.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
-/// The index of the documents that stayed.
+/// Name of the table of kept documents.
 pub(crate) const DOCUMENTS: &str = "documents.parquet";
-/// The ledger of the documents that did not.
+/// Name of the ledger of dropped documents.
 pub(crate) const DROPS: &str = "drops.parquet";
-/// The folder of work units, in the output folder while it is being built.
+/// Name of the folder of work units, in the output folder of a build.
 pub(crate) const UNITS: &str = ".units";
-/// What to do about a manifest that cannot be used: what it described is not known to be ours any more.
+/// Remedy for a manifest that cannot be used, and whose files are not known to be ours.
 const RESTORE: &str = "restore it, or delete this folder and build the data again";
-/// Shards that stand in the manifest itself at most; more of them stand in a table beside it.
+/// Most shards in the manifest itself; more of them are in a table beside it.
 const MAX_FILES: usize = 1024;
-/// The version of everything that is written: shards, tables, units, rules.
+/// Version of everything that is written: shards, tables, units, rules.
 pub(crate) const FORMAT: u32 = 2;
 
-/// Prepared data: a folder of shards and what is known of them.
+/// Prepared data: a folder of shards, and its manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     dir: PathBuf,
@@ -48,7 +48,7 @@ pub struct Manifest {
     contents: Arc<ManifestContents>,
 }
 
-/// The manifest file: the contents, and the hash that names them.
+/// Manifest file: the contents and their hash.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ManifestFile {
@@ -60,7 +60,7 @@ impl Manifest {
     /// Opens prepared data, in a folder or at an address of an object store.
     ///
     /// # Errors
-    /// [`Error::Manifest`] when there is no manifest, or it is damaged, impossible or of another version;
+    /// [`Error::Manifest`] for a manifest that is missing, damaged, impossible or of another version;
     /// [`Error::Remote`].
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
@@ -88,7 +88,7 @@ impl Manifest {
         Ok(Self { dir: dir.to_owned(), tokenizer, root, contents: Arc::new(contents) })
     }
 
-    /// Writes the manifest of the folder: from now on the data is complete.
+    /// Writes the manifest of the folder, which completes the data.
     pub(crate) fn commit(dir: &Path, mut contents: ManifestContents) -> Result<Self> {
         let shards = contents.sources.iter().map(|source| source.train.files.len() + source.eval.files.len());
         let whole = if shards.sum::<usize>() > MAX_FILES {
@@ -112,32 +112,32 @@ impl Manifest {
         Ok(Self { dir: dir.to_owned(), tokenizer: dir.join(TOKENIZER), root, contents })
     }
 
-    /// The folder, or the address.
+    /// Folder, or address.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The hash of everything: contents, files, plan. Two folders with the same root hold the same data.
+    /// Hash of the contents, which name the plan and every file. Two folders with the same root hold the same data.
     pub fn root(&self) -> &str {
         &self.root
     }
 
-    /// All that the manifest says.
+    /// Contents of the manifest.
     pub fn contents(&self) -> &ManifestContents {
         &self.contents
     }
 
-    /// What the data was made from and how.
+    /// Plan of the data.
     pub fn plan(&self) -> &Plan {
         &self.contents.plan
     }
 
-    /// The sources, in order.
+    /// Sources, in order.
     pub fn sources(&self) -> &[SourceRecord] {
         &self.contents.sources
     }
 
-    /// The copy of the tokenizer that lies with the data; on this machine, wherever the data is.
+    /// Path of the data's tokenizer on this machine, wherever the data is.
     pub fn tokenizer_path(&self) -> PathBuf {
         self.tokenizer.clone()
     }
@@ -153,10 +153,10 @@ impl Manifest {
         rows * self.plan().row_tokens as u64
     }
 
-    /// The index from ordinals to the documents' own ids.
+    /// Index from ordinals to the ids of documents.
     ///
     /// # Errors
-    /// [`Error::Shard`] when it is missing or damaged.
+    /// [`Error::Shard`] for a missing or damaged index.
     pub fn documents(&self) -> Result<DocumentIndex> {
         DocumentIndex::open(&self.dir, DOCUMENTS)
     }
@@ -170,7 +170,7 @@ fn root_of(contents: &ManifestContents) -> String {
     hash::sha256(&serde_json::to_vec(contents).expect("manifests have string keys and finite numbers"))
 }
 
-/// The text of a manifest file.
+/// Text of a manifest file.
 fn read(path: &Path, wrong: &dyn Fn(String) -> Error) -> Result<Vec<u8>> {
     let dir = path.parent().unwrap_or(Path::new(""));
     let mut text = Vec::new();
@@ -182,7 +182,7 @@ fn read(path: &Path, wrong: &dyn Fn(String) -> Error) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Where the tokenizer can be read from: that of an address is copied to this machine.
+/// Path of the tokenizer; that of data at an address is copied to this machine.
 fn tokenizer(dir: &Path, contents: &ManifestContents) -> Result<PathBuf> {
     let copy = contents.files.iter().find(|file| file.name == TOKENIZER);
     match copy.filter(|_| remote::is_remote(dir)) {

@@ -1,4 +1,4 @@
-//! Checks prepared data: every file and every row.
+//! Verification of prepared data: every file and every row.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::{Manifest, Split};
 use crate::error::{Damage, Error, Result};
 use crate::file_digest::{FileDigest, sha256_file};
 use crate::layout::{RowBuffers, ShardRecord, length_problem};
-use crate::progress::{NoProgress, Phase, Progress, Shared, step};
+use crate::progress::{NoProgress, Phase, Progress, Shared, advance};
 use crate::remote;
 use crate::shard::ShardReader;
 
@@ -18,35 +18,35 @@ impl Manifest {
     /// Checks every file and every row.
     ///
     /// # Errors
-    /// [`Error::Damaged`] lists every file that does not hold what it should.
+    /// [`Error::Damaged`] lists every damaged file.
     pub fn verify(&self) -> Result<()> {
-        let files = self.examine(&mut NoProgress)?;
+        let files = self.find_damage(&mut NoProgress)?;
         if files.is_empty() { Ok(()) } else { Err(Error::Damaged { path: self.dir.clone(), files }) }
     }
 
-    /// Checks every file and every row, and lists what is wrong, in the order of the manifest. Empty: nothing is.
+    /// Checks every file and every row, and returns the damage in the order of the manifest.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be read at all, [`Error::Interrupted`] when `progress` says so.
-    pub fn examine(&self, progress: &mut dyn Progress) -> Result<Vec<Damage>> {
+    pub fn find_damage(&self, progress: &mut dyn Progress) -> Result<Vec<Damage>> {
         let shards: Vec<_> = self.shards().collect();
         let total =
-            shards.iter().map(|file| file.bytes).chain(self.plain_files().map(|file| file.bytes)).sum();
+            shards.iter().map(|file| file.bytes).chain(self.other_files().map(|file| file.bytes)).sum();
         progress.start(Phase::Verify, total);
         let shared: Shared<'_, '_> = Mutex::new(&mut *progress);
         let shards =
-            shards.par_iter().map(|file| self.examine_shard(file, &shared)).collect::<Result<Vec<_>>>()?;
-        let plain: Vec<_> = self.plain_files().collect();
+            shards.par_iter().map(|file| self.shard_damage(file, &shared)).collect::<Result<Vec<_>>>()?;
+        let plain: Vec<_> = self.other_files().collect();
         let plain =
-            plain.par_iter().map(|file| self.examine_plain(file, &shared)).collect::<Result<Vec<_>>>()?;
+            plain.par_iter().map(|file| self.file_damage(file, &shared)).collect::<Result<Vec<_>>>()?;
         progress.finish();
         Ok(shards.into_iter().chain(plain).flatten().collect())
     }
 
-    /// The first file, relative to the folder, that is not there or not as long as it should be: a look at each, no read.
+    /// First file, relative to the folder, that is missing or has another length. Nothing is read.
     pub(crate) fn first_incomplete(&self) -> Option<String> {
         let shards = self.shards().map(|file| (&file.path, file.bytes));
-        let mut files = shards.chain(self.plain_files().map(|file| (&file.name, file.bytes)));
+        let mut files = shards.chain(self.other_files().map(|file| (&file.name, file.bytes)));
         let is_incomplete = |(name, bytes): &(&String, u64)| {
             let found = self.dir.join(name).metadata();
             !found.is_ok_and(|found| found.is_file() && found.len() == *bytes)
@@ -54,7 +54,7 @@ impl Manifest {
         files.find(is_incomplete).map(|(name, _)| name.clone())
     }
 
-    fn plain_files(&self) -> impl Iterator<Item = &FileDigest> {
+    fn other_files(&self) -> impl Iterator<Item = &FileDigest> {
         self.contents.files.iter().chain(&self.contents.file_table)
     }
 
@@ -64,11 +64,11 @@ impl Manifest {
             .flat_map(|split| self.sources().iter().flat_map(move |source| &source.split(split).files))
     }
 
-    /// What is wrong with a shard: first the rows that are, else what the whole file says.
-    fn examine_shard(&self, file: &ShardRecord, progress: &Shared<'_, '_>) -> Result<Vec<Damage>> {
+    /// Damaged rows of a shard, or else the damage of the whole file.
+    fn shard_damage(&self, file: &ShardRecord, progress: &Shared<'_, '_>) -> Result<Vec<Damage>> {
         if remote::is_remote(&self.dir) {
-            return remote::examine(&self.dir.join(&file.path), file, self.layout(), |bytes| {
-                step(progress, bytes)
+            return remote::shard_damage(&self.dir.join(&file.path), file, self.layout(), |bytes| {
+                advance(progress, bytes)
             });
         }
         let damage =
@@ -86,17 +86,17 @@ impl Manifest {
                 Err(error) => return Err(error),
             }
         }
-        let (sha256, _) = sha256_file(&self.dir.join(&file.path), |bytes| step(progress, bytes))?;
+        let (sha256, _) = sha256_file(&self.dir.join(&file.path), |bytes| advance(progress, bytes))?;
         if sha256 != file.sha256 && found.is_empty() {
             found.push(damage(None, "every row is sound, but the file is not as it was written (Parquet headers or footer); restore it, or remove it and run the same build again"));
         }
         Ok(found)
     }
 
-    fn examine_plain(&self, file: &FileDigest, progress: &Shared<'_, '_>) -> Result<Vec<Damage>> {
+    fn file_damage(&self, file: &FileDigest, progress: &Shared<'_, '_>) -> Result<Vec<Damage>> {
         let path = self.dir.join(&file.name);
         let damage = |problem: String| vec![Damage { path: PathBuf::from(&file.name), row: None, problem }];
-        match sha256_file(&path, |bytes| step(progress, bytes)) {
+        match sha256_file(&path, |bytes| advance(progress, bytes)) {
             Ok((_, bytes)) if bytes != file.bytes => Ok(damage(length_problem(bytes, file.bytes))),
             Ok((sha256, _)) if sha256 == file.sha256 => Ok(Vec::new()),
             Ok(_) => Ok(damage(

@@ -1,69 +1,76 @@
-//! How a source is gone through while samples have one length: epoch after epoch, the first or last of which may be shared
-//! with a time of other lengths.
+//! Epochs of one source while samples have one length: from a sample's ordinal to its epoch and its position in the source.
+//!
+//! The first and the last epoch of a plan may be shared with a plan of another sample length. Such an epoch is divided in
+//! blocks of the longest sample, and each plan reads some of the blocks.
 
 use super::shuffle_order::{EpochBlocks, ShuffleOrder, Shuffler};
 
-/// The sizes of a source, in tokens.
+/// Sizes of a source, in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SourceExtent {
     /// Tokens in the source.
     pub(super) tokens: u64,
     /// Tokens in a sample.
     pub(super) seq_len: u64,
-    /// Tokens in a sample where they are longest; a multiple of every length of the run.
+    /// Tokens in the longest sample of the run; a multiple of every `seq_len`.
     pub(super) longest: u64,
     /// Tokens in a chunk.
     pub(super) chunk: u64,
 }
 
-/// How far a source was gone through.
+/// Progress of a run through a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SourceProgress {
-    /// Epochs begun and ended.
+    /// Complete epochs.
     pub(super) epoch: u64,
-    /// Of the epoch under way, blocks of the longest sample that were used.
+    /// Blocks of the longest sample that were read of the current epoch.
     pub(super) blocks: u64,
 }
 
-/// The way of a source through a time of one length.
+/// Epochs of a source for samples of one length.
 #[derive(Debug, Clone)]
 pub(super) struct EpochPlan {
     shuffler: Shuffler,
     extent: SourceExtent,
+    /// Progress at the beginning of the plan.
     from: SourceProgress,
-    /// Samples of the epoch that was under way.
+    /// Samples left in the epoch that an earlier plan began.
     head: u64,
-    /// The last epoch, where another length takes over inside it: the first sample of it, and how many there are.
+    /// First sample and sample count of the last epoch, where a later plan of another length completes it.
     tail: Option<(u64, u64)>,
-    held: Option<(Segment, ShuffleOrder)>,
+    cached: Option<(Segment, ShuffleOrder)>,
 }
 
-/// A piece of the course that has a path of its own.
+/// Part of a plan with a shuffle order of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Segment {
+    /// Rest of an epoch that an earlier plan began.
     Head,
+    /// Whole epoch.
     Epoch(u64),
+    /// Beginning of an epoch that a later plan completes.
     Tail(u64),
 }
 
 impl SourceExtent {
-    /// Samples in an epoch that is of one length.
+    /// Samples in a whole epoch.
     fn samples(self) -> u64 {
         self.tokens / self.seq_len
     }
 
-    /// Blocks in an epoch that is shared between lengths.
+    /// Blocks in an epoch that two lengths share.
     fn blocks(self) -> u64 {
         self.tokens / self.longest
     }
 
+    /// Samples in a block.
     fn per_block(self) -> u64 {
         self.longest / self.seq_len
     }
 }
 
 impl EpochPlan {
-    /// The course from where the source stands, for `total` samples; `None`: for ever.
+    /// Plan of `total` samples from `from` on; endless where `total` is `None`.
     pub(super) fn new(
         shuffler: Shuffler,
         extent: SourceExtent,
@@ -74,23 +81,23 @@ impl EpochPlan {
         let head = total.map_or(left, |total| total.min(left));
         let tail = total.and_then(|total| {
             let rest = (total - head) % extent.samples().max(1);
-            // With the last block in it nothing is left for another length.
+            // A tail that reaches the last block leaves nothing for another length.
             (rest > 0 && rest < extent.blocks() * extent.per_block()).then_some((total - rest, rest))
         });
-        Self { shuffler, extent, from, head, tail, held: None }
+        Self { shuffler, extent, from, head, tail, cached: None }
     }
 
-    /// The epoch of the sample with this number on the course, and its place in the source, in samples.
+    /// Epoch and position in the source, in samples, of sample `ordinal` of the plan.
     pub(super) fn locate(&mut self, ordinal: u64) -> (u64, u64) {
-        let (leg, epoch, inside) = self.leg(ordinal);
-        if self.held.as_ref().is_none_or(|(held, _)| *held != leg) {
-            self.held = Some((leg, self.path(leg)));
+        let (segment, epoch, inside) = self.segment(ordinal);
+        if self.cached.as_ref().is_none_or(|(cached, _)| *cached != segment) {
+            self.cached = Some((segment, self.shuffle_order(segment)));
         }
-        let (_, path) = self.held.as_mut().expect("the path is held");
-        (epoch, path.at(inside))
+        let (_, order) = self.cached.as_mut().expect("the order of this segment is cached");
+        (epoch, order.at(inside))
     }
 
-    /// Where the source stands after `total` samples, with which the course was made.
+    /// Progress after all `total` samples of the plan.
     pub(super) fn end(&self, total: u64) -> SourceProgress {
         if total == 0 {
             return self.from;
@@ -105,7 +112,7 @@ impl EpochPlan {
                 SourceProgress { blocks, ..self.from }
             };
         }
-        let begun = self.first_epoch() + (total - self.head).div_ceil(self.extent.samples().max(1));
+        let begun = self.first_own_epoch() + (total - self.head).div_ceil(self.extent.samples().max(1));
         match self.tail {
             Some((_, rest)) if used(rest) < self.extent.blocks() => {
                 SourceProgress { epoch: begun - 1, blocks: used(rest) }
@@ -114,17 +121,18 @@ impl EpochPlan {
         }
     }
 
-    /// The first epoch that is not the one under way at the beginning.
-    fn first_epoch(&self) -> u64 {
+    /// First epoch that begins within the plan.
+    fn first_own_epoch(&self) -> u64 {
         self.from.epoch + u64::from(self.from.blocks > 0)
     }
 
-    fn leg(&self, ordinal: u64) -> (Segment, u64, u64) {
+    /// Segment and epoch of a sample, and its index in the segment.
+    fn segment(&self, ordinal: u64) -> (Segment, u64, u64) {
         if ordinal < self.head {
             return (Segment::Head, self.from.epoch, ordinal);
         }
         let samples = self.extent.samples();
-        let epoch = self.first_epoch() + (ordinal - self.head) / samples;
+        let epoch = self.first_own_epoch() + (ordinal - self.head) / samples;
         let inside = (ordinal - self.head) % samples;
         match self.tail {
             Some((from, _)) if ordinal >= from => (Segment::Tail(epoch), epoch, inside),
@@ -132,21 +140,23 @@ impl EpochPlan {
         }
     }
 
-    fn path(&self, leg: Segment) -> ShuffleOrder {
+    fn shuffle_order(&self, segment: Segment) -> ShuffleOrder {
         let SourceExtent { seq_len, longest, chunk, .. } = self.extent;
         let blocks = EpochBlocks {
             len: self.extent.blocks(),
             per_block: self.extent.per_block(),
             chunk: (chunk / longest).max(1),
         };
-        match leg {
-            Segment::Head => self.shuffler.part(self.from.epoch, blocks, self.from.blocks, self.head),
+        match segment {
+            Segment::Head => {
+                self.shuffler.partial_epoch(self.from.epoch, blocks, self.from.blocks, self.head)
+            }
             Segment::Epoch(epoch) => {
-                self.shuffler.epoch(epoch, self.extent.samples(), (chunk / seq_len).max(1))
+                self.shuffler.whole_epoch(epoch, self.extent.samples(), (chunk / seq_len).max(1))
             }
             Segment::Tail(epoch) => {
-                let (_, count) = self.tail.expect("there is a last epoch");
-                self.shuffler.part(epoch, blocks, 0, count)
+                let (_, count) = self.tail.expect("a tail segment has a tail");
+                self.shuffler.partial_epoch(epoch, blocks, 0, count)
             }
         }
     }
@@ -179,15 +189,15 @@ mod tests {
                 let extent = SourceExtent { tokens, seq_len: 8 << bits, longest, chunk: 64 };
                 let shuffler = Shuffler { kind, window, seed: 3, name: "web".into() };
                 let total = totals[number % 4];
-                let mut course = EpochPlan::new(shuffler, extent, from, Some(total));
+                let mut plan = EpochPlan::new(shuffler, extent, from, Some(total));
                 for ordinal in 0..total {
-                    let (epoch, position) = course.locate(ordinal);
+                    let (epoch, position) = plan.locate(ordinal);
                     for token in position * extent.seq_len..(position + 1) * extent.seq_len {
                         prop_assert!(token < tokens);
                         prop_assert!(met.insert((epoch, token)), "token {token} twice in epoch {epoch}");
                     }
                 }
-                from = course.end(total);
+                from = plan.end(total);
             }
             for epoch in 0..from.epoch {
                 let read = met.range((epoch, 0)..(epoch + 1, 0)).count() as u64;

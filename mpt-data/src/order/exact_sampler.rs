@@ -1,23 +1,23 @@
-//! Exact shares: after any number of samples, every source is within one sample of its share.
+//! Sampler with exact shares: after any number of samples, every source is within one sample of its share.
 
 use std::cmp::Reverse;
 
 use super::tijdeman::tijdeman_schedule;
 use crate::error::{Error, Result};
 
-/// Proportions are shares of this: nine decimal digits count.
+/// Resolution of proportions: nine decimal digits.
 const UNIT: f64 = 1e9;
-/// The longest period of a mix: its tables are built at start and held in memory.
+/// Longest period of a sampler, whose tables are built at start and held in memory.
 pub(super) const MAX_PERIOD: u64 = 1 << 20;
 
-/// How samples are shared out between sources: exact at every moment, and a table look-up.
+/// Sources of samples with exact shares at every moment, by table look-up.
 ///
 /// With weights `a_s` that sum to the period `B`, after any number `n` of samples every source has been drawn more than
 /// `a_s·n/B − 1` and fewer than `a_s·n/B + 1` times. Within a period the sources take turns by Tijdeman's chairman
-/// assignment, which keeps that bound for any weights; after a period all counts are exact and the pattern repeats.
+/// assignment, which keeps that bound for any weights. After a period all counts are exact and the pattern repeats.
 ///
-/// Proportions are read to nine decimal digits and reduced. Should their common denominator exceed 2^20, they are rounded
-/// to multiples of 2^-20 by largest remainder, none below one multiple: an error of 10^-6 at most in a proportion.
+/// Proportions are read to nine decimal digits and reduced. A common denominator above 2^20 is rounded: shares become
+/// multiples of 2^-20 by largest remainder, none below one multiple, an error of 10^-6 at most in a proportion.
 ///
 /// Source: R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,44 +28,48 @@ pub struct ExactSampler {
 }
 
 impl ExactSampler {
-    /// The mix with these proportions, which should sum to 1; they are used in proportion to each other.
+    /// Sampler with these proportions, which should sum to 1 and are used in proportion to each other.
     ///
     /// # Errors
     /// [`Error::Loader`] when there are none, more than 65,535, or one is not positive and finite.
     pub fn new(proportions: &[f64]) -> Result<Self> {
-        Ok(Self::of_weights(weights_of(proportions)?))
+        Ok(Self::from_weights(weights_from_proportions(proportions)?))
     }
 
-    /// The mix with these weights, each 1 or more; like proportions, they are reduced and perhaps rounded.
-    pub(super) fn of_weights(weights: Vec<u64>) -> Self {
-        let weights = reduced(weights);
-        Self::exactly(if weights.iter().sum::<u64>() <= MAX_PERIOD { weights } else { requantize(&weights) })
+    /// Sampler with these weights, each 1 or more; reduced and perhaps rounded, as proportions are.
+    pub(super) fn from_weights(weights: Vec<u64>) -> Self {
+        let weights = reduce(weights);
+        Self::with_period_counts(if weights.iter().sum::<u64>() <= MAX_PERIOD {
+            weights
+        } else {
+            requantize(&weights)
+        })
     }
 
-    /// The mix whose period has exactly these numbers of samples, in sum [`MAX_PERIOD`] at most.
-    pub(super) fn exactly(weights: Vec<u64>) -> Self {
+    /// Sampler whose period has exactly these counts, in sum [`MAX_PERIOD`] at most.
+    pub(super) fn with_period_counts(weights: Vec<u64>) -> Self {
         let (source, rank) = tijdeman_schedule(&weights);
         Self { weights, source, rank }
     }
 
-    /// Samples after which every source has been drawn exactly its share.
+    /// Samples in a period, after which every source has exactly its share.
     pub fn period(&self) -> u64 {
         self.source.len() as u64
     }
 
-    /// How often each source is drawn in a period.
+    /// Samples of each source in a period.
     pub fn weights(&self) -> &[u64] {
         &self.weights
     }
 
-    /// The source of sample `index`, and how many samples before it were of the same source.
+    /// Source of sample `index`, and the number of earlier samples of that source.
     pub fn at(&self, index: u64) -> (usize, u64) {
-        let place = (index % self.period()) as usize;
-        let source = usize::from(self.source[place]);
-        (source, index / self.period() * self.weights[source] + u64::from(self.rank[place]))
+        let slot = (index % self.period()) as usize;
+        let source = usize::from(self.source[slot]);
+        (source, index / self.period() * self.weights[source] + u64::from(self.rank[slot]))
     }
 
-    /// How many of the first `samples` samples are of each source.
+    /// Counts by source over the first `samples` samples.
     pub fn counts(&self, samples: u64) -> Vec<u64> {
         let mut counts: Vec<_> = self.weights.iter().map(|weight| samples / self.period() * weight).collect();
         for &source in &self.source[..(samples % self.period()) as usize] {
@@ -75,8 +79,8 @@ impl ExactSampler {
     }
 }
 
-/// Proportions as the smallest integers in the same ratio, to nine decimal digits.
-pub(super) fn weights_of(proportions: &[f64]) -> Result<Vec<u64>> {
+/// Smallest integers in the ratio of the proportions, to nine decimal digits.
+pub(super) fn weights_from_proportions(proportions: &[f64]) -> Result<Vec<u64>> {
     let wrong = |actual: String, expected: &str| Error::Loader {
         field: "proportion",
         actual,
@@ -88,10 +92,10 @@ pub(super) fn weights_of(proportions: &[f64]) -> Result<Vec<u64>> {
     if let Some(share) = proportions.iter().find(|share| !(1.0 / UNIT..=1.0).contains(*share)) {
         return Err(wrong(share.to_string(), "a share from 0.000000001 to 1"));
     }
-    Ok(reduced(proportions.iter().map(|share| (share * UNIT).round() as u64).collect()))
+    Ok(reduce(proportions.iter().map(|share| (share * UNIT).round() as u64).collect()))
 }
 
-fn reduced(weights: Vec<u64>) -> Vec<u64> {
+fn reduce(weights: Vec<u64>) -> Vec<u64> {
     let divisor = weights.iter().copied().fold(0, gcd);
     weights.into_iter().map(|weight| weight / divisor).collect()
 }
@@ -101,16 +105,16 @@ pub(super) fn apportion(weights: &[u64], total: u64) -> Vec<u64> {
     let sum: u128 = weights.iter().copied().map(u128::from).sum();
     let scaled = |weight: u64| u128::from(weight) * u128::from(total);
     let mut counts: Vec<_> = weights.iter().map(|&weight| (scaled(weight) / sum) as u64).collect();
-    let mut order: Vec<_> = (0..weights.len()).collect();
-    order.sort_by_key(|&index| (Reverse(scaled(weights[index]) % sum), index));
+    let mut by_remainder: Vec<_> = (0..weights.len()).collect();
+    by_remainder.sort_by_key(|&index| (Reverse(scaled(weights[index]) % sum), index));
     let missing = total - counts.iter().sum::<u64>();
-    for &index in order.iter().take(missing as usize) {
+    for &index in by_remainder.iter().take(missing as usize) {
         counts[index] += 1;
     }
     counts
 }
 
-/// The nearest weights that sum to [`MAX_PERIOD`], none below 1; what that costs, the largest share pays.
+/// Nearest weights that sum to [`MAX_PERIOD`], none below 1; the largest share gives what the others gain.
 fn requantize(weights: &[u64]) -> Vec<u64> {
     let mut rounded: Vec<_> =
         apportion(weights, MAX_PERIOD).into_iter().map(|weight| weight.max(1)).collect();
@@ -118,7 +122,7 @@ fn requantize(weights: &[u64]) -> Vec<u64> {
     let largest =
         (0..rounded.len()).max_by_key(|&index| (rounded[index], Reverse(index))).expect("there is a source");
     rounded[largest] -= given - MAX_PERIOD;
-    reduced(rounded)
+    reduce(rounded)
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -177,7 +181,7 @@ mod tests {
 
         #[test]
         fn small_weights_are_exact_at_every_prefix(raw in prop::collection::vec(1u64..30, 1..9)) {
-            assert_exact(&ExactSampler::exactly(raw));
+            assert_exact(&ExactSampler::with_period_counts(raw));
         }
     }
 

@@ -1,100 +1,101 @@
-//! Independent draws: the source of each sample with the probability of its share, and where that source stands by then.
+//! Independent draws: each sample's source with the probability of its share, and the ordinal of the sample in that source.
 //!
-//! Independent draws are the same thing as, for every block of samples, counts that are drawn from a multinomial
-//! distribution and then put in random order. The counts of a block cost microseconds and depend on nothing else, so
-//! those of all blocks before a sample are added up when it is first asked for; the order of one block is a table.
+//! A block of independent draws has counts from a multinomial distribution, in random order. The counts of a block cost
+//! microseconds and depend on the key and the block's number alone. Counts of earlier blocks are added up at the first
+//! access; the order of one block is a table.
 
 use super::permutation::{GOLDEN, mix64};
 
 /// Samples in a block.
 const BLOCK: u64 = 1 << 16;
 
-/// Draws for sources with these weights.
+/// Independent draws from weighted sources.
 #[derive(Debug, Clone)]
 pub(super) struct IidSampler {
     weights: Vec<u64>,
     key: u64,
-    /// Samples of each source before each block that was looked at, `[block, source]`.
-    before: Vec<u64>,
-    held: Option<SampledBlock>,
+    /// Samples of each source before each visited block, `[block, source]`.
+    counts_before: Vec<u64>,
+    cached: Option<SampledBlock>,
 }
 
-/// The block that was asked for last: source and ordinal of each sample, less what lies before the block.
+/// Most recent block: source of each sample, and its rank among the block's samples of that source.
 #[derive(Debug, Clone)]
 struct SampledBlock {
     number: u64,
-    places: Vec<(u16, u16)>,
+    samples: Vec<(u16, u16)>,
 }
 
 impl IidSampler {
     /// Draws with probabilities in the ratio of the weights, each 1 or more.
     pub(super) fn new(weights: Vec<u64>, key: u64) -> Self {
-        let before = vec![0; weights.len()];
-        Self { weights, key, before, held: None }
+        let counts_before = vec![0; weights.len()];
+        Self { weights, key, counts_before, cached: None }
     }
 
-    /// The source of sample `index`, and how many samples before it were of the same source.
+    /// Source of sample `index`, and the number of earlier samples of that source.
     pub(super) fn at(&mut self, index: u64) -> (usize, u64) {
         let number = index / BLOCK;
-        self.hold(number);
-        let block = self.held.as_ref().expect("the block is held");
-        let (source, rank) = block.places[(index % BLOCK) as usize];
+        self.load_block(number);
+        let block = self.cached.as_ref().expect("the block is loaded");
+        let (source, rank) = block.samples[(index % BLOCK) as usize];
         let source = usize::from(source);
-        (source, self.before[number as usize * self.weights.len() + source] + u64::from(rank))
+        (source, self.counts_before[number as usize * self.weights.len() + source] + u64::from(rank))
     }
 
-    /// How many of the first `samples` samples are of each source.
+    /// Counts by source over the first `samples` samples.
     pub(super) fn counts(&mut self, samples: u64) -> Vec<u64> {
         let (number, rest) = (samples / BLOCK, (samples % BLOCK) as usize);
-        self.sum_up_to(number);
-        let mut counts = self.row(number).to_vec();
+        self.extend_counts(number);
+        let mut counts = self.counts_at(number).to_vec();
         if rest > 0 {
-            self.hold(number);
-            let block = self.held.as_ref().expect("the block is held");
-            block.places[..rest].iter().for_each(|&(source, _)| counts[usize::from(source)] += 1);
+            self.load_block(number);
+            let block = self.cached.as_ref().expect("the block is loaded");
+            block.samples[..rest].iter().for_each(|&(source, _)| counts[usize::from(source)] += 1);
         }
         counts
     }
 
-    fn row(&self, number: u64) -> &[u64] {
+    fn counts_at(&self, number: u64) -> &[u64] {
         let sources = self.weights.len();
-        &self.before[number as usize * sources..][..sources]
+        &self.counts_before[number as usize * sources..][..sources]
     }
 
-    /// Knows the counts before each block up to this one.
-    fn sum_up_to(&mut self, number: u64) {
+    /// Extends `counts_before` up to block `number`.
+    fn extend_counts(&mut self, number: u64) {
         let sources = self.weights.len();
-        for known in (self.before.len() / sources) as u64 - 1..number {
+        for known in (self.counts_before.len() / sources) as u64 - 1..number {
             let counts = multinomial(&self.weights, &mut KeyedRng::new(self.key, known));
             let sums: Vec<_> =
-                self.row(known).iter().zip(counts).map(|(before, count)| before + count).collect();
-            self.before.extend(sums);
+                self.counts_at(known).iter().zip(counts).map(|(before, count)| before + count).collect();
+            self.counts_before.extend(sums);
         }
     }
 
-    fn hold(&mut self, number: u64) {
-        if self.held.as_ref().is_some_and(|held| held.number == number) {
+    fn load_block(&mut self, number: u64) {
+        if self.cached.as_ref().is_some_and(|cached| cached.number == number) {
             return;
         }
-        self.sum_up_to(number);
+        self.extend_counts(number);
         let mut rng = KeyedRng::new(self.key, number);
         let counts = multinomial(&self.weights, &mut rng);
         let of_source = |(source, count): (usize, u64)| (0..count).map(move |_| source as u16);
         let mut sources: Vec<_> = counts.into_iter().enumerate().flat_map(of_source).collect();
+        // Fisher-Yates shuffle.
         for last in (1..sources.len()).rev() {
             sources.swap(last, rng.below(last as u64 + 1) as usize);
         }
-        let mut met = vec![0u32; self.weights.len()];
-        let place = |source: u16| {
-            let rank = &mut met[usize::from(source)];
+        let mut seen = vec![0u32; self.weights.len()];
+        let ranked = |source: u16| {
+            let rank = &mut seen[usize::from(source)];
             *rank += 1;
             (source, (*rank - 1) as u16)
         };
-        self.held = Some(SampledBlock { number, places: sources.into_iter().map(place).collect() });
+        self.cached = Some(SampledBlock { number, samples: sources.into_iter().map(ranked).collect() });
     }
 }
 
-/// How many of [`BLOCK`] draws fall to each weight.
+/// Counts by source over [`BLOCK`] draws.
 fn multinomial(weights: &[u64], rng: &mut KeyedRng) -> Vec<u64> {
     let (mut draws, mut rest) = (BLOCK, weights.iter().sum::<u64>());
     let draw = |&weight: &u64| {
@@ -105,10 +106,10 @@ fn multinomial(weights: &[u64], rng: &mut KeyedRng) -> Vec<u64> {
     weights.iter().map(draw).collect()
 }
 
-/// How many of `trials` succeed that each do so with probability `hit / of`, exactly and without floating point.
+/// Successes among `trials` of probability `hit / of`, exact and without floating point.
 ///
-/// A trial is a random binary fraction, which succeeds when it is below `hit / of`. The bits are looked at one place after
-/// the other, and of the trials whose bits are so far those of `hit / of`, only the number matters.
+/// A trial is a random binary fraction that succeeds when it is below `hit / of`. The bits are drawn from the most
+/// significant one on. Only the number of trials whose bits equal those of `hit / of` so far matters.
 fn binomial(trials: u64, hit: u64, of: u64, rng: &mut KeyedRng) -> u64 {
     if hit == of {
         return trials;
@@ -128,7 +129,7 @@ fn binomial(trials: u64, hit: u64, of: u64, rng: &mut KeyedRng) -> u64 {
     won
 }
 
-/// Random words that depend on a key and a number alone.
+/// Random numbers that depend on a key and a block number alone.
 struct KeyedRng {
     state: u64,
 }
@@ -143,7 +144,7 @@ impl KeyedRng {
         mix64(self.state)
     }
 
-    /// How many of so many fair coins show heads.
+    /// Heads among `coins` fair coins.
     fn ones(&mut self, coins: u64) -> u64 {
         let whole: u64 = (0..coins / 64).map(|_| u64::from(self.next().count_ones())).sum();
         match coins % 64 {
@@ -152,7 +153,7 @@ impl KeyedRng {
         }
     }
 
-    /// A number below `bound`, all of them equally likely.
+    /// Uniform number below `bound`.
     fn below(&mut self, bound: u64) -> u64 {
         loop {
             let wide = u128::from(self.next()) * u128::from(bound);
@@ -175,13 +176,13 @@ mod tests {
     #[test]
     fn samples_of_a_source_are_numbered_without_gaps() {
         let mut draws = IidSampler::new(weights(), 7);
-        let mut met = [0u64; 10];
+        let mut seen = [0u64; 10];
         for index in 0..2 * BLOCK + 1000 {
             let (source, ordinal) = draws.at(index);
-            assert_eq!(ordinal, met[source], "sample {index}");
-            met[source] += 1;
+            assert_eq!(ordinal, seen[source], "sample {index}");
+            seen[source] += 1;
         }
-        assert_eq!(draws.counts(2 * BLOCK + 1000), met);
+        assert_eq!(draws.counts(2 * BLOCK + 1000), seen);
         let again = IidSampler::new(weights(), 7).at(2 * BLOCK + 999);
         assert_eq!(again, draws.at(2 * BLOCK + 999), "whatever was asked before");
         assert_eq!(draws.counts(BLOCK).iter().sum::<u64>(), BLOCK);

@@ -1,16 +1,17 @@
-//! Tijdeman's chairman assignment: sources take turns so that none is ever a whole turn ahead or behind.
+//! Tijdeman's schedule: the order in which weighted sources take turns, none ever a whole turn ahead or behind.
 //!
 //! Source: R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980).
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// Draw number `count` of a source: from when it may happen, and by when it must.
+/// Draw number `count` of a source, with its deadline.
 ///
-/// With `k` sources and weights `a` of sum `B`, it may happen at the first `n` (from 1) where `(2k−2)(a·n − count·B) ≥ B`,
-/// and of those that may, the one with the least `((2k−3) + count·(2k−2)) / a` must be next.
+/// With `k` sources and weights `a` of sum `B`, the draw is released at the first `n` (from 1) where
+/// `(2k−2)(a·n − count·B) ≥ B`. Of the released draws, the one with the least `((2k−3) + count·(2k−2)) / a` is next.
 #[derive(Debug, PartialEq, Eq)]
 struct PendingDraw {
+    /// Numerator of the deadline, over `weight`.
     deadline: u128,
     weight: u64,
     source: usize,
@@ -39,20 +40,20 @@ pub(super) fn tijdeman_schedule(weights: &[u64]) -> (Vec<u16>, Vec<u32>) {
         let owed = u128::from(period) * (1 + u128::from(slack) * u128::from(count));
         owed.div_ceil(u128::from(slack) * u128::from(weights[source])) as u64
     };
-    let draw = |source: usize, count: u64| {
+    let pending = |source: usize, count: u64| {
         let deadline = u128::from(slack - 1) + u128::from(count) * u128::from(slack);
         PendingDraw { deadline, weight: weights[source], source, count }
     };
     let mut waiting: BinaryHeap<_> = (0..weights.len()).map(|s| Reverse((release(s, 0), s, 0))).collect();
-    let mut ready: BinaryHeap<Reverse<PendingDraw>> = BinaryHeap::new();
+    let mut released: BinaryHeap<Reverse<PendingDraw>> = BinaryHeap::new();
     let (mut sources, mut ranks) = (Vec::new(), Vec::new());
     for now in 1..=period {
         while let Some(&Reverse((from, source, count))) = waiting.peek().filter(|next| next.0.0 <= now) {
             debug_assert!(from <= now);
             waiting.pop();
-            ready.push(Reverse(draw(source, count)));
+            released.push(Reverse(pending(source, count)));
         }
-        let Reverse(next) = ready.pop().expect("Tijdeman's theorem: some source is due at every sample");
+        let Reverse(next) = released.pop().expect("Tijdeman's theorem: some source is due at every sample");
         sources.push(next.source as u16);
         ranks.push(next.count as u32);
         waiting.push(Reverse((release(next.source, next.count + 1), next.source, next.count + 1)));

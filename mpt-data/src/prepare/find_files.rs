@@ -1,5 +1,5 @@
-//! Which files the paths of a source lead to. A pattern is matched folder by folder: nothing is looked at that it cannot
-//! lead to, and no folder is gone through twice, whatever links there are.
+//! Files that match the paths of a source. A pattern is matched folder by folder: only folders it can lead to are listed, and
+//! each once, whatever links there are.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, DirEntry};
@@ -13,13 +13,13 @@ use crate::manifest::{MANIFEST, UNITS};
 use crate::progress::Progress;
 use crate::remote;
 
-/// The files of a source, in the order of its patterns and then by name, each once, and what they are called wherever they
-/// lie. A folder `out` that holds data of ours is not gone into: a build does not read what it made.
+/// Files of a source, each once, in the order of its patterns and then by name, with their names in ids. A folder `out` that
+/// holds data of a build is not entered: a build does not read its own output.
 ///
 /// # Errors
-/// [`Error::NoInput`] for a pattern that leads to no file, [`Error::BrokenInput`] for a link that leads nowhere and for a
-/// name that is not UTF-8, [`Error::Interrupted`].
-pub(super) fn find(
+/// [`Error::NoInput`] for a pattern without a file, [`Error::BrokenInput`] for a dangling link and for a name that is not
+/// UTF-8, [`Error::Interrupted`].
+pub(super) fn find_files(
     source: &SourceConfig,
     folder: &Path,
     out: &Path,
@@ -28,7 +28,7 @@ pub(super) fn find(
     let (mut files, mut seen) = (Vec::new(), HashSet::new());
     for pattern in &source.paths {
         let found = if remote::is_remote(Path::new(pattern)) {
-            remote::find(&source.name, pattern)?
+            remote::list_objects(&source.name, pattern)?
         } else {
             let found = PatternWalk::new(out, progress).expand(folder, pattern)?;
             if found.is_empty() {
@@ -46,7 +46,7 @@ fn no_input(source: &SourceConfig, folder: &Path, pattern: &str) -> Error {
     Error::NoInput { source_name: source.name.clone(), pattern: pattern_path, hint: hint(folder, pattern) }
 }
 
-/// What to write for a folder or file whose name has the characters of a pattern.
+/// Escaped pattern for a folder or file whose name has the characters of a pattern.
 fn hint(folder: &Path, pattern: &str) -> Option<String> {
     let mut at = folder.to_owned();
     for part in Path::new(pattern).components() {
@@ -60,13 +60,13 @@ fn hint(folder: &Path, pattern: &str) -> Option<String> {
     None
 }
 
-/// A part of a pattern, between slashes.
+/// Component of a pattern, between slashes.
 enum PatternPart {
-    /// A name, or where paths begin and go up.
+    /// Name, root or `..`.
     Name(PathBuf),
-    /// Names that match; hidden ones only where the pattern begins with a dot itself.
+    /// Matching names; hidden ones only where the pattern begins with a dot.
     Names(Pattern, bool),
-    /// `**`: a folder and those in it, to any depth.
+    /// `**`: a folder and its subfolders, to any depth.
     Folders,
 }
 
@@ -93,13 +93,13 @@ fn is_wild(part: &str) -> bool {
     part.contains(['*', '?', '['])
 }
 
-/// The folders of a pattern before its first wildcard.
+/// Folders of a pattern before its first wildcard.
 fn fixed_part(pattern: &str) -> PathBuf {
     let is_fixed = |part: &Component<'_>| !is_wild(&part.as_os_str().to_string_lossy());
     Path::new(pattern).components().take_while(is_fixed).collect()
 }
 
-/// Names do not say where the data lies: the same files elsewhere give the same output.
+/// Name of a file in ids, relative to the fixed part of its pattern: the same files elsewhere give the same output.
 fn name(path: &Path, fixed: &Path) -> Result<String> {
     let relative = path.strip_prefix(fixed).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(path);
     let part = |part: Component<'_>| {
@@ -112,7 +112,7 @@ fn name(path: &Path, fixed: &Path) -> Result<String> {
 }
 
 struct PatternWalk<'a> {
-    /// The folder that is built in, where it has data of ours.
+    /// Output folder, where it holds data of a build.
     own: Option<PathBuf>,
     progress: &'a mut dyn Progress,
     files: Vec<PathBuf>,
@@ -125,7 +125,7 @@ impl<'a> PatternWalk<'a> {
         Self { own, progress, files: Vec::new() }
     }
 
-    /// The files a path or pattern leads to, by name.
+    /// Files that match a path or pattern, by name.
     fn expand(mut self, folder: &Path, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
         let literal = folder.join(pattern);
         if literal.is_file() {
@@ -134,7 +134,7 @@ impl<'a> PatternWalk<'a> {
         }
         self.go(folder, &parts(pattern))?;
         self.files.sort_unstable();
-        // Two `**` of a pattern lead to one file in several ways.
+        // Several `**` in a pattern reach one file more than once.
         self.files.dedup();
         let fixed = folder.join(fixed_part(pattern));
         self.files.into_iter().map(|path| name(&path, &fixed).map(|name| (path, name))).collect()
@@ -158,7 +158,7 @@ impl<'a> PatternWalk<'a> {
         }
     }
 
-    /// Takes what a pattern led to, if it is a file.
+    /// Adds a path, if it is a file.
     fn take(&mut self, path: &Path) -> Result<()> {
         match fs::metadata(path) {
             Ok(found) if found.is_file() => self.files.push(path.to_owned()),
@@ -175,7 +175,7 @@ impl<'a> PatternWalk<'a> {
         Ok(())
     }
 
-    /// What is in a folder, by name; nothing where there is none.
+    /// Entries of a folder, by name; none where there is no folder.
     fn list(&mut self, folder: &Path) -> Result<Vec<DirEntry>> {
         if !self.progress.keep_going() {
             return Err(Error::Interrupted);
@@ -196,7 +196,7 @@ impl<'a> PatternWalk<'a> {
         Ok(canonical(folder)?.starts_with(own))
     }
 
-    /// A folder and all below it that are not hidden. Links come last, and only to where nobody has been.
+    /// A folder and all below it that are not hidden. Links are followed last, and only to unvisited folders.
     fn folders(&mut self, top: &Path) -> Result<Vec<PathBuf>> {
         let (mut found, mut visited) = (Vec::new(), HashSet::new());
         let mut starts = VecDeque::from([top.to_owned()]);

@@ -1,48 +1,35 @@
-//! The pass that drops documents for their meaning: each that stayed so far becomes a vector, and the vectors are compared.
+//! Semantic deduplication: each document that no earlier stage dropped becomes a vector, and the vectors are compared.
 //!
-//! The vectors of a unit are a file, named after everything that decides them: `"mptembd1"`, u32 dimension, f32 values, u64
-//! XXH3-64 of all before. All vectors are held at once: `4 · dimension + 32` bytes a document.
+//! All vectors are in memory at once: `4 · dimension + 32` bytes a document.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::exact_dedup::DedupOutcomes;
 use super::plan::PlannedRun;
 use super::unit_file;
-use super::unit_iter::{Duplicate, RecordLocation, UnitItem, UnitIter, UnitPaths};
+use super::unit_iter::{Candidate, DedupOutcomes, Duplicate, UnitIter, UnitPaths};
+use super::vector_file::{VectorWriter, read_vectors};
 use crate::dedup::{DedupKind, Embedder, Embeddings, SemDedup, semantic_duplicates};
-use crate::durable::AtomicFile;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::progress::{Phase, Progress};
 
-const MAGIC: &[u8; 8] = b"mptembd1";
-const HEAD_BYTES: usize = 12;
-
-/// The pass over all units.
+/// Pass over all units.
 pub(super) struct SemanticPass<'a> {
     pub(super) planned: &'a PlannedRun<'a>,
     pub(super) settings: &'a SemDedup,
-    pub(super) files: &'a UnitPaths,
+    pub(super) paths: &'a UnitPaths,
+    /// Folder of the vector files.
     pub(super) dir: &'a Path,
 }
 
-/// A document that takes part.
-struct Candidate {
-    place: RecordLocation,
-    /// Which of its unit's.
-    index: u32,
-}
-
 impl SemanticPass<'_> {
-    /// Marks the documents that go, and says the cosine of the last of them.
+    /// Drops the documents nearest in meaning to others, and returns the smallest cosine of a dropped one.
     pub(super) fn run(
         &self,
-        fates: &mut DedupOutcomes,
+        outcomes: &mut DedupOutcomes,
         embedder: &mut dyn Embedder,
         progress: &mut dyn Progress,
     ) -> Result<Option<f64>> {
@@ -53,37 +40,53 @@ impl SemanticPass<'_> {
         });
         progress.start(Phase::Embed, self.planned.units.len() as u64);
         for unit in units {
-            let path = self.path(unit, fates, &fingerprint);
-            if !unit_file::is_whole(&path)? {
-                self.embed(unit, fates, &path, embedder, progress)?;
+            let path = self.vector_path(unit, outcomes, &fingerprint);
+            if !unit_file::is_complete(&path)? {
+                self.embed(unit, outcomes, &path, embedder, progress)?;
             }
-            let first = vectors.len();
-            read(&path, &mut vectors)?;
-            self.collect(unit, fates, &mut candidates)?;
-            if candidates.len() != vectors.len() {
-                let problem = format!("{} vectors for other documents", vectors.len() - first);
-                return Err(Error::Unit { path, problem });
-            }
+            self.collect(unit, outcomes, &path, &mut vectors, &mut candidates)?;
             progress.advance(1);
         }
         progress.finish();
         if !progress.keep_going() {
             return Err(Error::Interrupted);
         }
-        let copies = semantic_duplicates(&vectors, self.settings);
-        for found in &copies {
-            let (document, to) = (&candidates[found.document as usize], &candidates[found.to as usize]);
-            let gone = Duplicate::Semantic(to.place, found.cosine as f32);
-            fates[document.place.unit as usize][document.index as usize].gone = Some(gone);
+        let duplicates = semantic_duplicates(&vectors, self.settings);
+        for found in &duplicates {
+            let neighbor = candidates[found.to as usize].location;
+            let duplicate = Duplicate::Semantic(neighbor, found.cosine as f32);
+            candidates[found.document as usize].drop_as(duplicate, outcomes);
         }
-        Ok(copies.last().map(|last| last.cosine))
+        Ok(duplicates.last().map(|last| last.cosine))
     }
 
-    /// Where the vectors of a unit are.
-    fn path(&self, unit: usize, fates: &DedupOutcomes, fingerprint: &str) -> PathBuf {
-        let stay: Vec<u8> = fates[unit]
+    /// Collects the vectors and the documents of a unit, one for one.
+    fn collect(
+        &self,
+        unit: usize,
+        outcomes: &DedupOutcomes,
+        path: &Path,
+        vectors: &mut Embeddings,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<()> {
+        let first = vectors.len();
+        read_vectors(path, vectors)?;
+        UnitIter::new(self.paths, unit, &outcomes[unit])?.for_each_kept(|document| {
+            candidates.push(document.candidate());
+            Ok(())
+        })?;
+        if candidates.len() == vectors.len() {
+            return Ok(());
+        }
+        let problem = format!("{} vectors for other documents", vectors.len() - first);
+        Err(Error::Unit { path: path.to_owned(), problem })
+    }
+
+    /// Path of a unit's vectors, named after everything that decides them.
+    fn vector_path(&self, unit: usize, outcomes: &DedupOutcomes, fingerprint: &str) -> PathBuf {
+        let stay: Vec<u8> = outcomes[unit]
             .iter()
-            .map(|fate| u8::from(fate.gone.is_none()) + 2 * u8::from(fate.is_edited))
+            .map(|outcome| u8::from(outcome.duplicate.is_none()) + 2 * u8::from(outcome.is_edited))
             .collect();
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let decides = json!([
@@ -91,102 +94,34 @@ impl SemanticPass<'_> {
             fingerprint,
             self.settings.tokens,
             self.planned.units[unit].name,
-            self.files.edits[unit].as_deref().and_then(name),
+            self.paths.edits[unit].as_deref().and_then(name),
             xxh3_64(&stay),
         ]);
         self.dir.join(format!("{}.vectors", &hash::sha256(decides.to_string().as_bytes())[..32]))
     }
 
+    /// Writes the vectors of a unit's documents.
     fn embed(
         &self,
         unit: usize,
-        fates: &DedupOutcomes,
+        outcomes: &DedupOutcomes,
         path: &Path,
         embedder: &mut dyn Embedder,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        let mut file = ChecksummedFile::create(path)?;
-        let mut walk = UnitIter::new(self.files, unit, &fates[unit])?;
-        let (mut tokens, mut dim) = (Vec::new(), None);
-        while let Some(step) = walk.next()? {
-            let UnitItem::Passed(passed) = step else { continue };
-            if fates[unit][passed.index].gone.is_some() {
-                continue;
-            }
+        let (mut file, mut tokens) = (VectorWriter::create(path)?, Vec::new());
+        UnitIter::new(self.paths, unit, &outcomes[unit])?.for_each_kept(|document| {
             tokens.clear();
-            passed.reader.tokens(&mut tokens)?;
+            document.reader.tokens(&mut tokens)?;
             tokens.truncate(self.settings.tokens);
-            let failed = |problem: String| Error::Embedder { id: passed.entry.id.clone(), problem };
+            let failed = |problem: String| Error::Embedder { id: document.header.id.clone(), problem };
             let vector = embedder.embed(&tokens).map_err(|error| failed(error.to_string()))?;
-            if !Embeddings::default().push(&vector) || dim.is_some_and(|dim| dim != vector.len()) {
+            if !file.fits(&vector) {
                 return Err(failed("its vector has no direction, or another dimension than others".into()));
             }
-            if dim.is_none() {
-                file.write(MAGIC)?;
-                file.write(&u32::try_from(vector.len()).unwrap_or(u32::MAX).to_le_bytes())?;
-                dim = Some(vector.len());
-            }
-            file.write(&vector.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())?;
-            if !progress.keep_going() {
-                return Err(Error::Interrupted);
-            }
-        }
+            file.push(&vector)?;
+            if progress.keep_going() { Ok(()) } else { Err(Error::Interrupted) }
+        })?;
         file.finish()
     }
-
-    fn collect(&self, unit: usize, fates: &DedupOutcomes, candidates: &mut Vec<Candidate>) -> Result<()> {
-        let mut walk = UnitIter::new(self.files, unit, &fates[unit])?;
-        while let Some(step) = walk.next()? {
-            let UnitItem::Passed(passed) = step else { continue };
-            if fates[unit][passed.index].gone.is_none() {
-                let index = u32::try_from(passed.index).expect("documents of a unit are fewer than 2^32");
-                candidates.push(Candidate { place: passed.place, index });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A file that ends with its checksum.
-struct ChecksummedFile<'a> {
-    path: &'a Path,
-    file: AtomicFile,
-    hash: Xxh3,
-}
-
-impl<'a> ChecksummedFile<'a> {
-    fn create(path: &'a Path) -> Result<Self> {
-        Ok(Self { path, file: AtomicFile::create(path)?, hash: Xxh3::new() })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hash.update(bytes);
-        self.file.write_all(bytes).map_err(Error::io(self.path, "writing"))
-    }
-
-    fn finish(mut self) -> Result<()> {
-        let sum = self.hash.digest().to_le_bytes();
-        self.file.write_all(&sum).map_err(Error::io(self.path, "writing"))?;
-        self.file.commit()
-    }
-}
-
-/// Takes in the vectors of a file; one without documents is a checksum alone.
-fn read(path: &Path, vectors: &mut Embeddings) -> Result<()> {
-    let bytes = fs::read(path).map_err(Error::io(path, "reading"))?;
-    let content = &bytes[..bytes.len().saturating_sub(8)];
-    if content.is_empty() {
-        return Ok(());
-    }
-    let damaged = || Error::Unit { path: path.to_owned(), problem: "not vectors of this version".into() };
-    let dim = content.get(..HEAD_BYTES).filter(|head| head.starts_with(MAGIC)).ok_or_else(damaged)?;
-    let dim = u32::from_le_bytes(dim[8..].try_into().expect("4 bytes")) as usize;
-    for vector in content[HEAD_BYTES..].chunks(4 * dim.max(1)) {
-        let values =
-            vector.chunks_exact(4).map(|value| f32::from_le_bytes(value.try_into().expect("4 bytes")));
-        if !vectors.push(&values.collect::<Vec<_>>()) {
-            return Err(damaged());
-        }
-    }
-    Ok(())
 }

@@ -1,54 +1,57 @@
-//! The documents of a unit as the stages of deduplication left them, in order.
+//! Documents of a unit after the stages of deduplication, in order.
 
 use std::path::{Path, PathBuf};
 
-use super::unit_file::{PassedRecord, UnitReader, UnitRecord};
+use super::unit::{DocumentHeader, UnitRecord};
+use super::unit_file::{DocumentRecord, UnitReader};
 use crate::dedup::DedupKind;
 use crate::error::Result;
-use crate::filter::DropReason;
 
-/// The files of all units: as they were tokenized, and the edited documents of those that have some.
+/// Files of all units: tokenized documents, and edited documents of the units that have some.
 #[derive(Debug)]
 pub(super) struct UnitPaths {
     pub(super) units: Vec<PathBuf>,
     pub(super) edits: Vec<Option<PathBuf>>,
 }
 
-/// Where a document is. Places are ordered as documents are, in files of one kind.
+/// Location of a document's record. Locations in files of one kind are ordered as documents are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RecordLocation {
-    /// The unit.
+    /// Index of the unit.
     pub(super) unit: u32,
-    /// Whether it is in the file of edited documents.
+    /// Whether the record is in the file of edited documents.
     pub(super) is_edited: bool,
-    /// Where its record begins.
-    pub(super) at: u64,
+    /// Offset of the record in the file.
+    pub(super) offset: u64,
 }
 
-/// What became of a document that passed the filters.
+/// Outcome of deduplication for a document that passed the filters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct DedupOutcome {
-    /// Whether the file of edited documents has it.
+    /// Whether the unit's file of edited documents has it.
     pub(super) is_edited: bool,
-    /// Why it does not stay.
-    pub(super) gone: Option<Duplicate>,
+    /// Reason to drop it.
+    pub(super) duplicate: Option<Duplicate>,
 }
 
-/// Why a document does not stay.
+/// Outcomes by unit, of the unit's documents that passed the filters.
+pub(super) type DedupOutcomes = Vec<Vec<DedupOutcome>>;
+
+/// Reason of deduplication to drop a document.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Duplicate {
-    /// It is a copy of an earlier one.
+    /// Copy of an earlier document.
     Exact(RecordLocation),
-    /// All its words were in so many paragraphs of earlier ones.
+    /// All words were in paragraphs of earlier documents; the number of those paragraphs.
     Paragraphs(u32),
-    /// It is nearly an earlier one.
+    /// Near copy of an earlier document, and their similarity.
     Near(RecordLocation, f32),
-    /// It is near another one in meaning, which may be gone too.
+    /// Neighbor in meaning of another document, which may be dropped too, and their cosine.
     Semantic(RecordLocation, f32),
 }
 
 impl Duplicate {
-    /// The stage that dropped it.
+    /// Stage that dropped the document.
     pub(super) fn stage(self) -> DedupKind {
         match self {
             Self::Exact(_) => DedupKind::Exact,
@@ -59,93 +62,122 @@ impl Duplicate {
     }
 }
 
+/// Document that a later stage compares with others: 24 bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    pub(super) location: RecordLocation,
+    /// Index among the unit's documents that passed the filters.
+    pub(super) index: u32,
+}
+
+impl Candidate {
+    /// Marks the document as a duplicate.
+    pub(super) fn drop_as(self, duplicate: Duplicate, outcomes: &mut DedupOutcomes) {
+        outcomes[self.location.unit as usize][self.index as usize].duplicate = Some(duplicate);
+    }
+}
+
 impl UnitPaths {
-    /// The files of these units; none has edited documents.
+    /// Files of units without edited documents.
     pub(super) fn new(units: Vec<PathBuf>) -> Self {
         let edits = units.iter().map(|_| None).collect();
         Self { units, edits }
     }
 
-    /// The id of a document.
-    pub(super) fn id(&self, place: RecordLocation) -> Result<String> {
-        UnitReader::id_at(self.of(place), place.at)
+    /// Id of a document.
+    pub(super) fn id(&self, location: RecordLocation) -> Result<String> {
+        UnitReader::id_at(self.path(location), location.offset)
     }
 
-    /// The signature of a document.
-    pub(super) fn signature(&self, place: RecordLocation) -> Result<Vec<u32>> {
-        UnitReader::signature_at(self.of(place), place.at)
+    /// MinHash signature of a document.
+    pub(super) fn signature(&self, location: RecordLocation) -> Result<Vec<u32>> {
+        UnitReader::signature_at(self.path(location), location.offset)
     }
 
-    fn of(&self, place: RecordLocation) -> &Path {
-        let unit = place.unit as usize;
-        let edits = self.edits[unit].as_ref().filter(|_| place.is_edited);
+    fn path(&self, location: RecordLocation) -> &Path {
+        let unit = location.unit as usize;
+        let edits = self.edits[unit].as_ref().filter(|_| location.is_edited);
         edits.unwrap_or(&self.units[unit])
     }
 }
 
-/// The next document of a unit.
-pub(super) enum UnitItem<'a> {
-    /// It did not pass the filters.
-    Dropped { id: String, drop: DropReason, tokens_read: u64 },
-    /// It did.
-    Passed(PassedDocument<'a>),
-}
-
-/// A document that passed the filters.
+/// Document that passed the filters, with its reader.
 pub(super) struct PassedDocument<'a> {
-    /// Which of them it is in its unit.
+    /// Index among the unit's documents that passed the filters.
     pub(super) index: usize,
-    /// As it stays, if it stays.
-    pub(super) entry: PassedRecord,
-    /// Its tokens before stages of deduplication edited it.
+    /// Facts about the document, as edited.
+    pub(super) header: DocumentHeader,
+    /// Tokens before stages of deduplication edited it.
     pub(super) tokens_before: u64,
-    /// Where it is.
-    pub(super) place: RecordLocation,
-    /// Reads its parts.
+    /// Location of its record.
+    pub(super) location: RecordLocation,
+    /// Reader of its sections.
     pub(super) reader: &'a mut UnitReader,
 }
 
-/// Goes through a unit.
+impl PassedDocument<'_> {
+    /// The document as a candidate of a later stage.
+    pub(super) fn candidate(&self) -> Candidate {
+        let index = u32::try_from(self.index).expect("documents of a unit are fewer than 2^32");
+        Candidate { location: self.location, index }
+    }
+}
+
+/// Iterator over the documents of a unit.
 pub(super) struct UnitIter<'a> {
     unit: usize,
-    fates: &'a [DedupOutcome],
+    outcomes: &'a [DedupOutcome],
     next: usize,
     reader: UnitReader,
     edits: Option<UnitReader>,
 }
 
 impl<'a> UnitIter<'a> {
-    /// Before the first document.
-    pub(super) fn new(files: &UnitPaths, unit: usize, fates: &'a [DedupOutcome]) -> Result<Self> {
-        let edits = files.edits[unit].as_deref().map(UnitReader::open).transpose()?;
-        Ok(Self { unit, fates, next: 0, reader: UnitReader::open(&files.units[unit])?, edits })
+    /// Iterator before the first document.
+    pub(super) fn new(paths: &UnitPaths, unit: usize, outcomes: &'a [DedupOutcome]) -> Result<Self> {
+        let edits = paths.edits[unit].as_deref().map(UnitReader::open).transpose()?;
+        Ok(Self { unit, outcomes, next: 0, reader: UnitReader::open(&paths.units[unit])?, edits })
     }
 
-    /// The next document; `None` after the last.
-    pub(super) fn next(&mut self) -> Result<Option<UnitItem<'_>>> {
-        let mut entry = match self.reader.next()? {
-            Some(UnitRecord::Dropped { id, drop, tokens_read }) => {
-                return Ok(Some(UnitItem::Dropped { id, drop, tokens_read }));
-            }
-            Some(UnitRecord::Kept(entry)) => entry,
+    /// Next document; `None` after the last.
+    pub(super) fn next(&mut self) -> Result<Option<UnitRecord<PassedDocument<'_>>>> {
+        let mut record = match self.reader.next()? {
+            Some(UnitRecord::Dropped(document)) => return Ok(Some(UnitRecord::Dropped(document))),
+            Some(UnitRecord::Passed(record)) => record,
             None => return Ok(None),
         };
-        let (index, tokens_before) = (self.next, entry.tokens);
+        let (index, tokens_before) = (self.next, record.header.tokens);
         self.next += 1;
-        let is_edited = self.fates.get(index).is_some_and(|fate| fate.is_edited);
+        let is_edited = self.outcomes.get(index).is_some_and(|outcome| outcome.is_edited);
         let mut reader = &mut self.reader;
         if let Some(edits) = self.edits.as_mut().filter(|_| is_edited) {
-            if let Some(UnitRecord::Kept(edited)) = edits.next()? {
-                entry = edited;
+            if let Some(UnitRecord::Passed(edited)) = edits.next()? {
+                record = edited;
             }
             reader = edits;
         }
         let unit = u32::try_from(self.unit).expect("units are fewer than 2^32");
-        let place = RecordLocation { unit, is_edited, at: entry.at };
-        Ok(Some(UnitItem::Passed(PassedDocument { index, entry, tokens_before, place, reader })))
+        let DocumentRecord { header, offset } = record;
+        let location = RecordLocation { unit, is_edited, offset };
+        Ok(Some(UnitRecord::Passed(PassedDocument { index, header, tokens_before, location, reader })))
     }
 
-    /// Which of the filters' fields some document had; known after the last document.
+    /// Calls `on_document` with each document that no stage has dropped so far, in order.
+    pub(super) fn for_each_kept(
+        mut self,
+        mut on_document: impl FnMut(PassedDocument<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let outcomes = self.outcomes;
+        while let Some(record) = self.next()? {
+            let UnitRecord::Passed(document) = record else { continue };
+            if outcomes[document.index].duplicate.is_none() {
+                on_document(document)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fields of the filters that some document had, one bit each; known after the last document.
     pub(super) fn fields_seen(&self) -> u64 {
         self.reader.fields_seen()
     }

@@ -1,4 +1,4 @@
-//! A store from an address and the environment variables that the stores' own tools read.
+//! Client of a store, from an address and the environment variables that the stores' own tools read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::address::Address;
 use super::http::UreqConnector;
 use crate::error::{Error, Result};
 
-/// Opens the store of an address. Nothing is asked yet.
+/// Creates the client of an address's store. No request is sent yet.
 ///
 /// # Errors
 /// [`Error::Remote`] when the environment does not suffice.
@@ -52,7 +52,7 @@ pub(super) fn connect(address: &Address<'_>) -> Result<Arc<dyn ObjectStore>> {
 fn s3(root: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder =
         AmazonS3Builder::from_env().with_url(root).with_http_connector(UreqConnector).with_retry(retry());
-    // A server named by a plain address is asked plainly.
+    // An endpoint without TLS is used without TLS.
     if is_plain(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]) {
         builder = builder.with_allow_http(true);
     }
@@ -64,7 +64,7 @@ fn is_plain(variables: &[&str]) -> bool {
     value.is_some_and(|value| value.starts_with("http://"))
 }
 
-/// The store retries little by itself: credentials and listings. Ranges have retries of their own around it.
+/// Retries of credentials and listings alone. Ranges have retries of their own in `fetch`.
 fn retry() -> RetryConfig {
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(100),

@@ -1,4 +1,4 @@
-//! One range of one object, whatever goes wrong on the way.
+//! Fetch of one range of one object: retries, resumption, and a hedged second request when the first is slow.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -9,47 +9,48 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use object_store::path::Path as Key;
-use object_store::{GetOptions, ObjectStore};
+use object_store::{GetOptions, GetResult, ObjectStore};
 
 use super::options::RemoteOptions;
 
-/// The longest wait between two attempts.
+/// Longest wait between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// How many of the latest requests say what is slow, and how many there must be to say it.
+/// Latest requests whose latencies are kept.
 const LATENCY_WINDOW: usize = 128;
+/// Latencies that a hedge delay needs.
 const MIN_SAMPLES: usize = 24;
-/// How many times the attempts that may fail in a row may fail in all.
+/// Most failures of one range, over `attempts`, which bounds failures without progress.
 const MAX_FAILURES_FACTOR: u32 = 8;
-/// A second request is never sent earlier than this.
+/// Shortest delay of a hedged request.
 const MIN_HEDGE_DELAY: Duration = Duration::from_millis(20);
 
-/// Which bytes are wanted, and of which version of the object.
+/// Range of a version of an object.
 #[derive(Debug, Clone)]
 pub(super) struct RangeRequest<'a> {
-    /// The object.
+    /// Key of the object.
     pub(super) key: &'a Key,
-    /// Its bytes.
+    /// Bytes to fetch.
     pub(super) range: Range<u64>,
-    /// The tag it must have, where one was seen.
+    /// Tag that the object must have, where one was seen.
     pub(super) tag: Option<&'a str>,
-    /// The length it must have.
+    /// Length that the object must have.
     pub(super) bytes: u64,
 }
 
-/// Why a range did not come.
+/// Failure to fetch a range.
 #[derive(Debug)]
 pub(super) enum FetchError {
-    /// There is no such object.
+    /// No such object.
     Missing,
-    /// The object is not the one that was seen before.
+    /// Object changed since it was first seen.
     Changed(String),
-    /// The object has another length than expected.
+    /// Object of this unexpected length.
     Length(u64),
-    /// Another one, in words.
+    /// Any other failure, in words.
     Other(String),
 }
 
-/// Fetches ranges of a store, and remembers how long that takes.
+/// Fetcher of a store's ranges, with the latencies of recent requests.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     options: RemoteOptions,
@@ -58,12 +59,12 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher that has fetched nothing.
+    /// Fetcher without latencies.
     pub(super) fn new(options: RemoteOptions) -> Self {
         Self { options, latencies: Mutex::default(), jitter: AtomicU64::new(0x9e37_79b9_7f4a_7c15) }
     }
 
-    /// Fetches a range, in several attempts if need be: each goes on where the one before broke off.
+    /// Fetches a range in one or more attempts, each of which resumes where the one before broke off.
     pub(super) async fn fetch(
         &self,
         store: &dyn ObjectStore,
@@ -79,7 +80,7 @@ impl Fetcher {
         Ok(fetched)
     }
 
-    /// A second request beside the first when that is slow; the first answer counts.
+    /// Sends a second request when the first takes longer than `hedge_delay`; the first answer wins.
     async fn hedged(
         &self,
         store: &dyn ObjectStore,
@@ -112,7 +113,7 @@ impl Fetcher {
                 Err(AttemptError::Permanent(failure)) => return Err(failure),
                 Err(AttemptError::Transient(problem)) => problem,
             };
-            // An attempt that brought something is no failure in a row, but there is an end to those as well.
+            // Progress resets the failures in a row, but not those in all.
             failures = if bytes.len() > before { 1 } else { failures + 1 };
             all += 1;
             if failures >= self.options.attempts || all >= MAX_FAILURES_FACTOR * self.options.attempts {
@@ -122,11 +123,11 @@ impl Fetcher {
                 );
                 return Err(FetchError::Other(problem));
             }
-            tokio::time::sleep(self.wait(failures)).await;
+            tokio::time::sleep(self.backoff(failures)).await;
         }
     }
 
-    /// Appends what is still missing.
+    /// Appends the missing rest of the range to `bytes`.
     async fn attempt(
         &self,
         store: &dyn ObjectStore,
@@ -150,14 +151,19 @@ impl Fetcher {
             return Err(AttemptError::Transient(format!("bytes {:?} came instead of {range:?}", got.range)));
         }
         let total = (wanted.range.end - wanted.range.start) as usize;
+        self.receive(got, total, bytes).await
+    }
+
+    /// Appends the body of an answer, after which `bytes` must have `total` bytes.
+    async fn receive(&self, got: GetResult, total: usize, bytes: &mut Vec<u8>) -> Result<(), AttemptError> {
         bytes.reserve(total - bytes.len());
         let mut stream = got.into_stream();
-        while let Some(piece) = self.with_timeout(stream.next()).await? {
-            let piece = piece.map_err(classify)?;
-            if bytes.len() + piece.len() > total {
+        while let Some(chunk) = self.with_timeout(stream.next()).await? {
+            let chunk = chunk.map_err(classify)?;
+            if bytes.len() + chunk.len() > total {
                 return Err(AttemptError::Transient("more bytes came than were asked for".to_owned()));
             }
-            bytes.extend_from_slice(&piece);
+            bytes.extend_from_slice(&chunk);
         }
         if bytes.len() < total {
             let problem = format!("the answer ended after {} of {total} bytes", bytes.len());
@@ -172,17 +178,17 @@ impl Fetcher {
             .map_err(|_| AttemptError::Transient(format!("nothing came for {:?}", self.options.timeout)))
     }
 
-    /// From half to all of a wait that doubles with each failure.
-    pub(super) fn wait(&self, failures: u32) -> Duration {
+    /// Wait after `failures` failures: exponential backoff with jitter from half to all of it.
+    pub(super) fn backoff(&self, failures: u32) -> Duration {
         let full = self.options.initial_backoff.saturating_mul(1 << (failures - 1).min(16)).min(MAX_BACKOFF);
-        // A step of a linear congruential generator: processes that fail together do not come back together for long.
+        // A step of a linear congruential generator, so that processes that fail together retry at different times.
         let next = |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         let state = self.jitter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
         let share = f64::from((state >> 40) as u32) / f64::from(1 << 24);
         full.mul_f64(0.5 + 0.5 * share)
     }
 
-    /// A time that only one in a hundred requests took; `None` before that is known.
+    /// 99th percentile of latencies; `None` before there are enough of them.
     fn hedge_delay(&self) -> Option<Duration> {
         let latencies = self.latencies.lock().expect("no thread panics holding it");
         if !self.options.hedge || latencies.len() < MIN_SAMPLES {
@@ -202,7 +208,7 @@ impl Fetcher {
     }
 }
 
-/// Why one attempt failed.
+/// Failure of one attempt.
 enum AttemptError {
     Transient(String),
     Permanent(FetchError),
@@ -220,7 +226,7 @@ fn classify(error: object_store::Error) -> AttemptError {
     }
 }
 
-/// An error with its causes that it does not tell itself, in a few lines at most.
+/// Message of an error and of its causes, each once, in a few lines at most.
 pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! Requests of a store through ureq: each on a thread of its own, its answer passed on piece by piece.
+//! HTTP client of the stores, over ureq: each request on a thread of its own, its body streamed in chunks.
 
 use std::io::Read;
 use std::sync::LazyLock;
@@ -17,15 +17,16 @@ use object_store::client::{
 use tokio::sync::{mpsc, oneshot};
 use ureq::http;
 
-/// How long a connection or the beginning of an answer may take.
+/// Timeout of a connection, of the first byte of an answer, and of each read and write.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How many redirects one request may take.
+/// Most redirects of one request.
 const MAX_REDIRECTS: u32 = 5;
-/// Bytes passed on at once, and how many such pieces wait: what a slow reader leaves in memory.
+/// Bytes in a chunk of a body.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that wait for a slow reader.
 const QUEUED_CHUNKS: usize = 4;
 
-/// The connections of all stores; those that are free are used again.
+/// Connections of all stores; idle ones are reused.
 static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
     ureq::Agent::config_builder()
         .user_agent(concat!("mpt/", env!("CARGO_PKG_VERSION")))
@@ -44,7 +45,7 @@ static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
         .new_agent()
 });
 
-/// Makes stores ask through ureq.
+/// Connector of stores to ureq.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct UreqConnector;
 
@@ -54,7 +55,7 @@ impl HttpConnector for UreqConnector {
     }
 }
 
-/// The head of an answer, and where its body will come from.
+/// Head of an answer, and the channel of its body.
 type StreamedResponse = Result<(http::response::Parts, mpsc::Receiver<Result<Bytes, HttpError>>), HttpError>;
 
 #[async_trait]
@@ -76,7 +77,7 @@ fn framed(piece: Result<Bytes, HttpError>) -> Result<Frame<Bytes>, HttpError> {
     piece.map(Frame::data)
 }
 
-/// Asks, and passes on what comes until nobody wants it any more.
+/// Sends a request, and streams the body until the receiver is dropped.
 fn send_request(request: http::Request<Bytes>, head: oneshot::Sender<StreamedResponse>) {
     let (parts, body) = request.into_parts();
     let answer = if body.is_empty() {

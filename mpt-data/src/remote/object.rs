@@ -1,4 +1,4 @@
-//! One object: its bytes as a stream, by range, and as a Parquet file.
+//! Object of a store: its bytes as a stream, by range, and through windows.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,12 +13,12 @@ use super::store::{MISSING, ObjectIdentity, PendingRange, Store, fetch_error, re
 use crate::error::{Damage, Error, Result};
 use crate::hash;
 
-/// Windows of a Parquet file in memory: columns are read beside each other.
+/// Most windows in memory: columns of a Parquet file are read side by side.
 const MAX_WINDOWS: usize = 8;
 /// Bytes in a window.
 const WINDOW_BYTES: u64 = 2 << 20;
 
-/// An object, as it was when it was opened: a later version is refused.
+/// Object, as it was when it was opened: a later version is refused.
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteObject(Arc<ObjectInner>);
 
@@ -32,35 +32,35 @@ struct ObjectInner {
 }
 
 impl RemoteObject {
-    /// Looks at an object.
+    /// Opens an object.
     ///
     /// # Errors
-    /// [`Error::Remote`] when there is none, or it is another than the plan says.
+    /// [`Error::Remote`] for a missing object, and for another version than the plan's.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         Self::find(path)?.ok_or_else(|| remote_error(path, MISSING))
     }
 
-    /// Looks at an object; `None` where there is none.
+    /// Opens an object; `None` where there is none.
     pub(super) fn find(path: &Path) -> Result<Option<Self>> {
-        let (store, key) = Store::of(path)?;
-        let identity = store.find(path, &key)?;
+        let (store, key) = Store::for_path(path)?;
+        let identity = store.head_if_exists(path, &key)?;
         let windows = Mutex::default();
         Ok(identity.map(|identity| {
             Self(Arc::new(ObjectInner { path: path.to_owned(), store, key, identity, windows }))
         }))
     }
 
-    /// Its length.
+    /// Length in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.identity.bytes
     }
 
-    /// Its content from a place on; the next piece is on its way while one is read.
+    /// Content from an offset on. The next range is fetched while one is read.
     pub(crate) fn read_from(&self, from: u64) -> RemoteObjectReader {
         RemoteObjectReader { object: self.clone(), next: from, ahead: None, piece: Vec::new(), at: 0 }
     }
 
-    /// A part of it.
+    /// Bytes of a range.
     pub(crate) fn range(&self, from: u64, bytes: usize) -> Result<Vec<u8>> {
         let ObjectInner { path, store, key, identity, .. } = &*self.0;
         let end = from.saturating_add(bytes as u64);
@@ -74,12 +74,12 @@ impl RemoteObject {
         Ok(fetched.into_iter().flatten().collect())
     }
 
-    /// A part of it, from a window that holds what comes after it as well.
+    /// Bytes of a range, from a window that holds the bytes after it as well.
     pub(crate) fn window(&self, from: u64, bytes: usize) -> Result<Bytes> {
-        let inside = |&(start, ref held): &(u64, Bytes)| {
+        let inside = |&(start, ref window): &(u64, Bytes)| {
             let skip = usize::try_from(from.checked_sub(start)?).ok()?;
-            let end = skip.checked_add(bytes).filter(|end| *end <= held.len())?;
-            Some(held.slice(skip..end))
+            let end = skip.checked_add(bytes).filter(|end| *end <= window.len())?;
+            Some(window.slice(skip..end))
         };
         let windows = || self.0.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = windows().iter().find_map(inside) {
@@ -97,7 +97,7 @@ impl RemoteObject {
     }
 }
 
-/// The content of an object from a place on.
+/// Content of an object from an offset on.
 #[derive(Debug)]
 pub(crate) struct RemoteObjectReader {
     object: RemoteObject,
@@ -108,24 +108,24 @@ pub(crate) struct RemoteObjectReader {
 }
 
 impl RemoteObjectReader {
-    fn begin(&mut self) -> Result<Option<PendingRange>> {
+    fn start_next(&mut self) -> Result<Option<PendingRange>> {
         let ObjectInner { store, key, identity, .. } = &*self.object.0;
         let end = (self.next + store.options.piece_bytes.max(1)).min(identity.bytes);
         if self.next >= end {
             return Ok(None);
         }
-        let piece = store.begin(key, identity, self.next..end)?;
+        let piece = store.spawn_fetch(key, identity, self.next..end)?;
         self.next = end;
         Ok(Some(piece))
     }
 
-    /// Takes the next piece, and lets the one after it come.
+    /// Moves to the next range, and starts to fetch the one after it.
     fn advance(&mut self) -> Result<()> {
         let current = match self.ahead.take() {
             Some(piece) => Some(piece),
-            None => self.begin()?,
+            None => self.start_next()?,
         };
-        self.ahead = self.begin()?;
+        self.ahead = self.start_next()?;
         (self.piece, self.at) = (Vec::new(), 0);
         if let Some(piece) = current {
             self.piece = piece.wait()?.map_err(|failure| fetch_error(&self.object.0.path, failure))?;
@@ -146,7 +146,7 @@ impl Read for RemoteObjectReader {
     }
 }
 
-/// The error of a reader: the path is named by whoever reads.
+/// I/O error of a reader, without the path, which the caller names.
 fn to_io_error(error: Error) -> io::Error {
     match error {
         Error::Remote { problem, .. } => io::Error::other(problem),
@@ -154,13 +154,13 @@ fn to_io_error(error: Error) -> io::Error {
     }
 }
 
-/// A copy on this machine of a small file that lies with prepared data; it is checked each time.
+/// Local copy of a small file of prepared data, verified at each call.
 ///
 /// # Errors
 /// [`Error::Remote`]; [`Error::Io`]; [`Error::Shard`] when the object does not hold what the manifest says.
 pub(crate) fn local_copy(dir: &Path, name: &str, sha256: &str) -> Result<PathBuf> {
     let path = dir.join(name);
-    let (store, _) = Store::of(&path)?;
+    let (store, _) = Store::for_path(&path)?;
     let folder = match &store.options.cache {
         Some(cache) => cache.dir.join("files"),
         None => std::env::temp_dir().join("mpt-remote-files"),
@@ -175,7 +175,7 @@ pub(crate) fn local_copy(dir: &Path, name: &str, sha256: &str) -> Result<PathBuf
         let problem = "is not as it was written; restore it, or build again".to_owned();
         return Err(Error::Shard(Damage { path: name.into(), row: None, problem }));
     }
-    // Two processes may write the same: each aside under a name of its own.
+    // Two processes may write the same file: each has a temporary file of its own.
     let aside = copy.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     fs::create_dir_all(folder.join(sha256)).map_err(Error::io(&copy, "making the folder of"))?;
     fs::write(&aside, &bytes).map_err(Error::io(&aside, "writing"))?;

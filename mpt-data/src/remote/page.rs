@@ -1,4 +1,4 @@
-//! A page: some rows of a row group that are fetched and kept together, and the ranges of the shard that hold them.
+//! Page: rows of a row group that are fetched and cached together, and the ranges of the shard that hold them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,34 +6,34 @@ use std::sync::Arc;
 use super::options::ReadMode;
 use crate::layout::{PAGE_ROWS, RowGroup, RowLayout};
 
-/// Ranges with less than this between them are fetched as one.
+/// Largest gap between ranges that are fetched as one.
 const MAX_GAP: u64 = 64 << 10;
 
-/// Which page. The hash of the file names the content, whatever the file is called.
+/// Key of a page. The hash of the file identifies its content, whatever its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PageKey {
     /// SHA-256 of the shard, in hex.
     pub(super) sha256: Arc<str>,
-    /// Its first row, in the shard.
+    /// First row in the shard.
     pub(super) first: u64,
-    /// Its rows.
+    /// Rows.
     pub(super) rows: u64,
 }
 
-/// Where a page lies.
+/// Location of a page in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PageSpan<'a> {
-    /// The row group.
+    /// Row group.
     group: &'a RowGroup,
-    /// The group's first row in the shard.
+    /// First row of the row group in the shard.
     group_first: u64,
-    /// The page's first row in the group.
+    /// First row of the page in the row group.
     inside: u64,
-    /// Its rows.
+    /// Rows.
     pub(super) rows: u64,
 }
 
-/// A part of a page: where it is in the shard, and where in the page.
+/// Range of a page: its place in the shard and in the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CopyRange {
     from: u64,
@@ -42,7 +42,7 @@ struct CopyRange {
 }
 
 impl<'a> PageSpan<'a> {
-    /// The page that holds a row.
+    /// Page that holds a row.
     pub(super) fn of(groups: &'a [RowGroup], row: u64, mode: ReadMode) -> Option<Self> {
         let mut group_first = 0;
         for group in groups {
@@ -64,12 +64,12 @@ impl<'a> PageSpan<'a> {
         self.group_first + self.inside
     }
 
-    /// Bytes of its rows: those of `tokens`, then those of `meta`.
+    /// Bytes of the page: its rows of `tokens`, then its rows of `meta`.
     pub(super) fn bytes(&self, layout: RowLayout) -> usize {
         self.rows as usize * (layout.tokens_width() + layout.meta_width())
     }
 
-    /// What to ask for, in order.
+    /// Ranges to request, in order.
     pub(super) fn requests(&self, layout: RowLayout) -> Vec<Range<u64>> {
         let mut parts = self.parts(layout);
         parts.sort_by_key(|part| part.from);
@@ -84,7 +84,7 @@ impl<'a> PageSpan<'a> {
         requests
     }
 
-    /// The page, from the answers.
+    /// Page assembled from the answers.
     pub(super) fn assemble(&self, layout: RowLayout, answers: &[(Range<u64>, Vec<u8>)]) -> Option<Vec<u8>> {
         let mut page = vec![0; self.bytes(layout)];
         for part in self.parts(layout) {
@@ -95,7 +95,7 @@ impl<'a> PageSpan<'a> {
         Some(page)
     }
 
-    /// The stretches of the page that lie in one page of the file each.
+    /// Ranges of the page, each within one Parquet page.
     fn parts(&self, layout: RowLayout) -> Vec<CopyRange> {
         let mut parts = Vec::new();
         let mut to = 0;
@@ -115,7 +115,7 @@ impl<'a> PageSpan<'a> {
     }
 }
 
-/// The bytes of rows `from..from + count` of a page of `rows` rows: in `tokens`, and in `meta`.
+/// Byte ranges of rows `from..from + count` in a page of `rows` rows: of `tokens`, and of `meta`.
 pub(super) fn row_ranges(rows: u64, from: u64, count: u64, layout: RowLayout) -> [Range<usize>; 2] {
     let (tokens, meta) = (layout.tokens_width(), layout.meta_width());
     let (rows, from, count) = (rows as usize, from as usize, count as usize);

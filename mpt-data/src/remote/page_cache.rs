@@ -1,4 +1,4 @@
-//! Pages from the nearest place that has them: memory, the cache on disk, the store. What is needed soon is fetched ahead.
+//! Page cache: pages in memory and on disk, and the prefetch of pages that are needed soon.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -9,26 +9,26 @@ use super::options::RemoteOptions;
 use super::page::PageKey;
 use crate::error::Result;
 
-/// Pages that may wait to be fetched ahead; what is asked for beyond that is fetched when it is needed.
+/// Most queued prefetches; pages beyond that are fetched on demand.
 const MAX_QUEUED: usize = 1024;
 
-/// What fetches a page ahead.
+/// Prefetch of a page.
 type PrefetchJob = Box<dyn FnOnce() + Send>;
 
-/// The pages that are held.
+/// Cached pages of a store.
 #[derive(Debug)]
 pub(super) struct PageCache {
     memory: Mutex<MemoryCache>,
-    /// The pages on disk.
+    /// Pages on disk.
     pub(super) cache: Option<DiskCache>,
-    future: Mutex<UpcomingUses>,
-    flights: Mutex<HashSet<PageKey>>,
-    landed: Condvar,
-    ahead: OnceLock<SyncSender<PrefetchJob>>,
+    upcoming: Mutex<UpcomingUses>,
+    in_flight: Mutex<HashSet<PageKey>>,
+    fetch_ended: Condvar,
+    prefetcher: OnceLock<SyncSender<PrefetchJob>>,
     threads: usize,
 }
 
-/// Pages in memory, by when they came.
+/// Pages in memory, by age.
 #[derive(Debug)]
 struct MemoryCache {
     limit: u64,
@@ -38,7 +38,7 @@ struct MemoryCache {
     clock: u64,
 }
 
-/// When pages are needed, as far as that was told.
+/// Announced uses of pages; a larger number is a later use.
 #[derive(Debug, Default)]
 struct UpcomingUses {
     next: u64,
@@ -46,91 +46,92 @@ struct UpcomingUses {
 }
 
 impl PageCache {
-    /// Nothing held yet.
+    /// Empty cache.
     pub(super) fn new(options: &RemoteOptions) -> Result<Self> {
         let limit = options.memory_bytes;
         let memory = MemoryCache { limit, total: 0, pages: HashMap::new(), order: BTreeMap::new(), clock: 0 };
         Ok(Self {
             memory: Mutex::new(memory),
             cache: options.cache.as_ref().map(DiskCache::open).transpose()?,
-            future: Mutex::default(),
-            flights: Mutex::default(),
-            landed: Condvar::new(),
-            ahead: OnceLock::new(),
+            upcoming: Mutex::default(),
+            in_flight: Mutex::default(),
+            fetch_ended: Condvar::new(),
+            prefetcher: OnceLock::new(),
             threads: options.prefetch_threads,
         })
     }
 
-    /// A page that is in memory.
+    /// Page in memory.
     pub(super) fn in_memory(&self, key: &PageKey) -> Option<Arc<Vec<u8>>> {
         lock(&self.memory).pages.get(key).map(|(_, page)| page.clone())
     }
 
-    /// Keeps a page, in memory and on disk.
-    pub(super) fn keep(&self, key: &PageKey, page: &Arc<Vec<u8>>) -> Result<()> {
-        let next_use = |key: &PageKey| lock(&self.future).next_use(key);
-        lock(&self.memory).put(key, page, &next_use);
+    /// Inserts a page, in memory and on disk.
+    pub(super) fn insert(&self, key: &PageKey, page: &Arc<Vec<u8>>) -> Result<()> {
+        let next_use = |key: &PageKey| lock(&self.upcoming).next_use(key);
+        lock(&self.memory).insert(key, page, &next_use);
         match &self.cache {
-            Some(cache) => cache.put(key, page, &next_use),
+            Some(cache) => cache.insert(key, page, &next_use),
             None => Ok(()),
         }
     }
 
-    /// Forgets a page that turned out to be damaged.
-    pub(super) fn forget(&self, key: &PageKey) -> Result<()> {
+    /// Removes a damaged page.
+    pub(super) fn remove(&self, key: &PageKey) -> Result<()> {
         lock(&self.memory).remove(key);
         self.cache.as_ref().map_or(Ok(()), |cache| cache.remove(key))
     }
 
-    /// Waits until nobody else is fetching the page; what is returned says that the caller is.
-    pub(super) fn take_off(&self, key: &PageKey) -> FetchClaim<'_> {
-        let mut flights = lock(&self.flights);
-        while !flights.insert(key.clone()) {
-            flights = self.landed.wait(flights).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until no other thread fetches the page, and claims the fetch.
+    pub(super) fn claim_fetch(&self, key: &PageKey) -> FetchClaim<'_> {
+        let mut in_flight = lock(&self.in_flight);
+        while !in_flight.insert(key.clone()) {
+            in_flight = self.fetch_ended.wait(in_flight).unwrap_or_else(PoisonError::into_inner);
         }
         FetchClaim { pages: self, key: key.clone() }
     }
 
-    /// Takes down that a page will be needed, after all that were announced before.
-    pub(super) fn announce(&self, key: &PageKey) {
-        let mut future = lock(&self.future);
-        future.next += 1;
-        let at = future.next;
-        future.uses.entry(key.clone()).or_default().push_back(at);
+    /// Announces a use of a page, after all announced before.
+    pub(super) fn expect_use(&self, key: &PageKey) {
+        let mut upcoming = lock(&self.upcoming);
+        upcoming.next += 1;
+        let at = upcoming.next;
+        upcoming.uses.entry(key.clone()).or_default().push_back(at);
     }
 
-    /// A page was needed now.
-    pub(super) fn used(&self, key: &PageKey) {
-        let mut future = lock(&self.future);
-        let Some(uses) = future.uses.get_mut(key) else { return };
+    /// Consumes the next announced use of a page.
+    pub(super) fn consume_use(&self, key: &PageKey) {
+        let mut upcoming = lock(&self.upcoming);
+        let Some(uses) = upcoming.uses.get_mut(key) else { return };
         uses.pop_front();
         if uses.is_empty() {
-            future.uses.remove(key);
+            upcoming.uses.remove(key);
         }
     }
 
-    /// Whether a page needs no fetching.
-    pub(super) fn has(&self, key: &PageKey) -> bool {
-        lock(&self.memory).pages.contains_key(key) || self.cache.as_ref().is_some_and(|cache| cache.has(key))
+    /// Whether the page is in memory or on disk.
+    pub(super) fn contains(&self, key: &PageKey) -> bool {
+        lock(&self.memory).pages.contains_key(key)
+            || self.cache.as_ref().is_some_and(|cache| cache.contains(key))
     }
 
-    /// Whether all pages announced could be held at once, each of so many bytes.
+    /// Whether all announced pages fit at once, each of `bytes` bytes.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let room = self.cache.as_ref().map_or(0, DiskCache::limit) + lock(&self.memory).limit;
-        lock(&self.future).uses.len() as u64 * bytes as u64 <= room
+        lock(&self.upcoming).uses.len() as u64 * bytes as u64 <= room
     }
 
-    /// Lets another thread do something soon, or nobody when too much waits already.
-    pub(super) fn ahead(&self, job: PrefetchJob) {
+    /// Queues a prefetch; a full queue drops it.
+    pub(super) fn prefetch(&self, job: PrefetchJob) {
         if self.threads > 0 {
-            let sender = self.ahead.get_or_init(|| start(self.threads));
-            // A full queue: the page is fetched when it is needed.
+            let sender = self.prefetcher.get_or_init(|| spawn_workers(self.threads));
+            // The page of a dropped prefetch is fetched on demand.
             let _ = sender.try_send(job);
         }
     }
 }
 
-/// A page that is being fetched.
+/// Claim on the fetch of a page.
 #[derive(Debug)]
 pub(super) struct FetchClaim<'a> {
     pages: &'a PageCache,
@@ -139,14 +140,14 @@ pub(super) struct FetchClaim<'a> {
 
 impl Drop for FetchClaim<'_> {
     fn drop(&mut self) {
-        lock(&self.pages.flights).remove(&self.key);
-        self.pages.landed.notify_all();
+        lock(&self.pages.in_flight).remove(&self.key);
+        self.pages.fetch_ended.notify_all();
     }
 }
 
 impl MemoryCache {
-    /// Keeps a page; the oldest that nobody is known to need goes for it, else the one needed last.
-    fn put(&mut self, key: &PageKey, page: &Arc<Vec<u8>>, next_use: &dyn Fn(&PageKey) -> Option<u64>) {
+    /// Inserts a page. The oldest page without an announced use is evicted for it, else the one needed last.
+    fn insert(&mut self, key: &PageKey, page: &Arc<Vec<u8>>, next_use: &dyn Fn(&PageKey) -> Option<u64>) {
         self.remove(key);
         self.clock += 1;
         self.total += page.len() as u64;
@@ -176,19 +177,19 @@ impl UpcomingUses {
     }
 }
 
-/// Threads that do what they are sent, and end when nobody can send any more.
-fn start(threads: usize) -> SyncSender<PrefetchJob> {
+/// Threads that run queued jobs until the channel closes.
+fn spawn_workers(threads: usize) -> SyncSender<PrefetchJob> {
     let (sender, receiver) = sync_channel::<PrefetchJob>(MAX_QUEUED);
     let receiver = Arc::new(Mutex::new(receiver));
     for _ in 0..threads {
         let receiver = receiver.clone();
-        // Where no thread can be had, pages are fetched when they are needed.
-        let _ = std::thread::Builder::new().name("mpt-ahead".to_owned()).spawn(move || work(&receiver));
+        // Without a thread, pages are fetched on demand.
+        let _ = std::thread::Builder::new().name("mpt-ahead".to_owned()).spawn(move || run_jobs(&receiver));
     }
     sender
 }
 
-fn work(jobs: &Mutex<Receiver<PrefetchJob>>) {
+fn run_jobs(jobs: &Mutex<Receiver<PrefetchJob>>) {
     loop {
         let job = lock(jobs).recv();
         match job {

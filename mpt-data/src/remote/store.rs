@@ -1,4 +1,4 @@
-//! The stores in use: one per bucket, container or host, with what it keeps between reads.
+//! Stores in use: one per bucket, container or host, with its cache and its known objects.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,10 +17,10 @@ use super::options::{self, RemoteOptions};
 use super::page_cache::PageCache;
 use crate::error::{Error, Result};
 
-/// Threads that wait for answers; the requests themselves have others.
+/// Threads of the async runtime; requests run on threads of their own.
 const WAITING_THREADS: usize = 2;
 
-/// Where requests are waited for.
+/// Async runtime of all stores.
 static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WAITING_THREADS)
@@ -31,32 +31,32 @@ static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
 
 static STORES: Mutex<BTreeMap<String, Arc<Store>>> = Mutex::new(BTreeMap::new());
 
-/// One bucket, container or host.
+/// Store: a bucket, container or host.
 #[derive(Debug)]
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// How it is read.
+    /// Settings for reads.
     pub(super) options: RemoteOptions,
     fetcher: Fetcher,
     /// Pages of shards.
     pub(super) pages: PageCache,
-    /// What objects were when the plan was made, by key.
+    /// Identities of objects in the plan, by key.
     planned: Mutex<BTreeMap<String, ObjectIdentity>>,
 }
 
-/// What tells one version of an object from another.
+/// Identity of a version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ObjectIdentity {
-    /// Its length.
+    /// Length in bytes.
     pub(super) bytes: u64,
-    /// The store's tag, or when the object was written where the store has no tags.
+    /// Tag of the store, or the time of writing where the store has no tags.
     pub(super) tag: String,
 }
 
-/// Makes a store readable at `mount://NAME`, or in place of the one that `root` (`s3://BUCKET`) would lead to.
+/// Mounts a store at `mount://NAME`, or in place of the one that `root` (`s3://BUCKET`) would lead to.
 ///
 /// # Errors
-/// [`Error::Remote`] when `root` is no address of a store; [`Error::Io`] when the cache cannot be used.
+/// [`Error::Remote`] when `root` is no address of a store; [`Error::Io`] for an unusable cache.
 pub fn mount(root: &str, objects: Arc<dyn ObjectStore>, options: RemoteOptions) -> Result<()> {
     let root = options::address(Path::new(root))?.root.to_owned();
     let store = Arc::new(Store::new(objects, options)?);
@@ -64,17 +64,17 @@ pub fn mount(root: &str, objects: Arc<dyn ObjectStore>, options: RemoteOptions) 
     Ok(())
 }
 
-/// Says how the store of an address (`s3://BUCKET`) is read, in place of what the environment says.
+/// Sets how the store of an address (`s3://BUCKET`) is read, in place of the environment.
 ///
 /// # Errors
-/// [`Error::Remote`] when `root` is no address of a store, or the environment does not suffice to reach it; [`Error::Io`] when
-/// the cache cannot be used.
+/// [`Error::Remote`] when `root` is no address of a store, or the environment does not suffice to reach it; [`Error::Io`] for
+/// an unusable cache.
 pub fn configure(root: &str, options: RemoteOptions) -> Result<()> {
     let objects = connect(&options::address(Path::new(root))?)?;
     mount(root, objects, options)
 }
 
-/// Ends what [`mount`] began; what is being read goes on.
+/// Unmounts a store; reads under way continue.
 pub fn unmount(root: &str) {
     stores().remove(root.trim_end_matches('/'));
 }
@@ -96,8 +96,8 @@ impl Store {
         })
     }
 
-    /// The store and the key of an address.
-    pub(super) fn of(path: &Path) -> Result<(Arc<Self>, Key)> {
+    /// Store and key of an address.
+    pub(super) fn for_path(path: &Path) -> Result<(Arc<Self>, Key)> {
         let address = options::address(path)?;
         let wrong = |error: object_store::path::Error| remote_error(path, error_chain(&error));
         let key = Key::parse(address.key).map_err(wrong)?;
@@ -108,8 +108,8 @@ impl Store {
         Ok((stores().entry(address.root.to_owned()).or_insert(store).clone(), key))
     }
 
-    /// Looks at an object; one that is in the plan must be as it was then.
-    pub(super) fn look(&self, path: &Path, key: &Key) -> Result<ObjectIdentity> {
+    /// Identity of an object, which must be that of the plan where the plan has the object.
+    pub(super) fn head_unchanged(&self, path: &Path, key: &Key) -> Result<ObjectIdentity> {
         let found = ObjectIdentity::of(&self.head(path, key)?);
         let planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         match planned.get(key.as_ref()) {
@@ -124,9 +124,9 @@ impl Store {
         }
     }
 
-    /// Looks at an object; `None` where there is none.
-    pub(super) fn find(&self, path: &Path, key: &Key) -> Result<Option<ObjectIdentity>> {
-        match self.look(path, key) {
+    /// Identity of an object; `None` where there is none.
+    pub(super) fn head_if_exists(&self, path: &Path, key: &Key) -> Result<Option<ObjectIdentity>> {
+        match self.head_unchanged(path, key) {
             Err(Error::Remote { problem, .. }) if problem == MISSING => Ok(None),
             found => found.map(Some),
         }
@@ -136,9 +136,9 @@ impl Store {
         let mut problem = String::new();
         for failures in 0..self.options.attempts.max(1) {
             if failures > 0 {
-                std::thread::sleep(self.fetcher.wait(failures));
+                std::thread::sleep(self.fetcher.backoff(failures));
             }
-            match wait(self.objects.head(key))? {
+            match block_on(self.objects.head(key))? {
                 Ok(meta) => return Ok(meta),
                 Err(object_store::Error::NotFound { .. }) => return Err(remote_error(path, MISSING)),
                 Err(error) => problem = error_chain(&error),
@@ -147,8 +147,8 @@ impl Store {
         Err(remote_error(path, problem))
     }
 
-    /// Takes an object as it is now into the plan.
-    pub(super) fn plan(&self, path: &Path, key: &Key) -> Result<ObjectIdentity> {
+    /// Identity of an object, which is added to the plan.
+    pub(super) fn head_for_plan(&self, path: &Path, key: &Key) -> Result<ObjectIdentity> {
         let known = self.planned.lock().unwrap_or_else(PoisonError::into_inner).get(key.as_ref()).cloned();
         if let Some(known) = known {
             return Ok(known);
@@ -158,8 +158,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Whether there is such an object; it is taken into the plan.
-    pub(super) fn is_object(&self, path: &Path, key: &Key) -> Result<bool> {
+    /// Whether the object exists; it is added to the plan.
+    pub(super) fn exists(&self, path: &Path, key: &Key) -> Result<bool> {
         match self.head(path, key) {
             Ok(meta) => {
                 self.remember(key, ObjectIdentity::of(&meta));
@@ -175,15 +175,15 @@ impl Store {
         planned.insert(key.to_string(), identity);
     }
 
-    /// The objects whose keys begin with a folder, in the order of their keys; they are taken into the plan.
+    /// Keys below a folder, in order; their objects are added to the plan.
     pub(super) fn list(&self, path: &Path, folder: Option<&Key>) -> Result<Vec<Key>> {
         let mut problem = String::new();
         for failures in 0..self.options.attempts.max(1) {
             if failures > 0 {
-                std::thread::sleep(self.fetcher.wait(failures));
+                std::thread::sleep(self.fetcher.backoff(failures));
             }
             let listing = futures_util::TryStreamExt::try_collect::<Vec<_>>(self.objects.list(folder));
-            match wait(listing)? {
+            match block_on(listing)? {
                 Ok(mut found) => {
                     found.sort_by(|a, b| a.location.cmp(&b.location));
                     found.iter().for_each(|meta| self.remember(&meta.location, ObjectIdentity::of(meta)));
@@ -195,7 +195,7 @@ impl Store {
         Err(remote_error(path, problem))
     }
 
-    /// Fetches ranges of an object beside each other.
+    /// Fetches ranges of an object concurrently.
     pub(super) fn fetch(
         &self,
         key: &Key,
@@ -203,7 +203,7 @@ impl Store {
         ranges: &[Range<u64>],
     ) -> Result<Result<Vec<Vec<u8>>, FetchError>> {
         let ranges = ranges.iter().map(|range| self.range(key, identity, range.clone()));
-        wait(try_join_all(ranges))
+        block_on(try_join_all(ranges))
     }
 
     async fn range(
@@ -216,8 +216,8 @@ impl Store {
         self.fetcher.fetch(&*self.objects, &wanted).await
     }
 
-    /// Begins to fetch a range; the answer is waited for by [`PendingRange::wait`].
-    pub(super) fn begin(
+    /// Starts to fetch a range; [`PendingRange::wait`] returns its bytes.
+    pub(super) fn spawn_fetch(
         self: &Arc<Self>,
         key: &Key,
         identity: &ObjectIdentity,
@@ -228,20 +228,20 @@ impl Store {
         Ok(PendingRange(runtime()?.spawn(task)))
     }
 
-    /// How long to wait after so many failures.
-    pub(super) fn pause(&self, failures: u32) {
-        std::thread::sleep(self.fetcher.wait(failures));
+    /// Sleeps before the next attempt.
+    pub(super) fn sleep_backoff(&self, failures: u32) {
+        std::thread::sleep(self.fetcher.backoff(failures));
     }
 }
 
-/// A range on its way. One that nobody wants any more is not fetched further.
+/// Range being fetched; dropping it cancels the fetch.
 #[derive(Debug)]
 pub(super) struct PendingRange(tokio::task::JoinHandle<Result<Vec<u8>, FetchError>>);
 
 impl PendingRange {
-    /// Its bytes.
+    /// Waits for the bytes.
     pub(super) fn wait(mut self) -> Result<Result<Vec<u8>, FetchError>> {
-        let joined = wait(&mut self.0)?;
+        let joined = block_on(&mut self.0)?;
         Ok(joined.unwrap_or_else(|error| Err(FetchError::Other(error.to_string()))))
     }
 }
@@ -259,21 +259,21 @@ impl ObjectIdentity {
         Self { bytes: meta.size, tag }
     }
 
-    /// The tag to ask for; one that the store calls weak cannot be asked for.
+    /// Tag for conditional requests; a weak tag cannot be used.
     fn condition(&self) -> Option<&str> {
         self.tag.strip_prefix("etag ").filter(|tag| !tag.starts_with("W/"))
     }
 }
 
-/// What is wrong where there is nothing.
+/// Problem of a missing object.
 pub(super) const MISSING: &str = "there is no such object; check the address and the credentials";
 
-/// What went wrong at an address.
+/// Error at an address.
 pub(super) fn remote_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Remote { url: path.display().to_string(), problem: problem.into() }
 }
 
-/// A failure at an address.
+/// Error of a failed fetch at an address.
 pub(super) fn fetch_error(path: &Path, failure: FetchError) -> Error {
     match failure {
         FetchError::Missing => remote_error(path, MISSING),
@@ -295,6 +295,6 @@ fn runtime() -> Result<&'static Runtime> {
     RUNTIME.as_ref().map_err(fetch_error)
 }
 
-fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
     Ok(runtime()?.block_on(future))
 }

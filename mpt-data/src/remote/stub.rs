@@ -1,4 +1,4 @@
-//! What this module is without the feature `remote`: every address is refused by name.
+//! Stub of this module without the feature `remote`: every address is refused by name.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,15 +14,15 @@ fn refused<T>(path: &Path) -> Result<T> {
     Err(Error::Remote { url: path.display().to_string(), problem })
 }
 
-/// An object; there is none.
+/// Object of a store; never constructed.
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteObject(Infallible);
 
-/// Its content as a stream; there is none.
+/// Content of an object as a stream; never constructed.
 #[derive(Debug)]
 pub(crate) struct RemoteObjectReader(Infallible);
 
-/// Rows of a shard in a store; there are none.
+/// Shard in a store; never constructed.
 #[derive(Debug)]
 pub(crate) struct RemoteShard(Infallible);
 
@@ -60,21 +60,21 @@ impl RemoteShard {
         _first: u64,
         _count: u64,
         _scratch: &mut RowBuffers,
-        _each: impl FnMut(RowBytes<'_>),
+        _on_row: impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
         match self.0 {}
     }
 
-    pub(crate) fn expect(&self, _first: u64, _count: u64) {
+    pub(crate) fn prefetch(&self, _first: u64, _count: u64) {
         match self.0 {}
     }
 }
 
-pub(crate) fn find(_source_name: &str, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
+pub(crate) fn list_objects(source_name: &str, pattern: &str) -> Result<Vec<(PathBuf, String)>> {
     refused(Path::new(pattern))
 }
 
-pub(crate) fn identity(path: &Path, _read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
+pub(crate) fn planned_identity(path: &Path, _read: impl FnMut(u64) -> Result<()>) -> Result<(String, u64)> {
     refused(path)
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn local_copy(dir: &Path, _name: &str, _sha256: &str) -> Result<PathB
     refused(dir)
 }
 
-pub(crate) fn examine(
+pub(crate) fn shard_damage(
     path: &Path,
     _record: &ShardRecord,
     _layout: RowLayout,

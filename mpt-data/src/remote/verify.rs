@@ -1,4 +1,4 @@
-//! Checks a shard in one pass over the object: its rows as they go by, and its hash.
+//! Verification of a shard in one pass over the object: its rows and its hash.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,22 @@ use sha2::{Digest, Sha256};
 use super::RemoteObject;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
-use crate::layout::{ColumnPages, RowGroup, RowLayout, ShardRecord, length_problem, sound_row};
+use crate::layout::{ColumnPages, RowGroup, RowLayout, ShardRecord, length_problem, verified_row};
 
-/// Lists what is wrong with a shard: first the rows that are, else what the whole file says.
+/// Problem of a row whose checksum does not hold.
+const UNSOUND: &str = "does not match its checksum; restore the file, or build again";
+/// Problem of a file with valid rows and another hash.
+const CHANGED: &str = "every row is sound, but the file is not as it was written (Parquet headers or footer); restore it, or build again";
+
+/// Lists the damaged rows of a shard, or else the damage of the whole file.
 ///
 /// # Errors
-/// [`Error::Remote`] when the object cannot be read at all, and those of `read`, which is told of bytes read.
-pub(crate) fn examine(
+/// [`Error::Remote`] when the object cannot be read at all, and those of `on_read`, which is called with bytes read.
+pub(crate) fn shard_damage(
     path: &Path,
     record: &ShardRecord,
     layout: RowLayout,
-    mut read: impl FnMut(u64) -> Result<()>,
+    mut on_read: impl FnMut(u64) -> Result<()>,
 ) -> Result<Vec<Damage>> {
     let damage = |row, problem: String| Damage { path: PathBuf::from(&record.path), row, problem };
     let object = match RemoteObject::find(path)? {
@@ -35,30 +40,25 @@ pub(crate) fn examine(
         stream.read_exact(&mut bytes).map_err(Error::io(path, "reading"))?;
         hash.update(&bytes);
         *at += bytes.len() as u64;
-        read(bytes.len() as u64)?;
+        on_read(bytes.len() as u64)?;
         Ok(bytes)
     };
     for group in &record.groups {
         let start = at;
-        let bytes = take(end(group, layout).min(record.bytes), &mut at)?;
-        let bad = (0..group.rows).filter(|&row| !is_sound(group, layout, row, start, &bytes));
-        found.extend(bad.map(|row| {
-            damage(
-                Some(first + row),
-                "does not match its checksum; restore the file, or build again".to_owned(),
-            )
-        }));
+        let bytes = take(group_end(group, layout).min(record.bytes), &mut at)?;
+        let bad = (0..group.rows).filter(|&row| !is_undamaged(group, layout, row, start, &bytes));
+        found.extend(bad.map(|row| damage(Some(first + row), UNSOUND.to_owned())));
         first += group.rows;
     }
     take(record.bytes, &mut at)?;
     if hash::hex(&hash.finalize()) != record.sha256 && found.is_empty() {
-        found.push(damage(None, "every row is sound, but the file is not as it was written (Parquet headers or footer); restore it, or build again".to_owned()));
+        found.push(damage(None, CHANGED.to_owned()));
     }
     Ok(found)
 }
 
-/// Where the rows of a group end.
-fn end(group: &RowGroup, layout: RowLayout) -> u64 {
+/// End of the rows of a row group in the file.
+fn group_end(group: &RowGroup, layout: RowLayout) -> u64 {
     let ends =
         [(group.tokens, layout.tokens_width()), (group.meta, layout.meta_width())].map(|(pages, width)| {
             let last = group.rows.saturating_sub(1);
@@ -67,11 +67,11 @@ fn end(group: &RowGroup, layout: RowLayout) -> u64 {
     ends[0].max(ends[1])
 }
 
-fn is_sound(group: &RowGroup, layout: RowLayout, row: u64, start: u64, bytes: &[u8]) -> bool {
+fn is_undamaged(group: &RowGroup, layout: RowLayout, row: u64, start: u64, bytes: &[u8]) -> bool {
     let cell = |pages: &ColumnPages, width: usize| {
         let at = usize::try_from(pages.offset(row, group.rows, width).checked_sub(start)?).ok()?;
         bytes.get(at..at.checked_add(width)?)
     };
     let (tokens, meta) = (cell(&group.tokens, layout.tokens_width()), cell(&group.meta, layout.meta_width()));
-    tokens.zip(meta).is_some_and(|(tokens, meta)| sound_row(tokens, meta).is_some())
+    tokens.zip(meta).is_some_and(|(tokens, meta)| verified_row(tokens, meta).is_some())
 }

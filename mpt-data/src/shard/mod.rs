@@ -1,4 +1,4 @@
-//! Training shards: files of rows that lie as [`layout`](crate::layout) says, written and read.
+//! Training shards: writers and readers of files in the [`layout`](crate::layout) of rows.
 
 mod geometry;
 mod reader;

@@ -1,16 +1,16 @@
-//! A cache of pieces of equal size that forgets what was used the longest time ago.
+//! LRU cache of blocks of equal size, which counts its misses.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-/// The pieces that a machine keeps, and what it had to ask for.
+/// Blocks that a machine caches, and its requests.
 pub(super) struct LruCache {
     capacity: usize,
     piece_bytes: u64,
-    /// Ranges that a run of missing pieces takes.
+    /// Ranges of a request.
     ranges: u64,
     clock: u64,
-    /// When each piece was used last, and which piece was used when.
+    /// Time of each block's last use, and the blocks by that time.
     used: HashMap<(usize, u64), u64>,
     by_time: BTreeMap<u64, (usize, u64)>,
     pub(super) requests: u64,
@@ -35,8 +35,8 @@ impl LruCache {
         }
     }
 
-    /// Uses pieces of a source; those that are not there are asked for, `together` as one request per range.
-    pub(super) fn want(&mut self, source: usize, pieces: Range<u64>, together: bool) {
+    /// Reads blocks of a source. Missing ones are requested, `together` with one request per range.
+    pub(super) fn request(&mut self, source: usize, pieces: Range<u64>, together: bool) {
         let mut missing = 0;
         for piece in pieces {
             self.wanted += 1;
@@ -47,7 +47,7 @@ impl LruCache {
         self.requests += self.ranges * if together { missing.min(1) } else { missing };
     }
 
-    /// Whether the piece was there; it is now, if there is room for any.
+    /// Whether the block was cached; it is cached from now on.
     fn touch(&mut self, piece: (usize, u64)) -> bool {
         self.clock += 1;
         let last = self.used.insert(piece, self.clock);
@@ -71,13 +71,13 @@ mod tests {
     fn the_oldest_piece_goes_first() {
         let mut cache = LruCache::new(25, 10, 2);
         for piece in [0, 1, 0, 2, 0, 1] {
-            cache.want(0, piece..piece + 1, true);
+            cache.request(0, piece..piece + 1, true);
         }
         // 1 was forgotten for 2, then came again.
         assert_eq!((cache.wanted, cache.missed, cache.requests, cache.bytes), (6, 4, 8, 40));
         let mut none = LruCache::new(5, 10, 1);
-        none.want(0, 3..6, true);
-        none.want(0, 3..6, false);
+        none.request(0, 3..6, true);
+        none.request(0, 3..6, false);
         assert_eq!((none.missed, none.requests), (6, 4));
     }
 }

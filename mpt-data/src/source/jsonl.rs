@@ -1,4 +1,4 @@
-//! JSON Lines: an object per line, of which only the wanted fields are kept.
+//! Reader of JSON Lines: an object per line, of which only the needed fields are kept.
 
 use std::fmt;
 use std::io::{BufRead, Read};
@@ -11,7 +11,7 @@ use crate::compressed::{self, Decompressed, FileKind, UTF8_BOM, is_html};
 use crate::document::Document;
 use crate::error::{Error, Result};
 
-/// The longest line: a document whose characters are all escaped, and its other fields.
+/// Longest line: a document whose characters are all escaped, and its other fields.
 const MAX_LINE_BYTES: usize = 256 << 20;
 
 pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordSink<'_>) -> Result<()> {
@@ -38,7 +38,7 @@ pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordS
             Err(problem) => {
                 let error = |problem: String| broken_line(file.path, number, problem);
                 wanted.bad_line(id(), problem, sink, error)?;
-                // What is left of a line that was too long.
+                // The rest of a line that was too long.
                 if line.last() != Some(&b'\n') {
                     lines.skip_until(b'\n').map_err(|error| compressed::explain(file.path, error))?;
                 }
@@ -48,7 +48,7 @@ pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordS
     unreachable!("lines are counted until the file ends")
 }
 
-/// Refuses a file that is something else as a whole, which is no matter of one bad line.
+/// Refuses a file of another format, which is more than one bad line.
 fn check_kind(lines: &mut Decompressed<'_>, file: &SourceFile<'_>) -> Result<()> {
     let head = lines.peek()?;
     let text = head.strip_prefix(UTF8_BOM).unwrap_or(head);
@@ -64,7 +64,7 @@ fn check_kind(lines: &mut Decompressed<'_>, file: &SourceFile<'_>) -> Result<()>
     Err(Error::input(file.path, problem))
 }
 
-/// A byte-order mark before the first line is no part of it; before another one it says that files were joined.
+/// Line without a byte-order mark, which only the first line may have.
 fn strip(line: &[u8], number: u64) -> Result<&[u8], String> {
     match line.strip_prefix(UTF8_BOM) {
         Some(rest) if number == 1 => Ok(rest),
@@ -76,7 +76,7 @@ fn strip(line: &[u8], number: u64) -> Result<&[u8], String> {
     }
 }
 
-/// The document of a line; `None` for a blank line.
+/// Document of a line; `None` for a blank line.
 fn parse(
     line: &[u8],
     wanted: &FieldNames<'_>,
@@ -101,7 +101,7 @@ fn parse(
     Ok(Some(Document { id, text, fields: found.fields }))
 }
 
-/// The fields found so far; of several with one name the last counts.
+/// Values of the fields of an object; of several with one name the last counts.
 #[derive(Default)]
 struct FieldValues {
     text: Option<String>,
@@ -116,7 +116,7 @@ impl FieldValues {
         }
         match wanted.id {
             Some(id) if is_name(name, id) => self.id = scalar(id, value)?,
-            // Nobody asked for it: what cannot be an id is none.
+            // A default id field of another type is ignored.
             None if is_name(name, DEFAULT_ID_FIELD) => {
                 self.id = scalar(DEFAULT_ID_FIELD, value).unwrap_or(None)
             }
@@ -129,7 +129,7 @@ impl FieldValues {
     }
 }
 
-/// A string.
+/// Value of a string.
 fn text(field: &str, value: RawValue<'_>) -> Result<String, JsonProblem> {
     if value.bytes[0] == b'"' {
         return string(field, value);
@@ -142,7 +142,7 @@ fn text(field: &str, value: RawValue<'_>) -> Result<String, JsonProblem> {
     Err(JsonProblem { column: value.column, what: format!("`{field}` is {found}, expected a string") })
 }
 
-/// A string, number or boolean as text, a number as it was written; `None` for null.
+/// Value of a string, number or boolean as text, a number as it was written; `None` for null.
 fn scalar(field: &str, value: RawValue<'_>) -> Result<Option<String>, JsonProblem> {
     match value.bytes {
         [b'"', ..] => string(field, value).map(Some),
@@ -175,7 +175,7 @@ fn string(field: &str, value: RawValue<'_>) -> Result<String, JsonProblem> {
     })
 }
 
-/// A string with room: sizes of few kinds, so that memory that one text had serves the next.
+/// String whose capacity is rounded up to a power of two, so that freed memory fits later texts.
 struct RoundedString;
 
 impl<'de> DeserializeSeed<'de> for RoundedString {

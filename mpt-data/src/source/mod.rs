@@ -1,4 +1,4 @@
-//! Readers: files of documents, streamed one document at a time in bounded memory.
+//! Readers of sources: files of documents, streamed one document at a time in bounded memory.
 
 mod json_line;
 mod jsonl;
@@ -14,24 +14,24 @@ use crate::error::{Error, Result};
 use crate::file_digest::FileDigest;
 use crate::filter;
 
-/// The longest text of one document: tokenizing takes many times as much memory.
+/// Longest text of a document, in bytes: the tokenizer needs many times as much memory.
 pub const MAX_DOCUMENT_BYTES: usize = 64 << 20;
 
-/// What a reader finds.
+/// Record of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// A document.
+    /// Document.
     Document(Document),
-    /// A line, row or file that is none, where the source says to skip those.
+    /// Line, row or file that is no document, for a source that skips those.
     BadLine {
-        /// The file's name, and the line or row where there are several.
+        /// Name of the file, and line or row where there are several.
         id: String,
-        /// What is wrong with it.
+        /// Problem, in words.
         problem: String,
     },
 }
 
-/// What a reader takes out of each record.
+/// Names of the fields that a reader keeps, and the action for bad lines.
 #[derive(Debug)]
 pub(crate) struct FieldNames<'a> {
     text: &'a str,
@@ -41,7 +41,7 @@ pub(crate) struct FieldNames<'a> {
 }
 
 impl FieldNames<'_> {
-    /// What to do with a line that is no document: hand it on, or fail with the error.
+    /// Passes on a line that is no document, or fails with `error`.
     fn bad_line(
         &self,
         id: String,
@@ -56,32 +56,32 @@ impl FieldNames<'_> {
     }
 }
 
-/// One file to read.
+/// File to read.
 #[derive(Debug)]
 pub(crate) struct SourceFile<'a> {
-    /// Where it is.
+    /// Path or address.
     pub(crate) path: &'a Path,
-    /// What it is called in ids, wherever it is, and what it held when the work was planned.
+    /// Name in ids, and content in the plan.
     pub(crate) planned: &'a FileDigest,
-    /// Counts the bytes of the file that were read.
+    /// Counter of the bytes read.
     pub(crate) progress: &'a AtomicU64,
 }
 
 impl SourceFile<'_> {
-    /// What it is called in ids.
+    /// Name in ids.
     fn name(&self) -> &str {
         &self.planned.name
     }
 }
 
-/// Takes what is found one by one; an error stops the reader and is passed through.
+/// Receiver of records; its error stops the reader and is returned.
 pub(crate) type RecordSink<'a> = &'a mut dyn FnMut(Record) -> Result<()>;
 
 /// Reads every document of a file, in order.
 ///
 /// # Errors
 /// [`Error::BrokenLine`] and [`Error::BrokenInput`] name the file, and the line where there are lines;
-/// [`Error::InputChanged`] when what was read is not what was planned.
+/// [`Error::InputChanged`] for another content than the plan's.
 pub(crate) fn read(source: &SourceConfig, file: &SourceFile<'_>, sink: RecordSink<'_>) -> Result<()> {
     let fields = filter::fields(&source.filters);
     let wanted = FieldNames {
@@ -100,10 +100,10 @@ pub(crate) fn read(source: &SourceConfig, file: &SourceFile<'_>, sink: RecordSin
     }
 }
 
-/// The id field where the run file names none.
+/// Id field, where the run file names none.
 const DEFAULT_ID_FIELD: &str = "id";
 
-/// Refuses a text that would need more memory than preparation has.
+/// Refuses a text above [`MAX_DOCUMENT_BYTES`].
 fn check_size(bytes: usize) -> std::result::Result<(), String> {
     if bytes <= MAX_DOCUMENT_BYTES {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Plain text: one document per file, its id the file's name.
+//! Reader of plain text: one document per file, whose id is the file's name.
 
 use std::io::Read;
 
@@ -22,7 +22,7 @@ pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordS
     }
 }
 
-/// The document of a file, without a byte-order mark at its beginning.
+/// Document of a file, without a byte-order mark.
 fn document(mut bytes: Vec<u8>, name: &str) -> Result<Document, String> {
     check_size(bytes.len())?;
     if bytes.starts_with(UTF8_BOM) {

@@ -60,7 +60,7 @@ fn hostile() -> Vec<Value> {
 /// Everything that can be done with data. Errors are answers.
 fn use_all(manifest: &Manifest) {
     let _ = inspect(manifest, None);
-    let _ = manifest.examine(&mut NoProgress);
+    let _ = manifest.find_damage(&mut NoProgress);
     let _ = manifest.documents().and_then(|mut documents| documents.id(3).map(str::to_owned));
     for split in Split::ALL {
         let config = LoaderConfig { batch_size: 4, ..LoaderConfig::new(manifest, split) };
@@ -132,7 +132,7 @@ fn what_is_no_file_is_not_opened() {
     let shard = corpus.path("out/train/web/00000.parquet");
     fs::remove_file(&shard).expect("removable");
     std::os::unix::fs::symlink("/dev/zero", &shard).expect("linkable");
-    let problems = manifest.examine(&mut NoProgress);
+    let problems = manifest.find_damage(&mut NoProgress);
     let text = format!("{problems:?}");
     assert!(text.contains("this is no regular file"), "{text}");
 }

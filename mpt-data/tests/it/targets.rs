@@ -126,7 +126,7 @@ fn sound_jsonl() -> Vec<Vec<u8>> {
 /// Data as training reads it.
 fn use_data(manifest: &Manifest) {
     let _ = inspect(manifest, None);
-    let _ = manifest.examine(&mut NoProgress);
+    let _ = manifest.find_damage(&mut NoProgress);
     let _ = manifest.documents().and_then(|mut documents| documents.id(1).map(str::to_owned));
     for split in Split::ALL {
         if let Ok(loader) = Loader::new(manifest, LoaderConfig::new(manifest, split), None) {

@@ -87,7 +87,7 @@ fn of_data(args: &Args, ctx: &Context) -> Result<(OrderConfig, usize), CliError>
         batch_size: args.batch as usize,
         ..default
     };
-    Ok((OrderConfig::of_data(&manifest, &config), manifest.plan().vocab_size))
+    Ok((OrderConfig::from_manifest(&manifest, &config), manifest.plan().vocab_size))
 }
 
 fn of_mix(args: &Args, mix: &Path, ctx: &Context) -> Result<(OrderConfig, usize), CliError> {
@@ -95,7 +95,7 @@ fn of_mix(args: &Args, mix: &Path, ctx: &Context) -> Result<(OrderConfig, usize)
     run.seed = ctx.seed.unwrap_or(run.seed);
     run.seq_len = args.seq_len.unwrap_or(run.seq_len);
     run.mixing = args.order.over(&run.mixing)?;
-    let order = OrderConfig::of_mix(&run, args.batch).ok_or_else(|| {
+    let order = OrderConfig::from_mix(&run, args.batch).ok_or_else(|| {
         CliError::usage(format!("{}: some source does not say its `tokens`", mix.display()))
             .help("add `tokens` to every source, or build the data and simulate its folder")
     })?;

@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     };
     let mut loader = Loader::new(&manifest, config, None)?;
     let range = match (args.step, args.sample) {
-        (Some(step), _) => loader.samples_of(step - 1),
+        (Some(step), _) => loader.step_samples(step - 1),
         (None, sample) => sample.map_or(0..0, |sample| sample..sample.saturating_add(1)),
     };
     let samples = trace(&manifest, &mut loader, &mut manifest.documents()?, range)?;
@@ -56,7 +56,7 @@ const HEADER: [&str; 8] = ["document", "tokens", "sample", "source", "epoch", "s
 
 /// A row per document of a sample.
 fn cells(sample: &TracedSample) -> Vec<Vec<String>> {
-    let place = &sample.place;
+    let place = &sample.location;
     let cells = |document: &mpt_data::TracedDocument| {
         vec![
             document.id.clone(),

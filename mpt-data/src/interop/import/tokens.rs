@@ -1,59 +1,33 @@
-//! The tokens of a source, document by document: where an index says they begin, or where a token does.
+//! Tokens of a source, document by document: documents begin where an index or a boundary token says.
 
 use std::path::Path;
 
 use super::writer::SourceWriter;
 use super::{BoundaryTokens, ImportOptions, conversion};
 use crate::error::{Error, Result};
+use crate::interop::byte_progress::ByteProgress;
 use crate::interop::mds::{Encoding, MdsDataset, MdsSample, MdsShard};
 use crate::interop::megatron::{self, IndexedDataset};
 use crate::interop::sources::{ForeignData, ForeignSource};
-use crate::progress::Progress;
 
-/// Bytes after which progress is told.
-const STEP: u64 = 1 << 20;
-
-/// Tells of bytes done, now and then, and stops the work if that is wanted.
-pub(in crate::interop) struct ByteProgress<'a> {
-    progress: &'a mut dyn Progress,
-    untold: u64,
-}
-
-impl<'a> ByteProgress<'a> {
-    /// Nothing done yet.
-    pub(in crate::interop) fn new(progress: &'a mut dyn Progress) -> Self {
-        Self { progress, untold: 0 }
-    }
-
-    /// So many more bytes are done.
-    pub(in crate::interop) fn step(&mut self, bytes: u64) -> Result<()> {
-        self.untold += bytes;
-        if self.untold < STEP {
-            return Ok(());
-        }
-        self.progress.advance(std::mem::take(&mut self.untold));
-        if self.progress.keep_going() { Ok(()) } else { Err(Error::Interrupted) }
-    }
-}
-
-/// Reads a source into its intake.
+/// Reads a source into its writer.
 pub(super) fn read(
     source: &ForeignSource,
     into: &mut SourceWriter<'_, '_>,
     vocab_size: usize,
     boundaries: &BoundaryTokens,
     options: &ImportOptions,
-    progress_bytes: &mut ByteProgress<'_>,
+    bytes_done: &mut ByteProgress<'_>,
 ) -> Result<()> {
     match &source.data {
         ForeignData::Mds(dataset) => {
             let mut reader =
                 MdsTokenReader { vocab_size, boundaries, options, into, ids: Vec::new(), starts: true };
-            reader.read(dataset, progress_bytes)
+            reader.read(dataset, bytes_done)
         }
         ForeignData::Megatron(parts) => parts
             .iter()
-            .try_for_each(|(prefix, part)| read_indexed(prefix, part, into, vocab_size, progress_bytes)),
+            .try_for_each(|(prefix, part)| read_indexed(prefix, part, into, vocab_size, bytes_done)),
     }
 }
 
@@ -62,7 +36,7 @@ fn read_indexed(
     part: &IndexedDataset,
     into: &mut SourceWriter<'_, '_>,
     vocab_size: usize,
-    progress_bytes: &mut ByteProgress<'_>,
+    bytes_done: &mut ByteProgress<'_>,
 ) -> Result<()> {
     let name = prefix.file_name().unwrap_or_default().to_string_lossy();
     let (mut documents, mut ids) = (part.read()?, Vec::new());
@@ -74,14 +48,14 @@ fn read_indexed(
                 Error::input(&megatron::file(prefix, ".bin"), format!("document {number}: {problem}"))
             })?;
             into.extend(&ids)?;
-            progress_bytes.step(bytes.len() as u64)
+            bytes_done.step(bytes.len() as u64)
         })?;
     }
-    // What comes after the last document is checked, and is none.
+    // The end of the dataset is checked.
     documents.next_document(|_| Ok(())).map(|_| ())
 }
 
-/// Reads the tokens of MDS samples, cut where a boundary token says.
+/// Reader of the tokens of MDS samples, cut at boundary tokens.
 struct MdsTokenReader<'a, 'b, 'c> {
     vocab_size: usize,
     boundaries: &'a BoundaryTokens,
@@ -93,7 +67,7 @@ struct MdsTokenReader<'a, 'b, 'c> {
 }
 
 impl MdsTokenReader<'_, '_, '_> {
-    fn read(&mut self, dataset: &MdsDataset, progress_bytes: &mut ByteProgress<'_>) -> Result<()> {
+    fn read(&mut self, dataset: &MdsDataset, bytes_done: &mut ByteProgress<'_>) -> Result<()> {
         let mut folder = None;
         for shard in dataset.shards() {
             // Each folder was written by a process of its own, which began with a document.
@@ -102,7 +76,7 @@ impl MdsTokenReader<'_, '_, '_> {
             let mut samples = dataset.samples(shard, self.options.verify)?;
             while let Some(sample) = samples.next_sample()? {
                 self.sample(shard, &sample, column)?;
-                progress_bytes.step(sample.bytes(column).len() as u64)?;
+                bytes_done.step(sample.bytes(column).len() as u64)?;
             }
         }
         Ok(())
@@ -129,12 +103,12 @@ impl MdsTokenReader<'_, '_, '_> {
             .and_then(|(dtype, data)| dtype.ids(data, self.vocab_size, &mut self.ids))
             .map_err(|problem| sample.broken(column, &problem))?;
         self.starts |= self.boundaries.is_none();
-        let place = |at: usize| format!("{}:{}:{at}", shard.raw.path.display(), sample.index());
-        self.cut(place)
+        let document_id = |at: usize| format!("{}:{}:{at}", shard.raw.path.display(), sample.index());
+        self.cut(document_id)
     }
 
-    /// Gives the tokens of a sample on, a run up to the next start of a document at a time.
-    fn cut(&mut self, place: impl Fn(usize) -> String) -> Result<()> {
+    /// Writes the tokens of a sample, one document at a time.
+    fn cut(&mut self, document_id: impl Fn(usize) -> String) -> Result<()> {
         let is =
             |token: &Option<(u32, String)>, id: u32| token.as_ref().is_some_and(|(known, _)| *known == id);
         let mut from = 0;
@@ -144,7 +118,7 @@ impl MdsTokenReader<'_, '_, '_> {
                 if from < at {
                     self.into.extend(&self.ids[from..at])?;
                 }
-                self.into.begin(place(at))?;
+                self.into.begin(document_id(at))?;
                 from = at;
             }
             self.starts = is(&self.boundaries.eos, id);
@@ -152,7 +126,7 @@ impl MdsTokenReader<'_, '_, '_> {
         if from < self.ids.len() { self.into.extend(&self.ids[from..]) } else { Ok(()) }
     }
 
-    /// Where the tokens are, and whether they can be read.
+    /// Index of the column with the tokens, if they can be read.
     fn column(&self, dataset: &MdsDataset, shard: &MdsShard) -> Result<usize> {
         let name = &self.options.column;
         let path = dataset.dir().join(&shard.raw.path);

@@ -1,4 +1,4 @@
-//! Takes documents as their tokens come, packs them into shards, and keeps the tables of documents beside them.
+//! Writer of imported documents: packs their tokens into shards, and writes the tables of documents beside them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,38 +10,38 @@ use crate::file_digest::FileDigest;
 use crate::filter::{DropReason, EMPTY};
 use crate::manifest::{DOCUMENTS, DROPS, Plan, Split, SplitRecord};
 use crate::pack::Packer;
-use crate::prepare::hash_of;
+use crate::prepare::plan_hash;
 use crate::shard::RollingShardWriter;
 
-/// Packs the sources of a plan, one after the other, into a folder.
+/// Writer of the sources of a plan, one after the other.
 pub(super) struct ImportWriter<'a> {
     dir: &'a Path,
     plan: &'a Plan,
     plan_hash: String,
     documents: DocumentWriter,
     drops: DropWriter,
-    /// Documents so far, over all sources.
+    /// Ordinal of the next document, over all sources.
     ordinal: u64,
 }
 
-/// What was counted in a source.
+/// Counts of a source.
 #[derive(Debug)]
 pub(super) struct ImportCounts {
     /// Documents read.
     pub(super) documents: u64,
-    /// Documents left out, by rule.
+    /// Dropped documents by rule.
     pub(super) drops: BTreeMap<String, u64>,
-    /// What is for training: all.
+    /// Training split, which holds everything.
     pub(super) train: SplitRecord,
 }
 
-/// Takes the documents of one source.
+/// Writer of the documents of one source.
 pub(super) struct SourceWriter<'a, 'b> {
     writer: &'b mut ImportWriter<'a>,
     name: &'b str,
     shards: RollingShardWriter<'b>,
     packer: Packer,
-    /// The document being taken: its id and its tokens so far.
+    /// Id of the current document, and its tokens so far.
     open: Option<(String, u64)>,
     documents: u64,
     empty: u64,
@@ -49,26 +49,26 @@ pub(super) struct SourceWriter<'a, 'b> {
 }
 
 impl<'a> ImportWriter<'a> {
-    /// Starts in a folder.
+    /// Writer in a folder.
     pub(super) fn create(dir: &'a Path, plan: &'a Plan) -> Result<Self> {
         Ok(Self {
             dir,
             plan,
-            plan_hash: hash_of(plan),
+            plan_hash: plan_hash(plan),
             documents: DocumentWriter::create(dir, DOCUMENTS)?,
             drops: DropWriter::create(dir, DROPS)?,
             ordinal: 0,
         })
     }
 
-    /// Packs the documents that `fill` gives as the next source.
+    /// Packs the documents that `fill` writes as the next source.
     pub(super) fn source(
         &mut self,
         name: &str,
         fill: impl FnOnce(&mut SourceWriter<'_, '_>) -> Result<()>,
     ) -> Result<ImportCounts> {
         let (first, dir, plan, plan_hash) = (self.ordinal, self.dir, self.plan, self.plan_hash.clone());
-        let part = plan.part(&plan_hash, name, Split::Train);
+        let part = plan.shard_metadata(&plan_hash, name, Split::Train);
         let mut source = SourceWriter {
             writer: self,
             name,
@@ -90,7 +90,7 @@ impl<'a> ImportWriter<'a> {
 }
 
 impl SourceWriter<'_, '_> {
-    /// A document begins; the one before it is complete.
+    /// Begins a document, and completes the one before it.
     pub(super) fn begin(&mut self, id: String) -> Result<()> {
         self.close()?;
         self.open = Some((id, 0));
@@ -98,7 +98,7 @@ impl SourceWriter<'_, '_> {
         Ok(())
     }
 
-    /// Appends tokens to the document that began last.
+    /// Appends tokens to the current document.
     pub(super) fn extend(&mut self, tokens: &[u32]) -> Result<()> {
         let (_, length) = self.open.as_mut().expect("a document has begun");
         let (is_first, ordinal) = (*length == 0, self.writer.ordinal);

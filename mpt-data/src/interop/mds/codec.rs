@@ -1,4 +1,4 @@
-//! Compression of whole shards: `br`, `bz2`, `gz`, `snappy`, `zstd`, each with a level or without.
+//! Compression of whole shards: `br`, `bz2`, `gz`, `snappy`, `zstd`, with or without a level.
 
 use std::fmt;
 use std::fs::File;
@@ -7,19 +7,19 @@ use std::str::FromStr;
 
 use crate::compressed::GzipMembers;
 
-/// Bytes that snappy can make of one byte, and more.
+/// Upper bound for the bytes that snappy makes of one byte.
 const SNAPPY_RATIO: u64 = 32;
 
-/// How shards are compressed.
+/// Compression of shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Codec {
-    /// The family.
+    /// Algorithm.
     pub family: Algorithm,
-    /// The level, where one was named.
+    /// Level, if one was named.
     pub level: Option<u32>,
 }
 
-/// A compression algorithm.
+/// Compression algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Algorithm {
@@ -31,10 +31,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them.
+    /// All algorithms.
     pub const ALL: [Self; 5] = [Self::Brotli, Self::Bzip2, Self::Gzip, Self::Snappy, Self::Zstd];
 
-    /// Its name, also that of the extension.
+    /// Name, and extension of files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Brotli => "br",
@@ -45,7 +45,7 @@ impl Algorithm {
         }
     }
 
-    /// The levels there are, and the one for who names none.
+    /// Levels, and the default one; `None` for an algorithm without levels.
     fn levels(self) -> Option<(std::ops::RangeInclusive<u32>, u32)> {
         match self {
             Self::Brotli => Some((0..=11, 11)),
@@ -86,7 +86,7 @@ impl fmt::Display for Codec {
 }
 
 impl Codec {
-    /// The content of a compressed file, of `length` bytes by the index, as it is decompressed.
+    /// Reader of the content of a compressed file, which has `length` bytes by the index.
     pub(super) fn reader(self, file: File, length: u64) -> io::Result<Box<dyn Read>> {
         let zip_bytes = file.metadata()?.len();
         let file = BufReader::with_capacity(1 << 16, file);
@@ -99,7 +99,7 @@ impl Codec {
         })
     }
 
-    /// Compresses.
+    /// Compressed bytes.
     pub(super) fn compress(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let level = self.level.or(self.family.levels().map(|(_, level)| level)).unwrap_or(0);
         match self.family {
@@ -124,7 +124,7 @@ impl Codec {
     }
 }
 
-/// Snappy's plain form names its length and is decompressed at once; the name is believed as far as the file can hold it.
+/// Content of raw snappy data, which names its length and is decompressed at once. An impossible length is refused.
 fn snappy(mut file: impl Read, zip_bytes: u64, length: u64) -> io::Result<Cursor<Vec<u8>>> {
     let mut zip = Vec::new();
     file.read_to_end(&mut zip)?;

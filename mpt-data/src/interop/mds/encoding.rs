@@ -1,4 +1,4 @@
-//! Column encodings: their names, and the bytes of a value under each. Pickle runs code when read and is refused.
+//! Encodings of columns: their names, and the bytes of a value. Pickle runs code when it is read, and is refused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use super::super::dtype::Dtype;
 use super::numbers::{self, Numbers};
 use super::value::{Image, Value};
 
-/// How the values of a column become bytes.
+/// Encoding of the values of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encoding {
     /// `bytes`: as they are.
@@ -36,7 +36,7 @@ pub enum Encoding {
     List(ImageFormat),
 }
 
-/// How an image is kept.
+/// Format of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageFormat {
     /// Pixels with width, height and mode before them.
@@ -59,7 +59,7 @@ impl ImageFormat {
     }
 }
 
-/// Encodings whose name says all.
+/// Encodings without parameters.
 const PLAIN: [Encoding; 9] = [
     Encoding::Bytes,
     Encoding::Str,
@@ -120,7 +120,7 @@ impl FromStr for Encoding {
     }
 }
 
-/// What stands after `ndarray:`.
+/// Array encoding from the text after `ndarray:`.
 fn array(text: &str) -> Option<Encoding> {
     if text.is_empty() {
         return Some(Encoding::Array(None, None));
@@ -133,13 +133,13 @@ fn array(text: &str) -> Option<Encoding> {
         Some(shape) => Some(shape?),
         None => None,
     };
-    // A size that is no number is no size.
+    // The bytes of a value must be below 2^64.
     numbers::length(dtype, shape.as_deref().unwrap_or(&[]))?;
     Some(Encoding::Array(Some(dtype), shape))
 }
 
 impl Encoding {
-    /// Bytes of every value, where that is fixed.
+    /// Bytes of every value, for an encoding of fixed size.
     pub fn size(&self) -> Option<u64> {
         match self {
             Self::Int => Some(8),
@@ -149,10 +149,10 @@ impl Encoding {
         }
     }
 
-    /// The value that bytes stand for.
+    /// Value of some bytes.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// Problem, in words.
     pub fn decode(&self, bytes: &[u8]) -> Result<Value, String> {
         match self {
             Self::Bytes => Ok(Value::Bytes(bytes.to_vec())),
@@ -167,10 +167,10 @@ impl Encoding {
         }
     }
 
-    /// The numbers that bytes stand for, where they lie; for encodings of numbers.
+    /// Type, shape and bytes of numbers, without a copy; for encodings of numbers.
     ///
     /// # Errors
-    /// What is wrong, in words; also for other encodings.
+    /// Problem, in words; also for other encodings.
     pub fn numbers<'a>(&self, bytes: &'a [u8]) -> Result<(Dtype, Vec<u64>, &'a [u8]), String> {
         match self {
             Self::Int => numbers::decode(Some(Dtype::I64), Some(&[]), bytes),
@@ -183,7 +183,7 @@ impl Encoding {
     /// Appends the bytes of a value.
     ///
     /// # Errors
-    /// What is wrong, in words, where the value is none of this encoding.
+    /// Problem, in words, for a value of another encoding.
     pub fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), String> {
         let wrong = |found: String| format!("`{self}` cannot hold {found}");
         match (self, value) {

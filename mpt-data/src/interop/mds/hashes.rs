@@ -1,4 +1,4 @@
-//! The hashes an index may give of its files: those of Python's `hashlib` and `xxhash` that have a fixed length.
+//! Hashes of files in an index: those of Python's `hashlib` and `xxhash` of fixed length.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,14 +12,14 @@ use xxhash_rust::{xxh3::Xxh3, xxh32::Xxh32, xxh64::Xxh64};
 use crate::error::{Error, Result};
 use crate::hash::hex;
 
-/// A hash algorithm.
+/// Hash algorithm.
 #[derive(Debug, Clone, Copy)]
 pub struct HashAlgorithm {
     name: &'static str,
     start: fn() -> Box<dyn RunningHash>,
 }
 
-/// Every algorithm, by the name Python gives it.
+/// All algorithms, by their names in Python.
 const HASHES: [HashAlgorithm; 17] = [
     HashAlgorithm { name: "blake2b", start: || digest::<Blake2b512>() },
     HashAlgorithm { name: "blake2s", start: || digest::<Blake2s256>() },
@@ -41,22 +41,22 @@ const HASHES: [HashAlgorithm; 17] = [
 ];
 
 impl HashAlgorithm {
-    /// The algorithm of this name.
+    /// Algorithm of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::all().find(|hash| hash.name == name)
     }
 
-    /// All of them.
+    /// All algorithms.
     pub fn all() -> impl Iterator<Item = Self> {
         HASHES.into_iter()
     }
 
-    /// Its name.
+    /// Name.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// The hash of some bytes, in hex.
+    /// Hash of some bytes, in hex.
     pub fn of(self, bytes: &[u8]) -> String {
         let mut running = (self.start)();
         running.update(bytes);
@@ -64,7 +64,7 @@ impl HashAlgorithm {
     }
 }
 
-/// A hash being computed.
+/// Hash being computed.
 trait RunningHash: Send {
     fn update(&mut self, bytes: &[u8]);
     fn hex(self: Box<Self>) -> String;
@@ -86,7 +86,7 @@ impl<D: Digest + Send> RunningHash for DigestHash<D> {
     }
 }
 
-/// XXH3 of 128 bits.
+/// 128-bit XXH3.
 struct Xxh128(Xxh3);
 
 impl RunningHash for Xxh128 {
@@ -129,13 +129,13 @@ impl RunningHash for Xxh32 {
     }
 }
 
-/// Hashes that bytes going by must come to.
+/// Hashes being computed, with their expected values.
 pub(super) struct HashCheck {
     running: Vec<(HashAlgorithm, Box<dyn RunningHash>, String)>,
 }
 
 impl HashCheck {
-    /// The hashes of an index entry; an algorithm nobody here knows is refused by name.
+    /// Hashes of an entry of the index. An unknown algorithm is refused by name.
     pub(super) fn new(path: &Path, hashes: &[(String, String)]) -> Result<Self> {
         let running = hashes.iter().map(|(name, expected)| {
             let hash = HashAlgorithm::from_name(name).ok_or_else(|| unknown(path, name))?;
@@ -144,17 +144,17 @@ impl HashCheck {
         Ok(Self { running: running.collect::<Result<_>>()? })
     }
 
-    /// None.
+    /// No hashes.
     pub(super) fn nothing() -> Self {
         Self { running: Vec::new() }
     }
 
-    /// Takes bytes going by.
+    /// Updates all hashes.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.running.iter_mut().for_each(|(_, running, _)| running.update(bytes));
     }
 
-    /// Compares, all bytes having gone by; `what` says whose hash it is.
+    /// Compares the hashes with the expected ones; `what` names the hashed bytes in errors.
     pub(super) fn check(self, path: &Path, what: &str) -> Result<()> {
         for (hash, running, expected) in self.running {
             let found = running.hex();
@@ -171,7 +171,7 @@ impl HashCheck {
         Ok(())
     }
 
-    /// Reads a file from beginning to end and compares.
+    /// Reads a whole file, and compares its hashes.
     pub(super) fn check_file(mut self, path: &Path) -> Result<()> {
         if self.running.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The index of a dataset, `index.json`: which shards there are and what their columns are, raw in, checked out.
+//! Index of a dataset, `index.json`: its shards and their columns, raw in, checked out.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -11,50 +11,50 @@ use super::encoding::Encoding;
 use crate::blob::open_regular;
 use crate::error::{Error, Result};
 
-/// The name of an index in its folder.
+/// Name of an index in its folder.
 pub(crate) const INDEX: &str = "index.json";
 
-/// A dataset: its folder and its shards, in order.
+/// Dataset: its folder and its shards, in order.
 #[derive(Debug, Clone)]
 pub struct MdsDataset {
     dir: PathBuf,
     shards: Vec<MdsShard>,
 }
 
-/// One shard, as the index describes it.
+/// Shard, as described by the index.
 #[derive(Debug, Clone)]
 pub struct MdsShard {
-    /// The columns, in order.
+    /// Columns, in order.
     pub columns: Vec<ColumnSpec>,
-    /// How it is compressed, if it is.
+    /// Compression, if any.
     pub codec: Option<Codec>,
-    /// Samples in it.
+    /// Samples.
     pub samples: u64,
-    /// The file as it is read.
+    /// Uncompressed file.
     pub raw: FileInfo,
-    /// The compressed file.
+    /// Compressed file.
     pub zip: Option<FileInfo>,
 }
 
-/// A column.
+/// Column of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnSpec {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// How its values become bytes.
+    /// Encoding of the values.
     pub encoding: Encoding,
-    /// Bytes of each value, where the sample does not say.
+    /// Bytes of each value; `None` where each sample holds the size.
     pub size: Option<u64>,
 }
 
-/// A file, as the index describes it.
+/// File, as described by the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Its path in the dataset's folder: names of folders and of the file, never out of it.
+    /// Path in the dataset's folder, never out of it.
     pub path: PathBuf,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Names and hex digits of its hashes.
+    /// Names and hex digits of the hashes.
     pub hashes: Vec<(String, String)>,
 }
 
@@ -125,13 +125,13 @@ impl MdsDataset {
         Ok(Self { dir: dir.to_owned(), shards })
     }
 
-    /// The folder.
+    /// Folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The datasets of the folders that shards lie in, first folder of the path alone, in the order in which they come;
-    /// `None` for shards that lie in the dataset's own.
+    /// Datasets by the first folder of the shards' paths, in the order of the shards; `None` for shards in the dataset's own
+    /// folder.
     pub(crate) fn by_folder(self) -> Vec<(Option<String>, Self)> {
         let mut parts: Vec<(Option<String>, Self)> = Vec::new();
         for shard in self.shards {
@@ -145,13 +145,13 @@ impl MdsDataset {
         parts
     }
 
-    /// The shards, in order.
+    /// Shards, in order.
     pub fn shards(&self) -> &[MdsShard] {
         &self.shards
     }
 }
 
-/// A shard that is listed twice would count twice.
+/// Refuses a shard that is listed twice.
 fn each_once(shards: &[MdsShard]) -> Result<(), String> {
     let mut seen = HashMap::new();
     for (at, shard) in shards.iter().enumerate() {
@@ -166,12 +166,12 @@ fn each_once(shards: &[MdsShard]) -> Result<(), String> {
 }
 
 impl MdsShard {
-    /// The folder it lies in, below the dataset's.
+    /// Folder of the file, relative to the dataset's.
     pub fn folder(&self) -> &Path {
         self.raw.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// Where a column of this name is.
+    /// Index of the column of this name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
@@ -189,7 +189,7 @@ impl MdsShard {
         if bytes > u64::from(u32::MAX) {
             return Err(format!("`raw_data.bytes` is {bytes}, but the offsets of a shard have 32 bits"));
         }
-        // Each has an offset, and a byte at least.
+        // Each sample has an offset, and at least one byte.
         if samples > bytes / 5 {
             return Err(format!("`samples` is {samples}, which {bytes} bytes cannot hold"));
         }
@@ -213,7 +213,7 @@ fn columns(names: &[String], encodings: &[String], sizes: &[Option<u64>]) -> Res
     }
     let column = |((name, encoding), size): ((&String, &String), &Option<u64>)| {
         let encoding: Encoding = encoding.parse().map_err(|problem| format!("column `{name}`: {problem}"))?;
-        // A size of 0 is none.
+        // A size of 0 means a variable size.
         let size = size.filter(|&size| size > 0);
         match (size, encoding.size()) {
             (Some(found), Some(expected)) if found != expected => Err(format!(

@@ -6,8 +6,8 @@
 //! sample          u32 size of each column whose size is not fixed | the columns' bytes; columns in the order of their names
 //! ```
 //!
-//! All numbers are little-endian. Reading is one pass over a shard, compressed or not, in memory for its offsets and one
-//! sample; nothing is taken at its word before the bytes are there. Writing gives the bytes that the Python package gives.
+//! All numbers are little-endian. A shard, compressed or not, is read in one pass, in memory for its offsets and one sample;
+//! no length is believed before its bytes are read. The writer gives the bytes of the Python package.
 
 mod codec;
 mod encoding;

@@ -1,4 +1,4 @@
-//! Reads the samples of a shard in one pass. What the file says of itself is checked against the index as it comes.
+//! Reader of a shard's samples, in one pass. The file is checked against the index as it is read.
 
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
@@ -10,10 +10,10 @@ use super::value::Value;
 use crate::blob::open_regular;
 use crate::error::{Error, Result};
 
-/// Bytes of a sample, and of the offsets of all samples: they are in memory at once, whatever a small file expands to.
+/// Most bytes of a sample, and of the offsets of all samples, which are in memory at once.
 const MAX_SAMPLE_BYTES: u64 = 256 << 20;
 
-/// The samples of a shard, one after the other.
+/// Reader of the samples of a shard.
 pub struct MdsSamples<'a> {
     path: PathBuf,
     shard: &'a MdsShard,
@@ -24,10 +24,10 @@ pub struct MdsSamples<'a> {
     cells: Vec<Range<usize>>,
 }
 
-/// One sample.
+/// Sample of a shard.
 #[derive(Debug, Clone, Copy)]
 pub struct MdsSample<'a> {
-    /// The columns.
+    /// Columns.
     pub columns: &'a [ColumnSpec],
     path: &'a Path,
     index: usize,
@@ -36,10 +36,10 @@ pub struct MdsSample<'a> {
 }
 
 impl MdsDataset {
-    /// The file of a shard that is there, and whether it is the compressed one.
+    /// Existing file of a shard, and whether it is the compressed one.
     ///
     /// # Errors
-    /// [`Error::BrokenInput`] when neither is there.
+    /// [`Error::BrokenInput`] when neither file exists.
     pub fn stored<'a>(&self, shard: &'a MdsShard) -> Result<(PathBuf, &'a FileInfo, bool)> {
         let raw = self.dir().join(&shard.raw.path);
         if raw.is_file() {
@@ -51,10 +51,10 @@ impl MdsDataset {
         }
     }
 
-    /// Opens a shard; with `verify`, every hash the index gives of it is checked, at the latest after the last sample.
+    /// Opens a shard. With `verify`, every hash in the index is checked, at the latest after the last sample.
     ///
     /// # Errors
-    /// [`Error::BrokenInput`] naming the shard and what is wrong.
+    /// [`Error::BrokenInput`] naming the shard and the problem.
     pub fn samples<'a>(&self, shard: &'a MdsShard, verify: bool) -> Result<MdsSamples<'a>> {
         let (path, info, zipped) = self.stored(shard)?;
         let file = open_regular(&path).map_err(Error::io(&path, "opening"))?;
@@ -71,7 +71,7 @@ impl MdsDataset {
             if verify { HashCheck::new(&path, &info.hashes) } else { Ok(HashCheck::nothing()) }
         };
         hashes(info)?.check_file(&path)?;
-        let (input, going_by): (Box<dyn Read>, _) = match shard.codec.filter(|_| zipped) {
+        let (input, hashes): (Box<dyn Read>, _) = match shard.codec.filter(|_| zipped) {
             Some(codec) => {
                 let reader =
                     codec.reader(file, shard.raw.bytes).map_err(|error| unreadable(&path, &error))?;
@@ -79,22 +79,22 @@ impl MdsDataset {
             }
             None => (Box::new(BufReader::with_capacity(1 << 18, file)), HashCheck::nothing()),
         };
-        MdsSamples::new(path, shard, HashedInput { input, going_by })
+        MdsSamples::new(path, shard, HashedInput { input, hashes })
     }
 }
 
-/// A stream whose bytes are hashed as they go by.
+/// Input whose bytes are hashed as they are read.
 struct HashedInput {
     input: Box<dyn Read>,
-    going_by: HashCheck,
+    hashes: HashCheck,
 }
 
 impl HashedInput {
-    /// Replaces `buffer` by the next `count` bytes. The buffer grows as they come, not as they are promised.
+    /// Replaces `buffer` by the next `count` bytes. The buffer grows with the bytes read, not with `count`.
     fn fill(&mut self, count: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.clear();
         (&mut self.input).take(count).read_to_end(buffer)?;
-        self.going_by.update(buffer);
+        self.hashes.update(buffer);
         if buffer.len() as u64 == count { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
@@ -107,7 +107,7 @@ impl<'a> MdsSamples<'a> {
         Ok(samples)
     }
 
-    /// The number of samples, their offsets, and the configuration, which the index has told already.
+    /// Reads the number of samples, their offsets, and the configuration, which the index has too.
     fn head(&mut self) -> Result<()> {
         let count = self.number()?;
         if u64::from(count) != self.shard.samples {
@@ -126,7 +126,7 @@ impl<'a> MdsSamples<'a> {
                 return Err(self.broken(format!("offset {at} is {offset}, expected {least} or more")));
             }
             self.offsets.push(offset);
-            // Every sample has a byte at least: a size or a value.
+            // Every sample has at least one byte: a size or a value.
             least = u64::from(offset) + 1;
         }
         let (first, end) = (u64::from(self.offsets[0]), least - 1);
@@ -141,7 +141,7 @@ impl<'a> MdsSamples<'a> {
         read.map_err(|error| unreadable(&self.path, &error))
     }
 
-    /// The next sample; `None` after the last, when the hashes of what was decompressed have been checked.
+    /// Next sample; `None` after the last, when the hashes of the decompressed bytes have been checked.
     ///
     /// # Errors
     /// [`Error::BrokenInput`] naming the shard and the sample.
@@ -164,7 +164,7 @@ impl<'a> MdsSamples<'a> {
         }))
     }
 
-    /// The file being read.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -179,7 +179,7 @@ impl<'a> MdsSamples<'a> {
                 return Err(self.broken(format!("holds more than the {expected} bytes that the index says")));
             }
         }
-        std::mem::replace(&mut self.input.going_by, HashCheck::nothing())
+        std::mem::replace(&mut self.input.hashes, HashCheck::nothing())
             .check(&self.path, "decompressed, its ")
     }
 
@@ -206,7 +206,7 @@ impl<'a> MdsSamples<'a> {
     }
 }
 
-/// Where the cells of a sample lie in it.
+/// Ranges of the cells of a sample.
 fn cut(columns: &[ColumnSpec], data: &[u8], cells: &mut Vec<Range<usize>>) -> Result<(), String> {
     let variable = columns.iter().filter(|column| column.size.is_none()).count();
     let (sizes, _) = data.split_at_checked(4 * variable).ok_or("ends in the sizes of its columns")?;
@@ -229,12 +229,12 @@ fn cut(columns: &[ColumnSpec], data: &[u8], cells: &mut Vec<Range<usize>>) -> Re
 }
 
 impl<'a> MdsSample<'a> {
-    /// The bytes of a column.
+    /// Bytes of a column.
     pub fn bytes(&self, column: usize) -> &'a [u8] {
         &self.data[self.cells[column].clone()]
     }
 
-    /// The value of a column.
+    /// Value of a column.
     ///
     /// # Errors
     /// [`Error::BrokenInput`] naming shard, sample and column.
@@ -245,7 +245,7 @@ impl<'a> MdsSample<'a> {
             .map_err(|problem| self.broken(column, &problem))
     }
 
-    /// Its number in the shard.
+    /// Index in the shard.
     pub fn index(&self) -> usize {
         self.index
     }
@@ -260,7 +260,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::input(path, format!("{}; fetch the file again", explain(error)))
 }
 
-/// A reader's error, which for a damaged file says more than "reading failed".
+/// Error of a reader, which for a damaged file says more than "reading failed".
 fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the data ends too early; the file is truncated".into(),

@@ -1,4 +1,4 @@
-//! The cells of one column in one row group, one after the other. Bytes are shared with the page that holds them.
+//! Reader of the cells of one column in one row group. Bytes are shared with their page.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::checked_pages::CheckedPages;
 use crate::blob::Blob;
 use crate::source::MAX_DOCUMENT_BYTES;
 
-/// How a column's values become text.
+/// Kind of a column, by which its values become text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CellKind {
     Bytes,
@@ -23,7 +23,7 @@ pub(super) enum CellKind {
 }
 
 impl CellKind {
-    /// The kind of a type; `None` for one that is no text, number or boolean.
+    /// Kind of a type; `None` for a type that is no text, number or boolean.
     pub(super) fn of(kind: &DataType) -> Option<Self> {
         match kind {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Self::Bytes),
@@ -37,7 +37,7 @@ impl CellKind {
     }
 }
 
-/// One cell.
+/// Value of a cell.
 #[derive(Debug, Clone)]
 pub(super) enum Cell {
     Null,
@@ -46,7 +46,7 @@ pub(super) enum Cell {
 }
 
 impl Cell {
-    /// The cell as text; `None` for null.
+    /// Value as text; `None` for null.
     pub(super) fn text(&self) -> std::result::Result<Option<String>, String> {
         let bytes = match self {
             Self::Null => return Ok(None),
@@ -67,7 +67,7 @@ impl Cell {
     }
 }
 
-/// The cells of a column.
+/// Reader of the cells of a column.
 pub(super) struct CellReader {
     reader: ColumnReader,
     kind: CellKind,
@@ -75,7 +75,7 @@ pub(super) struct CellReader {
 }
 
 impl CellReader {
-    /// Before the first cell of a column in a row group.
+    /// Reader before the first cell of a column in a row group.
     pub(super) fn open(
         blob: &Arc<Blob>,
         group: &RowGroupMetaData,
@@ -88,7 +88,7 @@ impl CellReader {
         Ok(Self { reader, kind, levels: Vec::new() })
     }
 
-    /// The next cell.
+    /// Next cell.
     pub(super) fn next(&mut self) -> Result<Cell> {
         let (levels, kind) = (&mut self.levels, self.kind);
         let other = |text: Option<String>| text.map_or(Cell::Null, Cell::Other);
@@ -121,7 +121,7 @@ impl CellReader {
     }
 }
 
-/// The next value of a column, `None` where it is null.
+/// Next value of a column; `None` for null.
 fn one<T: Physical>(reader: &mut ColumnReaderImpl<T>, levels: &mut Vec<i16>) -> Result<Option<T::T>> {
     let mut values = Vec::with_capacity(1);
     levels.clear();

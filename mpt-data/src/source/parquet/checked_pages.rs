@@ -1,5 +1,5 @@
-//! Pages that claim no more than they can hold. The library believes what a page says of its sizes and counts and takes
-//! memory for it before it looks; here that is looked at first.
+//! Pages with checked sizes. The library allocates memory for the sizes and counts in a page's header before it reads the
+//! page, so they are checked first.
 
 use std::sync::Arc;
 
@@ -13,20 +13,20 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use super::page_header::{self, PageHeader};
 use crate::blob::Blob;
 
-/// Bytes of a page, decompressed, that any page may have.
+/// Most decompressed bytes of any page.
 const MAX_SMALL_PAGE_BYTES: u64 = 256 << 20;
-/// Bytes, decompressed, for each byte in the file, that a larger page may have.
+/// Most decompressed bytes per byte in the file, of a larger page.
 const MAX_COMPRESSION_RATIO: u64 = 100;
-/// Values that a page in a delta encoding may have: their lengths are in memory at once.
+/// Most values of a page in a delta encoding, whose lengths are in memory at once.
 const MAX_DELTA_VALUES: u64 = 1 << 24;
 
-/// The pages of a column chunk, looked at before they are decompressed and before they are decoded.
+/// Pages of a column chunk, checked before they are decompressed and before they are decoded.
 pub(super) struct CheckedPages {
     blob: Arc<Blob>,
     pages: SerializedPageReader<Blob>,
     kind: Type,
     max_def_level: i16,
-    /// Where the header of the next page is, and where the last page ends.
+    /// Offset of the next page's header, and end of the last page.
     at: u64,
     end: u64,
 }
@@ -40,7 +40,7 @@ impl CheckedPages {
         Ok(Self { blob, pages, kind: chunk.column_type(), max_def_level, at, end: at.saturating_add(bytes) })
     }
 
-    /// Looks at the headers up to that of the next page with values.
+    /// Checks the headers up to that of the next page with values.
     fn check_headers(&mut self) -> Result<()> {
         while self.at < self.end {
             let mut input = self.blob.get_read(self.at)?;
@@ -69,16 +69,16 @@ impl CheckedPages {
         if values <= most { Ok(()) } else { Err(too_many(bytes, values)) }
     }
 
-    /// The lengths of a delta encoding: as many as it says, whatever the page has.
+    /// Checks the number of lengths that a delta encoding claims.
     fn check_delta(&self, page: &Page) -> Result<()> {
         let bytes = page.buffer().len() as u64;
         let mut rest = self.values_of(page).ok_or_else(|| too_many(bytes, page.num_values().into()))?;
-        // The size of a block, the parts of one, the count of values.
+        // Size of a block, miniblocks in a block, count of values.
         let numbers = [0; 3].map(|_| page_header::varint(&mut rest).unwrap_or(u64::MAX));
         if numbers[2] <= MAX_DELTA_VALUES { Ok(()) } else { Err(too_many(bytes, numbers[2])) }
     }
 
-    /// The bytes of a page after its levels; a flat column has no levels of repetition.
+    /// Bytes of a page after its levels; a flat column has no repetition levels.
     fn values_of<'a>(&self, page: &'a Page) -> Option<&'a [u8]> {
         let all: &[u8] = page.buffer();
         let levels = match page {
@@ -118,7 +118,7 @@ impl Iterator for CheckedPages {
     }
 }
 
-/// Bytes that a value has at least in a dictionary; a text has its length.
+/// Least bytes of a value in a dictionary; a text has its length.
 fn least_bytes(kind: Type) -> u64 {
     match kind {
         Type::INT64 | Type::DOUBLE => 8,

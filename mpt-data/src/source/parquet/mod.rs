@@ -1,4 +1,4 @@
-//! Parquet: a row per document, of which only the wanted columns are read, a row at a time.
+//! Reader of Parquet: a document per row. Only the needed columns are read, a row at a time.
 
 mod cell_reader;
 mod checked_pages;
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::file_digest::sha256_of;
 use crate::panic_guard::catch_panic;
 
-/// Rows after which progress is told.
+/// Rows between two progress reports.
 const PROGRESS_ROWS: u64 = 64;
 
 pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordSink<'_>) -> Result<()> {
@@ -53,7 +53,7 @@ pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordS
     table.check()
 }
 
-/// An open file whose footer was read.
+/// Open file with its footer.
 struct ParquetInput<'a> {
     file: &'a SourceFile<'a>,
     blob: Arc<Blob>,
@@ -67,7 +67,7 @@ impl<'a> ParquetInput<'a> {
         let blob = Blob::open(file.path)?;
         let footer = || {
             let metadata = ParquetMetaDataReader::new().parse_and_finish(&blob)?;
-            // The plain Parquet types are enough, and fewer than what writers hint at (dictionaries, views).
+            // Plain Parquet types are enough; hints of writers would add dictionaries and views.
             let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None)?;
             Ok::<_, ParquetError>((metadata, schema))
         };
@@ -81,7 +81,7 @@ impl<'a> ParquetInput<'a> {
         u64::try_from(rows).map_err(|_| damaged(self.file, &format!("row group {group} has {rows} rows")))
     }
 
-    /// The wanted columns of a row group.
+    /// Readers of the projected columns of a row group.
     fn cells(&self, columns: &ProjectedColumns, group: usize) -> Result<Vec<CellReader>> {
         let group = self.metadata.row_group(group);
         let open = || {
@@ -96,9 +96,9 @@ impl<'a> ParquetInput<'a> {
         sound(self.file, call)
     }
 
-    /// Compares the whole file, through the handle that rows were read with, with what was planned.
+    /// Compares the whole file, through the handle of the rows, with the plan.
     fn check(&self) -> Result<()> {
-        // Every request for a part of an object names the version that was planned.
+        // Every request for an object names the planned version.
         let Blob::Local(_) = &*self.blob else { return Ok(()) };
         let whole = self.sound(|| self.blob.get_read(0))?;
         let found = sha256_of(whole, self.file.path, |_| Ok(()))?;
@@ -110,7 +110,7 @@ impl<'a> ParquetInput<'a> {
     }
 }
 
-/// What a call of the library gives; damage that it finds, or stumbles over, is the file's.
+/// Result of a call of the library, whose errors and panics mean a damaged file.
 fn sound<T>(file: &SourceFile<'_>, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
     match catch_panic(call) {
         Ok(Ok(found)) => Ok(found),
@@ -123,9 +123,9 @@ fn damaged(file: &SourceFile<'_>, problem: &str) -> Error {
     Error::input(file.path, format!("not a sound Parquet file ({problem})"))
 }
 
-/// The wanted columns of a file.
+/// Columns of a file that are read.
 struct ProjectedColumns {
-    /// Each once.
+    /// Columns, each once.
     columns: Vec<ProjectedColumn>,
     text: usize,
     id: Option<usize>,
@@ -135,7 +135,7 @@ struct ProjectedColumns {
 
 struct ProjectedColumn {
     name: String,
-    /// Which of the columns that hold values it is.
+    /// Index among the leaf columns.
     leaf: usize,
     kind: CellKind,
 }
@@ -149,21 +149,21 @@ impl ProjectedColumns {
             id_is_required: wanted.id.is_some(),
             fields: Vec::new(),
         };
-        found.text = found.place(wanted.text, table)?;
+        found.text = found.column_index(wanted.text, table)?;
         found.id = match wanted.id {
-            Some(name) => Some(found.place(name, table)?),
-            // Nobody asked for it: a column that cannot be an id is none.
-            None => found.place(DEFAULT_ID_FIELD, table).ok(),
+            Some(name) => Some(found.column_index(name, table)?),
+            // A default id column of another type is ignored.
+            None => found.column_index(DEFAULT_ID_FIELD, table).ok(),
         };
         for name in &wanted.fields {
-            let place = found.place(name, table)?;
-            found.fields.push(place);
+            let column_index = found.column_index(name, table)?;
+            found.fields.push(column_index);
         }
         Ok(found)
     }
 
-    /// Where a column is among those that are read.
-    fn place(&mut self, name: &str, table: &ParquetInput<'_>) -> Result<usize, String> {
+    /// Index of a column among those that are read; an unread one is added.
+    fn column_index(&mut self, name: &str, table: &ParquetInput<'_>) -> Result<usize, String> {
         if let Some(known) = self.columns.iter().position(|column| column.name == name) {
             return Ok(known);
         }

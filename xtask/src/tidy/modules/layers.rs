@@ -68,6 +68,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "remote",
             "layout",
             "pack",
+            "document_starts",
             "document",
             "runfile",
             "progress",
