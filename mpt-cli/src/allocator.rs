@@ -1,5 +1,5 @@
-//! The allocator: pages freed by one tensor serve the next. With pages that go back to the system at once, a training
-//! step spends a third of its time in page faults.
+//! Global allocator, which keeps freed pages for the next tensor. With pages that go back to the system at once, a
+//! training step spends a third of its time in page faults.
 
 use std::ffi::{c_int, c_long};
 
@@ -15,7 +15,7 @@ unsafe extern "C" {
 /// `mi_option_purge_delay` of `mimalloc.h`, the same in its versions 2 and 3.
 const PURGE_DELAY: c_int = 15;
 
-/// Keeps freed pages for the life of the process: it never holds more than it once needed.
+/// Keeps freed pages for the life of the process, whose memory stays at its peak.
 pub(crate) fn keep_freed_pages() {
     const NEVER: c_long = -1;
     #[expect(unsafe_code, reason = "see above")]

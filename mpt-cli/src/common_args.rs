@@ -1,4 +1,4 @@
-//! The flags every command takes: `MPT_*` environment first, flags over it.
+//! Flags common to all commands. A flag takes precedence over its `MPT_*` variable.
 
 use std::str::FromStr;
 
@@ -6,10 +6,10 @@ use candle_core::Device;
 
 use crate::exit::CliError;
 
-/// Seeds go into run files, whose numbers end here.
+/// Largest seed: run files hold signed 64-bit integers.
 const LARGEST_SEED: u64 = i64::MAX as u64;
 
-/// The flags that every command takes.
+/// Flags common to all commands.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     next_help_heading = "Common options (also read from MPT_DEVICE, MPT_THREADS, MPT_SEED, MPT_LOG_FORMAT)"
@@ -52,7 +52,7 @@ pub(crate) struct CommonArgs {
     pub(crate) quiet: bool,
 }
 
-/// How messages on stderr are written.
+/// Format of messages on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
     // Plain comments, so that the help stays short: lines for people, one JSON object per line.
@@ -60,20 +60,20 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// A device as named on the command line.
+/// Device, as given on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceChoice {
-    /// The processor.
+    /// CPU.
     Cpu,
-    /// An NVIDIA GPU by its ordinal.
+    /// NVIDIA GPU with its ordinal.
     Cuda(usize),
 }
 
 impl DeviceChoice {
-    /// The device itself.
+    /// Opens the device.
     ///
     /// # Errors
-    /// Exit status 4 when this build cannot use the device.
+    /// Exit status 4 if this build does not support the device.
     pub(crate) fn open(self) -> Result<Device, CliError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),

@@ -1,4 +1,4 @@
-//! A model that says what texts mean: for deduplication, the mean of the last hidden states of a document's tokens.
+//! Document embeddings for semantic deduplication: the mean of a model's last hidden states over the tokens.
 
 use std::error::Error;
 use std::fs::File;
@@ -14,15 +14,15 @@ use sha2::{Digest, Sha256};
 
 use crate::exit::{CliError, ExitStatus};
 
-/// A model and the hash of its files.
+/// Embedding model with the fingerprint of its files.
 pub(crate) struct ModelEmbedder {
     pipeline: Pipeline,
     fingerprint: String,
 }
 
 impl ModelEmbedder {
-    /// The model that a run's deduplication names, if it names one; it must have the run's tokenizer.
-    pub(crate) fn of(run: &PrepareRun, tokenizer: &Tokenizer) -> Result<Option<Self>, CliError> {
+    /// Opens the model that the deduplication of `run` names, if any. Its tokenizer must be that of the run.
+    pub(crate) fn for_run(run: &PrepareRun, tokenizer: &Tokenizer) -> Result<Option<Self>, CliError> {
         let Some(settings) = run.dedup.semdedup() else { return Ok(None) };
         let path = run.folder().join(&settings.model);
         let pipeline = Pipeline::open(&path)?;
@@ -48,10 +48,11 @@ impl Embedder for ModelEmbedder {
     }
 }
 
-/// The SHA-256 of what decides a model: of one file, or of the configuration and weights in a folder, in order of name.
+/// SHA-256 of the files that define a model: a single file, or the configuration and weights of a folder in order of
+/// name.
 fn fingerprint(path: &Path) -> Result<String, CliError> {
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-    for file in files(path).map_err(|error| CliError::read(ExitStatus::Data, path, error))? {
+    for file in model_files(path).map_err(|error| CliError::read(ExitStatus::Data, path, error))? {
         let failed = |error| CliError::read(ExitStatus::Data, &file, error);
         let mut input = File::open(&file).map_err(failed)?;
         loop {
@@ -61,21 +62,21 @@ fn fingerprint(path: &Path) -> Result<String, CliError> {
             }
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(base16ct::lower::encode_string(&hash.finalize()))
 }
 
-fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+fn model_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let decides = |path: &Path| {
+    let is_model_file = |path: &Path| {
         let is_config = path.file_name().is_some_and(|name| name == "config.json");
         let ending = path.extension().and_then(|ending| ending.to_str());
         path.is_file() && (is_config || matches!(ending, Some("safetensors" | "bin")))
     };
     let entries = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
     let mut files = entries.collect::<io::Result<Vec<_>>>()?;
-    files.retain(|path| decides(path));
+    files.retain(|path| is_model_file(path));
     files.sort();
     Ok(files)
 }

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use mpt_infer::TokenizerProblem;
 
+use crate::help;
+
 /// How a command ended; the numbers are the exit codes of the command-line contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
@@ -97,7 +99,7 @@ impl CliError {
     pub(crate) fn causes(&self) -> Vec<String> {
         let mut shown = vec![self.error.to_string()];
         for cause in self.error.chain().skip(1) {
-            let text = cause.to_string();
+            let text = mpt_core::quoted(&cause.to_string());
             if !shown.iter().any(|above| above.contains(&text)) {
                 shown.push(text);
             }
@@ -123,56 +125,50 @@ impl fmt::Display for CliError {
     }
 }
 
+impl From<mpt_core::ErrorKind> for ExitStatus {
+    fn from(kind: mpt_core::ErrorKind) -> Self {
+        use mpt_core::ErrorKind as K;
+        match kind {
+            K::Usage => Self::Usage,
+            K::Data => Self::Data,
+            K::System => Self::System,
+            K::NotFinite => Self::NotFinite,
+            K::Interrupted => Self::Interrupted,
+            K::Bug => Self::Bug,
+        }
+    }
+}
+
+impl From<mpt_data::ErrorKind> for ExitStatus {
+    fn from(kind: mpt_data::ErrorKind) -> Self {
+        use mpt_data::ErrorKind as K;
+        match kind {
+            K::Usage => Self::Usage,
+            K::Data => Self::Data,
+            K::System => Self::System,
+            K::Interrupted => Self::Interrupted,
+            K::Bug => Self::Bug,
+        }
+    }
+}
+
 impl From<mpt_core::Error> for CliError {
     fn from(error: mpt_core::Error) -> Self {
-        use mpt_core::Error as E;
-        let status = match &error {
-            E::Io { source, .. } => io_status(source, ExitStatus::Data),
-            E::TooLong { .. } => ExitStatus::Usage,
-            E::NoRoom { .. } | E::Threads { .. } | E::Memory { .. } => ExitStatus::System,
-            E::Interrupted => ExitStatus::Interrupted,
-            _ => ExitStatus::Data,
-        };
-        Self::new(status, error)
+        let help = help::of_model(&error);
+        Self { help, ..Self::new(error.kind().into(), error) }
     }
 }
 
 impl From<mpt_data::Error> for CliError {
     fn from(error: mpt_data::Error) -> Self {
-        use mpt_data::Error as E;
-        let status = match &error {
-            E::Io { source, .. } => io_status(source, ExitStatus::Data),
-            E::MixFile { source, .. } => io_status(source, ExitStatus::Usage),
-            E::RunFileSyntax { .. } | E::UnknownKey { .. } | E::Config { .. } | E::Unsupported { .. } => {
-                ExitStatus::Usage
-            }
-            E::NoInput { .. } | E::NoField { .. } | E::NoToken { .. } | E::Loader { .. } => ExitStatus::Usage,
-            E::NoEmbedder { .. } | E::NotOurs { .. } | E::Changed { .. } | E::Conversion { .. } => {
-                ExitStatus::Usage
-            }
-            E::Taken { .. } | E::AlreadyBuilt { .. } | E::NoPlan { .. } | E::NoUnit { .. } => {
-                ExitStatus::Usage
-            }
-            E::Busy { .. } => ExitStatus::System,
-            E::Interrupted => ExitStatus::Interrupted,
-            _ => ExitStatus::Data,
-        };
-        Self::new(status, error)
+        let help = help::of_data(&error);
+        Self { help, ..Self::new(error.kind().into(), error) }
     }
 }
 
 impl From<mpt_tokenize::Error> for CliError {
     fn from(error: mpt_tokenize::Error) -> Self {
-        Self::new(tokenize_status(&error), error)
-    }
-}
-
-fn tokenize_status(error: &mpt_tokenize::Error) -> ExitStatus {
-    use mpt_tokenize::Error as E;
-    match error {
-        E::Io { source, .. } => io_status(source, ExitStatus::Data),
-        E::UnknownId { .. } | E::Config { .. } | E::UnknownTemplate { .. } => ExitStatus::Usage,
-        _ => ExitStatus::Data,
+        Self::new(error.kind().into(), error)
     }
 }
 
@@ -183,25 +179,17 @@ impl From<mpt_infer::Error> for CliError {
             E::Model(error) => error.into(),
             E::Text(error) => error.into(),
             E::Tokenizer { problem } => problem.into(),
-            E::NotFinite { .. } => Self::new(ExitStatus::NotFinite, error),
-            E::Parameter { .. } | E::PromptTooLong { .. } => Self::new(ExitStatus::Usage, error),
-            E::NoChatTemplate { .. } => {
-                let names = mpt_tokenize::ChatTemplate::names().collect::<Vec<_>>().join(", ");
-                Self::new(ExitStatus::Data, error)
-                    .help(format!("--template with one of {names}, or --template-file"))
+            error => {
+                let help = help::of_text(&error);
+                Self { help, ..Self::new(error.kind().into(), error) }
             }
-            _ => Self::new(ExitStatus::Data, error),
         }
     }
 }
 
 impl From<TokenizerProblem> for CliError {
     fn from(problem: TokenizerProblem) -> Self {
-        let status = match &problem {
-            TokenizerProblem::Unusable(error) => tokenize_status(error),
-            _ => ExitStatus::Data,
-        };
-        let help = problem.remedy();
+        let (status, help) = (problem.kind().into(), problem.remedy());
         Self::new(status, problem).help(help)
     }
 }
@@ -209,40 +197,21 @@ impl From<TokenizerProblem> for CliError {
 impl From<mpt_train::Error> for CliError {
     fn from(error: mpt_train::Error) -> Self {
         use mpt_train::Error as E;
-        let status = match error {
-            E::Model(error) => return error.into(),
-            E::Data(error) => return error.into(),
-            E::Tokenizer(error) => return error.into(),
-            E::Io { ref source, .. } => io_status(source, ExitStatus::Data),
-            E::RunFile { ref source, .. } => io_status(source, ExitStatus::Usage),
-            E::Config { .. } | E::Override { .. } | E::Changed { .. } | E::RunExists { .. } => {
-                ExitStatus::Usage
+        match error {
+            E::Model(error) => error.into(),
+            E::Data(error) => error.into(),
+            E::Tokenizer(error) => error.into(),
+            error => {
+                let help = help::of_training(&error);
+                Self { help, ..Self::new(error.kind().into(), error) }
             }
-            E::Busy { .. } => ExitStatus::System,
-            E::NotFinite { .. } => ExitStatus::NotFinite,
-            _ => ExitStatus::Data,
-        };
-        Self::new(status, error)
+        }
     }
 }
 
 impl From<candle_core::Error> for CliError {
     fn from(error: candle_core::Error) -> Self {
-        Self::new(ExitStatus::Data, error)
-    }
-}
-
-/// The exit code of an I/O error: `missing` where the file is absent or is not what it should be, else 4.
-pub(crate) fn io_status(error: &std::io::Error, missing: ExitStatus) -> ExitStatus {
-    use std::io::ErrorKind as K;
-    match error.kind() {
-        K::NotFound
-        | K::InvalidData
-        | K::UnexpectedEof
-        | K::IsADirectory
-        | K::NotADirectory
-        | K::InvalidInput => missing,
-        _ => ExitStatus::System,
+        Self::new(mpt_core::ErrorKind::from(&error).into(), error)
     }
 }
 
@@ -258,10 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_and_a_failing_disk_have_different_codes() {
-        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-        assert_eq!(io_status(&missing, ExitStatus::Usage), ExitStatus::Usage);
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        assert_eq!(io_status(&full, ExitStatus::Usage), ExitStatus::System);
+    fn the_network_is_the_systems_and_shapes_are_a_bug() {
+        let network =
+            mpt_data::Error::Remote { url: "s3://b/a".into(), problem: "no answer".into(), source: None };
+        assert_eq!(CliError::from(network).status(), ExitStatus::System);
+        let missing = mpt_data::Error::NoObject { url: "s3://b/a".into() };
+        assert_eq!(CliError::from(mpt_train::Error::from(missing)).status(), ExitStatus::Data);
+        let shapes = candle_core::Error::ShapeMismatch { buffer_size: 1, shape: 2.into() };
+        assert_eq!(CliError::from(mpt_infer::Error::from(shapes)).status(), ExitStatus::Bug);
     }
 }

@@ -1,4 +1,4 @@
-//! Writing a model out: a folder for transformers or a GGUF file for llama.cpp, whole or not at all.
+//! Model export: a Hugging Face folder or a GGUF file, written completely or not at all.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,11 +17,11 @@ use mpt_tokenize::{GgufTokenizer, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::output::shown;
+use crate::output::path_text;
+use crate::progress::{ProgressBar, Unit, format_amount};
 use crate::settings::Context;
-use crate::tui::{Bar, Unit, amount};
 
-/// Files beside the weights that go with a model.
+/// Files that are copied along with the weights.
 const COMPANIONS: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -32,7 +32,7 @@ const COMPANIONS: [&str; 7] = [
     "chat_template.jinja",
 ];
 
-/// A size such as `5GB` or `500MiB`.
+/// Size in bytes, parsed from text such as `5GB` or `500MiB`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size(pub(crate) u64);
 
@@ -56,30 +56,30 @@ impl FromStr for Size {
     }
 }
 
-/// Writes a folder that transformers reads, under its name only when it is whole; `doing` names the bar.
-pub(crate) fn to_folder(
+/// Writes a folder that transformers reads. It gets its name once it is complete. `task` names the progress bar.
+pub(crate) fn write_folder(
     weights: &Weights,
     out: &Path,
     options: &ConvertOptions<'_>,
-    doing: &'static str,
+    task: &'static str,
     ctx: &Context,
 ) -> Result<Converted, CliError> {
     let staging = Staging::folder(out)?;
     warn_of_ignored_keys(weights, ctx);
-    let mut converted = progress(doing, weights.config(), ctx, |on_bytes| {
+    let mut converted = with_progress(task, weights.config(), ctx, |on_bytes| {
         write_hf(weights, staging.path(), options, on_bytes)
     })?;
-    let original = original_keys(weights)?;
-    let config = config_json(weights.config(), &converted, Some(&original));
+    let source = source_config(weights)?;
+    let config = config_json(weights.config(), &converted, Some(&source));
     write(&staging.path().join("config.json"), config.as_bytes())?;
-    companions(weights, staging.path(), ctx)?;
+    copy_companions(weights, staging.path(), ctx)?;
     staging.commit()?;
-    name_files(&mut converted, out);
+    set_file_paths(&mut converted, out);
     Ok(converted)
 }
 
-/// Draws a new model and writes its folder, under its name only when it is whole.
-pub(crate) fn drawn(
+/// Writes the folder of a randomly initialized model. It gets its name once it is complete.
+pub(crate) fn write_random_init(
     config: &MptConfig,
     seed: u64,
     out: &Path,
@@ -87,37 +87,37 @@ pub(crate) fn drawn(
     ctx: &Context,
 ) -> Result<Converted, CliError> {
     let staging = Staging::folder(out)?;
-    let mut converted = progress("draw", config, ctx, |on_bytes| {
+    let mut converted = with_progress("draw", config, ctx, |on_bytes| {
         write_drawn(config, seed, staging.path(), options, on_bytes)
     })?;
     let text = config_json(config, &converted, None);
     write(&staging.path().join("config.json"), text.as_bytes())?;
     staging.commit()?;
-    name_files(&mut converted, out);
+    set_file_paths(&mut converted, out);
     Ok(converted)
 }
 
-/// The files of a folder that has got its name.
-fn name_files(converted: &mut Converted, out: &Path) {
+/// Moves the paths in `converted` from the staging folder to `out`.
+fn set_file_paths(converted: &mut Converted, out: &Path) {
     for file in &mut converted.files {
         *file = out.join(file.file_name().expect("a weights file has a name"));
     }
 }
 
-/// Writes the GGUF file of a model with its tokenizer, under its name only when it is whole; `doing` names the bar.
-/// Without a usable tokenizer the file is written without one, with a warning: it has the weights all the same.
-pub(crate) fn to_gguf(
+/// Writes a model with its tokenizer as a GGUF file. It gets its name once it is complete. `task` names the progress
+/// bar. If the model has no usable tokenizer, a warning is printed and the file holds the weights alone.
+pub(crate) fn write_gguf_file(
     weights: &Weights,
     out: &Path,
     options: &ConvertOptions<'_>,
-    doing: &'static str,
+    task: &'static str,
     ctx: &Context,
 ) -> Result<Converted, CliError> {
     let staging = Staging::file(out)?;
-    let section = Section::of(weights, ctx)?;
+    let text_metadata = TextMetadata::of(weights, ctx)?;
     let name = weights.path().file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut describe = |header: &mut GgufWriter| section.write(header);
-    let mut converted = progress(doing, weights.config(), ctx, |on_bytes| {
+    let mut describe = |header: &mut GgufWriter| text_metadata.write(header);
+    let mut converted = with_progress(task, weights.config(), ctx, |on_bytes| {
         write_gguf(weights, staging.path(), &name, options, &mut describe, on_bytes)
     })?;
     staging.commit()?;
@@ -125,14 +125,14 @@ pub(crate) fn to_gguf(
     Ok(converted)
 }
 
-/// What was written, for people.
-pub(crate) fn say(out: &Path, converted: &Converted, ctx: &mut Context) -> Result<(), CliError> {
-    let size = amount(Unit::Bytes, converted.bytes);
-    ctx.out.text(format_args!("{}: {size} of {}", out.display(), forms(converted)))
+/// Prints a summary as text.
+pub(crate) fn print_summary(out: &Path, converted: &Converted, ctx: &mut Context) -> Result<(), CliError> {
+    let size = format_amount(Unit::Bytes, converted.bytes);
+    ctx.out.text(format_args!("{}: {size} of {}", out.display(), dtypes(converted)))
 }
 
-/// The forms of the matrices that were written, the one of most values first.
-pub(crate) fn forms(converted: &Converted) -> String {
+/// Dtypes of the matrices, the most frequent first.
+pub(crate) fn dtypes(converted: &Converted) -> String {
     let names: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
     names.join(" and ")
 }
@@ -172,20 +172,20 @@ impl Replacement {
     }
 }
 
-/// Refuses to write over a file of the models that are read, or of their folders, or over another `input`.
+/// Refuses an `out` that is one of the `inputs`, a file of the `models`, or in a folder of theirs.
 pub(crate) fn refuse_input<'a>(
     out: &Path,
     models: impl IntoIterator<Item = &'a Path>,
     inputs: &[&Path],
 ) -> Result<(), CliError> {
     let Ok(target) = fs::canonicalize(out) else { return Ok(()) };
-    let is_same = |input: &Path| fs::canonicalize(input).is_ok_and(|input| input == target);
-    let beside =
-        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| is_same(&entry.path()));
-    let mut is_read = inputs.iter().any(|input| is_same(input));
+    let is_target = |input: &Path| fs::canonicalize(input).is_ok_and(|input| input == target);
+    let is_in_folder =
+        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| is_target(&entry.path()));
+    let mut is_read = inputs.iter().any(|input| is_target(input));
     for model in models {
         let model = mpt_infer::model_path(model)?;
-        is_read |= is_same(&model) || beside(&model);
+        is_read |= is_target(&model) || is_in_folder(&model);
     }
     if is_read {
         let message = format!("{}: this is a file that the command reads", out.display());
@@ -194,24 +194,24 @@ pub(crate) fn refuse_input<'a>(
     Ok(())
 }
 
-/// What was written, for programs.
-pub(crate) fn document(out: &Path, converted: &Converted) -> Value {
+/// Summary as JSON.
+pub(crate) fn summary_json(out: &Path, converted: &Converted) -> Value {
     let Converted { files, format, bytes, .. } = converted;
-    let forms: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
-    let files: Vec<_> = files.iter().map(|file| shown(file)).collect();
-    let dtype = forms.first().copied().unwrap_or(format.name());
-    json!({ "path": shown(out), "dtype": dtype, "dtypes": forms, "bytes": bytes, "files": files })
+    let dtypes: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
+    let files: Vec<_> = files.iter().map(|file| path_text(file)).collect();
+    let dtype = dtypes.first().copied().unwrap_or(format.name());
+    json!({ "path": path_text(out), "dtype": dtype, "dtypes": dtypes, "bytes": bytes, "files": files })
 }
 
-/// Runs `work` under a bar; an interrupt ends it between two tensors.
-fn progress(
+/// Runs `work` with a progress bar over tensors. An interrupt ends it between two tensors.
+fn with_progress(
     name: &'static str,
     config: &MptConfig,
     ctx: &Context,
     work: impl FnOnce(mpt_core::OnBytes<'_>) -> mpt_core::Result<Converted>,
 ) -> Result<Converted, CliError> {
     let tensors = config.parameter_shapes().len() as u64;
-    let mut bar = Bar::start(ctx.out.log(), name, Unit::Count("tensors"), Some(tensors));
+    let mut bar = ProgressBar::start(ctx.out.log(), name, Unit::Count("tensors"), Some(tensors));
     let stop = ctx.stop();
     let converted = work(&mut |_| {
         bar.advance(1);
@@ -229,8 +229,8 @@ fn warn_of_ignored_keys(weights: &Weights, ctx: &Context) {
     }
 }
 
-/// Keys of the source's configuration beyond those of the model, such as the ids that end a text.
-fn original_keys(weights: &Weights) -> Result<Map<String, Value>, CliError> {
+/// Configuration of the source, for keys beyond those of the model, such as the end-of-text ids.
+fn source_config(weights: &Weights) -> Result<Map<String, Value>, CliError> {
     if let Some(metadata) = weights.metadata() {
         let ids = ["bos", "eos"].into_iter().filter_map(|name| {
             let id = metadata.int(&format!("tokenizer.ggml.{name}_token_id"))?;
@@ -243,8 +243,8 @@ fn original_keys(weights: &Weights) -> Result<Map<String, Value>, CliError> {
     Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
-/// Copies the files that go with the weights, or writes the tokenizer that a GGUF file holds.
-fn companions(weights: &Weights, out: &Path, ctx: &Context) -> Result<(), CliError> {
+/// Copies the [`COMPANIONS`], or writes the tokenizer of a GGUF file as tokenizer.json.
+fn copy_companions(weights: &Weights, out: &Path, ctx: &Context) -> Result<(), CliError> {
     if weights.metadata().is_some() {
         return match tokenizer_of(weights) {
             Ok(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.bytes()),
@@ -270,8 +270,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     Ok(durable::write_file(path, bytes)?)
 }
 
-/// A model's tokenizer as a GGUF file has it, or why there is none for the file; a file that cannot be read is a failure.
-fn fitting_tokenizer(weights: &Weights) -> Result<Result<(Tokenizer, GgufTokenizer), String>, CliError> {
+/// Tokenizer of the model in GGUF's form, or the reason why it has none. Only an I/O error fails.
+fn gguf_tokenizer(weights: &Weights) -> Result<Result<(Tokenizer, GgufTokenizer), String>, CliError> {
     let tokenizer = match tokenizer_of(weights) {
         Ok(tokenizer) => tokenizer,
         Err(TokenizerProblem::Unusable(error)) if matches!(*error, mpt_tokenize::Error::Io { .. }) => {
@@ -283,21 +283,21 @@ fn fitting_tokenizer(weights: &Weights) -> Result<Result<(Tokenizer, GgufTokeniz
     Ok(parts.map(|parts| (tokenizer, parts)).map_err(|error| error.to_string()))
 }
 
-/// The tokenizer section of a GGUF file.
-struct Section {
+/// Tokenizer metadata of a GGUF file.
+struct TextMetadata {
     parts: Option<GgufTokenizer>,
-    /// Key and id of the tokens that have a meaning.
+    /// Key and id of each special token.
     ids: Vec<(&'static str, u32)>,
     chat_template: Option<String>,
 }
 
-impl Section {
-    /// What the model's files say of text. Without a tokenizer, or one that fits the model, it is the ids that end a text.
+impl TextMetadata {
+    /// Metadata from the model's files. Without a tokenizer that fits the model, it holds the stop ids alone.
     fn of(weights: &Weights, ctx: &Context) -> Result<Self, CliError> {
         let chat_template = chat_template(weights);
-        Ok(match fitting_tokenizer(weights)? {
+        Ok(match gguf_tokenizer(weights)? {
             Ok((tokenizer, parts)) => {
-                Self { parts: Some(parts), ids: Self::meanings(&tokenizer), chat_template }
+                Self { parts: Some(parts), ids: Self::special_ids(&tokenizer), chat_template }
             }
             Err(problem) => {
                 ctx.out.log().warn(format_args!(
@@ -310,7 +310,7 @@ impl Section {
         })
     }
 
-    fn meanings(tokenizer: &Tokenizer) -> Vec<(&'static str, u32)> {
+    fn special_ids(tokenizer: &Tokenizer) -> Vec<(&'static str, u32)> {
         let named = [
             ("tokenizer.ggml.bos_token_id", "<|endoftext|>"),
             ("tokenizer.ggml.eos_token_id", "<|endoftext|>"),
@@ -339,7 +339,7 @@ impl Section {
     }
 }
 
-/// The chat template of a model, where it has a single one.
+/// Chat template of a model, if it has a single one.
 fn chat_template(weights: &Weights) -> Option<String> {
     if let Some(metadata) = weights.metadata() {
         return metadata.text("tokenizer.chat_template").map(str::to_owned);

@@ -1,4 +1,4 @@
-//! What ends `mpt` from outside its commands: Ctrl-C, and a bug.
+//! Ctrl-C and panics.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::exit::ExitStatus;
 use crate::output::{Log, print_bug};
 
-static STOP: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first interrupt sets the flag returned, and a second one ends the process.
+/// Installs the Ctrl-C handler and returns its flag. The first interrupt sets the flag, the second ends the process.
 pub(crate) fn install_interrupt(log: &Log) -> &'static AtomicBool {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         let handler_log = log.clone();
         let installed = ctrlc::set_handler(move || {
-            if STOP.swap(true, Ordering::SeqCst) {
-                leave(ExitStatus::Interrupted);
+            if INTERRUPTED.swap(true, Ordering::SeqCst) {
+                exit(ExitStatus::Interrupted);
             }
             handler_log.info("stopping after this step; interrupt again to stop at once");
         });
@@ -23,11 +23,11 @@ pub(crate) fn install_interrupt(log: &Log) -> &'static AtomicBool {
             log.warn(format_args!("interrupts will not be caught: {error}"));
         }
     });
-    &STOP
+    &INTERRUPTED
 }
 
-/// Makes a panic anywhere, in any thread, one line that asks for a report, and exit code 70; but not one of a library that
-/// reads a damaged file, which becomes an error with the file's name.
+/// Installs a panic hook that prints one line with a request for a report and exits with code 70. A panic that a
+/// library contains while it reads a damaged file becomes an error instead.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         if mpt_data::is_panic_caught() {
@@ -36,11 +36,11 @@ pub(crate) fn install_panic_hook() {
         let what = info.payload_as_str().unwrap_or("no message");
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         print_bug(what, &place);
-        leave(ExitStatus::Bug);
+        exit(ExitStatus::Bug);
     }));
 }
 
 #[expect(clippy::exit, reason = "a signal handler and a panic hook have no caller to return a status to")]
-fn leave(status: ExitStatus) -> ! {
+fn exit(status: ExitStatus) -> ! {
     std::process::exit(status as i32)
 }

@@ -1,4 +1,5 @@
-//! The `mpt` command: parse, dispatch, exit code. What a command does stands in `commands/<name>.rs`.
+//! The `mpt` binary: parses the command line, dispatches, and returns the exit code. Commands live in
+//! `commands/<name>.rs`.
 //!
 //! # Adding a command
 //!
@@ -15,9 +16,9 @@
 //!
 //! 2. Add two lines to `src/commands/mod.rs`: `mod <name>;`, and the name's line in `commands!`.
 //!
-//! A command reads the common flags through [`Context`] (`device`, `seed`, `stop`), prints through `ctx.out` only
-//! ([`output::Output`]), shows long work with [`tui::Bar`], and returns library errors with `?`: [`exit::CliError`]
-//! knows the exit code of each. It never prints, exits or panics by itself.
+//! A command reads the common flags through [`Context`] (`device`, `seed`, `stop`), prints through `ctx.out` alone
+//! ([`output::Output`]), shows long work with [`progress::ProgressBar`], and returns library errors with `?`:
+//! [`exit::CliError`] knows the exit code of each. It never prints, exits or panics by itself.
 
 mod allocator;
 mod bus_error;
@@ -25,18 +26,19 @@ mod commands;
 mod common_args;
 mod dtype_args;
 mod embed;
-mod environment;
 mod exit;
 mod export;
+mod flag_env;
+mod help;
 mod hub;
 mod interrupt;
 mod machine;
-mod model;
+mod model_args;
 mod output;
+mod progress;
 mod report;
 mod settings;
 mod table;
-mod tui;
 
 use clap::Parser;
 
@@ -63,7 +65,7 @@ fn main() -> std::process::ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let variable = environment::at_fault(&error, &command_line());
+            let variable = flag_env::rejected_variable(&error, &command_line());
             return output::print_usage(&error, variable.as_deref()).into();
         }
     };
@@ -72,7 +74,7 @@ fn main() -> std::process::ExitCode {
     let status = match run(cli, out) {
         Ok(status) => status,
         Err(error) => {
-            log.failure(&error);
+            log.error(&error);
             error.status()
         }
     };
@@ -83,11 +85,11 @@ fn run(cli: Cli, out: Output) -> Result<ExitStatus, CliError> {
     bus_error::install(cli.common.log_format);
     let mut ctx = Context::new(&cli.common, out)?;
     let status = cli.command.run(&mut ctx)?;
-    ctx.out.finish()?;
+    ctx.out.flush()?;
     Ok(status)
 }
 
-/// The whole command line as clap sees it, for completions and for tests.
+/// Command line as clap sees it, for completions and tests.
 fn command_line() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

@@ -1,7 +1,7 @@
-//! The only place that prints: results on stdout, messages on stderr.
+//! Results on stdout and messages on stderr. No other file prints.
 //!
-//! With `--json` stdout carries exactly one document, or JSON Lines where the command's contract says so; text for
-//! people is then dropped. A reader that goes away (`| head`) ends the command quietly.
+//! With `--json`, stdout holds exactly one JSON document, or JSON Lines if the command's contract says so, and no text.
+//! A closed pipe (`| head`) ends the command quietly.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -13,28 +13,28 @@ use serde::Serialize;
 use crate::common_args::{CommonArgs, LogFormat};
 use crate::exit::{CliError, ExitStatus};
 
-/// Where a command's results go.
+/// Standard output of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
-    documents: usize,
+    json_documents: usize,
     stdout: io::BufWriter<io::Stdout>,
     log: Log,
 }
 
 impl Output {
-    /// The output that the common flags describe.
+    /// Output with the format of the common flags.
     pub(crate) fn new(args: &CommonArgs) -> Self {
         let stdout = io::BufWriter::with_capacity(64 << 10, io::stdout());
-        Self { json: args.json, documents: 0, stdout, log: Log::new(args) }
+        Self { json: args.json, json_documents: 0, stdout, log: Log::new(args) }
     }
 
-    /// The way to stderr; cheap to clone and to share with threads.
+    /// Log on stderr. It is cheap to clone and may be shared with threads.
     pub(crate) fn log(&self) -> &Log {
         &self.log
     }
 
-    /// A line for people on stdout; nothing with `--json`.
+    /// Prints a line of text; nothing with `--json`.
     pub(crate) fn text(&mut self, line: impl fmt::Display) -> Result<(), CliError> {
         if self.json {
             return Ok(());
@@ -42,53 +42,53 @@ impl Output {
         writeln!(self.stdout, "{line}").map_err(stdout_error)
     }
 
-    /// The one document of the command; nothing without `--json`.
-    pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+    /// Prints the command's only JSON document; nothing without `--json`.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         if !self.json {
             return Ok(());
         }
-        self.documents += 1;
-        assert_eq!(self.documents, 1, "a command prints one document");
-        self.line(value)
+        self.json_documents += 1;
+        assert_eq!(self.json_documents, 1, "a command prints one document");
+        self.json_line(value)
     }
 
-    /// A line of JSON, with `--json` or without: for commands whose output is JSON Lines.
-    pub(crate) fn line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+    /// Prints a line of JSON, with and without `--json`: for commands whose output is JSON Lines.
+    pub(crate) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         serde_json::to_writer(&mut self.stdout, value).map_err(|error| stdout_error(error.into()))?;
         self.stdout.write_all(b"\n").map_err(stdout_error)
     }
 
-    /// A piece of text as it comes, shown at once; nothing with `--json`.
-    pub(crate) fn stream(&mut self, piece: &str) -> Result<(), CliError> {
+    /// Prints a chunk of text at once; nothing with `--json`.
+    pub(crate) fn chunk(&mut self, text: &str) -> Result<(), CliError> {
         if self.json {
             return Ok(());
         }
-        self.raw(piece.as_bytes())?;
+        self.bytes(text.as_bytes())?;
         self.stdout.flush().map_err(stdout_error)
     }
 
-    /// Bytes as they are, with `--json` or without.
-    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+    /// Prints bytes, with and without `--json`.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.stdout.write_all(bytes).map_err(stdout_error)
     }
 
-    /// Writes out what is still buffered. Called once at the end, and before anything slow.
-    pub(crate) fn finish(&mut self) -> Result<(), CliError> {
+    /// Flushes stdout. Called at the end of a command and before long work.
+    pub(crate) fn flush(&mut self) -> Result<(), CliError> {
         self.stdout.flush().map_err(stdout_error)
     }
 }
 
-/// A path as JSON has it: bytes that are no UTF-8 become U+FFFD.
-pub(crate) fn shown(path: &Path) -> String {
+/// Path as text for JSON. Bytes that are not UTF-8 become U+FFFD.
+pub(crate) fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// [`shown`] for fields of what is printed.
-pub(crate) fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&shown(path))
+/// Serializer of a path field, by [`path_text`].
+pub(crate) fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path_text(path))
 }
 
-/// The way to stderr: messages by level, as text or as JSON lines, kept apart from the progress bars.
+/// Log on stderr: messages by level, as text or JSON Lines, printed above the progress bars.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     format: LogFormat,
@@ -111,33 +111,33 @@ impl Log {
         }
     }
 
-    /// The bars on the terminal, if bars are to be drawn.
+    /// Container of the terminal's progress bars; `None` if none are drawn.
     pub(crate) fn bars(&self) -> Option<&MultiProgress> {
         self.bars.as_ref()
     }
 
-    /// What the user should know while it happens.
+    /// Prints information, unless `--quiet`.
     pub(crate) fn info(&self, message: impl fmt::Display) {
         if !self.quiet {
             self.message(Level::Info, &message.to_string());
         }
     }
 
-    /// Something is probably not as the user wants it.
+    /// Prints a warning, unless `--quiet`.
     pub(crate) fn warn(&self, message: impl fmt::Display) {
         if !self.quiet {
             self.message(Level::Warning, &message.to_string());
         }
     }
 
-    /// Shown with `-v`.
+    /// Prints details with `-v`.
     pub(crate) fn debug(&self, message: impl fmt::Display) {
         if self.verbose >= 1 {
             self.message(Level::Debug, &message.to_string());
         }
     }
 
-    /// A message with fields of its own: `fields` is what a program reads, `message` what a person reads.
+    /// Prints an event: `message` as text, `message` and `fields` as JSON.
     pub(crate) fn event(&self, message: impl fmt::Display, fields: &impl Serialize) {
         if self.quiet {
             return;
@@ -146,25 +146,25 @@ impl Log {
         match self.format {
             LogFormat::Text => self.message(Level::Info, &message),
             LogFormat::Json => {
-                self.json_line(&Record { level: "info", message: &message, fields: Some(fields) })
+                self.json_line(&LogRecord { level: "info", message: &message, fields: Some(fields) })
             }
         }
     }
 
-    /// The error a command ended with: message, causes, and what to do next.
-    pub(crate) fn failure(&self, error: &CliError) {
+    /// Prints the error of a command: message, causes and help.
+    pub(crate) fn error(&self, error: &CliError) {
         if error.is_silent() {
             return;
         }
         if self.format == LogFormat::Json {
-            return self.json_line(&failure_record(error));
+            return self.json_line(&error_record(error));
         }
-        let mut text = format!("{} {error}", self.paint("1;31", "error:"));
+        let mut text = format!("{} {error}", self.styled("1;31", "error:"));
         for cause in error.causes() {
             text += &format!("\n  caused by: {}", cause.replace('\n', "\n  "));
         }
         if let Some(help) = error.help_line() {
-            text += &format!("\n{} {help}", self.paint("1;36", "help:"));
+            text += &format!("\n{} {help}", self.styled("1;36", "help:"));
         }
         self.line(&text);
     }
@@ -172,10 +172,10 @@ impl Log {
     fn message(&self, level: Level, message: &str) {
         match (self.format, level) {
             (LogFormat::Json, _) => {
-                self.json_line(&Record { level: level.name(), message, fields: None::<&()> });
+                self.json_line(&LogRecord { level: level.name(), message, fields: None::<&()> });
             }
             (LogFormat::Text, Level::Warning) => {
-                self.line(&format!("{} {message}", self.paint("1;33", "warning:")));
+                self.line(&format!("{} {message}", self.styled("1;33", "warning:")));
             }
             (LogFormat::Text, _) => self.line(message),
         }
@@ -187,47 +187,44 @@ impl Log {
 
     fn line(&self, line: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| to_stderr(line)),
-            None => to_stderr(line),
+            Some(bars) => bars.suspend(|| write_stderr(line)),
+            None => write_stderr(line),
         }
     }
 
-    fn paint(&self, style: &str, text: &str) -> String {
+    fn styled(&self, style: &str, text: &str) -> String {
         if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
-/// Prints what clap found wrong with the command line or the environment `variable`, or the help that was asked for.
+/// Prints the help, or an error of the command line or of the environment `variable`.
 pub(crate) fn print_usage(error: &clap::Error, variable: Option<&str>) -> ExitStatus {
     let asked = !error.use_stderr();
     let help = variable
         .map(|name| format!("the value is that of the environment variable {name}; change or unset it"));
-    if !asked && json_logs_wanted() {
+    if !asked && wants_json_logs() {
         let text = error.render().to_string();
         let message = text.trim_end().trim_start_matches("error: ");
-        let record = FailureRecord {
-            level: "error",
-            exit_code: 2,
-            message,
-            causes: Vec::new(),
-            help: help.as_deref(),
-        };
-        to_stderr(&serde_json::to_string(&record).expect("log records have string keys"));
+        let record =
+            ErrorRecord { level: "error", exit_code: 2, message, causes: Vec::new(), help: help.as_deref() };
+        write_stderr(&serde_json::to_string(&record).expect("log records have string keys"));
     } else {
-        // A reader that went away is no failure of ours.
+        // A closed pipe is no error.
         let _ = error.print();
-        help.into_iter().for_each(|help| to_stderr(&format!("help: {help}")));
+        help.into_iter().for_each(|help| write_stderr(&format!("help: {help}")));
     }
     if asked { ExitStatus::Done } else { ExitStatus::Usage }
 }
 
-/// Prints the line that a bug leaves behind.
+/// Prints the message of a bug.
 pub(crate) fn print_bug(what: &str, place: &str) {
-    to_stderr(&format!("bug: {what} ({place}); please report it with the command line and `mpt --version`"));
+    write_stderr(&format!(
+        "bug: {what} ({place}); please report it with the command line and `mpt --version`"
+    ));
 }
 
-/// The command line could not be parsed, so the one flag that matters here is looked for by eye.
-fn json_logs_wanted() -> bool {
+/// Whether `--log-format json` is on the command line, which could not be parsed, or in the environment.
+fn wants_json_logs() -> bool {
     let args: Vec<_> = std::env::args_os().collect();
     let flag = args.iter().any(|arg| arg == "--log-format=json")
         || args.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json");
@@ -252,7 +249,7 @@ impl Level {
 }
 
 #[derive(Serialize)]
-struct Record<'a, F> {
+struct LogRecord<'a, F> {
     level: &'static str,
     message: &'a str,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -260,7 +257,7 @@ struct Record<'a, F> {
 }
 
 #[derive(Serialize)]
-struct FailureRecord<'a> {
+struct ErrorRecord<'a> {
     level: &'static str,
     exit_code: u8,
     message: &'a str,
@@ -268,8 +265,8 @@ struct FailureRecord<'a> {
     help: Option<&'a str>,
 }
 
-fn failure_record(error: &CliError) -> impl Serialize {
-    serde_json::json!(FailureRecord {
+fn error_record(error: &CliError) -> impl Serialize {
+    serde_json::json!(ErrorRecord {
         level: "error",
         exit_code: error.status() as u8,
         message: &error.to_string(),
@@ -278,8 +275,8 @@ fn failure_record(error: &CliError) -> impl Serialize {
     })
 }
 
-/// A closed stderr must not turn into a panic, so this is not `eprintln!`.
-fn to_stderr(line: &str) {
+/// Unlike `eprintln!`, it does not panic if stderr is closed.
+fn write_stderr(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
@@ -304,7 +301,7 @@ mod tests {
 
     #[test]
     fn records_are_flat() {
-        let record = Record { level: "info", message: "m", fields: Some(&serde_json::json!({"step": 3})) };
+        let record = LogRecord { level: "info", message: "m", fields: Some(&serde_json::json!({"step": 3})) };
         assert_eq!(
             serde_json::to_string(&record).expect("plain"),
             r#"{"level":"info","message":"m","step":3}"#

@@ -1,5 +1,5 @@
-//! A report of a run as one HTML page: figures, a chart, tables, texts. No script and nothing from elsewhere, so the
-//! file can be mailed and opened anywhere, in dark and in light.
+//! HTML report of a run: stats, charts, tables, texts. It has no script and no external resource, so it can be mailed
+//! and opened anywhere, in a light or dark theme.
 
 mod chart;
 
@@ -7,78 +7,78 @@ use std::fmt::Write as _;
 
 pub(crate) use chart::{Chart, Mark, Series};
 
-/// What the page shows, from top to bottom.
+/// Page, from top to bottom.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
-    /// The heading.
+    /// Heading.
     pub(crate) title: String,
-    /// A sentence or two under the heading.
+    /// Introduction below the heading.
     pub(crate) lead: String,
-    /// The figures that matter most.
-    pub(crate) figures: Vec<Figure>,
-    /// What follows.
+    /// Key numbers.
+    pub(crate) stats: Vec<Stat>,
+    /// Sections.
     pub(crate) sections: Vec<Section>,
 }
 
-/// A number with its name.
+/// Labeled number.
 #[derive(Debug, Clone)]
-pub(crate) struct Figure {
-    /// The name.
+pub(crate) struct Stat {
+    /// Label.
     pub(crate) label: &'static str,
-    /// The number, with its unit.
+    /// Number with its unit.
     pub(crate) value: String,
 }
 
-/// A part of the page under a heading.
+/// Section of the page.
 #[derive(Debug, Clone)]
 pub(crate) struct Section {
-    /// The heading.
+    /// Heading.
     pub(crate) title: String,
-    /// A sentence under the heading; may be empty.
+    /// Sentence below the heading; may be empty.
     pub(crate) note: String,
-    /// What it shows.
-    pub(crate) body: Body,
+    /// Content.
+    pub(crate) content: Content,
 }
 
-/// What a section shows.
+/// Content of a section.
 #[derive(Debug, Clone)]
-pub(crate) enum Body {
-    /// Curves over an axis.
+pub(crate) enum Content {
+    /// Line chart.
     Chart(Chart),
-    /// Amounts side by side, as bars.
+    /// Horizontal bars on a common scale.
     Bars(Vec<Bar>),
-    /// Rows under a header; the first column is text, the others are numbers.
+    /// Table. The first column is text, the others are numbers.
     Table { header: Vec<&'static str>, rows: Vec<Vec<String>> },
-    /// Texts a model wrote: the prompt, and what it went on with.
+    /// Generated texts with their prompts.
     Samples(Vec<Sample>),
-    /// A text as it stands in a file.
+    /// Verbatim text.
     Listing(String),
 }
 
-/// An amount with its name, and the amount it is to be compared with, where there is one.
+/// Horizontal bar, with an optional mark to compare it with.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Bar {
-    /// The name.
+    /// Label.
     pub(crate) label: String,
-    /// The amount; bars of a section share a scale.
+    /// Length. The bars of a section share a scale.
     pub(crate) amount: f64,
-    /// The amount as it is written.
-    pub(crate) shown: String,
-    /// Where a mark stands on the same scale.
+    /// Text of the amount.
+    pub(crate) value_text: String,
+    /// Position of the mark on the same scale.
     pub(crate) mark: Option<f64>,
 }
 
-/// A text a model wrote.
+/// Generated text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Sample {
-    /// What it was given.
+    /// Prompt.
     pub(crate) prompt: String,
-    /// What it went on with.
+    /// Continuation.
     pub(crate) text: String,
 }
 
 impl Report {
-    /// The page.
+    /// Renders the page.
     pub(crate) fn to_html(&self) -> String {
         let mut page = String::with_capacity(64 << 10);
         let title = escape(&self.title);
@@ -86,7 +86,7 @@ impl Report {
         page += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
         page += &format!("<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n");
         page += &format!("<h1>{title}</h1>\n<p class=\"lead\">{}</p>\n", escape(&self.lead));
-        page += &figures(&self.figures);
+        page += &stats(&self.stats);
         for section in &self.sections {
             page += &section.to_html();
         }
@@ -101,21 +101,21 @@ impl Section {
         if !self.note.is_empty() {
             html += &format!("<p class=\"note\">{}</p>\n", escape(&self.note));
         }
-        html += &match &self.body {
-            Body::Chart(chart) => chart.to_html(),
-            Body::Bars(list) => bars(list),
-            Body::Table { header, rows } => table(header, rows),
-            Body::Samples(samples) => samples.iter().map(sample).collect(),
-            Body::Listing(text) => format!("<pre class=\"listing\">{}</pre>\n", escape(text)),
+        html += &match &self.content {
+            Content::Chart(chart) => chart.to_html(),
+            Content::Bars(list) => bars(list),
+            Content::Table { header, rows } => table(header, rows),
+            Content::Samples(samples) => samples.iter().map(sample).collect(),
+            Content::Listing(text) => format!("<pre class=\"listing\">{}</pre>\n", escape(text)),
         };
         html + "</section>\n"
     }
 }
 
-fn figures(figures: &[Figure]) -> String {
+fn stats(stats: &[Stat]) -> String {
     let mut html = String::from("<dl class=\"figures\">\n");
-    for figure in figures {
-        let (label, value) = (escape(figure.label), escape(&figure.value));
+    for stat in stats {
+        let (label, value) = (escape(stat.label), escape(&stat.value));
         let _ = writeln!(html, "<div><dt>{label}</dt><dd>{value}</dd></div>");
     }
     html + "</dl>\n"
@@ -133,7 +133,7 @@ fn bars(bars: &[Bar]) -> String {
             escape(&bar.label),
             percent(bar.amount),
             mark.unwrap_or_default(),
-            escape(&bar.shown),
+            escape(&bar.value_text),
         );
     }
     html + "</div>\n"
@@ -154,7 +154,7 @@ fn sample(sample: &Sample) -> String {
     format!("<pre class=\"sample\"><b>{}</b>{}</pre>\n", escape(&sample.prompt), escape(&sample.text))
 }
 
-/// Text as HTML shows it; characters that control the page or the terminal are shown as a replacement mark.
+/// HTML-escaped text. Control characters become U+FFFD.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -230,33 +230,37 @@ mod tests {
                 points: vec![(1.0, 9.0), (2.0, 7.5)],
             }],
         };
-        let section = |title: &str, body| Section { title: title.into(), note: String::new(), body };
+        let section = |title: &str, content| Section { title: title.into(), note: String::new(), content };
         Report {
             title: "A <run>".into(),
             lead: "Lead & more".into(),
-            figures: vec![Figure { label: "loss", value: "7.5".into() }],
+            stats: vec![Stat { label: "loss", value: "7.5".into() }],
             sections: vec![
-                section("Curve", Body::Chart(chart)),
+                section("Curve", Content::Chart(chart)),
                 section(
                     "Mix",
-                    Body::Table {
+                    Content::Table {
                         header: vec!["source", "tokens"],
                         rows: vec![vec!["code".into(), "1".into()]],
                     },
                 ),
                 section(
                     "Samples",
-                    Body::Samples(vec![Sample { prompt: "fn <T>".into(), text: "()\u{1b}[31m".into() }]),
+                    Content::Samples(vec![Sample { prompt: "fn <T>".into(), text: "()\u{1b}[31m".into() }]),
                 ),
-                section("Run file", Body::Listing("lr = 1e-3".into())),
+                section("Run file", Content::Listing("lr = 1e-3".into())),
             ],
         }
     }
 
     #[test]
     fn bars_share_a_scale_with_their_marks() {
-        let bar =
-            |label: &str, amount, mark| Bar { label: label.into(), amount, shown: amount.to_string(), mark };
+        let bar = |label: &str, amount, mark| Bar {
+            label: label.into(),
+            amount,
+            value_text: amount.to_string(),
+            mark,
+        };
         let html = bars(&[bar("a<b", 1.0, Some(4.0)), bar("c", 2.0, None)]);
         assert!(html.contains("a&lt;b") && !html.contains("a<b"), "{html}");
         for expected in ["width:25.00%", "left:100.00%", "width:50.00%"] {

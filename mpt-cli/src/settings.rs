@@ -1,4 +1,4 @@
-//! What a command gets besides its own arguments: the common flags, resolved, and the way out.
+//! Context of a command: its output and the resolved common flags.
 
 use std::sync::atomic::AtomicBool;
 
@@ -9,26 +9,26 @@ use crate::exit::CliError;
 use crate::interrupt::install_interrupt;
 use crate::output::Output;
 
-/// What a command gets besides its own arguments: the common flags, resolved, and the way out.
+/// Context of a command: its output and the resolved common flags.
 #[derive(Debug)]
 pub(crate) struct Context {
-    /// The only way to print.
+    /// Output.
     pub(crate) out: Output,
-    /// `--seed`, if given; a command has its own default, or its file's.
+    /// `--seed`, if given. The default belongs to the command or to its run file.
     pub(crate) seed: Option<u64>,
-    /// `--device`, which this build can use.
+    /// `--device`, opened.
     pub(crate) device: Device,
 }
 
 impl Context {
-    /// Resolves the common flags and sets the number of threads. Every command passes here before it does anything, also
-    /// one that computes nothing, so a device is refused here or nowhere.
+    /// Resolves the common flags and sets the number of threads. Every command runs this first, so a device that is not
+    /// supported is refused before any work.
     ///
     /// # Errors
-    /// Exit status 4 when this build cannot use the device or the system refuses the threads, 2 when `MPT_CPU_LEVEL`
+    /// Exit status 4 if this build does not support the device or the system refuses the threads, 2 if `MPT_CPU_LEVEL`
     /// names no level.
     pub(crate) fn new(args: &CommonArgs, out: Output) -> Result<Self, CliError> {
-        mpt_core::check_cpu_level().map_err(|error| CliError::usage(error.to_string()))?;
+        mpt_core::check_cpu_level()?;
         let device = args.device.open()?;
         if let Some(threads) = args.threads {
             mpt_core::set_threads(usize::from(threads))?;
@@ -36,8 +36,8 @@ impl Context {
         Ok(Self { out, seed: args.seed, device })
     }
 
-    /// The flag that the first Ctrl-C (or a polite kill) sets. To ask for it is to promise to poll it: until then an
-    /// interrupt ends the process at once, as does a second one in any case.
+    /// Interrupt flag, set by the first Ctrl-C or SIGTERM. A command that takes it must poll it. Before that, an
+    /// interrupt ends the process at once; a second one always does.
     pub(crate) fn stop(&self) -> &'static AtomicBool {
         install_interrupt(self.out.log())
     }

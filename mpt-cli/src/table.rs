@@ -1,6 +1,6 @@
-//! Tables for people: columns padded to their widest cell, the first to the left, the others to the right.
+//! Text tables: the first column is left-aligned, the others right-aligned.
 
-/// The lines of a table.
+/// Lines of a table.
 pub(crate) fn lines(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let header: Vec<String> = header.iter().map(|&cell| cell.to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&header).chain(rows).collect();
@@ -15,7 +15,7 @@ pub(crate) fn lines(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     all.into_iter().map(line).collect()
 }
 
-/// A number with thousands separated.
+/// Number with thousands separators.
 pub(crate) fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
 }

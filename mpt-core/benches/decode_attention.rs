@@ -1,13 +1,13 @@
-//! Attention over a pool of keys and values, in all 24 layers of a model of the width of `mpt-1b`: of one new token over
-//! 8,192 (`decode`), and of a whole prompt in 2 of them (`prefill`).
+//! Paged attention at the width of `mpt-1b`: one new token over 8,192 in 24 layers (`decode`), and a whole prompt in 2 layers
+//! (`prefill`).
 //!
-//! The figure to look at is bytes of keys and values a second for `decode`, against `plain_read` of as many bytes as the f32
-//! pool has; and operations a second for `prefill`.
+//! For `decode` compare bytes of keys and values a second with `plain_read`, which reads as many bytes as the f32 pool has. For
+//! `prefill` compare operations a second with the peak.
 
 use candle_core::Tensor;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use mpt_core::ops::{Scores, append_kv, paged_attention};
+use mpt_core::ops::{ScoreParams, append_kv, paged_attention};
 use mpt_core::testing::random;
 use mpt_core::{Batch, KvDtype, KvPool, MptConfig, alibi_slopes};
 use rayon::prelude::*;
@@ -18,14 +18,14 @@ fn main() {
     divan::main();
 }
 
-/// `mpt-1b` with `layers` layers and heads of `head_dim` numbers.
+/// `mpt-1b` with `layers` layers and heads of `head_dim` elements.
 fn config(head_dim: usize, layers: usize) -> MptConfig {
     let width = MptConfig::preset("mpt-1b").expect("a preset").d_model;
     MptConfig::mpt(width, layers, width / head_dim, 128, TOKENS).expect("possible sizes")
 }
 
-fn scores(config: &MptConfig) -> Scores {
-    Scores {
+fn scores(config: &MptConfig) -> ScoreParams {
+    ScoreParams {
         scale: config.attn_config.softmax_scale,
         cap: None,
         slopes: alibi_slopes(config.n_heads, 8.0).into(),
@@ -33,7 +33,7 @@ fn scores(config: &MptConfig) -> Scores {
     }
 }
 
-/// A pool in which the last `new` of `tokens` tokens of its one sequence are the batch that has begun.
+/// Pool with one sequence of `tokens` tokens, the last `new` of which are a batch that has begun.
 fn filled(config: &MptConfig, tokens: usize, new: usize, dtype: KvDtype) -> (KvPool, Batch) {
     let mut pool = KvPool::new(config, tokens, dtype).expect("room");
     let id = pool.add();
@@ -55,8 +55,8 @@ fn filled(config: &MptConfig, tokens: usize, new: usize, dtype: KvDtype) -> (KvP
     (pool, last)
 }
 
-/// Forms and widths of heads.
-fn kinds() -> impl Iterator<Item = (KvDtype, usize)> {
+/// Cache dtypes and head widths.
+fn cases() -> impl Iterator<Item = (KvDtype, usize)> {
     KvDtype::ALL.into_iter().flat_map(|dtype| [(dtype, 64), (dtype, 128)])
 }
 
@@ -71,16 +71,16 @@ fn attend(config: &MptConfig, q: &Tensor, pool: &KvPool, batch: &Batch) {
     }
 }
 
-#[divan::bench(args = kinds().map(Kind), sample_count = 10, sample_size = 1)]
-fn decode(bencher: Bencher<'_, '_>, Kind((dtype, head_dim)): &Kind) {
+#[divan::bench(args = cases().map(Case), sample_count = 10, sample_size = 1)]
+fn decode(bencher: Bencher<'_, '_>, Case((dtype, head_dim)): &Case) {
     let config = config(*head_dim, 24);
     let (pool, batch) = filled(&config, TOKENS, 1, *dtype);
     let (q, bytes) = (queries(&config, &batch), KvPool::bytes(&config, TOKENS, *dtype));
     bencher.counter(BytesCount::new(bytes)).bench_local(|| attend(&config, &q, &pool, &batch));
 }
 
-#[divan::bench(args = kinds().map(Kind), consts = [512, 4096], sample_count = 5, sample_size = 1)]
-fn prefill<const PROMPT: usize>(bencher: Bencher<'_, '_>, Kind((dtype, head_dim)): &Kind) {
+#[divan::bench(args = cases().map(Case), consts = [512, 4096], sample_count = 5, sample_size = 1)]
+fn prefill<const PROMPT: usize>(bencher: Bencher<'_, '_>, Case((dtype, head_dim)): &Case) {
     let config = config(*head_dim, 2);
     let (pool, batch) = filled(&config, PROMPT, PROMPT, *dtype);
     let q = queries(&config, &batch);
@@ -88,10 +88,10 @@ fn prefill<const PROMPT: usize>(bencher: Bencher<'_, '_>, Kind((dtype, head_dim)
     bencher.counter(ItemsCount::new(operations)).bench_local(|| attend(&config, &q, &pool, &batch));
 }
 
-/// A form and a width of heads.
-struct Kind((KvDtype, usize));
+/// A cache dtype and a head width.
+struct Case((KvDtype, usize));
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.0.0, self.0.1)
     }

@@ -1,6 +1,6 @@
-//! Matrix products: a square one, and those of a 125M model's feed-forward layer, forward and backward.
+//! Matrix products: a square one, and those of the feed-forward layer of a 125M model, forward and backward.
 //!
-//! The figure to look at is items (operations) a second, against the peak of the processor.
+//! Compare items (operations) a second with the peak of the processor.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -15,9 +15,9 @@ const SQUARE: [usize; 3] = [2048, 2048, 2048];
 const CASES: [([usize; 3], &str); 4] =
     [(SQUARE, "NT"), ([2048, 3072, 768], "NT"), ([2048, 768, 3072], "NN"), ([3072, 768, 2048], "TN")];
 
-fn product(bencher: Bencher<'_, '_>, case: usize, products: Precision) {
+fn product(bencher: Bencher<'_, '_>, case: usize, precision: Precision) {
     let (size, layout) = CASES[case];
-    let mut product = ProductBench::new(size, layout, products);
+    let mut product = ProductBench::new(size, layout, precision);
     bencher.counter(ItemsCount::new(product.operations())).bench_local(|| product.run());
 }
 

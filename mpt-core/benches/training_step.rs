@@ -1,10 +1,10 @@
-//! The parts of a training step at the shape of a small model: 512 tokens x 4, d_model 768, 12 heads, vocabulary 50432.
+//! Ops of a training step at the shape of a 125M model: 4 x 512 tokens, d_model 768, 12 heads, vocabulary 50432.
 //!
-//! Rates are printed as items per second, an item being one multiply-add counted as two operations.
+//! An item is an operation; a multiply-add counts as two.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use mpt_core::ops::{self, AttentionInputs, CrossEntropy, Precision, WantedGradients};
+use mpt_core::ops::{self, AttentionInputs, CrossEntropyInputs, NeedsGrad, Precision};
 use mpt_core::testing::random;
 use mpt_core::{Parameter, alibi_slopes};
 
@@ -42,7 +42,7 @@ fn attention(bencher: Bencher<'_, '_>, with_backward: bool) {
     let (batch, e) = (TOKENS / SEQ, D_MODEL / N_HEADS);
     let [q, k, v, d_out] = [1, 2, 3, 4].map(|seed| random(&[batch, SEQ, N_HEADS, e], seed));
     let slopes = alibi_slopes(N_HEADS, 8.0).into();
-    let scores = ops::Scores { scale: 0.125, cap: None, slopes, precision: Precision::F32 };
+    let scores = ops::ScoreParams { scale: 0.125, cap: None, slopes, precision: Precision::F32 };
     let inputs = AttentionInputs { q, k, v, first_key: None, dropout: None };
     // the causal half of two products forward and five backward
     let products = if with_backward { 7 } else { 2 };
@@ -57,12 +57,12 @@ fn cross_entropy(bencher: Bencher<'_, '_>) {
     let hidden = random(&[TOKENS, D_MODEL], 1);
     let weight = Parameter::Tensor(random(&[VOCAB, D_MODEL], 2));
     let labels: Vec<u32> = (0..TOKENS as u32).map(|i| i * 17 % VOCAB as u32).collect();
-    let (form, precision) = (ops::LogitForm::default(), Precision::F32);
-    let inputs = CrossEntropy { hidden: &hidden, weight: &weight, labels: &labels, form, precision };
-    let wanted = WantedGradients { hidden: true, weight: true };
+    let (scaling, precision) = (ops::LogitScaling::default(), Precision::F32);
+    let inputs = CrossEntropyInputs { hidden: &hidden, weight: &weight, labels: &labels, scaling, precision };
+    let needs = NeedsGrad { hidden: true, weight: true };
     bencher
         .counter(ItemsCount::new(6 * TOKENS * D_MODEL * VOCAB))
-        .bench(|| ops::cross_entropy(inputs, wanted).expect("a loss"));
+        .bench(|| ops::cross_entropy(inputs, needs).expect("a loss"));
 }
 
 #[divan::bench]

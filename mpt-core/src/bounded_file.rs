@@ -24,13 +24,14 @@ pub(crate) fn open(path: &Path) -> Result<File> {
 /// Refuses the pointer of Git LFS that stands for a file where it was not fetched.
 ///
 /// # Errors
-/// [`Error::WeightsFile`](crate::Error::WeightsFile) saying what to run.
+/// [`Error::NotFetched`] saying what to do.
 pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     if !bytes.starts_with(LFS) {
         return Ok(());
     }
-    let expected = "the file itself; run `git lfs pull` in the folder, or fetch the model with `mpt pull`";
-    Err(damaged(path, "a Git LFS pointer, which stands for a file that was not fetched", expected))
+    let expected = "the file itself; run `git lfs pull` in the folder, or fetch the model again";
+    let found = "a Git LFS pointer, which stands for a file that was not fetched".to_owned();
+    Err(Error::NotFetched { path: path.to_owned(), found, expected })
 }
 
 /// The text of a configuration.

@@ -1,18 +1,18 @@
-//! How numbers of weights are held and multiplied: the one list of forms for files, flags and kernels.
+//! Dtypes of weights and precision of products: the one list for files, flags and kernels.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How factors of matrix products are rounded; sums are f32 always.
+/// Rounding of the factors of matrix products; sums are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Not at all.
+    /// No rounding.
     #[default]
     F32,
-    /// To bf16, to the nearest, ties to even.
+    /// Rounding to bf16, to nearest, ties to even.
     Bf16,
 }
 
@@ -22,7 +22,7 @@ pub(crate) const NF4_BLOCK: usize = 64;
 /// Bytes of a block of NF4 in memory: an f32 scale and 4 bits a value.
 pub(crate) const NF4_BLOCK_BYTES: usize = 4 + NF4_BLOCK / 2;
 
-/// The form of a stored tensor's values. A row of a tensor is a whole number of blocks.
+/// Dtype of a stored tensor. A row of a tensor is a whole number of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WeightDtype {
     /// IEEE 754 binary32.
@@ -46,7 +46,7 @@ pub enum WeightDtype {
 }
 
 impl WeightDtype {
-    /// Every form, wide to narrow.
+    /// All dtypes, wide to narrow.
     pub const ALL: [Self; 9] = [
         Self::F32,
         Self::BF16,
@@ -59,7 +59,7 @@ impl WeightDtype {
         Self::Nf4,
     ];
 
-    /// Values of a block; 1 where values stand alone.
+    /// Values of a block; 1 for dtypes without blocks.
     pub const fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
@@ -85,7 +85,7 @@ impl WeightDtype {
         }
     }
 
-    /// Bytes of a row of `len` values, or `None` where blocks do not fill it or the number overflows.
+    /// Bytes of a row of `len` values; `None` when blocks do not fill it or the number overflows.
     pub fn row_bytes(self, len: usize) -> Option<usize> {
         if !len.is_multiple_of(self.block_len()) {
             return None;
@@ -93,29 +93,28 @@ impl WeightDtype {
         (len / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// Whether values share scales, so that less than 16 bits are left of each.
+    /// Whether values share scales.
     pub fn is_quantized(self) -> bool {
         self.block_len() > 1
     }
 
-    /// The form for rows of `len` values where this one is asked for: itself where blocks fill the row, else a wider one
-    /// that does.
+    /// Dtype for rows of `len` values: this one if its blocks fill a row, else a wider one whose blocks do.
     ///
-    /// llama.cpp has Q5_0 and Q5_1 between; here every K form becomes Q8_0. The last resort of both is f16.
-    pub fn fitting(self, len: usize) -> Self {
+    /// K-quants fall back to Q8_0, and everything else to f16. llama.cpp also falls back to Q5_0 and Q5_1.
+    pub fn fallback_for(self, len: usize) -> Self {
         match self {
             _ if len.is_multiple_of(self.block_len()) => self,
-            Self::Q4K | Self::Q5K | Self::Q6K => Self::Q8_0.fitting(len),
+            Self::Q4K | Self::Q5K | Self::Q6K => Self::Q8_0.fallback_for(len),
             _ => Self::F16,
         }
     }
 
-    /// Bits of a value, scales counted in.
+    /// Bits of a value, scales included.
     pub fn bits_per_value(self) -> f64 {
         self.block_bytes() as f64 * 8.0 / self.block_len() as f64
     }
 
-    /// Its name on the command line and in reports.
+    /// Name on the command line and in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -137,7 +136,7 @@ impl fmt::Display for WeightDtype {
     }
 }
 
-/// A name that is none of a form's.
+/// Unknown dtype name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no weight dtype; expected f32, bf16, f16, q8_0, q6_k, q5_k, q4_k, q4_0 or nf4")]
 pub struct UnknownDtype(pub String);
@@ -152,8 +151,7 @@ impl FromStr for WeightDtype {
 }
 
 impl WeightDtype {
-    /// Precision of the matrix products of a model whose matrices were asked for in this form: bf16 computes in bf16,
-    /// every other form keeps activations as they are.
+    /// Precision of the matrix products of a model with matrices in this dtype: bf16 for bf16, f32 for all others.
     pub fn precision(self) -> Precision {
         if self == Self::BF16 { Precision::Bf16 } else { Precision::F32 }
     }

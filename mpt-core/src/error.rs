@@ -2,8 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error_kind::ErrorKind;
+use crate::mistaken::Mistaken;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of another library below one of ours.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of `mpt-core`.
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +70,22 @@ pub enum Error {
         instead: &'static str,
     },
     /// A path names something other than a model.
-    #[error("{}: this is {found}, not a model; {instead}", .path.display())]
+    #[error("{}: this is {found}, not a model; {}", .path.display(), .found.instead())]
     NotAModel {
         /// The path.
         path: PathBuf,
         /// What it is.
-        found: &'static str,
-        /// What to do.
-        instead: &'static str,
+        found: Mistaken,
+    },
+    /// A file of a model was not downloaded, or not with the others.
+    #[error("{}: {found}; expected {expected}", .path.display())]
+    NotFetched {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What should be, and what to do.
+        expected: &'static str,
     },
     /// A folder holds no weights in a known form.
     #[error("{}: no weights here; expected `model.safetensors`, `pytorch_model.bin` or an index of shards of either{hint}", .path.display())]
@@ -90,6 +104,8 @@ pub enum Error {
         found: String,
         /// What a sound file has.
         expected: &'static str,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
     /// The configuration asks for a tensor that the weights do not hold.
     #[error("{}: tensor `{name}` is missing; config.json and the weights describe different models", .path.display())]
@@ -169,6 +185,16 @@ pub enum Error {
         /// What it must be.
         expected: String,
     },
+    /// An attention mask has the wrong length, or leaves gaps.
+    #[error("attention mask: `{argument}` is {actual}, expected {expected}")]
+    Mask {
+        /// The argument.
+        argument: &'static str,
+        /// What it is.
+        actual: String,
+        /// What it must be.
+        expected: String,
+    },
     /// A token id lies outside the vocabulary.
     #[error(
         "token id {id} at position {position} is outside the vocabulary of {vocab_size} ids; is this the model's tokenizer?"
@@ -206,13 +232,13 @@ pub enum Error {
     },
     /// The system gives no memory.
     #[error(
-        "{bytes} bytes of memory cannot be had: {reason}; free memory, or ask for less: a smaller model or form, a shorter or smaller batch"
+        "{bytes} bytes of memory cannot be had: {source}; free memory, or ask for less: a smaller model or form, a shorter or smaller batch"
     )]
     Memory {
         /// Bytes asked for.
         bytes: usize,
-        /// What the system said.
-        reason: String,
+        /// The system's answer.
+        source: std::io::Error,
     },
     /// The system gives no memory for a cache.
     #[error(
@@ -241,6 +267,8 @@ pub enum Error {
         threads: usize,
         /// Why not.
         reason: String,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
     /// The caller ended the work.
     #[error("interrupted; nothing was left half-written")]
@@ -251,6 +279,37 @@ pub enum Error {
 }
 
 impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } => ErrorKind::of_io(source, ErrorKind::Data),
+            Self::ConfigSyntax { .. }
+            | Self::Config { .. }
+            | Self::Unsupported { .. }
+            | Self::UnsupportedOption { .. }
+            | Self::NotAModel { .. }
+            | Self::NotFetched { .. }
+            | Self::NoWeights { .. }
+            | Self::WeightsFile { .. }
+            | Self::MissingTensor { .. }
+            | Self::TensorShape { .. }
+            | Self::TensorDtype { .. }
+            | Self::Unquantizable { .. }
+            | Self::UnexpectedTensor { .. }
+            | Self::Mask { .. }
+            | Self::TokenId { .. } => ErrorKind::Data,
+            Self::TooLong { .. } | Self::CpuLevel { .. } => ErrorKind::Usage,
+            Self::Device { .. }
+            | Self::PoolFull { .. }
+            | Self::Memory { .. }
+            | Self::NoRoom { .. }
+            | Self::Threads { .. } => ErrorKind::System,
+            Self::NoGradient { .. } | Self::Shape { .. } => ErrorKind::Bug,
+            Self::Interrupted => ErrorKind::Interrupted,
+            Self::Candle(error) => error.into(),
+        }
+    }
+
     /// An [`Error::Io`] builder for `map_err`.
     pub(crate) fn io(path: &std::path::Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
@@ -260,5 +319,15 @@ impl Error {
 
 /// An error about the content of `path`.
 pub(crate) fn damaged(path: &Path, found: impl Into<String>, expected: &'static str) -> Error {
-    Error::WeightsFile { path: path.to_owned(), found: found.into(), expected }
+    Error::WeightsFile { path: path.to_owned(), found: found.into(), expected, source: None }
+}
+
+/// An error about the content of `path` at which a library stumbled.
+pub(crate) fn damaged_by(
+    path: &Path,
+    found: String,
+    expected: &'static str,
+    error: impl Into<Cause>,
+) -> Error {
+    Error::WeightsFile { path: path.to_owned(), found, expected, source: Some(error.into()) }
 }

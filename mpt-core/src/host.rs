@@ -1,4 +1,4 @@
-//! Tensors as slices of f32 in main memory.
+//! CPU tensors as slices of f32.
 
 use std::cell::RefCell;
 use std::ops::{Deref, Range};
@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor, bail};
 
 use crate::error::Result;
 
-/// The elements of a contiguous f32 tensor on the CPU, borrowed.
+/// Borrowed elements of an f32 tensor on the CPU.
 pub(crate) struct HostSlice<'a> {
     storage: candle_core::StorageRef<'a>,
     range: Range<usize>,
@@ -24,14 +24,20 @@ impl Deref for HostSlice<'_> {
     }
 }
 
-/// Borrows the elements of `tensor`, which is contiguous, f32 and on the CPU.
+/// Borrows the elements of a contiguous tensor.
+///
+/// # Errors
+/// When `tensor` is not contiguous, f32 and on the CPU.
 pub(crate) fn host_slice(tensor: &Tensor) -> Result<HostSlice<'_>> {
     let (from, to) = contiguous_offsets(tensor.layout())?;
     Ok(HostSlice { storage: host_storage(tensor)?, range: from..to })
 }
 
-/// Borrows all of the storage from the first element of `tensor` on, which may be strided.
-pub(crate) fn strided_slice(tensor: &Tensor) -> Result<HostSlice<'_>> {
+/// Borrows the storage of `tensor`, which may be strided, from its first element on.
+///
+/// # Errors
+/// When `tensor` is not f32 and on the CPU.
+pub(crate) fn host_slice_strided(tensor: &Tensor) -> Result<HostSlice<'_>> {
     let storage = host_storage(tensor)?;
     let end = match &*storage {
         Storage::Cpu(CpuStorage::F32(data)) => data.len(),
@@ -56,19 +62,23 @@ fn contiguous_offsets(layout: &Layout) -> candle_core::Result<(usize, usize)> {
     }
 }
 
-/// Runs `change` on the elements of a contiguous f32 tensor, in place.
-pub(crate) fn change_in_place<R>(tensor: &Tensor, change: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
-    let op = Change { change: RefCell::new(Some(change)), result: RefCell::new(None) };
+/// Runs `body` on the mutable elements of a contiguous f32 tensor.
+///
+/// # Errors
+/// When `tensor` is not contiguous, f32 and on the CPU.
+pub(crate) fn with_slice_mut<R>(tensor: &Tensor, body: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    let op = InPlace { body: RefCell::new(Some(body)), result: RefCell::new(None) };
     tensor.inplace_op1(&op)?;
     Ok(op.result.into_inner().expect("an in-place op runs once"))
 }
 
-struct Change<F, R> {
-    change: RefCell<Option<F>>,
+/// In-place op that runs a closure once.
+struct InPlace<F, R> {
+    body: RefCell<Option<F>>,
     result: RefCell<Option<R>>,
 }
 
-impl<R, F: FnOnce(&mut [f32]) -> R> InplaceOp1 for Change<F, R> {
+impl<R, F: FnOnce(&mut [f32]) -> R> InplaceOp1 for InPlace<F, R> {
     fn name(&self) -> &'static str {
         "change in place"
     }
@@ -76,19 +86,19 @@ impl<R, F: FnOnce(&mut [f32]) -> R> InplaceOp1 for Change<F, R> {
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         let CpuStorage::F32(data) = storage else { bail!("an f32 tensor is needed to change it in place") };
         let (from, to) = contiguous_offsets(layout)?;
-        let change = self.change.borrow_mut().take().expect("an in-place op runs once");
-        *self.result.borrow_mut() = Some(change(&mut data[from..to]));
+        let body = self.body.borrow_mut().take().expect("an in-place op runs once");
+        *self.result.borrow_mut() = Some(body(&mut data[from..to]));
         Ok(())
     }
 }
 
-/// A tensor of `values` with the shape and the device of `like`.
+/// Tensor of `values` with the shape and device of `like`.
 pub(crate) fn tensor_like(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, like.shape(), like.device())?)
 }
 
-/// A tensor of `values` with the shape of `x` but for a last dimension of `width`.
-pub(crate) fn tensor_of_width(values: Vec<f32>, x: &Tensor, width: usize) -> Result<Tensor> {
+/// Tensor of `values` with the shape of `x` except for a last dimension of `width`.
+pub(crate) fn tensor_with_width(values: Vec<f32>, x: &Tensor, width: usize) -> Result<Tensor> {
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {
         *last = width;

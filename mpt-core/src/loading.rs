@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::dtype::{Precision, WeightDtype};
 use crate::dtype_policy;
 use crate::error::{Error, Result};
-use crate::kernels::cpu::quantize::Refusal;
+use crate::kernels::cpu::quantize::QuantizeError;
 use crate::parameter::Parameter;
 use crate::params::ParamId;
 use crate::source::ParameterSource;
@@ -17,7 +17,7 @@ impl Weights {
     /// stored, since widening is exact and happens at use.
     ///
     /// A quantized form is for matrices that it makes smaller; NF4 is for the linears of blocks. A matrix whose rows are
-    /// no whole number of blocks gets a wider form ([`WeightDtype::fitting`]).
+    /// no whole number of blocks gets a wider form ([`WeightDtype::fallback_for`]).
     #[must_use]
     pub fn rounded_to(mut self, format: WeightDtype) -> Self {
         self.round_to = format;
@@ -37,7 +37,7 @@ impl Weights {
     /// [`Error::MissingTensor`], [`Error::TensorDtype`].
     pub fn form(&self, name: &str) -> Result<WeightDtype> {
         let (_, entry, format) = self.place(name)?;
-        Ok(dtype_policy::loaded(name, &entry.shape, format, self.round_to))
+        Ok(dtype_policy::load_dtype(name, &entry.shape, format, self.round_to))
     }
 
     /// One tensor as it is stored, or rounded where that was asked for. `expected` is the shape it must have.
@@ -56,15 +56,15 @@ impl Weights {
                 expected,
             });
         }
-        let form = dtype_policy::loaded(name, &entry.shape, format, self.round_to);
+        let form = dtype_policy::load_dtype(name, &entry.shape, format, self.round_to);
         self.as_stored(name)?.rounded(form).map_err(|refusal| refused(path, name, form, refusal))
     }
 }
 
 impl ParameterSource for Weights {
     fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
-        let stored = self.stored(&id.to_string(), Some(shape))?.in_panels()?;
-        let stored = if self.precision == Precision::Bf16 { stored.in_tiles()? } else { stored };
+        let stored = self.stored(&id.to_string(), Some(shape))?.prepack_int8()?;
+        let stored = if self.precision == Precision::Bf16 { stored.prepack_bf16()? } else { stored };
         Ok(Parameter::Stored(stored))
     }
 
@@ -74,6 +74,6 @@ impl ParameterSource for Weights {
 }
 
 /// The error about a tensor that does not go into a form.
-pub(crate) fn refused(path: &Path, name: &str, form: WeightDtype, refusal: Refusal) -> Error {
+pub(crate) fn refused(path: &Path, name: &str, form: WeightDtype, refusal: QuantizeError) -> Error {
     Error::Unquantizable { path: path.to_owned(), name: name.to_owned(), form, reason: refusal.to_string() }
 }

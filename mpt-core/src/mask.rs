@@ -37,7 +37,7 @@ impl AttnMask {
     /// A row may be padding alone.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the length is not batch x seq, a value is neither 0 nor 1, or padding lies between tokens.
+    /// [`Error::Mask`] when the length is not batch x seq, a value is neither 0 nor 1, or padding lies between tokens.
     pub fn padded(mask: &[u8], batch: usize, seq: usize) -> Result<Self> {
         expect_len("mask", mask.len(), batch, seq)?;
         let real: Vec<Real> = mask
@@ -54,7 +54,7 @@ impl AttnMask {
     /// positions are counted from the first token of each.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the length is not batch x seq or a document is not contiguous.
+    /// [`Error::Mask`] when the length is not batch x seq or a document is not contiguous.
     pub fn documents(documents: &[u32], batch: usize, seq: usize) -> Result<Self> {
         expect_len("documents", documents.len(), batch, seq)?;
         let mut first_key = Vec::with_capacity(documents.len());
@@ -127,19 +127,14 @@ fn expect_len(argument: &'static str, actual: usize, batch: usize, seq: usize) -
         return Ok(());
     }
     let expected = format!("{batch} x {seq} values, at least one a row");
-    Err(Error::Shape { op: "attention mask", argument, actual: format!("{actual} values"), expected })
+    Err(Error::Mask { argument, actual: format!("{actual} values"), expected })
 }
 
 /// A row of padding alone has it on the right.
 fn real_tokens(row: usize, mask: &[u8]) -> Result<Real> {
     if let Some(value) = mask.iter().find(|&&value| value > 1) {
         let actual = format!("{value} in row {row}");
-        return Err(Error::Shape {
-            op: "attention mask",
-            argument: "mask",
-            actual,
-            expected: "0 or 1".to_owned(),
-        });
+        return Err(Error::Mask { argument: "mask", actual, expected: "0 or 1".to_owned() });
     }
     let left = mask.iter().take_while(|&&real| real == 0).count();
     let tokens = mask[left..].iter().take_while(|&&real| real == 1).count();
@@ -152,7 +147,7 @@ fn real_tokens(row: usize, mask: &[u8]) -> Result<Real> {
 
 fn not_contiguous(argument: &'static str, row: usize, at: usize) -> Error {
     let actual = format!("resumed at token {at} of row {row} after a gap");
-    Error::Shape { op: "attention mask", argument, actual, expected: "one contiguous run".to_owned() }
+    Error::Mask { argument, actual, expected: "one contiguous run".to_owned() }
 }
 
 /// ALiBi's slopes, one per head: 2^(-i * bias_max / n) for i = 1..n with n the next power of two, and where the head

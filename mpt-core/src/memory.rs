@@ -77,7 +77,7 @@ pub fn expect_memory(bytes: u64) -> Result<()> {
     let size = usize::try_from(bytes).unwrap_or(usize::MAX);
     match MmapMut::map_anon(size.max(1)) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::Memory { bytes: size, reason: error.to_string() }),
+        Err(source) => Err(Error::Memory { bytes: size, source }),
     }
 }
 

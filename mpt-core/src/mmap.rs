@@ -1,4 +1,4 @@
-//! Files mapped into memory, read-only.
+//! Read-only memory maps of files.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,6 +9,9 @@ use crate::bounded_file::open;
 use crate::error::{Error, Result};
 
 /// Maps the file at `path`.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be opened or mapped.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = open(path)?;
     #[expect(unsafe_code, reason = "mapping a file needs the promise that nobody truncates it meanwhile")]
@@ -18,19 +21,16 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     map.map_err(Error::io(path, "mapping"))
 }
 
-/// Lets the system take back the pages of a part of a map; they are read from the file again where they are used again.
-pub(crate) fn leave(map: &Mmap, range: &Range<usize>) {
+/// Releases the pages of a range of a map; the next access reads them from the file again.
+pub(crate) fn release_pages(map: &Mmap, range: &Range<usize>) {
     #[cfg(unix)]
     {
-        #[expect(
-            unsafe_code,
-            reason = "the same advice would lose what was written to memory that is no file's"
-        )]
-        // SAFETY: maps of files are read-only, so that their pages hold what the file does.
+        #[expect(unsafe_code, reason = "the same advice would discard anonymous memory")]
+        // SAFETY: maps of files are read-only, so their pages equal the file.
         let advised = unsafe {
             map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
         };
-        // pages that stay cost memory, nothing else
+        // pages that stay cost memory only
         let _ = advised;
     }
     #[cfg(not(unix))]

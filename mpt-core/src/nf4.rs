@@ -1,4 +1,4 @@
-//! The layout of NF4: what its codes mean, and how a block lies in memory.
+//! NF4: the code book, and the layout of a block in memory.
 //!
 //! Source: Dettmers et al. 2023 (QLoRA), section 3; bitsandbytes' `functional.py`.
 
@@ -9,14 +9,14 @@ use crate::dtype::{NF4_BLOCK, NF4_BLOCK_BYTES};
 /// Values of a block.
 pub(crate) const BLOCK: usize = NF4_BLOCK;
 
-/// Blocks whose largest values share a scale.
-pub(crate) const GROUP: usize = 256;
+/// Blocks whose absolute maxima share a scale in files.
+pub(crate) const NESTED_BLOCK: usize = 256;
 
-/// Bytes of a block in memory: its codes, and its largest value as f32.
+/// Bytes of a block in memory: codes, then the absolute maximum as f32.
 pub(crate) const BLOCK_BYTES: usize = NF4_BLOCK_BYTES;
 
-/// What the codes mean: quantiles of the normal distribution, scaled to [-1, 1], with an exact zero.
-pub(crate) const LEVELS: [f32; 16] = [
+/// Values of the codes: quantiles of the normal distribution, scaled to [-1, 1], with an exact zero.
+pub(crate) const CODEBOOK: [f32; 16] = [
     -1.0,
     -0.696_192_8,
     -0.525_073_05,
@@ -35,11 +35,11 @@ pub(crate) const LEVELS: [f32; 16] = [
     1.0,
 ];
 
-/// Blocks of one task, at least.
+/// Blocks of a task at least.
 const TASK_BLOCKS: usize = 1024;
 
-/// Blocks in memory: codes, and after those of each block its `scale`.
-pub(crate) fn join(codes: &[u8], scale: impl Fn(usize) -> f32 + Sync) -> Vec<u8> {
+/// Blocks in memory from the codes of a tensor and the `scale` of each block.
+pub(crate) fn pack_blocks(codes: &[u8], scale: impl Fn(usize) -> f32 + Sync) -> Vec<u8> {
     let mut blocks = vec![0; codes.len() / (BLOCK / 2) * BLOCK_BYTES];
     let pairs = blocks.par_chunks_mut(BLOCK_BYTES).zip(codes.par_chunks(BLOCK / 2)).enumerate();
     pairs.with_min_len(TASK_BLOCKS).for_each(|(block, (out, codes))| {

@@ -4,7 +4,7 @@
 const SHOWN: (usize, usize) = (300, 60);
 
 /// Text of a file as a message shows it: control characters escaped, the middle of a long one left out.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let escaped = |part: &str| -> String {
         let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
         part.chars().map(escaped).collect()

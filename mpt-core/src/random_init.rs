@@ -37,9 +37,9 @@ impl<'a> Drawn<'a> {
 
     fn draw(&self, id: ParamId, shape: &[usize]) -> Result<StoredTensor> {
         let (values, name) = (initial_values(self.config, self.seed, id, shape)?, id.to_string());
-        let form = dtype_policy::loaded(&name, shape, WeightDtype::F32, self.form);
+        let form = dtype_policy::load_dtype(&name, shape, WeightDtype::F32, self.form);
         let refused = |refusal| refused(Path::new("random weights"), &name, form, refusal);
-        StoredTensor::from_f32(&values, shape, form).map_err(refused)?.in_panels()?.in_tiles()
+        StoredTensor::from_f32(&values, shape, form).map_err(refused)?.prepack_int8()?.prepack_bf16()
     }
 }
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::dtype::WeightDtype;
 use crate::error::Result;
 use crate::kernels::cpu::quantize::nf4::Nf4;
-use crate::kernels::cpu::quantize::{self, Refusal};
+use crate::kernels::cpu::quantize::{self, QuantizeError};
 use crate::storage::StoredTensor;
 
 impl StoredTensor {
@@ -14,10 +14,16 @@ impl StoredTensor {
     ///
     /// # Errors
     /// When a value does not go into the form.
-    pub(crate) fn from_f32(values: &[f32], shape: &[usize], dtype: WeightDtype) -> Result<Self, Refusal> {
+    pub(crate) fn from_f32(
+        values: &[f32],
+        shape: &[usize],
+        dtype: WeightDtype,
+    ) -> Result<Self, QuantizeError> {
         let bytes = match dtype {
-            WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 => quantize::narrowed(dtype, values)?,
-            WeightDtype::Nf4 => Nf4::of(values)?.blocks(),
+            WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 => {
+                quantize::convert_float(dtype, values)?
+            }
+            WeightDtype::Nf4 => Nf4::quantize(values)?.blocks(),
             _ => quantize::quantize(dtype, values)?,
         };
         Ok(Self::owned(bytes, dtype, shape))
@@ -36,7 +42,7 @@ impl StoredTensor {
         let len = self.row_len();
         let in_row = |row: usize| {
             let mut values = vec![0f32; len];
-            self.widen_rows(row..row + 1, &mut values);
+            self.dequantize_rows(row..row + 1, &mut values);
             values.iter().position(|value| !value.is_finite()).map(|at| row * len + at)
         };
         (0..self.num_rows()).into_par_iter().find_map_first(in_row)
@@ -51,8 +57,8 @@ impl StoredTensor {
         assert_eq!(self.shape(), reference.shape(), "tensors of one shape are compared");
         let len = self.row_len();
         let of_row = |(found, expected): &mut (Vec<f32>, Vec<f32>), row: usize| {
-            self.widen_rows(row..row + 1, found);
-            reference.widen_rows(row..row + 1, expected);
+            self.dequantize_rows(row..row + 1, found);
+            reference.dequantize_rows(row..row + 1, expected);
             let pairs = found.iter().zip(&*expected).map(|(&a, &b)| (f64::from(a), f64::from(b)));
             pairs.fold([0.0, 0.0], |[error, square], (a, b)| [error + (a - b) * (a - b), square + b * b])
         };
@@ -71,7 +77,7 @@ impl StoredTensor {
     ///
     /// # Errors
     /// When a value does not go into the form.
-    pub(crate) fn rounded(self, dtype: WeightDtype) -> Result<Self, Refusal> {
+    pub(crate) fn rounded(self, dtype: WeightDtype) -> Result<Self, QuantizeError> {
         match dtype {
             _ if dtype == self.dtype() => Ok(self),
             WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 | WeightDtype::Nf4 => {
@@ -82,13 +88,13 @@ impl StoredTensor {
     }
 
     /// The tensor in one of ggml's forms, row by row, so that only the result and a few rows are in memory.
-    fn quantized(&self, dtype: WeightDtype) -> Result<Self, Refusal> {
+    fn quantized(&self, dtype: WeightDtype) -> Result<Self, QuantizeError> {
         let len = self.row_len();
         let row_bytes = dtype.row_bytes(len).expect("blocks fill the rows");
         let mut bytes = vec![0; self.num_rows() * row_bytes];
         let row = |values: &mut Vec<f32>, (row, out): (usize, &mut [u8])| {
-            self.widen_rows(row..row + 1, values);
-            quantize::piece(dtype, values, out).err().map(|refusal| refusal.after(row * len))
+            self.dequantize_rows(row..row + 1, values);
+            quantize::quantize_into(dtype, values, out).err().map(|refusal| refusal.after(row * len))
         };
         let rows = bytes.par_chunks_mut(row_bytes.max(1)).enumerate();
         let refused = rows.map_init(|| vec![0f32; len], row).find_map_first(|refusal| refusal);

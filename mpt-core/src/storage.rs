@@ -34,20 +34,20 @@ impl Bytes {
     /// Says that they were copied: a file's pages need not count as this process's, and come back if they are read again.
     fn copied(&self) {
         if let Self::File(map, range) = self {
-            mmap::leave(map, range);
+            mmap::release_pages(map, range);
         }
     }
 }
 
-/// In which order the bytes of a matrix lie.
+/// Memory layout of a weight.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Row after row, as in files.
-    Rows,
-    /// Panels of 16 rows, as the kernels for quantized weights read them; rows that do not exist are zero.
-    Panels,
-    /// Tiles of 16 rows of bf16 pairs, as the kernels for products of bf16 read them.
-    Tiles,
+pub(crate) enum WeightLayout {
+    /// Row-major, as in files.
+    RowMajor,
+    /// Panels of 16 rows for int8 kernels; missing rows are zero.
+    Int8Panels,
+    /// Tiles of 16 rows of bf16 pairs for bf16 kernels.
+    Bf16Tiles,
 }
 
 /// A tensor in the form it was stored in. Cloning shares its bytes.
@@ -56,7 +56,7 @@ pub struct StoredTensor {
     bytes: Bytes,
     dtype: WeightDtype,
     shape: Box<[usize]>,
-    order: Order,
+    layout: WeightLayout,
 }
 
 impl fmt::Debug for StoredTensor {
@@ -68,27 +68,31 @@ impl fmt::Debug for StoredTensor {
 impl StoredTensor {
     /// The bytes `range` of a mapped file, which the caller has checked to be those of a tensor of this form.
     pub(crate) fn mapped(map: &Arc<Mmap>, range: Range<usize>, dtype: WeightDtype, shape: &[usize]) -> Self {
-        Self { bytes: Bytes::File(Arc::clone(map), range), dtype, shape: shape.into(), order: Order::Rows }
+        Self {
+            bytes: Bytes::File(Arc::clone(map), range),
+            dtype,
+            shape: shape.into(),
+            layout: WeightLayout::RowMajor,
+        }
     }
 
     /// Bytes in memory of their own, which are those of a tensor of this form.
     pub(crate) fn owned(bytes: Vec<u8>, dtype: WeightDtype, shape: &[usize]) -> Self {
-        Self { bytes: Bytes::Owned(bytes.into()), dtype, shape: shape.into(), order: Order::Rows }
+        Self { bytes: Bytes::Owned(bytes.into()), dtype, shape: shape.into(), layout: WeightLayout::RowMajor }
     }
 
     /// This tensor in other memory and another order, which are read from now on.
-    pub(crate) fn in_memory(&self, memory: MmapMut, order: Order) -> Result<Self> {
+    pub(crate) fn in_memory(&self, memory: MmapMut, layout: WeightLayout) -> Result<Self> {
         let bytes = memory.len();
-        let memory =
-            memory.make_read_only().map_err(|error| Error::Memory { bytes, reason: error.to_string() })?;
+        let memory = memory.make_read_only().map_err(|source| Error::Memory { bytes, source })?;
         self.bytes.copied();
         let bytes = Bytes::Mapped(Arc::new(memory));
-        Ok(Self { bytes, dtype: self.dtype, shape: self.shape.clone(), order })
+        Ok(Self { bytes, dtype: self.dtype, shape: self.shape.clone(), layout })
     }
 
-    /// In which order the values lie.
-    pub(crate) fn order(&self) -> Order {
-        self.order
+    /// Memory layout.
+    pub(crate) fn layout(&self) -> WeightLayout {
+        self.layout
     }
 
     /// The bytes as they lie.
@@ -123,7 +127,7 @@ impl StoredTensor {
 
     /// The bytes of some rows of a tensor whose rows follow each other.
     pub(crate) fn row_range(&self, rows: Range<usize>) -> &[u8] {
-        debug_assert!(self.order == Order::Rows, "rows of panels are not together");
+        debug_assert!(self.layout == WeightLayout::RowMajor, "rows of panels are not together");
         let row = self.bytes.len() / self.num_rows().max(1);
         &self.bytes[rows.start * row..rows.end * row]
     }

@@ -6,7 +6,7 @@ use crate::config::MptConfig;
 use crate::dtype::Precision;
 use crate::dtype::WeightDtype;
 use crate::error::Result;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write, matmul};
+use crate::kernels::cpu::gemm::{Beta, MatMut, MatRef, Parallelism, matmul};
 use crate::rng::CounterRng;
 use crate::storage::StoredTensor;
 use crate::variables::Params;
@@ -30,6 +30,14 @@ pub fn stored(tensor: &Tensor, format: WeightDtype) -> StoredTensor {
     let len = tensor.dims().last().copied().unwrap_or(1);
     assert!(format.row_bytes(len).is_some(), "blocks of {format} do not fill rows of {len} values");
     StoredTensor::from_f32(&values, tensor.dims(), format).expect("finite values of usual size")
+}
+
+/// Largest magnitude among the values: NaN where one of them is NaN, 0 where there are none.
+///
+/// `f32::max` passes over NaN, so a comparison that folds with it holds for results that are no numbers at all.
+pub fn largest(values: impl IntoIterator<Item = impl Into<f64>>) -> f64 {
+    let magnitudes = values.into_iter().map(|value| value.into().abs());
+    magnitudes.fold(0.0, |top, next| if next > top || next.is_nan() { next } else { top })
 }
 
 /// Asserts that no element differs by more than `tolerance`, absolute for elements below 1 and relative above.
@@ -154,9 +162,40 @@ impl ProductBench {
     /// Computes the product once, packing both operands.
     pub fn run(&mut self) {
         let [m, n, k] = self.size;
-        let a = if self.transposed[0] { Mat::new(&self.a, k, m, m).t() } else { Mat::new(&self.a, m, k, k) };
-        let b = if self.transposed[1] { Mat::new(&self.b, n, k, k).t() } else { Mat::new(&self.b, k, n, n) };
+        let a = if self.transposed[0] {
+            MatRef::new(&self.a, k, m, m).t()
+        } else {
+            MatRef::new(&self.a, m, k, k)
+        };
+        let b = if self.transposed[1] {
+            MatRef::new(&self.b, n, k, k).t()
+        } else {
+            MatRef::new(&self.b, k, n, n)
+        };
         let c = MatMut::new(&mut self.c, m, n, n);
-        matmul(c, a, b, self.precision, Write::Overwrite, Threads::Pool);
+        matmul(c, a, b, self.precision, Beta::Zero, Parallelism::Pool);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_the_largest_wherever_it_stands() {
+        assert_eq!(largest([0f32; 0]), 0.0);
+        assert_eq!(largest([1.0, -3.0, 2.0]), 3.0);
+        for at in 0..3 {
+            let mut values = [1.0, f32::INFINITY, 2.0];
+            values[at] = f32::NAN;
+            assert!(largest(values).is_nan(), "{values:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "element 1 is NaN")]
+    fn what_is_no_number_is_not_close() {
+        let tensor = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu).expect("a tensor");
+        assert_close(&tensor([0.0, f32::NAN]), &tensor([0.0, 0.0]), 1e9);
     }
 }

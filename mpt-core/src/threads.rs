@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Threads`] when the pool already exists with another number, or the system refuses threads.
 pub fn set_threads(threads: usize) -> Result<()> {
-    let fail = |reason: String| Error::Threads { threads, reason };
     if threads == 0 {
-        return Err(fail("at least one is needed".to_owned()));
+        let reason = "at least one is needed".to_owned();
+        return Err(Error::Threads { threads, reason, source: None });
     }
     match rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
         Ok(()) => Ok(()),
         Err(_) if rayon::current_num_threads() == threads => Ok(()),
-        Err(error) => Err(fail(error.to_string())),
+        Err(error) => Err(Error::Threads { threads, reason: error.to_string(), source: Some(error.into()) }),
     }
 }

@@ -3,8 +3,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use mpt_tokenize::ErrorKind;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of another library below one of ours.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of `mpt-data`.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +115,8 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong, and what was expected.
         problem: String,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
     /// An input file is not what it was when the work was planned.
     #[error(
@@ -193,6 +200,8 @@ pub enum Error {
         id: String,
         /// What is wrong.
         problem: String,
+        /// The model's answer, where it gave one.
+        source: Option<Cause>,
     },
     /// The output folder holds something else.
     #[error("{}: the folder is not empty and was not made by a data build; choose another folder, or empty it", .path.display())]
@@ -227,13 +236,13 @@ pub enum Error {
         path: PathBuf,
     },
     /// Units are asked for where nothing was planned.
-    #[error("{}: no plan of work units is here; run `mpt data plan --units` with this `--out` first", .path.display())]
+    #[error("{}: no plan of work units is here; plan them first", .path.display())]
     NoPlan {
         /// The output folder.
         path: PathBuf,
     },
     /// A unit is not in the plan.
-    #[error("{}: the plan has no work unit `{id}`; `mpt data plan --units` lists those of the mix as it is now", .path.display())]
+    #[error("{}: the plan has no work unit `{id}`; plan again where the mix has changed", .path.display())]
     NoUnit {
         /// The output folder.
         path: PathBuf,
@@ -241,7 +250,7 @@ pub enum Error {
         id: String,
     },
     /// A commit before its time.
-    #[error("{}: {missing} of {total} work units are missing, the first is `{first}`; make them with `mpt data unit`, or all with `mpt data build`", .path.display())]
+    #[error("{}: {missing} of {total} work units are missing, the first is `{first}`; make them first", .path.display())]
     MissingUnits {
         /// The output folder.
         path: PathBuf,
@@ -260,13 +269,23 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// A manifest is missing or unusable.
+    /// There is no manifest.
+    #[error("{}: {}", .path.display(), no_manifest(*.interrupted))]
+    NoManifest {
+        /// Where it would be.
+        path: PathBuf,
+        /// Whether a build was interrupted here.
+        interrupted: bool,
+    },
+    /// A manifest is unusable.
     #[error("{}: {problem}", .path.display())]
     Manifest {
         /// The manifest file.
         path: PathBuf,
         /// What is wrong, and what to do.
         problem: String,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
     /// A shard does not hold what the manifest says.
     #[error(transparent)]
@@ -310,13 +329,51 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
-    /// An object store cannot be read, or an object in it.
+    /// Something is asked for that this build leaves out.
+    #[error("{what}: this build is without the feature `{feature}`; {instead}")]
+    NotBuilt {
+        /// What asks for it: an address, or a key of a file.
+        what: String,
+        /// The feature of this crate that has it.
+        feature: &'static str,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// An address of an object store is wrong, or a setting without which the store cannot be asked.
     #[error("{url}: {problem}")]
-    Remote {
+    Address {
+        /// The address, or the setting.
+        url: String,
+        /// What is wrong, and what to do.
+        problem: String,
+        /// The store's answer, where it gave one.
+        source: Option<Cause>,
+    },
+    /// There is no object at an address.
+    #[error("{url}: there is no such object; check the address and the credentials")]
+    NoObject {
+        /// The address.
+        url: String,
+    },
+    /// An object is not what it was, or may not be read.
+    #[error("{url}: {problem}")]
+    Object {
         /// The address.
         url: String,
         /// What is wrong, and what to do.
         problem: String,
+        /// The store's answer, where it gave one.
+        source: Option<Cause>,
+    },
+    /// An object store does not answer, or answers with something else.
+    #[error("{url}: {problem}")]
+    Remote {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        problem: String,
+        /// The store's last answer, where it gave one.
+        source: Option<Cause>,
     },
     /// The caller asked to stop; running the same again continues.
     #[error("interrupted; the same command continues where this one stopped")]
@@ -324,6 +381,50 @@ pub enum Error {
 }
 
 impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } => ErrorKind::of_io(source, ErrorKind::Data),
+            Self::MixFile { source, .. } => ErrorKind::of_io(source, ErrorKind::Usage),
+            Self::Tokenizer { source, .. } => source.kind(),
+            Self::RunFileSyntax { .. }
+            | Self::UnknownKey { .. }
+            | Self::Config { .. }
+            | Self::Unsupported { .. }
+            | Self::NoInput { .. }
+            | Self::NoField { .. }
+            | Self::NoToken { .. }
+            | Self::NoEmbedder { .. }
+            | Self::NotOurs { .. }
+            | Self::Changed { .. }
+            | Self::Taken { .. }
+            | Self::AlreadyBuilt { .. }
+            | Self::NoPlan { .. }
+            | Self::NoUnit { .. }
+            | Self::Loader { .. }
+            | Self::Conversion { .. }
+            | Self::NotBuilt { .. }
+            | Self::Address { .. } => ErrorKind::Usage,
+            Self::BrokenLine { .. }
+            | Self::BrokenInput { .. }
+            | Self::InputChanged { .. }
+            | Self::EmptySource { .. }
+            | Self::SmallSource { .. }
+            | Self::Embedder { .. }
+            | Self::MissingUnits { .. }
+            | Self::Unit { .. }
+            | Self::NoManifest { .. }
+            | Self::Manifest { .. }
+            | Self::Shard(_)
+            | Self::Damaged { .. }
+            | Self::Cursor { .. }
+            | Self::NoObject { .. }
+            | Self::Object { .. } => ErrorKind::Data,
+            Self::Busy { .. } | Self::Remote { .. } => ErrorKind::System,
+            Self::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+
     /// An [`Error::Io`] builder for `map_err`.
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
@@ -332,7 +433,13 @@ impl Error {
 
     /// An [`Error::BrokenInput`] from anything that can be shown.
     pub(crate) fn input(path: &Path, problem: impl fmt::Display) -> Self {
-        Self::BrokenInput { path: path.to_owned(), problem: problem.to_string() }
+        Self::BrokenInput { path: path.to_owned(), problem: problem.to_string(), source: None }
+    }
+
+    /// An [`Error::BrokenInput`] at which a library stumbled.
+    pub(crate) fn unread(path: &Path, problem: impl fmt::Display, error: impl Into<Cause>) -> Self {
+        let problem = problem.to_string();
+        Self::BrokenInput { path: path.to_owned(), problem, source: Some(error.into()) }
     }
 }
 
@@ -361,6 +468,14 @@ impl std::error::Error for Damage {}
 
 fn suggestion(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|key| format!(", did you mean `{key}`?")).unwrap_or_default()
+}
+
+fn no_manifest(interrupted: bool) -> &'static str {
+    if interrupted {
+        "there is no manifest: the build here was interrupted; run the same build again and it continues"
+    } else {
+        "there is no manifest here; expected a folder of prepared data"
+    }
 }
 
 fn drop_list(drops: &[(String, u64)]) -> String {

@@ -1,11 +1,16 @@
-//! What can go wrong while generating.
+//! Errors of generation and verification.
 
 use std::path::PathBuf;
 
-use crate::tokenizer_problem::TokenizerProblem;
+use mpt_core::ErrorKind;
+
+use crate::tokenizer_problem::{TokenizerProblem, kind_of_text};
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of another library below one of ours.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of `mpt-infer`.
 #[derive(Debug, thiserror::Error)]
@@ -14,13 +19,13 @@ pub enum Error {
     /// The model or its kernels.
     #[error(transparent)]
     Model(#[from] mpt_core::Error),
-    /// A text could not be encoded or decoded, or a chat template failed.
+    /// Encoding, decoding or a chat template failed.
     #[error(transparent)]
     Text(#[from] mpt_tokenize::Error),
-    /// The model has no usable tokenizer, and text was given or asked for.
+    /// Text was given or asked for, and the model has no usable tokenizer.
     #[error("{problem}; {}", .problem.remedy())]
     Tokenizer {
-        /// What is wrong with it.
+        /// Reason.
         #[from]
         problem: TokenizerProblem,
     },
@@ -29,10 +34,10 @@ pub enum Error {
     NoChatTemplate {
         /// The folder or GGUF file.
         path: PathBuf,
-        /// Where it would be.
+        /// File or key that was looked for.
         place: &'static str,
     },
-    /// A tensor operation.
+    /// A tensor operation failed.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
     /// A parameter has an impossible value.
@@ -40,25 +45,25 @@ pub enum Error {
     Parameter {
         /// The parameter.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         actual: String,
-        /// What it must be.
+        /// Values that are allowed.
         expected: &'static str,
     },
     /// The prompt leaves no room for a new token.
     #[error("the prompt has {tokens} tokens, and {limit} fit; shorten it, or raise `max_seq_len`")]
     PromptTooLong {
-        /// Its tokens.
+        /// Number of tokens of the prompt.
         tokens: usize,
-        /// What fits with one new token.
+        /// Largest number that leaves room for one new token.
         limit: usize,
     },
-    /// The model gives no usable probabilities.
+    /// The logits hold no finite number.
     #[error(
         "the logits after {tokens} tokens hold no finite number; the weights are damaged or the training diverged"
     )]
     NotFinite {
-        /// Tokens before.
+        /// Number of tokens of the context.
         tokens: usize,
     },
     /// A file that names stop tokens is unusable.
@@ -66,30 +71,52 @@ pub enum Error {
     StopFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Problem.
         problem: String,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
-    /// Two models, or a model and recorded numbers, differ in their number of ids.
+    /// The model and its reference have different vocabulary sizes.
     #[error(
         "the model has a vocabulary of {actual} ids, and what it is compared with has {expected}; \
          expected the same: these are different models"
     )]
     Vocabulary {
-        /// The model's.
+        /// Vocabulary size of the model.
         actual: usize,
-        /// What it is compared with.
+        /// Vocabulary size of the reference.
         expected: usize,
     },
-    /// Recorded numbers are unusable.
+    /// A fixture is unusable.
     #[error("{}: `{tensor}` {found}, expected {expected}", .path.display())]
     Fixture {
         /// The file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What is wrong.
+        /// Problem.
         found: String,
-        /// What it should be.
+        /// Property that is expected of it.
         expected: &'static str,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Model(error) => error.kind(),
+            Self::Text(error) => kind_of_text(error),
+            Self::Tokenizer { problem } => problem.kind(),
+            Self::Tensor(error) => error.into(),
+            Self::Parameter { .. } | Self::PromptTooLong { .. } => ErrorKind::Usage,
+            Self::NotFinite { .. } => ErrorKind::NotFinite,
+            Self::NoChatTemplate { .. }
+            | Self::StopFile { .. }
+            | Self::Vocabulary { .. }
+            | Self::Fixture { .. } => ErrorKind::Data,
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Generation: the prompt in pieces, then a token at a time, with the keys and values of what was seen kept.
+//! Generation of one sequence: chunked prefill of the prompt, then decoding token by token over a key/value cache.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -11,54 +11,54 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::sampler::{Sampler, SamplingParams};
 
-/// Tokens of a prompt that go through the model at once: enough for full speed, little enough for any prompt.
+/// Prefill chunk in tokens: enough for full speed, and a bound on memory whatever the prompt's length.
 const PREFILL_TOKENS: usize = 512;
 
-/// What to generate.
+/// Parameters of a generation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerateParams {
-    /// New tokens at most.
+    /// Maximum number of new tokens.
     pub max_new_tokens: usize,
-    /// How they are drawn.
+    /// Sampling of each token.
     pub sampling: SamplingParams,
-    /// Tokens that end the text. They are not part of it.
+    /// Tokens that end the text; they are not part of it.
     pub stop_ids: Vec<TokenId>,
-    /// Ids from this one on are never drawn: rows of the embedding without a token.
+    /// Number of ids that stand for tokens. Higher ids, the embedding's padding rows, are never drawn.
     pub num_ids: Option<usize>,
-    /// Tokens of prompt and text together. By default as many as the model can take: ALiBi has no bound.
+    /// Maximum number of tokens of prompt and text together; `None` for the model's own bound, and ALiBi has none.
     pub max_seq_len: Option<usize>,
-    /// How keys and values of what was seen are held.
+    /// Dtype of the key/value cache.
     pub kv_dtype: KvDtype,
 }
 
-/// Why a text ended.
+/// Reason why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
-    /// A stop token.
+    /// A stop token was drawn, or a stop string came up.
     Stop,
-    /// As many tokens as were asked for.
+    /// `max_new_tokens` were generated.
     Length,
-    /// No more tokens fit: the model's positions end, or `max_seq_len` does.
+    /// The context is full: the model's learned positions end, or `max_seq_len` is reached.
     Context,
-    /// The callback said so.
+    /// The callback ended it.
     Callback,
 }
 
-/// A generated text.
+/// Generated tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
-    /// Its tokens, without prompt and stop token.
+    /// Token ids, without prompt and stop token.
     pub ids: Vec<TokenId>,
-    /// Why it ended.
+    /// Reason of the end.
     pub finish_reason: FinishReason,
-    /// Seconds until the first token.
+    /// Seconds of prefill, up to the first logits.
     pub prefill_seconds: f64,
-    /// Seconds for all others.
+    /// Seconds of decoding all tokens.
     pub decode_seconds: f64,
 }
 
-/// Generates after `prompt`; `each` is given every token as it comes and may end the text.
+/// Continues `prompt`. `on_token` receives every token as it is drawn, and may end the text.
 ///
 /// # Errors
 /// [`Error::Parameter`] for impossible parameters or an empty prompt, [`Error::PromptTooLong`], and those of the model.
@@ -66,36 +66,41 @@ pub fn generate(
     model: &CausalLm,
     prompt: &[TokenId],
     params: &GenerateParams,
-    each: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
+    on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
 ) -> Result<Generation> {
-    let room = room(model, prompt, params)?;
+    let context_left = context_left(model, prompt, params)?;
     let began = Instant::now();
-    let mut text = Text::begin(model, prompt, params)?;
-    let mut logits = text.prefill(prompt)?;
+    let mut decoding = Decoding::begin(model, prompt, params)?;
+    let mut logits = decoding.prefill(prompt)?;
     let prefill_seconds = began.elapsed().as_secs_f64();
     let mut finish_reason =
-        if room < params.max_new_tokens { FinishReason::Context } else { FinishReason::Length };
-    for left in (0..params.max_new_tokens.min(room)).rev() {
-        let id = text.sampler.next(&mut logits, &text.ids)?;
+        if context_left < params.max_new_tokens { FinishReason::Context } else { FinishReason::Length };
+    for left in (0..params.max_new_tokens.min(context_left)).rev() {
+        let id = decoding.sampler.next(&mut logits, &decoding.ids)?;
         if params.stop_ids.contains(&id) {
             finish_reason = FinishReason::Stop;
             break;
         }
-        text.ids.push(id);
-        if each(id).is_break() {
+        decoding.ids.push(id);
+        if on_token(id).is_break() {
             finish_reason = FinishReason::Callback;
             break;
         }
         if left > 0 {
-            logits = text.forward(&[id])?;
+            logits = decoding.forward(&[id])?;
         }
     }
     let decode_seconds = began.elapsed().as_secs_f64() - prefill_seconds;
-    Ok(Generation { ids: text.ids.split_off(prompt.len()), finish_reason, prefill_seconds, decode_seconds })
+    Ok(Generation {
+        ids: decoding.ids.split_off(prompt.len()),
+        finish_reason,
+        prefill_seconds,
+        decode_seconds,
+    })
 }
 
-/// New tokens that fit behind the prompt.
-fn room(model: &CausalLm, prompt: &[TokenId], params: &GenerateParams) -> Result<usize> {
+/// Number of new tokens that the context has room for after the prompt.
+fn context_left(model: &CausalLm, prompt: &[TokenId], params: &GenerateParams) -> Result<usize> {
     if prompt.is_empty() {
         let expected = "one token or more; give a prompt, or the end-of-text token to begin a text";
         return Err(Error::Parameter { field: "prompt", actual: "empty".into(), expected });
@@ -109,8 +114,8 @@ fn room(model: &CausalLm, prompt: &[TokenId], params: &GenerateParams) -> Result
     Ok(limit - prompt.len())
 }
 
-/// A text in the making.
-struct Text<'a> {
+/// Sequence in decoding: its cache, its sampler and its tokens so far, those of the prompt included.
+struct Decoding<'a> {
     model: &'a CausalLm,
     params: &'a GenerateParams,
     pool: KvPool,
@@ -119,23 +124,24 @@ struct Text<'a> {
     ids: Vec<TokenId>,
 }
 
-impl<'a> Text<'a> {
+impl<'a> Decoding<'a> {
     fn begin(model: &'a CausalLm, prompt: &[TokenId], params: &'a GenerateParams) -> Result<Self> {
-        let most = prompt.len().saturating_add(params.max_new_tokens);
-        let mut pool = KvPool::new(model.config(), most, params.kv_dtype)?;
+        let max_tokens = prompt.len().saturating_add(params.max_new_tokens);
+        let mut pool = KvPool::new(model.config(), max_tokens, params.kv_dtype)?;
         let (sequence, sampler) = (pool.add(), Sampler::new(&params.sampling)?);
         Ok(Self { model, params, pool, sequence, sampler, ids: prompt.to_vec() })
     }
 
+    /// Runs the prompt in chunks. Returns the logits of its last token, `[num_ids]`.
     fn prefill(&mut self, prompt: &[TokenId]) -> Result<Vec<f32>> {
         let mut logits = Vec::new();
-        for piece in prompt.chunks(PREFILL_TOKENS) {
-            logits = self.forward(piece)?;
+        for chunk in prompt.chunks(PREFILL_TOKENS) {
+            logits = self.forward(chunk)?;
         }
         Ok(logits)
     }
 
-    /// Runs new tokens and gives the logits of what follows the last of them.
+    /// Runs new tokens. Returns the logits of the last one, `[num_ids]`.
     fn forward(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>> {
         let hidden = self.model.forward(&Batch::of(self.sequence, tokens)?, &mut self.pool)?;
         let last = hidden.narrow(0, tokens.len() - 1, 1)?.contiguous()?;

@@ -1,4 +1,4 @@
-//! A model with everything that text needs, opened by its path: prompts and conversations in, text out.
+//! Pipeline: a model, its tokenizer and its chat template behind one path; prompts and conversations in, text out.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,34 +16,34 @@ use crate::text_files::{chat_template_of, tokenizer_of};
 use crate::text_stream::TextStream;
 use crate::tokenizer_problem::TokenizerProblem;
 
-/// A model, its tokenizer if it has a usable one, the ids that end a text, and its chat template.
+/// A model with its tokenizer, stop ids and chat template.
 ///
-/// What lacks is an error where it is needed: a model without a tokenizer still continues ids, and one without a chat
-/// template still continues text.
+/// A missing piece is an error only where it is needed: a model without a tokenizer continues ids, and one without a chat
+/// template continues text.
 #[derive(Debug)]
 pub struct Pipeline {
     model: CausalLm,
     weights: Weights,
-    // what follows is read when it is first asked for
+    // read at first use
     tokenizer: OnceLock<Result<Tokenizer, TokenizerProblem>>,
     stop_ids: OnceLock<Vec<TokenId>>,
     chat_template: OnceLock<ChatTemplate>,
 }
 
-/// How a text goes on. The default is greedy and ends after 128 tokens at most.
+/// Parameters of a completion. The default is greedy, with at most 128 new tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompletionParams {
-    /// New tokens at most.
+    /// Maximum number of new tokens.
     pub max_new_tokens: usize,
-    /// How they are drawn.
+    /// Sampling of each token.
     pub sampling: SamplingParams,
-    /// Texts that end the completion where one comes up. They are not part of it.
+    /// Stop strings. The completion ends before the first one that comes up.
     pub stop: Vec<String>,
-    /// Tokens that end it; `None` for those of the model's files.
+    /// Stop ids; `None` for those of the model's files.
     pub stop_ids: Option<Vec<TokenId>>,
-    /// Tokens of prompt and completion together. By default as many as the model can take: ALiBi has no bound.
+    /// Maximum number of tokens of prompt and completion together; `None` for the model's own bound, and ALiBi has none.
     pub max_seq_len: Option<usize>,
-    /// How keys and values of what was seen are held.
+    /// Dtype of the key/value cache.
     pub kv_dtype: KvDtype,
 }
 
@@ -54,27 +54,27 @@ impl Default for CompletionParams {
     }
 }
 
-/// A text that was generated.
+/// A generated text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
-    /// The text, without prompt and without what ended it.
+    /// The text, without the prompt and without the stop token or string.
     pub text: String,
-    /// Tokens of the prompt.
+    /// Number of tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Its tokens, why it ended, and how long it took. Where a stop string ended it, the string's tokens are among them.
+    /// Tokens, reason of the end, and times. Tokens of a stop string are included.
     pub generation: Generation,
 }
 
 impl Pipeline {
-    /// Opens a model folder, a GGUF file, or the run folder of a training, as it is stored.
+    /// Opens a model folder, a GGUF file, or the run folder of a training, in its stored dtypes.
     ///
     /// # Errors
-    /// Those of [`open_model`]. The tokenizer, the stop ids and the chat template are read when they are first needed.
+    /// Those of [`open_model`]. Tokenizer, stop ids and chat template are read at first use.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &OpenOptions::default())
     }
 
-    /// [`Pipeline::open`] in another weight dtype or precision, or with an adapter.
+    /// [`Pipeline::open`] with another weight dtype or precision, or with an adapter.
     ///
     /// # Errors
     /// As [`Pipeline::open`].
@@ -84,7 +84,7 @@ impl Pipeline {
         Ok(Self { model, weights, tokenizer, stop_ids, chat_template })
     }
 
-    /// The same with this chat template instead of the model's own.
+    /// The pipeline with `template` in place of the model's own.
     #[must_use]
     pub fn with_chat_template(mut self, template: ChatTemplate) -> Self {
         self.chat_template = OnceLock::from(template);
@@ -96,7 +96,7 @@ impl Pipeline {
         &self.model
     }
 
-    /// Its weights, mapped.
+    /// Its weights, memory-mapped.
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
@@ -104,7 +104,7 @@ impl Pipeline {
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where the model has none that can be used.
+    /// [`Error::Tokenizer`] where the model has no usable one.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.read_tokenizer().as_ref().map_err(|problem| problem.clone().into())
     }
@@ -113,10 +113,10 @@ impl Pipeline {
         self.tokenizer.get_or_init(|| tokenizer_of(&self.weights))
     }
 
-    /// The ids that end a text, from the model's files.
+    /// Stop ids from the model's files.
     ///
     /// # Errors
-    /// [`Error::StopFile`] where one of them cannot be read.
+    /// [`Error::StopFile`] naming an unreadable file.
     pub fn stop_ids(&self) -> Result<&[TokenId]> {
         if let Some(ids) = self.stop_ids.get() {
             return Ok(ids);
@@ -128,7 +128,7 @@ impl Pipeline {
     /// The chat template.
     ///
     /// # Errors
-    /// [`Error::NoChatTemplate`] where the model has none, [`Error::Text`] where it cannot be used.
+    /// [`Error::NoChatTemplate`] where the model has none, [`Error::Text`] where it is unusable.
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
         if let Some(template) = self.chat_template.get() {
             return Ok(template);
@@ -137,8 +137,7 @@ impl Pipeline {
         Ok(self.chat_template.get_or_init(|| template))
     }
 
-    /// The ids of a prompt: those of the text, or the end-of-text token for an empty one, since a text begins where
-    /// another one ended.
+    /// Token ids of a prompt. An empty prompt is the end-of-text token, which precedes every text in training.
     ///
     /// # Errors
     /// [`Error::Tokenizer`], [`Error::Text`].
@@ -151,7 +150,7 @@ impl Pipeline {
         Ok(ids)
     }
 
-    /// Goes on with a text.
+    /// Continues a text.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] where the model has no usable one, and those of [`generate`](crate::generate()).
@@ -159,9 +158,9 @@ impl Pipeline {
         self.stream(prompt, params, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Pipeline::generate`], piece by piece: with each token `on_text` is given the text that is certain now, whole
-    /// characters that belong to no stop string, perhaps nothing, and may end the completion. The pieces are, together,
-    /// its text; but for what was still held back where `on_text` ended it.
+    /// [`Pipeline::generate`] as a stream. With each token `on_text` receives the text that is now certain: whole characters
+    /// outside any stop string, possibly none. It may end the completion. The pieces concatenate to the completion's text,
+    /// except for text held back when `on_text` ended it.
     ///
     /// # Errors
     /// As [`Pipeline::generate`].
@@ -175,15 +174,15 @@ impl Pipeline {
         self.complete(&prompt, &self.generate_params(params)?, &params.stop, on_text)
     }
 
-    /// Goes on with token ids; no tokenizer is needed.
+    /// Continues token ids, without a tokenizer.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for stop strings, which need text, and those of [`generate`](crate::generate()).
+    /// [`Error::Parameter`] for stop strings, which need a tokenizer, and those of [`generate`](crate::generate()).
     pub fn generate_ids(&self, prompt: &[TokenId], params: &CompletionParams) -> Result<Generation> {
         self.stream_ids(prompt, params, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Pipeline::generate_ids`], token by token: `on_token` is given each as it comes and may end the completion.
+    /// [`Pipeline::generate_ids`] as a stream. `on_token` receives each token as it is drawn, and may end the completion.
     ///
     /// # Errors
     /// As [`Pipeline::generate_ids`].
@@ -200,16 +199,16 @@ impl Pipeline {
         generate(&self.model, prompt, &self.generate_params(params)?, on_token)
     }
 
-    /// Answers a conversation, written in the model's chat template.
+    /// Answers a conversation, rendered with the chat template.
     ///
     /// # Errors
-    /// [`Error::NoChatTemplate`], [`Error::Tokenizer`], [`Error::Text`] for a conversation that does not fit the
-    /// template, and those of [`generate`](crate::generate()).
+    /// [`Error::NoChatTemplate`], [`Error::Tokenizer`], [`Error::Text`] for a conversation that the template
+    /// refuses, and those of [`generate`](crate::generate()).
     pub fn chat(&self, messages: &[Message], params: &CompletionParams) -> Result<Completion> {
         self.stream_chat(messages, params, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Pipeline::chat`], piece by piece as in [`Pipeline::stream`]. What ends an answer in the template ends it here.
+    /// [`Pipeline::chat`] as a stream, like [`Pipeline::stream`]. The template's end of turn ends the answer.
     ///
     /// # Errors
     /// As [`Pipeline::chat`].
@@ -223,7 +222,7 @@ impl Pipeline {
         let prompt = tokenizer.encode(&template.render(messages, true)?)?;
         let mut generate_params = self.generate_params(params)?;
         generate_params.stop_ids.extend(template.stop_ids(tokenizer));
-        // A string may be a token and yet come up in parts.
+        // a stop string that is one token may also be generated as several
         let stop: Vec<String> = params.stop.iter().chain(template.stop_strings()).cloned().collect();
         self.complete(&prompt, &generate_params, &stop, on_text)
     }
@@ -243,7 +242,7 @@ impl Pipeline {
         })
     }
 
-    /// Text after a prompt of ids.
+    /// Completion of a prompt of ids, streamed to `on_text`.
     fn complete(
         &self,
         prompt: &[TokenId],
@@ -273,7 +272,7 @@ impl Pipeline {
         let rest = stream.finish();
         text.push_str(&rest);
         if !rest.is_empty() && generation.finish_reason != FinishReason::Callback {
-            // The text is whole: there is nothing left to end.
+            // the text is complete: a break has nothing to end
             let _ = on_text(&rest);
         }
         Ok(Completion { text, prompt_tokens: prompt.len(), generation })

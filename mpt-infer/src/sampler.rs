@@ -1,23 +1,23 @@
-//! From logits to the next token: repetition penalty, temperature, top-k, top-p, min-p, in this order, as transformers does.
+//! Sampling of the next token from logits: repetition penalty, temperature, top-k, top-p, min-p, in transformers' order.
 
 use mpt_core::rng::CounterRng;
 
 use crate::error::{Error, Result};
 
-/// How tokens are drawn. The default is greedy.
+/// Sampling parameters. The default is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// Divides the logits; 0 takes the most probable token.
+    /// Divisor of the logits; 0 is greedy.
     pub temperature: f32,
-    /// Only so many of the most probable tokens; 0 for all.
+    /// Number of most probable tokens kept; 0 keeps all.
     pub top_k: usize,
-    /// Only the most probable tokens that together have this probability; 1 for all.
+    /// Probability mass kept, of the most probable tokens; 1 keeps all. Holtzman et al. 2020, section 3.1.
     pub top_p: f32,
-    /// Only tokens with this share of the highest probability; 0 for all.
+    /// Lowest probability kept, as a share of the highest; 0 keeps all.
     pub min_p: f32,
-    /// Makes tokens that are there already less probable; 1 for not. Keskar et al. 2019, "CTRL", section 4.1.
+    /// Penalty on tokens of the context; 1 is none. Keskar et al. 2019, "CTRL", section 4.1.
     pub repetition_penalty: f32,
-    /// The same seed draws the same tokens.
+    /// Seed of the draws.
     pub seed: u64,
 }
 
@@ -27,7 +27,7 @@ impl Default for SamplingParams {
     }
 }
 
-/// Draws tokens one after the other.
+/// Sampler of one sequence: parameters and the state of its random numbers.
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
@@ -35,7 +35,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at its first token.
+    /// A sampler before its first draw.
     ///
     /// # Errors
     /// [`Error::Parameter`] naming the parameter.
@@ -52,10 +52,10 @@ impl Sampler {
         Ok(Self { params: params.clone(), rng: CounterRng::named(params.seed, "sampling") })
     }
 
-    /// The next token after `context`. `logits` are changed.
+    /// Draws the token after `context`. `logits`, `[num_ids]`, are penalized in place.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when no logit is a number.
+    /// [`Error::NotFinite`] when no logit is finite.
     pub fn next(&mut self, logits: &mut [f32], context: &[u32]) -> Result<u32> {
         penalize(logits, context, self.params.repetition_penalty);
         let best = argmax(logits).ok_or(Error::NotFinite { tokens: context.len() })?;
@@ -65,7 +65,7 @@ impl Sampler {
         Ok(self.draw(&self.candidates(logits, logits[best as usize])))
     }
 
-    /// The tokens that may be drawn, most probable first, with probabilities that need not sum to 1.
+    /// Candidates of the draw, most probable first, with unnormalized probabilities.
     fn candidates(&self, logits: &[f32], highest: f32) -> Vec<(u32, f64)> {
         let weight = |logit: f32| f64::from((logit - highest) / self.params.temperature).exp();
         let finite = logits.iter().enumerate().filter(|(_, logit)| !logit.is_nan());
@@ -80,6 +80,7 @@ impl Sampler {
         candidates
     }
 
+    /// Draws one of the candidates by inversion of their cumulative sum.
     fn draw(&mut self, candidates: &[(u32, f64)]) -> u32 {
         let total: f64 = candidates.iter().map(|candidate| candidate.1).sum();
         let mut left = self.rng.uniform_f64() * total;
@@ -93,6 +94,7 @@ impl Sampler {
     }
 }
 
+/// Divides positive logits of tokens in `context` by `penalty`, and multiplies the others.
 fn penalize(logits: &mut [f32], context: &[u32], penalty: f32) {
     if penalty == 1.0 {
         return;
@@ -106,13 +108,13 @@ fn penalize(logits: &mut [f32], context: &[u32], penalty: f32) {
     }
 }
 
-/// The first of the highest numbers.
+/// Index of the highest finite logit, the first of equals.
 fn argmax(logits: &[f32]) -> Option<u32> {
     let finite = logits.iter().enumerate().filter(|(_, logit)| logit.is_finite());
     finite.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(id, _)| id as u32)
 }
 
-/// Keeps the fewest candidates that have `mass` of the probability, one at least.
+/// Keeps the fewest candidates whose probabilities sum to `mass`, at least one.
 fn truncate_to_mass(candidates: &mut Vec<(u32, f64)>, mass: f64) {
     if mass >= 1.0 {
         return;

@@ -1,4 +1,4 @@
-//! Where generation ends: stop ids from the model's files, and stop strings in the text as it comes.
+//! Ends of generation: stop ids from the model's files, and stop strings in streamed text.
 
 use std::path::Path;
 
@@ -6,18 +6,18 @@ use mpt_core::Weights;
 use mpt_tokenize::{TokenId, Tokenizer};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::gguf_text;
+use crate::error::{Cause, Error, Result};
+use crate::gguf_tokenizer;
 
-/// The ids that end a text: of a folder `eos_token_id` of `generation_config.json` and of `config.json` and the `eos_token` of
-/// `tokenizer_config.json`, all that are there; of a GGUF file `tokenizer.ggml.eos_token_id` and `eot_token_id`; else the
-/// tokenizer's end-of-text token. None where none of them has one.
+/// Stop ids of a model. A folder's are `eos_token_id` of `generation_config.json` and `config.json`, and the `eos_token` of
+/// `tokenizer_config.json`, whichever exist. A GGUF file's are `tokenizer.ggml.eos_token_id` and `eot_token_id`. A model
+/// that names none has the tokenizer's end-of-text token, if any.
 ///
 /// # Errors
-/// [`Error::StopFile`] when a file is there but unusable.
+/// [`Error::StopFile`] naming a file that exists and is unusable.
 pub fn stop_ids(weights: &Weights, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
     let ids = match weights.metadata() {
-        Some(metadata) => gguf_text::stop_ids(metadata),
+        Some(metadata) => gguf_tokenizer::stop_ids(metadata),
         None => folder_stop_ids(weights.path(), tokenizer)?,
     };
     if ids.is_empty() { Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect()) } else { Ok(ids) }
@@ -34,17 +34,21 @@ fn folder_stop_ids(dir: &Path, tokenizer: Option<&Tokenizer>) -> Result<Vec<Toke
     Ok(ids)
 }
 
-/// A file's JSON, null where there is no file.
+/// JSON of a file; null where it does not exist.
 fn read(path: &Path) -> Result<Value> {
-    let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem };
+    let wrong = |problem: String, source: Cause| Error::StopFile {
+        path: path.to_owned(),
+        problem,
+        source: Some(source),
+    };
     match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map_err(|error| wrong(error.to_string())),
+        Ok(text) => serde_json::from_str(&text).map_err(|error| wrong(error.to_string(), error.into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
-        Err(error) => Err(wrong(format!("reading failed: {error}"))),
+        Err(error) => Err(wrong(format!("reading failed: {error}"), error.into())),
     }
 }
 
-/// The id of the `eos_token` of a `tokenizer_config.json`, as the tokenizer has it, or else the file's own table.
+/// Id of the `eos_token` in a `tokenizer_config.json`: the tokenizer's id for it, else that of the file's own table.
 fn eos_token_id(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<Option<TokenId>> {
     let config = read(path)?;
     let token = match &config["eos_token"] {
@@ -59,8 +63,9 @@ fn eos_token_id(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<Option<Tok
     Ok(tokenizer.and_then(|tokenizer| tokenizer.id_of(token)).or_else(in_table))
 }
 
+/// Ids in `eos_token_id` of a JSON file: one, a list, or none.
 fn eos_ids(path: &Path) -> Result<Vec<TokenId>> {
-    let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem };
+    let wrong = |problem: String| Error::StopFile { path: path.to_owned(), problem, source: None };
     let value = read(path)?;
     let id = |value: &Value| {
         let id = value.as_u64().and_then(|id| TokenId::try_from(id).ok());
@@ -73,8 +78,9 @@ fn eos_ids(path: &Path) -> Result<Vec<TokenId>> {
     }
 }
 
-/// Finds the first of some strings in a text that comes in pieces; what may be the beginning of one is held back.
-/// The first is the one that is whole first, so that how the text is cut makes no difference.
+/// Search for stop strings in a text that arrives in pieces. A suffix that may begin a stop string is held back.
+///
+/// The first match is the one that ends first, so that the result does not depend on how the text is cut.
 #[derive(Debug, Default)]
 pub struct StopStrings {
     strings: Vec<String>,
@@ -83,39 +89,39 @@ pub struct StopStrings {
 }
 
 impl StopStrings {
-    /// Looks for these strings; empty ones never occur.
+    /// A search for `strings`; empty ones are ignored.
     pub fn new(strings: &[String]) -> Self {
         let strings = strings.iter().filter(|text| !text.is_empty()).cloned().collect();
         Self { strings, held: String::new(), found: false }
     }
 
-    /// Takes more text and gives what is certainly before any stop string.
+    /// Appends `text`. Returns the text that is certain to precede every stop string.
     pub fn push(&mut self, text: &str) -> String {
         if self.found {
             return String::new();
         }
         self.held.push_str(text);
-        if let Some(at) = first_whole(&self.strings, &self.held) {
+        if let Some(at) = first_match(&self.strings, &self.held) {
             self.found = true;
             self.held.truncate(at);
             return std::mem::take(&mut self.held);
         }
-        let certain = self.held.len() - self.longest_beginning();
+        let certain = self.held.len() - self.partial_match();
         self.held.drain(..certain).collect()
     }
 
-    /// Whether a stop string was found; nothing comes after it.
+    /// Whether a stop string was found. No text follows it.
     pub fn found(&self) -> bool {
         self.found
     }
 
-    /// The text that was held back, when no more comes.
+    /// Returns the text held back, at the end of the stream.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
-    /// Bytes at the end of the held text that begin some stop string.
-    fn longest_beginning(&self) -> usize {
+    /// Length in bytes of the longest suffix of the held text that is a prefix of a stop string.
+    fn partial_match(&self) -> usize {
         let begins = |stop: &String| {
             let longest = stop.len().min(self.held.len());
             (1..=longest)
@@ -127,10 +133,10 @@ impl StopStrings {
     }
 }
 
-/// Where the string begins that ends first in `text`; of several that end there, the longest.
-fn first_whole(strings: &[String], text: &str) -> Option<usize> {
-    let places = strings.iter().filter_map(|stop| text.find(stop.as_str()).map(|at| (at + stop.len(), at)));
-    places.min().map(|(_, at)| at)
+/// Start of the match that ends first in `text`; the longest of several with one end.
+fn first_match(strings: &[String], text: &str) -> Option<usize> {
+    let matches = strings.iter().filter_map(|stop| text.find(stop.as_str()).map(|at| (at + stop.len(), at)));
+    matches.min().map(|(_, at)| at)
 }
 
 #[cfg(test)]
@@ -143,7 +149,7 @@ mod tests {
         #[test]
         fn pieces_give_what_the_whole_gives(pieces in prop::collection::vec("[abé]{0,4}", 0..12), stops in prop::collection::vec("[abé]{1,4}", 0..3)) {
             let whole = pieces.concat();
-            let first = first_whole(&stops, &whole);
+            let first = first_match(&stops, &whole);
             let mut strings = StopStrings::new(&stops);
             let mut found: String = pieces.iter().map(|piece| strings.push(piece)).collect();
             prop_assert_eq!(strings.found(), first.is_some());

@@ -1,4 +1,4 @@
-//! What a model's files say of text: the tokenizer, or why there is none that can be used, and the chat template.
+//! Tokenizer and chat template of a model, from its folder or GGUF file.
 
 use std::path::Path;
 
@@ -6,24 +6,24 @@ use mpt_core::Weights;
 use mpt_tokenize::{ChatTemplate, Tokenizer};
 
 use crate::error::Error;
-use crate::gguf_text;
+use crate::gguf_tokenizer;
 use crate::tokenizer_problem::TokenizerProblem;
 
-/// The tokenizer of an opened model.
+/// Tokenizer of an opened model.
 ///
 /// # Errors
-/// The problem, which names `tokenizer.json` or the key of the GGUF file.
+/// [`TokenizerProblem`], naming `tokenizer.json` or the key of the GGUF file.
 pub fn tokenizer_of(weights: &Weights) -> Result<Tokenizer, TokenizerProblem> {
     match weights.metadata() {
-        Some(metadata) => gguf_text::tokenizer(metadata, weights.path()),
+        Some(metadata) => gguf_tokenizer::tokenizer(metadata, weights.path()),
         None => folder_tokenizer(weights.path()),
     }
 }
 
-/// The tokenizer in a folder, which need hold no weights.
+/// Tokenizer of a folder, with or without weights.
 ///
 /// # Errors
-/// The problem, which names `tokenizer.json`.
+/// [`TokenizerProblem`], naming `tokenizer.json`.
 pub fn folder_tokenizer(dir: &Path) -> Result<Tokenizer, TokenizerProblem> {
     let missing = |error: &mpt_tokenize::Error| matches!(error, mpt_tokenize::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
     match Tokenizer::from_file(&dir.join("tokenizer.json")) {
@@ -32,21 +32,20 @@ pub fn folder_tokenizer(dir: &Path) -> Result<Tokenizer, TokenizerProblem> {
     }
 }
 
-/// The chat template of an opened model: of a folder that of [`folder_chat_template`], of a GGUF file its key
-/// `tokenizer.chat_template`.
+/// Chat template of an opened model: [`folder_chat_template`], or the key `tokenizer.chat_template` of a GGUF file.
 ///
 /// # Errors
-/// [`Error::NoChatTemplate`] when there is none, [`Error::Text`] when it cannot be used.
+/// [`Error::NoChatTemplate`] when there is none, [`Error::Text`] when it is unusable.
 pub fn chat_template_of(weights: &Weights) -> Result<ChatTemplate, Error> {
     let Some(metadata) = weights.metadata() else { return folder_chat_template(weights.path()) };
     let none = || Error::NoChatTemplate {
         path: weights.path().to_owned(),
         place: "the key `tokenizer.chat_template` is missing",
     };
-    gguf_text::chat_template(metadata, weights.path())?.ok_or_else(none)
+    gguf_tokenizer::chat_template(metadata, weights.path())?.ok_or_else(none)
 }
 
-/// The chat template in a folder, which need hold no weights, as [`ChatTemplate::from_folder`] finds it.
+/// Chat template of a folder, with or without weights, as [`ChatTemplate::from_folder`] finds it.
 ///
 /// # Errors
 /// As [`chat_template_of`].

@@ -1,11 +1,12 @@
-//! Text on its way out: tokens become whole characters, and stop strings end it before they show.
+//! Streamed text of a generation: whole characters from tokens, ended before a stop string shows.
 
 use mpt_tokenize::{StreamDecoder, TokenId, Tokenizer};
 
 use crate::error::Result;
 use crate::stop::StopStrings;
 
-/// A text in the making. The pieces that [`push`](Self::push) and [`finish`](Self::finish) give are, together, the text.
+/// Detokenizer and stop strings of one generation. Its text is the concatenation of what [`push`](Self::push) and
+/// [`finish`](Self::finish) return.
 #[derive(Debug)]
 pub(crate) struct TextStream<'a> {
     decoder: StreamDecoder<'a>,
@@ -13,22 +14,22 @@ pub(crate) struct TextStream<'a> {
 }
 
 impl<'a> TextStream<'a> {
-    /// A text that ends where one of `stop` comes up.
+    /// A stream that ends before the first of the strings `stop`.
     pub(crate) fn new(tokenizer: &'a Tokenizer, stop: &[String]) -> Self {
         Self { decoder: tokenizer.stream(), stop: StopStrings::new(stop) }
     }
 
-    /// The text that is certain after one more token; often a word, sometimes nothing.
+    /// Appends a token. Returns the text that is now certain, possibly empty.
     pub(crate) fn push(&mut self, id: TokenId) -> Result<String> {
         Ok(self.stop.push(&self.decoder.push(id)?))
     }
 
-    /// Whether a stop string came up; the text is whole then.
+    /// Whether a stop string came up; the text is complete then.
     pub(crate) fn stopped(&self) -> bool {
         self.stop.found()
     }
 
-    /// The text that was held back, when no more tokens come.
+    /// Returns the text held back, after the last token.
     pub(crate) fn finish(mut self) -> String {
         let mut rest = self.stop.push(&self.decoder.finish());
         rest.push_str(&self.stop.finish());

@@ -1,25 +1,35 @@
-//! Why a model has no tokenizer that can be used.
+//! Missing and unusable tokenizers, and their remedies.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Why a model has no tokenizer that can be used. It stops what needs text, nothing else.
+use mpt_core::ErrorKind;
+
+/// Reason why a model has no usable tokenizer. Only work on text fails because of it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerProblem {
-    /// A folder has no `tokenizer.json`.
+    /// The folder has no `tokenizer.json`.
     #[error("{}: there is no tokenizer.json", .dir.display())]
     Missing {
         /// The folder.
         dir: PathBuf,
     },
-    /// A folder's `tokenizer.json`, or a key of a GGUF file, which the error names.
+    /// The `tokenizer.json` or the GGUF key that the error names is unusable.
     #[error(transparent)]
     Unusable(Arc<mpt_tokenize::Error>),
 }
 
 impl TokenizerProblem {
-    /// What to do about it.
+    /// Kind of the failure, which decides the exit code.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. } => ErrorKind::Data,
+            Self::Unusable(error) => kind_of_text(error),
+        }
+    }
+
+    /// Remedy, as an instruction to the user.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Missing { .. } => "put the model's tokenizer.json there, or give token ids instead of text",
@@ -36,5 +46,17 @@ impl TokenizerProblem {
 impl From<mpt_tokenize::Error> for TokenizerProblem {
     fn from(error: mpt_tokenize::Error) -> Self {
         Self::Unusable(Arc::new(error))
+    }
+}
+
+/// Kind of an error of `mpt-tokenize`, which has kinds of its own.
+pub(crate) fn kind_of_text(error: &mpt_tokenize::Error) -> ErrorKind {
+    use mpt_tokenize::ErrorKind as K;
+    match error.kind() {
+        K::Usage => ErrorKind::Usage,
+        K::Data => ErrorKind::Data,
+        K::System => ErrorKind::System,
+        K::Interrupted => ErrorKind::Interrupted,
+        K::Bug => ErrorKind::Bug,
     }
 }

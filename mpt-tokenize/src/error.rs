@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::error_kind::ErrorKind;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of another library below one of ours.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of `mpt-tokenize`.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +46,7 @@ pub enum Error {
     },
     /// A text could not be encoded.
     #[error("cannot encode the text: {0}")]
-    Encode(String),
+    Encode(#[source] Cause),
     /// An id has no text.
     #[error("cannot decode id {id}: it is not in the vocabulary, whose ids are below {num_ids}")]
     UnknownId {
@@ -73,11 +78,14 @@ pub enum Error {
         expected: String,
     },
     /// A tokenizer has no place in a GGUF file.
-    #[error("the tokenizer cannot be written to GGUF: {0}")]
-    Gguf(String),
+    #[error("the tokenizer cannot be written to GGUF: {problem}")]
+    Gguf {
+        /// Why not.
+        problem: String,
+    },
     /// Training failed.
     #[error("cannot train a tokenizer: {0}")]
-    Train(String),
+    Train(#[source] Cause),
     /// No template has this name.
     #[error("there is no chat template `{name}`; the built-in ones are {known}")]
     UnknownTemplate {
@@ -93,6 +101,8 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         problem: String,
+        /// What the library below answered, where one did.
+        source: Option<Cause>,
     },
     /// A conversation does not fit a template.
     #[error("the chat template `{template}` does not take this conversation: {actual}, expected {expected}")]
@@ -114,6 +124,25 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } => ErrorKind::of_io(source, ErrorKind::Data),
+            Self::BrokenTokenizer { .. }
+            | Self::TokenizerField { .. }
+            | Self::FromGguf { .. }
+            | Self::Gguf { .. }
+            | Self::Train(_)
+            | Self::TemplateFile { .. }
+            | Self::Conversation { .. }
+            | Self::Template { .. } => ErrorKind::Data,
+            Self::UnknownId { .. } | Self::Config { .. } | Self::UnknownTemplate { .. } => ErrorKind::Usage,
+            Self::Encode(_) => ErrorKind::Bug,
+        }
+    }
 }
 
 fn line_of(line: &Option<usize>) -> String {

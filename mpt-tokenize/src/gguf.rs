@@ -47,16 +47,13 @@ impl Tokenizer {
     /// [`Error::Gguf`] when the vocabulary is too small, or the tokenizer is no byte-level BPE.
     pub fn to_gguf(&self, vocab_size: usize) -> Result<GgufTokenizer> {
         if self.num_ids() > vocab_size {
-            return Err(Error::Gguf(format!(
-                "{} ids do not fit a vocabulary of {vocab_size}",
-                self.num_ids()
-            )));
+            let problem = format!("{} ids do not fit a vocabulary of {vocab_size}", self.num_ids());
+            return Err(Error::Gguf { problem });
         }
-        let file: Value =
-            serde_json::from_slice(self.bytes()).map_err(|error| Error::Gguf(error.to_string()))?;
+        let file: Value = serde_json::from_slice(self.bytes()).expect("a loaded tokenizer is JSON");
         let model = &file["model"];
         let Some(vocab) = model["vocab"].as_object().filter(|_| model["type"] == "BPE") else {
-            return Err(Error::Gguf("the tokenizer is no BPE, which MPT's is".to_owned()));
+            return Err(Error::Gguf { problem: "the tokenizer is no BPE, which MPT's is".to_owned() });
         };
         let mut tokens: Vec<String> = (0..vocab_size).map(|id| format!("[PAD{id}]")).collect();
         let mut token_types = vec![token_type::UNUSED; vocab_size];

@@ -5,7 +5,7 @@ pub(crate) const POINTER: &str = "a Git LFS pointer, which stands for a file tha
 
 /// What should be there.
 pub(crate) const POINTED_AT: &str =
-    "the file itself; run `git lfs pull` in the folder, or fetch the model with `mpt pull`";
+    "the file itself; run `git lfs pull` in the folder, or fetch the model again";
 
 /// Whether a file is one.
 pub(crate) fn is_pointer(bytes: &[u8]) -> bool {

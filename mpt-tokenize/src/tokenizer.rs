@@ -77,7 +77,7 @@ impl Tokenizer {
             token_bytes[at] = Some(bytes::bytes_of(content).into());
         }
         let (added, added_normalized) = (finder(&plain, origin)?, finder(&normalized, origin)?);
-        let fingerprint = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = base16ct::lower::encode_string(&Sha256::digest(&bytes));
         Ok(Self {
             model,
             bpe,
@@ -184,7 +184,7 @@ impl Tokenizer {
     /// The library's way, for long words and for models whose ids depend on it.
     fn encode_by_library(&self, word: &str, spelled: &mut String, ids: &mut Vec<TokenId>) -> Result<()> {
         bytes::spelled(word, spelled);
-        let tokens = self.model.tokenize(spelled).map_err(|error| Error::Encode(error.to_string()))?;
+        let tokens = self.model.tokenize(spelled).map_err(Error::Encode)?;
         ids.extend(tokens.iter().map(|token| token.id));
         Ok(())
     }
@@ -257,7 +257,7 @@ fn normalize<'t>(normalizers: &[NormalizerWrapper], text: &'t str) -> Result<Cow
 fn normalize_run(normalizers: &[NormalizerWrapper], run: &str) -> Result<String> {
     let mut run = NormalizedString::from(run);
     for normalizer in normalizers {
-        normalizer.normalize(&mut run).map_err(|error| Error::Encode(error.to_string()))?;
+        normalizer.normalize(&mut run).map_err(Error::Encode)?;
     }
     Ok(run.get().to_owned())
 }

@@ -10,7 +10,7 @@ use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 
 /// The token between documents, id 0.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -77,6 +77,6 @@ fn special(token: &str) -> AddedToken {
     AddedToken::from(token, true)
 }
 
-fn failed(error: impl ToString) -> Error {
-    Error::Train(error.to_string())
+fn failed(error: impl Into<Cause>) -> Error {
+    Error::Train(error.into())
 }

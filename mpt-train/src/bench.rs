@@ -1,4 +1,4 @@
-//! Training speed of a model with random weights on random tokens: forward, backward, clip, update.
+//! Benchmark of training steps (forward, backward, clip, update) with random weights on random tokens.
 
 use std::time::Instant;
 
@@ -10,26 +10,26 @@ use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::Result;
 use crate::step::{TokenRows, Trainer};
 
-/// What is measured.
+/// Parameters of the benchmark.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BenchConfig {
-    /// Tokens in a sequence.
+    /// Tokens per sequence.
     pub seq_len: usize,
-    /// Sequences in a step.
+    /// Sequences per step.
     pub batch_size: usize,
-    /// Precision of the computation.
+    /// Precision of matrix products.
     pub precision: Precision,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
-    /// Rank of adapters of all linears, trained on a frozen model; `None` trains all parameters.
+    /// Rank of LoRA adapters on all linear layers of a frozen model; `None` trains all parameters.
     pub lora: Option<usize>,
-    /// Steps that are timed, after one that is not.
+    /// Number of timed steps, after one warm-up step.
     pub steps: u64,
     /// Seed of weights and tokens.
     pub seed: u64,
 }
 
-/// Seconds of each timed step.
+/// Runs the benchmark. Returns the seconds of each timed step.
 ///
 /// # Errors
 /// Those of the model, and [`Error::NotFinite`](crate::Error::NotFinite).
@@ -73,7 +73,7 @@ pub fn step_seconds(model: &MptConfig, bench: &BenchConfig) -> Result<Vec<f64>> 
     Ok(seconds.split_off(1))
 }
 
-/// Adapters of all linears, of rank `rank`.
+/// LoRA of rank `rank` on all linear layers.
 fn all_linears(rank: usize) -> LoraConfig {
     let linears = ["Wqkv", "Wq", "Wk", "Wv", "out_proj", "up_proj", "gate_proj", "down_proj"];
     LoraConfig {

@@ -2,8 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use mpt_core::ErrorKind;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of another library below one of ours.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of `mpt-train`.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +61,8 @@ pub enum Error {
         /// What it must be.
         expected: String,
     },
-    /// A `--set` is not of the form `a.b=value`.
-    #[error("--set {text}: {problem}; write it as `train.steps=500` or `optimizer.kind=\"lion\"`")]
+    /// A setting that is applied over a run file is not of the form `a.b=value`.
+    #[error("setting `{text}`: {problem}; write it as `train.steps=500` or `optimizer.kind=\"lion\"`")]
     Override {
         /// What was given.
         text: String,
@@ -67,7 +72,7 @@ pub enum Error {
     /// A resumed run differs from the one that wrote the checkpoint.
     #[error(
         "{}: cannot resume: `{field}` is {actual}, but the run was started with {expected}; \
-         set it back{}, or start anew with `--resume never` and another `run_dir`", .path.display(), .otherwise
+         set it back{}, or start anew in another `run_dir`", .path.display(), from_there(*.rescues)
     )]
     Changed {
         /// The checkpoint.
@@ -78,21 +83,23 @@ pub enum Error {
         actual: String,
         /// What it was.
         expected: String,
-        /// Another way out, where there is one.
-        otherwise: &'static str,
+        /// Whether it may change where the checkpoint is named to go on from.
+        rescues: bool,
     },
     /// A checkpoint lacks something or holds something else than expected.
     #[error(
-        "{}: {problem}; name an older checkpoint with `--resume PATH`, or start anew with another `run_dir`", .path.display()
+        "{}: {problem}; name an older checkpoint, or start anew in another `run_dir`", .path.display()
     )]
     Checkpoint {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong.
         problem: String,
+        /// What a library below answered, where one did.
+        source: Option<Cause>,
     },
-    /// `--resume never` in a folder that holds a run.
-    #[error("{}: holds checkpoints of a run already; use `--resume auto`, or choose another `run_dir`", .path.display())]
+    /// A new run is to begin in a folder that holds one.
+    #[error("{}: holds checkpoints of a run already; go on with it, or choose another `run_dir`", .path.display())]
     RunExists {
         /// The run folder.
         path: PathBuf,
@@ -120,15 +127,40 @@ pub enum Error {
     },
 }
 
+/// A way out of changed settings, where there is one.
+fn from_there(rescues: bool) -> &'static str {
+    if rescues { ", or name the checkpoint to change it from there" } else { "" }
+}
+
 /// What to do after a divergence.
 fn rescue(checkpoint: Option<&Path>) -> String {
     match checkpoint {
-        Some(path) => format!("the last checkpoint is sound: go on with `--resume {}` and", path.display()),
+        Some(path) => format!("the last checkpoint, {}, is sound: go on from it with", path.display()),
         None => "there is no checkpoint yet: start again with".to_owned(),
     }
 }
 
 impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Model(error) => error.kind(),
+            #[cfg(feature = "run")]
+            Self::Data(error) => kind_of_data(error.kind()),
+            #[cfg(feature = "run")]
+            Self::Tokenizer(error) => kind_of_data(error.kind()),
+            Self::Tensor(error) => error.into(),
+            Self::Io { source, .. } => ErrorKind::of_io(source, ErrorKind::Data),
+            Self::RunFile { source, .. } => ErrorKind::of_io(source, ErrorKind::Usage),
+            Self::Config { .. } | Self::Override { .. } | Self::Changed { .. } | Self::RunExists { .. } => {
+                ErrorKind::Usage
+            }
+            Self::Checkpoint { .. } => ErrorKind::Data,
+            Self::Busy { .. } => ErrorKind::System,
+            Self::NotFinite { .. } => ErrorKind::NotFinite,
+        }
+    }
+
     /// Names the file in an operating-system error.
     #[cfg(feature = "run")]
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
@@ -149,6 +181,32 @@ impl Error {
 
     /// A checkpoint with a problem.
     pub(crate) fn checkpoint(path: &Path, problem: impl ToString) -> Self {
-        Self::Checkpoint { path: path.to_owned(), problem: problem.to_string() }
+        Self::Checkpoint { path: path.to_owned(), problem: problem.to_string(), source: None }
+    }
+
+    /// A checkpoint with a file that cannot be read.
+    #[cfg(feature = "run")]
+    pub(crate) fn unread(path: &Path, error: std::io::Error) -> Self {
+        let problem = format!("reading failed: {error}");
+        Self::Checkpoint { path: path.to_owned(), problem, source: Some(error.into()) }
+    }
+
+    /// A checkpoint with a file that holds something else.
+    pub(crate) fn unparsed(path: &Path, error: impl Into<Cause>) -> Self {
+        let source = error.into();
+        Self::Checkpoint { path: path.to_owned(), problem: source.to_string(), source: Some(source) }
+    }
+}
+
+/// Kind of an error of `mpt-data` or `mpt-tokenize`, which have kinds of their own.
+#[cfg(feature = "run")]
+fn kind_of_data(kind: mpt_data::ErrorKind) -> ErrorKind {
+    use mpt_data::ErrorKind as K;
+    match kind {
+        K::Usage => ErrorKind::Usage,
+        K::Data => ErrorKind::Data,
+        K::System => ErrorKind::System,
+        K::Interrupted => ErrorKind::Interrupted,
+        K::Bug => ErrorKind::Bug,
     }
 }

@@ -1,4 +1,4 @@
-//! Mean loss of a model on text it was not trained on.
+//! Evaluation: mean loss of a model on held-out text.
 
 use mpt_core::{CausalLm, Recompute, StepMemory, expect_memory};
 use mpt_data::TokenBatch;
@@ -7,12 +7,12 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::step::TokenRows;
 
-/// What an evaluation found.
+/// Result of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct EvalReport {
-    /// Mean loss in nats a token.
+    /// Mean loss, in nats per token.
     pub loss: f64,
-    /// Tokens scored.
+    /// Number of tokens scored.
     pub tokens: u64,
 }
 
@@ -23,14 +23,14 @@ impl EvalReport {
     }
 }
 
-/// Sums over batches.
+/// Running sum of losses.
 #[derive(Debug, Default)]
-struct Sums {
+struct LossSum {
     loss: f64,
     tokens: u64,
 }
 
-impl Sums {
+impl LossSum {
     fn add(&mut self, model: &CausalLm, rows: TokenRows<'_>) -> Result<()> {
         let hidden = model.hidden(&rows.rows(), &rows.mask(model.config())?)?;
         self.loss += model.loss_sum(&hidden, &rows.labels())?;
@@ -43,7 +43,7 @@ impl Sums {
     }
 }
 
-/// Scores every token of every row but the first, whose context would be empty. No batch gives a loss of NaN.
+/// Scores every token of every row but the first, which has no context. Without batches the loss is NaN.
 ///
 /// # Errors
 /// Those of the data and of the forward pass.
@@ -51,7 +51,7 @@ pub fn evaluate(
     model: &CausalLm,
     batches: &mut dyn Iterator<Item = mpt_data::Result<TokenBatch>>,
 ) -> Result<EvalReport> {
-    let mut sums = Sums::default();
+    let mut sums = LossSum::default();
     for batch in batches {
         let batch = batch?;
         sums.add(model, TokenRows { tokens: &batch.tokens, documents: &batch.documents, seq: batch.seq })?;
@@ -59,19 +59,19 @@ pub fn evaluate(
     Ok(sums.report())
 }
 
-/// Scores one stream of ids in windows of `seq` tokens. Windows overlap by one token, so that each token but the very
-/// first is scored once. Fewer than two ids give a loss of NaN.
+/// Scores one sequence of ids in windows of `seq` tokens. Windows overlap by one token, so that each token but the first
+/// of all is scored once. With fewer than two ids the loss is NaN.
 ///
 /// # Errors
-/// Those of the forward pass, and a lack of memory for a window.
+/// Those of the forward pass, and too little memory for a window.
 ///
 /// # Panics
-/// When `seq` is below 2: such windows have nothing to predict.
+/// When `seq` is below 2.
 pub fn evaluate_ids(model: &CausalLm, ids: &[u32], seq: usize) -> Result<EvalReport> {
     assert!(seq >= 2, "a window of {seq} tokens has nothing to predict");
     let seq = seq.min(ids.len().max(2));
     expect_memory(StepMemory::of(model.config(), [1, seq], 0, Recompute::All).working)?;
-    let mut sums = Sums::default();
+    let mut sums = LossSum::default();
     let documents = vec![0; seq];
     let mut start = 0;
     while start + 1 < ids.len() {

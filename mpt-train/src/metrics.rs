@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: a line per step and per evaluation, appended as they happen.
+//! `metrics.jsonl`: a line per step and per evaluation.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::observer::StepMetrics;
 
-/// The file of a run.
+/// `metrics.jsonl` of a run, open for appending.
 pub(crate) struct MetricsFile {
     path: PathBuf,
     file: File,
 }
 
 impl MetricsFile {
-    /// Opens the file of a run that goes on after `step`: lines of later steps, which will be done again, are removed,
-    /// and so is a line that a killed process wrote in part.
+    /// Opens the file of a run that resumes after `step`. Lines of later steps are removed, since these run again, and so is
+    /// an incomplete last line.
     pub(crate) fn open(run_dir: &Path, step: u64) -> Result<Self> {
         let path = run_dir.join("metrics.jsonl");
         let text = match fs::read_to_string(&path) {
@@ -44,7 +44,7 @@ impl MetricsFile {
         self.append(&json!({ "step": step, "eval_loss": loss, "eval_tokens": tokens }))
     }
 
-    /// One write, so that other programs never see half a line.
+    /// Appends a line in one write, so that other programs never see half of it.
     fn append(&mut self, line: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(line).expect("string keys and finite numbers") + "\n";
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path, "writing"))

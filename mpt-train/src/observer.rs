@@ -1,4 +1,4 @@
-//! What a caller sees of a run while it goes on. A library owns no terminal: whoever draws implements [`Observer`].
+//! Events of a run for its caller. The library owns no terminal: progress displays implement [`Observer`].
 
 use std::path::{Path, PathBuf};
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// Follows a run.
+/// Receiver of a run's events.
 pub trait Observer {
-    /// Something happened; an error ends the run.
+    /// Receives an event. An error ends the run.
     ///
     /// # Errors
     /// The observer's own.
     fn on_event(&mut self, event: &TrainEvent<'_>) -> Result<()>;
 }
 
-/// Follows nothing.
+/// Observer that ignores every event.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
@@ -25,66 +25,66 @@ impl Observer for Silent {
     }
 }
 
-/// What happens in a run.
+/// Event of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TrainEvent<'a> {
     /// Data and model are ready; the first step follows.
     Started {
-        /// Step of the checkpoint that the run goes on from.
+        /// Step of the checkpoint that the run resumes from.
         resumed_from: Option<u64>,
-        /// Steps of the whole run.
+        /// Number of steps of the whole run.
         total_steps: u64,
-        /// Parameters of the model.
+        /// Number of parameters of the model.
         parameters: u64,
-        /// Tokens of a step.
+        /// Tokens per step.
         tokens_per_step: u64,
     },
-    /// An optimizer step was done.
+    /// An optimizer step is done.
     Step(&'a StepMetrics),
     /// The held-out split was evaluated.
     Evaluated {
         /// Steps done.
         step: u64,
-        /// Mean loss in nats a token.
+        /// Mean loss, in nats per token.
         loss: f64,
-        /// Tokens scored.
+        /// Number of tokens scored.
         tokens: u64,
     },
-    /// A checkpoint is on the disk.
+    /// A checkpoint was committed.
     Saved {
         /// Steps done.
         step: u64,
-        /// Its folder.
+        /// Folder of the checkpoint.
         path: &'a Path,
     },
-    /// The run is done, or was interrupted and saved.
+    /// The run is finished, or was interrupted and saved.
     Finished(&'a TrainSummary),
 }
 
-/// One step as `metrics.jsonl` holds it.
+/// Metrics of a step, a line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
-    /// Number of the step, from 1.
+    /// Step, from 1.
     pub step: u64,
-    /// Mean loss of the batch before the step, in nats a token.
+    /// Mean loss of the batch before the update, in nats per token.
     pub loss: f64,
     /// Global L2 norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate of the step.
     pub lr: f64,
-    /// Tokens seen since the beginning of the run.
+    /// Tokens seen since the start of the run.
     pub tokens: u64,
     /// Duration in seconds.
     pub step_seconds: f64,
-    /// Tokens a second.
+    /// Tokens per second.
     pub tokens_per_second: f64,
 }
 
-/// How a run ended.
+/// Summary of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainSummary {
-    /// The run's folder.
+    /// Run folder.
     #[serde(serialize_with = "as_text")]
     pub run_dir: PathBuf,
     /// Steps done.
@@ -95,16 +95,16 @@ pub struct TrainSummary {
     pub first_loss: f64,
     /// Loss of the last step.
     pub last_loss: f64,
-    /// Mean loss on the held-out split after the last step, in nats a token.
+    /// Mean loss on the held-out split after the last step, in nats per token.
     pub eval_loss: Option<f64>,
-    /// The latest checkpoint.
+    /// Path of the newest checkpoint.
     #[serde(serialize_with = "as_text")]
     pub checkpoint: PathBuf,
-    /// Whether it was asked to stop before its last step.
+    /// Whether the run was stopped before its last step.
     pub interrupted: bool,
 }
 
-/// A path as text has it: bytes that are no UTF-8 become U+FFFD.
+/// Serializes a path as text; bytes outside UTF-8 become U+FFFD.
 fn as_text<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }

@@ -1,4 +1,4 @@
-//! Optimizer state and steps: Lion and AdamW with decoupled weight decay.
+//! Optimizers with decoupled weight decay, Lion and AdamW: their state and their step.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,19 +10,19 @@ use mpt_core::{Gradients, Params, write_safetensors};
 use crate::config::OptimizerConfig;
 use crate::error::{Error, Result};
 
-/// The state of an optimizer: one or two numbers a parameter, f32.
+/// Optimizer with its state: one or two f32 moments per parameter.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
-    /// By name of the parameter: Lion's momentum, or AdamW's first and second moment, flat, on the parameter's device.
+    /// Moments by parameter name, flat, on the parameter's device: Lion's momentum, or AdamW's first and second moment.
     state: BTreeMap<String, Vec<Tensor>>,
 }
 
 impl Optimizer {
-    /// A fresh state for `params`: zeros.
+    /// Optimizer of `params` with moments of zero.
     ///
     /// # Errors
-    /// When the device has no room.
+    /// When the device has too little memory.
     pub fn new(config: &OptimizerConfig, params: &Params) -> Result<Self> {
         let zeros = |(name, var): (&str, &Var)| {
             let moment = |_| Tensor::zeros(var.elem_count(), DType::F32, var.device());
@@ -32,14 +32,14 @@ impl Optimizer {
         Ok(Self { config: config.clone(), state: params.iter().map(zeros).collect::<Result<_>>()? })
     }
 
-    /// One step on every parameter. `multiplier` is the schedule's, `grad_scale` is applied to gradients first, `step`
-    /// counts from 1.
+    /// Updates every parameter. `multiplier` is the schedule's, `grad_scale` scales the gradients first, `step` counts
+    /// from 1.
     ///
-    /// The decay is `p *= 1 - multiplier * weight_decay`: decoupled from the base rate, as in Composer's
+    /// Weight decay is `p *= 1 - multiplier * weight_decay`: decoupled from the base rate, as in Composer's
     /// `DecoupledAdamW` and `DecoupledLionW`. It applies to every parameter, as there.
     ///
     /// # Errors
-    /// [`mpt_core::Error`] when a gradient has another size than its parameter.
+    /// [`mpt_core::Error`] when the sizes of a gradient and its parameter differ.
     pub fn step(
         &self,
         params: &Params,
@@ -56,7 +56,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Writes the state as one safetensors file, tensors named `<moment>.<parameter>`.
+    /// Writes the moments to a safetensors file, as tensors `<moment>.<parameter>`.
     ///
     /// # Errors
     /// [`mpt_core::Error::Io`].
@@ -70,13 +70,13 @@ impl Optimizer {
         Ok(write_safetensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?)
     }
 
-    /// Reads the state that [`Optimizer::save`] wrote for the same parameters.
+    /// Reads the moments that [`Optimizer::save`] wrote for the same parameters.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] naming the tensor that is missing or has another size.
+    /// [`Error::Checkpoint`] naming a tensor that is missing or has another size.
     pub fn load(&mut self, path: &Path) -> Result<()> {
-        let tensors =
-            candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| Error::checkpoint(path, e))?;
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+            .map_err(|error| Error::unparsed(path, error))?;
         for (name, moments) in &mut self.state {
             for (moment, values) in self.config.moments().iter().zip(moments) {
                 let key = format!("{moment}.{name}");
@@ -92,6 +92,7 @@ impl Optimizer {
     }
 }
 
+/// Updates one parameter and its moments.
 fn apply(
     config: &OptimizerConfig,
     state: &[Tensor],

@@ -1,8 +1,8 @@
-//! The learning rate of each step, as a multiple of the base rate.
+//! Learning rate schedules, as multipliers of the peak learning rate.
 
 use crate::config::{ScheduleConfig, ScheduleKind};
 
-/// A schedule over a fixed number of steps.
+/// Schedule over a fixed number of steps.
 ///
 /// Source: Composer `optim/scheduler.py`: `CosineAnnealingWithWarmupScheduler` and its siblings. Steps count from 0
 /// there, so the first step of a warm-up has rate 0.
@@ -13,12 +13,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a run of `steps` steps.
+    /// Schedule of a run of `steps` steps.
     pub fn new(config: &ScheduleConfig, steps: u64) -> Self {
         Self { config: config.clone(), steps }
     }
 
-    /// The factor of step `step`, counted from 0.
+    /// Multiplier of step `step`, counted from 0.
     pub fn multiplier(&self, step: u64) -> f64 {
         let warmup = self.config.warmup_steps;
         if step < warmup {

@@ -1,4 +1,4 @@
-//! One optimizer step: forward, backward, accumulate, clip, update. No files, no logging.
+//! Training step: forward, backward, accumulation over microbatches, clipping, update. No files, no logging.
 
 use mpt_core::rng::CounterRng;
 use mpt_core::{
@@ -6,19 +6,19 @@ use mpt_core::{
     Recompute, StepDropout, StepMemory, TrainBatch, WithPrecision, expect_memory,
 };
 
-use crate::available::available_memory;
+use crate::available_memory::available_memory;
 use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::{Error, Result};
 use crate::optim::Optimizer;
 
-/// Rows of tokens, `[batch, seq]`, with the document each token belongs to.
+/// Batch of token rows, `[batch, seq]`, with the document of each token.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenRows<'a> {
     /// Token ids, `[batch * seq]`.
     pub tokens: &'a [u32],
-    /// The document of each token, `[batch * seq]`; numbers need only differ between neighbors.
+    /// Document number of each token, `[batch * seq]`. Numbers of adjacent documents differ; no more is needed.
     pub documents: &'a [u64],
-    /// Tokens in a row.
+    /// Tokens per row.
     pub seq: usize,
 }
 
@@ -28,25 +28,25 @@ impl<'a> TokenRows<'a> {
         self.tokens.len() / self.seq
     }
 
-    /// The rows, at most `rows` at a time.
+    /// Splits the batch into microbatches of at most `rows` rows.
     pub fn chunks(self, rows: usize) -> impl Iterator<Item = TokenRows<'a>> {
         let n = rows * self.seq;
         let pairs = self.tokens.chunks(n).zip(self.documents.chunks(n));
         pairs.map(move |(tokens, documents)| TokenRows { tokens, documents, seq: self.seq })
     }
 
-    /// Each position's label: the next token of its row; the last position of a row has none.
+    /// Labels, `[batch * seq]`: the next token of the row, and [`IGNORE_LABEL`] at its last position.
     pub(crate) fn labels(&self) -> Vec<u32> {
         let rows = self.tokens.chunks(self.seq);
         rows.flat_map(|row| row[1..].iter().copied().chain([IGNORE_LABEL])).collect()
     }
 
-    /// Labels that are scored.
+    /// Number of labels that are scored.
     pub(crate) fn num_labels(&self) -> u64 {
         (self.batch() * (self.seq - 1)) as u64
     }
 
-    /// What each token may see.
+    /// Attention mask: causal, within documents where the configuration says so.
     pub(crate) fn mask(&self, config: &MptConfig) -> Result<AttnMask> {
         if !config.attn_config.attn_uses_sequence_id {
             return Ok(AttnMask::causal(self.batch(), self.seq));
@@ -55,12 +55,13 @@ impl<'a> TokenRows<'a> {
         Ok(AttnMask::documents(&segments, self.batch(), self.seq)?)
     }
 
+    /// Rows of token ids, `[batch][seq]`.
     pub(crate) fn rows(&self) -> Vec<&'a [u32]> {
         self.tokens.chunks(self.seq).collect()
     }
 }
 
-/// Numbers the documents of a row 0, 1, 2, …
+/// Document numbers of a row, renumbered from 0.
 fn numbered(documents: &[u64]) -> impl Iterator<Item = u32> {
     let mut number = 0;
     (0..documents.len()).map(move |at| {
@@ -69,34 +70,34 @@ fn numbered(documents: &[u64]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// What one step found.
+/// Figures of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepOutcome {
-    /// Mean loss before the step, in nats a token.
+    /// Mean loss before the update, in nats per token.
     pub loss: f64,
     /// L2 norm of the mean gradient, before clipping.
     pub grad_norm: f64,
 }
 
-/// A model in training: parameters, optimizer state, and how steps are made.
+/// Model in training, with its optimizer.
 #[derive(Debug)]
 pub struct Trainer {
-    /// What is trained: all parameters, or those of an adapter.
+    /// Trained parameters: all of the model, or those of an adapter.
     params: Params,
-    /// Whether they are an adapter's, so that the model has others, which are frozen.
+    /// Whether `params` are an adapter's, and the model's own are frozen.
     is_adapter: bool,
     model: CausalLm,
     optimizer: Optimizer,
     config: StepConfig,
-    /// Bytes for what blocks keep and work with.
+    /// Bytes for activations and scratch.
     memory: u64,
 }
 
 impl Trainer {
-    /// Takes over `params`, the parameters of a model of `config`.
+    /// Trainer of all parameters of a model of `config`.
     ///
     /// # Errors
-    /// When a parameter is missing or has another shape, or there is no room for the optimizer's state.
+    /// When a parameter is missing or has another shape, or the optimizer's state does not fit into memory.
     pub fn new(
         config: &MptConfig,
         params: Params,
@@ -107,11 +108,11 @@ impl Trainer {
         Self::of(params, false, model, optimizer, step)
     }
 
-    /// Trains `adapter` alone, on a frozen `base` in any stored form: LoRA, and on a base in NF4 QLoRA. Nothing is
-    /// computed or kept for frozen weights but what the gradient passes through.
+    /// Trainer of `adapter` alone on a frozen `base` of any dtype: LoRA, and QLoRA on a base in NF4. Frozen weights get no
+    /// gradients; activations are kept only where a gradient passes through.
     ///
     /// # Errors
-    /// When a parameter is missing or has another shape, or there is no room for the optimizer's state.
+    /// When a parameter is missing or has another shape, or the optimizer's state does not fit into memory.
     pub fn with_adapter(
         config: &MptConfig,
         base: &dyn ParameterSource,
@@ -134,56 +135,57 @@ impl Trainer {
         let gradients = 4 * params.num_elements() as u64;
         expect_memory((optimizer.moments().len() as u64 + 1).saturating_mul(gradients))?;
         let optimizer = Optimizer::new(optimizer, &params)?;
-        // gradients come beside what is there now, and a tenth is left to others
+        // gradients are allocated later, and a tenth stays free for the rest of the system
         let memory = available_memory().map_or(u64::MAX, |free| (free / 10 * 9).saturating_sub(gradients));
         Ok(Self { params, is_adapter, model, optimizer, config: step.clone(), memory })
     }
 
-    /// A sink for the gradients of what is trained.
-    fn no_gradients(&self) -> Gradients {
+    /// Empty sink for the gradients of the trained parameters.
+    fn gradient_sink(&self) -> Gradients {
         match self.is_adapter {
             true => Gradients::of(self.params.iter().filter_map(|(name, _)| name.parse().ok())),
             false => Gradients::default(),
         }
     }
 
-    /// The parameters.
+    /// Trained parameters.
     pub fn params(&self) -> &Params {
         &self.params
     }
 
-    /// The model; it shares the parameters.
+    /// The model, which shares the parameters.
     pub fn model(&self) -> &CausalLm {
         &self.model
     }
 
-    /// The optimizer's state.
+    /// The optimizer.
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
     }
 
-    /// The optimizer's state, to load one into it.
+    /// The optimizer, to load its state.
     pub fn optimizer_mut(&mut self) -> &mut Optimizer {
         &mut self.optimizer
     }
 
-    /// One step over a batch, in microbatches of `microbatch_size` rows. `step` counts from 1.
+    /// Runs one step over a batch, in microbatches of `microbatch_size` rows. `multiplier` is the schedule's; `step` counts
+    /// from 1.
     ///
-    /// Gradients are summed over tokens and divided by the number of tokens of the whole batch, so that the split into
-    /// microbatches changes nothing but the order of sums. Clipping is torch's `clip_grad_norm_`.
+    /// Gradients are summed over tokens and divided by the number of tokens of the batch, so that the split into
+    /// microbatches changes only the order of sums. Clipping is torch's `clip_grad_norm_`.
     ///
     /// # Errors
-    /// [`Error::NotFinite`], with parameters unchanged; and those of the forward pass.
+    /// [`Error::NotFinite`], which leaves the parameters unchanged, and those of the forward pass.
     pub fn step(&mut self, batch: TokenRows<'_>, multiplier: f64, step: u64) -> Result<StepOutcome> {
-        let mut gradients = self.no_gradients();
+        let mut gradients = self.gradient_sink();
         let (mut loss_sum, mut first_row) = (0.0, 0);
-        for part in batch.chunks(self.config.microbatch_size()) {
-            loss_sum += self.loss_and_gradients(part, first_row, step, &mut gradients)?;
-            first_row += part.batch() as u64;
+        for microbatch in batch.chunks(self.config.microbatch_size()) {
+            loss_sum += self.loss_and_gradients(microbatch, first_row, step, &mut gradients)?;
+            first_row += microbatch.batch() as u64;
         }
         let tokens = batch.num_labels() as f64;
         let outcome = StepOutcome { loss: loss_sum / tokens, grad_norm: gradients.norm()? / tokens };
-        check(&outcome, step)?;
+        check_finite(&outcome, step)?;
         let clip = self.config.clip().map_or(1.0, |limit| (limit / (outcome.grad_norm + 1e-6)).min(1.0));
         self.optimizer.step(&self.params, &gradients, multiplier, (clip / tokens) as f32, step)?;
         Ok(outcome)
@@ -191,31 +193,33 @@ impl Trainer {
 }
 
 impl Trainer {
-    /// The summed loss of a microbatch, whose first row is row `first_row` of the batch; its gradients are added to
-    /// `gradients`.
+    /// Summed loss of a microbatch, whose first row is row `first_row` of the batch. Adds its gradients to `gradients`.
     fn loss_and_gradients(
         &self,
-        part: TokenRows<'_>,
+        microbatch: TokenRows<'_>,
         first_row: u64,
         step: u64,
         gradients: &mut Gradients,
     ) -> Result<f64> {
         let seed = CounterRng::named(self.config.seed, "dropout").at(step);
-        let (mask, labels) = (part.mask(self.model.config())?, part.labels());
+        let (mask, labels) = (microbatch.mask(self.model.config())?, microbatch.labels());
         let dropout = Some(StepDropout { seed, first_row });
-        let batch = TrainBatch { tokens: &part.rows(), mask: &mask, labels: &labels, dropout };
+        let batch = TrainBatch { tokens: &microbatch.rows(), mask: &mask, labels: &labels, dropout };
         let recompute = match self.config.activation_checkpointing {
             Some(true) => Recompute::All,
             Some(false) => Recompute::None,
-            None => Recompute::fitting(self.model.config(), [part.batch(), part.seq], self.memory),
+            None => {
+                Recompute::fitting(self.model.config(), [microbatch.batch(), microbatch.seq], self.memory)
+            }
         };
-        let memory = StepMemory::of(self.model.config(), [part.batch(), part.seq], 0, recompute);
+        let memory = StepMemory::of(self.model.config(), [microbatch.batch(), microbatch.seq], 0, recompute);
         expect_memory(memory.kept.saturating_add(memory.working))?;
         Ok(self.model.loss_and_gradients(&batch, recompute, gradients)?)
     }
 }
 
-fn check(outcome: &StepOutcome, step: u64) -> Result<()> {
+/// Refuses a loss or gradient norm that is infinite or NaN.
+fn check_finite(outcome: &StepOutcome, step: u64) -> Result<()> {
     let found = [("loss", outcome.loss), ("gradient norm", outcome.grad_norm)];
     match found.into_iter().find(|(_, value)| !value.is_finite()) {
         Some((what, value)) => Err(Error::NotFinite { step, what: what.to_owned(), value, checkpoint: None }),

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: every bench target, or those whose name contains a filter; with `--peers`, ours against others.
+//! `cargo xtask bench`: runs the bench targets whose name contains a filter; with `--peers`, compares `mpt` with other
+//! programs.
 
 mod cases;
 mod peers;
@@ -22,13 +23,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     let workspace = Workspace::read(sh)?;
-    let wanted = |name: &str| args.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+    let is_wanted = |name: &str| args.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
     if args.peers {
-        return peers::run(sh, &workspace, &args.with, &wanted);
+        return peers::run(sh, &workspace, &args.with, &is_wanted);
     }
     let mut ran = 0;
     for package in &workspace.packages {
-        for bench in package.benches.iter().filter(|bench| wanted(bench)) {
+        for bench in package.benches.iter().filter(|bench| is_wanted(bench)) {
             let name = &package.name;
             say(format_args!("── {name}: {bench}"));
             cmd!(sh, "cargo bench --quiet --package {name} --bench {bench}").run()?;

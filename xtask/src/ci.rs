@@ -5,11 +5,12 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use xshell::Shell;
 
-use crate::{lint, say, test, tidy};
+use crate::{lint, package, say, test, tidy};
 
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     timed("tidy", || tidy::run(sh))?;
     timed("lint", || lint::run(sh))?;
+    timed("package", || package::run(sh))?;
     timed("test", || test::run(sh, &test::Args::default()))
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the release binary and its SHA-256 in `target/dist`; static where the tools for musl are here.
+//! `cargo xtask dist`: release binary with its SHA-256 in `target/dist`, static if the musl tools are installed.
 
 use anyhow::{Context, Result, ensure};
 use xshell::{Shell, cmd};
@@ -23,7 +23,7 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// Static musl where both its standard library and its C compiler are installed, else the host's own target.
+/// Target: static musl if its standard library and C compiler are installed, else the host's own.
 fn choose_target(sh: &Shell, host: &str) -> Result<String> {
     let Some(musl) = host.strip_suffix("-gnu").map(|stem| format!("{stem}-musl")) else {
         return Ok(host.to_owned());
@@ -47,7 +47,7 @@ fn host(sh: &Shell) -> Result<String> {
     Ok(line.context("rustc does not name its host")?.to_owned())
 }
 
-/// By `sha256sum`, or `shasum` where that is what the system has.
+/// SHA-256 of a file, by `sha256sum` or `shasum`.
 fn sha256(sh: &Shell, path: &std::path::Path) -> Result<String> {
     let sum = cmd!(sh, "sha256sum {path}").quiet().ignore_stderr().read();
     let sum = sum.or_else(|_| cmd!(sh, "shasum -a 256 {path}").quiet().read())?;

@@ -1,11 +1,11 @@
-//! `cargo xtask fuzz`: coverage-guided fuzzing of the readers of files, each target in turn.
+//! `cargo xtask fuzz`: coverage-guided fuzzing of the file parsers, one target after the other.
 
 use anyhow::{Result, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::say;
 
-/// The targets, and the crate whose folder `fuzz` each is in.
+/// Targets, with the crate whose folder `fuzz` holds them.
 const TARGETS: [(&str, &str); 15] = [
     ("adapter", "mpt-core"),
     ("config", "mpt-core"),

@@ -1,18 +1,52 @@
-//! `cargo xtask lint`: rustfmt, clippy and rustdoc; a warning fails.
+//! `cargo xtask lint`: rustfmt, clippy and rustdoc; a warning fails. Features are linted as they come, all together, each alone, and
+//! none.
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
+use crate::say;
+use crate::workspace::{Package, Workspace};
+
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     cmd!(sh, "cargo fmt --all --check").run()?;
-    cmd!(sh, "cargo clippy --quiet --workspace --all-targets -- -D warnings").run()?;
-    // A step on batches of one's own: mpt-train without run files, prepared data and Parquet.
-    cmd!(sh, "cargo clippy --quiet -p mpt-train --no-default-features --all-targets -- -D warnings").run()?;
-    // Object stores, which the command has only where it is asked for.
-    let remote =
-        ["--package", "mpt-data", "--package", "mpt-cli", "--features", "mpt-data/remote,mpt-cli/remote"];
-    cmd!(sh, "cargo clippy --quiet {remote...} --all-targets -- -D warnings").run()?;
+    clippy(sh, &["--workspace"])?;
+    clippy(sh, &["--workspace", "--all-features"])?;
+    for package in &Workspace::read(sh)?.packages {
+        for flags in alone(package) {
+            say(format_args!("clippy {}", flags.join(" ")));
+            clippy(sh, &flags)?;
+        }
+    }
     let _flags = sh.push_env("RUSTDOCFLAGS", "-D warnings");
-    cmd!(sh, "cargo doc --quiet --workspace --no-deps").run()?;
+    cmd!(sh, "cargo doc --quiet --workspace --all-features --no-deps").run()?;
     Ok(())
+}
+
+fn clippy(sh: &Shell, flags: &[&str]) -> Result<()> {
+    cmd!(sh, "cargo clippy --quiet {flags...} --all-targets -- -D warnings").run()?;
+    Ok(())
+}
+
+/// Flags for a package without its features, and with each of them alone; nothing for one that has none.
+fn alone(package: &Package) -> Vec<Vec<&str>> {
+    let none = vec!["--package", &package.name, "--no-default-features"];
+    let with = |feature| [&none[..], &["--features", feature]].concat();
+    let each = package.features.iter().map(|feature| with(feature));
+    if package.features.is_empty() { Vec::new() } else { [none.clone()].into_iter().chain(each).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_feature_is_linted_alone() {
+        let names = |features: &[&str]| features.iter().map(ToString::to_string).collect();
+        let package = Package { name: "a".to_owned(), features: names(&["b", "c"]), ..Package::default() };
+        let flags: Vec<_> = alone(&package).iter().map(|flags| flags[2..].join(" ")).collect();
+        let expected =
+            ["", " --features b", " --features c"].map(|rest| format!("--no-default-features{rest}"));
+        assert_eq!(flags, expected);
+        assert_eq!(alone(&Package::default()), Vec::<Vec<&str>>::new());
+    }
 }

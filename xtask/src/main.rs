@@ -1,7 +1,7 @@
-//! Build, test, bench and release automation: everything that is not `cargo build`. One file per task.
+//! Build, test, bench and release automation beyond `cargo build`. One file per task.
 //!
-//! `cargo xtask ci` is the whole gate; the other tasks are its parts, and what is run by hand. Depends on no crate of
-//! ours, so that it starts at once and can judge a tree that does not compile.
+//! `cargo xtask ci` is the whole gate; the other tasks are its parts, or are run by hand. It depends on no crate of the
+//! workspace, so it starts at once and can judge a tree that does not compile.
 #![expect(clippy::print_stderr, reason = "a task talks to the person who started it")]
 
 mod bench;
@@ -9,6 +9,7 @@ mod ci;
 mod dist;
 mod fuzz;
 mod lint;
+mod package;
 mod reference;
 mod test;
 mod tidy;
@@ -23,7 +24,7 @@ use xshell::Shell;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
-    /// Everything a change must pass: tidy, lint, test, cheapest first
+    /// Everything a change must pass: tidy, lint, package, test, cheapest first
     Ci,
     /// The tests of every crate, and the examples in the documentation
     Test(test::Args),
@@ -33,6 +34,8 @@ enum Task {
     Tidy,
     /// The pages in docs/reference, from the types that read run and mix files
     Reference,
+    /// What would be published, packed, unpacked and checked
+    Package,
     /// The bench targets
     Bench(bench::Args),
     /// Coverage-guided fuzzing of the readers of files, where cargo-fuzz and a nightly compiler are installed
@@ -60,13 +63,14 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Lint => lint::run(&sh),
         Task::Tidy => tidy::run(&sh),
         Task::Reference => reference::run(&sh),
+        Task::Package => package::run(&sh),
         Task::Bench(args) => bench::run(&sh, &args),
         Task::Dist => dist::run(&sh),
         Task::Fuzz(args) => fuzz::run(&sh, &args),
     }
 }
 
-/// Says what is going on.
+/// Prints a status message on stderr.
 fn say(message: impl std::fmt::Display) {
     eprintln!("{message}");
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask reference`: every key of a RUN.toml and a MIX.toml, written from the types that read them.
+//! `cargo xtask reference`: reference pages of RUN.toml and MIX.toml, generated from the types that parse them.
 //!
-//! A page is a walk from the type of the whole file: a table of keys for each type, in the order of the fields. `tidy`
-//! fails where a page is not what this task would write.
+//! A page walks down from the type of the whole file and has a table of keys per type, in the order of the fields.
+//! `tidy` fails if a page is not up to date.
 
 mod types;
 
@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use xshell::Shell;
 
-use self::types::{Body, DefaultValue, Field, Type, Types};
+use self::types::{Body, DefaultValue, Field, Type, TypeTable};
 use crate::say;
 
-/// A page and what it is made from.
+/// Reference page and its sources.
 struct Page {
-    /// Where it lies.
+    /// Path of the page.
     path: &'static str,
-    /// The file it describes.
+    /// Name of the file it describes.
     title: &'static str,
-    /// What comes before the first table.
+    /// Introduction before the first table.
     intro: &'static str,
-    /// The type of the whole file.
+    /// Type of the whole file.
     root: &'static str,
-    /// Source files and folders of them; where two have a type of one name, the first one's is meant.
+    /// Source files, and folders of them. If two define a type of one name, the first is used.
     sources: &'static [&'static str],
 }
 
@@ -36,7 +36,7 @@ const PAGES: [Page; 2] = [
                 folder. `mpt train run.toml --print-config` prints the file with every default.",
         root: "RawRun",
         sources: &[
-            "mpt-train/src/run.rs",
+            "mpt-train/src/run/mod.rs",
             "mpt-train/src/config.rs",
             "mpt-data/src/mixing.rs",
             "mpt-core/src/dtype.rs",
@@ -58,8 +58,8 @@ const PAGES: [Page; 2] = [
     },
 ];
 
-/// Types that are read by hand: what a value of theirs looks like, and the type that has its keys.
-const BY_HAND: [(&str, &str, Option<&str>); 3] = [
+/// Types with a hand-written parser: the text for their value, and the type with their keys.
+const HAND_WRITTEN: [(&str, &str, Option<&str>); 3] = [
     ("MptConfig", "table", Some("RawMptConfig")),
     ("Dedup", "`\"none\"`, the name of a stage, a table of one, or a list of them", Some("DedupStage")),
     ("DedupKinds", "true, false, or a list of names of stages", None),
@@ -73,8 +73,8 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// Pages that are not what the types say.
-pub(crate) fn stale(sh: &Shell) -> Result<Vec<String>> {
+/// Messages for pages that are not up to date.
+pub(crate) fn stale_pages(sh: &Shell) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for page in &PAGES {
         if sh.read_file(page.path).unwrap_or_default() != page.text(sh)? {
@@ -86,7 +86,7 @@ pub(crate) fn stale(sh: &Shell) -> Result<Vec<String>> {
 
 impl Page {
     fn text(&self, sh: &Shell) -> Result<String> {
-        let mut types = Types::default();
+        let mut types = TypeTable::default();
         for path in self.files(sh)? {
             let text = sh.read_file(&path)?;
             types.read(&text).with_context(|| path.display().to_string())?;
@@ -110,63 +110,63 @@ impl Page {
     }
 }
 
-/// A page as far as it is written.
+/// Page under construction.
 struct Writer<'a> {
-    types: &'a Types,
+    types: &'a TypeTable,
     out: String,
 }
 
 impl Writer<'_> {
-    /// The keys of a struct at `place` of the file, then those of the tables in it.
-    fn table(&mut self, name: &str, place: &str, title: &str) -> Result<()> {
+    /// Writes the keys of a type at `key_path`, then those of the tables in it.
+    fn table(&mut self, name: &str, key_path: &str, title: &str) -> Result<()> {
         let ty =
             self.types.by_name.get(name).with_context(|| format!("no type `{name}` is in the sources"))?;
         match &ty.body {
             Body::Struct(fields) => {
-                let doc = if place.is_empty() { String::new() } else { self.prose(&ty.doc) };
-                self.keys(ty, fields, &format!("## {title}"), &doc)?;
-                self.inner_tables(fields, place)
+                let doc = if key_path.is_empty() { String::new() } else { self.plain_text(&ty.doc) };
+                self.key_table(ty, fields, &format!("## {title}"), &doc)?;
+                self.nested_tables(fields, key_path)
             }
-            Body::Enum(_) => self.kinds(ty, place, title),
+            Body::Enum(_) => self.variant_tables(ty, key_path, title),
         }
     }
 
-    fn inner_tables(&mut self, fields: &[Field], place: &str) -> Result<()> {
+    fn nested_tables(&mut self, fields: &[Field], key_path: &str) -> Result<()> {
         for field in fields.iter().filter(|field| !field.serde.has("flatten")) {
-            let (inner, is_list) = element(&field.ty);
-            let inner = by_hand(inner).map_or(inner, |(_, keys)| keys.unwrap_or(inner));
+            let (inner, is_list) = element_type(&field.ty);
+            let inner = hand_written(inner).map_or(inner, |(_, keys)| keys.unwrap_or(inner));
             let Some(ty) = self.types.by_name.get(inner) else { continue };
-            if is_plain(ty) {
+            if is_name_enum(ty) {
                 continue;
             }
-            let dot = if place.is_empty() { "" } else { "." };
-            let place = format!("{place}{dot}{}", field.name);
-            let title = if is_list { format!("`[[{place}]]`") } else { format!("`[{place}]`") };
-            self.table(inner, &place, &title)?;
+            let dot = if key_path.is_empty() { "" } else { "." };
+            let key_path = format!("{key_path}{dot}{}", field.name);
+            let title = if is_list { format!("`[[{key_path}]]`") } else { format!("`[{key_path}]`") };
+            self.table(inner, &key_path, &title)?;
         }
         Ok(())
     }
 
-    /// A part for each kind of a tagged enum.
-    fn kinds(&mut self, ty: &Type, place: &str, title: &str) -> Result<()> {
+    /// Writes a section per variant of a tagged enum.
+    fn variant_tables(&mut self, ty: &Type, key_path: &str, title: &str) -> Result<()> {
         let Body::Enum(variants) = &ty.body else { return Ok(()) };
-        let tag = ty.serde.text("tag").with_context(|| format!("{place}: an enum without a tag"))?;
-        let doc = self.prose(&ty.doc);
+        let tag = ty.serde.text("tag").with_context(|| format!("{key_path}: an enum without a tag"))?;
+        let doc = self.plain_text(&ty.doc);
         write!(self.out, "\n## {title}\n\n{doc}\n")?;
         for variant in variants {
-            let held = variant.holds.as_ref().and_then(|name| self.types.by_name.get(name));
+            let held = variant.newtype_of.as_ref().and_then(|name| self.types.by_name.get(name));
             let (of, fields) = match held.map(|ty| (ty, &ty.body)) {
                 Some((of, Body::Struct(fields))) => (of, fields),
                 _ => (ty, &variant.fields),
             };
             let heading = format!("### `{tag} = \"{}\"`", ty.value_name(variant));
-            let doc = self.prose(&variant.doc);
-            self.keys(of, fields, &heading, &doc)?;
+            let doc = self.plain_text(&variant.doc);
+            self.key_table(of, fields, &heading, &doc)?;
         }
         Ok(())
     }
 
-    fn keys(&mut self, of: &Type, fields: &[Field], heading: &str, doc: &str) -> Result<()> {
+    fn key_table(&mut self, of: &Type, fields: &[Field], heading: &str, doc: &str) -> Result<()> {
         write!(self.out, "\n{heading}\n")?;
         if !doc.is_empty() {
             write!(self.out, "\n{doc}\n")?;
@@ -178,27 +178,27 @@ impl Writer<'_> {
         write!(self.out, "\n| key | value | default | meaning |\n|---|---|---|---|\n")?;
         for field in fields {
             ensure!(!field.doc.is_empty(), "the key `{}` under `{heading}` has no documentation", field.name);
-            let prose = self.prose(&field.doc);
-            let (meaning, stated) = stated_default(&prose);
+            let doc = self.plain_text(&field.doc);
+            let (meaning, stated) = stated_default(&doc);
             let default = match self.types.default_of(of, field) {
                 DefaultValue::Required => "must be set".to_owned(),
                 DefaultValue::Absent => stated.to_owned(),
                 DefaultValue::Value(value) => format!("`{value}`"),
             };
-            let (value, doc) = (self.value(&field.ty), self.meaning(field, meaning));
-            let (value, default, doc) = (in_cell(&value), in_cell(&default), in_cell(&doc));
+            let (value, doc) = (self.value(&field.ty), self.field_meaning(field, meaning));
+            let (value, default, doc) = (escape_cell(&value), escape_cell(&default), escape_cell(&doc));
             writeln!(self.out, "| `{}` | {value} | {default} | {doc} |", field.name)?;
         }
         Ok(())
     }
 
-    /// What a field means, and each value it may have.
-    fn meaning(&self, field: &Field, meaning: &str) -> String {
+    /// Meaning of a field, with each value of an enum.
+    fn field_meaning(&self, field: &Field, meaning: &str) -> String {
         let mut text = meaning.to_owned();
-        let ty = self.types.by_name.get(element(&field.ty).0).filter(|ty| is_plain(ty));
+        let ty = self.types.by_name.get(element_type(&field.ty).0).filter(|ty| is_name_enum(ty));
         if let Some((ty, Body::Enum(variants))) = ty.map(|ty| (ty, &ty.body)) {
             for variant in variants {
-                let doc = self.prose(&variant.doc);
+                let doc = self.plain_text(&variant.doc);
                 let doc = doc.trim_end_matches('.');
                 let _ = write!(text, "<br>`\"{}\"`: {doc}", ty.value_name(variant));
             }
@@ -206,10 +206,10 @@ impl Writer<'_> {
         text
     }
 
-    /// What a value of a type looks like.
+    /// Text for the value of a type.
     fn value(&self, ty: &str) -> String {
-        let (inner, is_list) = element(ty);
-        if let Some((text, _)) = by_hand(inner) {
+        let (inner, is_list) = element_type(ty);
+        if let Some((text, _)) = hand_written(inner) {
             return text.to_owned();
         }
         let word = match inner {
@@ -221,7 +221,7 @@ impl Writer<'_> {
             "[f64;2]" => "two numbers",
             "BTreeMap<String,f64>" => "table of numbers",
             "Value" => "any",
-            _ if self.types.by_name.get(inner).is_some_and(is_plain) => "one of those named",
+            _ if self.types.by_name.get(inner).is_some_and(is_name_enum) => "one of those named",
             _ => "table",
         };
         let many = |word: &str| match word {
@@ -231,8 +231,8 @@ impl Writer<'_> {
         if is_list { many(word) } else { word.to_owned() }
     }
 
-    /// Documentation with its links to Rust items replaced: a constant by its value, any other by its name.
-    fn prose(&self, doc: &str) -> String {
+    /// Documentation without links to Rust items: a constant becomes its value, any other its name.
+    fn plain_text(&self, doc: &str) -> String {
         let mut parts = doc.split("[`");
         let mut text = parts.next().unwrap_or_default().to_owned();
         for part in parts {
@@ -247,34 +247,34 @@ impl Writer<'_> {
     }
 }
 
-/// Documentation that ends with "By default this.", as what comes before that and "this".
+/// Splits documentation that ends with "By default this." into the text before and "this".
 fn stated_default(doc: &str) -> (&str, &str) {
     let stated = doc.rsplit_once(" By default ");
     stated.map_or((doc, ""), |(meaning, default)| (meaning, default.trim_end_matches('.')))
 }
 
-fn by_hand(name: &str) -> Option<(&'static str, Option<&'static str>)> {
-    BY_HAND.iter().find(|(hand, ..)| *hand == name).map(|(_, text, keys)| (*text, *keys))
+fn hand_written(name: &str) -> Option<(&'static str, Option<&'static str>)> {
+    HAND_WRITTEN.iter().find(|(hand, ..)| *hand == name).map(|(_, text, keys)| (*text, *keys))
 }
 
-/// The type without `Option` and `Vec`, and whether there was a `Vec`.
-fn element(ty: &str) -> (&str, bool) {
-    let inner = within(ty, "Option<").unwrap_or(ty);
-    within(inner, "Vec<").map_or((inner, false), |inner| (inner, true))
+/// Type without `Option` and `Vec`, and whether it had a `Vec`.
+fn element_type(ty: &str) -> (&str, bool) {
+    let inner = strip_generic(ty, "Option<").unwrap_or(ty);
+    strip_generic(inner, "Vec<").map_or((inner, false), |inner| (inner, true))
 }
 
-fn within<'a>(ty: &'a str, outer: &str) -> Option<&'a str> {
+fn strip_generic<'a>(ty: &'a str, outer: &str) -> Option<&'a str> {
     ty.strip_prefix(outer)?.strip_suffix('>')
 }
 
-/// Whether a type's values are names alone.
-fn is_plain(ty: &Type) -> bool {
-    matches!(&ty.body, Body::Enum(variants) if variants.iter().all(|v| v.fields.is_empty() && v.holds.is_none()))
+/// Whether a type is an enum of plain names.
+fn is_name_enum(ty: &Type) -> bool {
+    matches!(&ty.body, Body::Enum(variants) if variants.iter().all(|v| v.fields.is_empty() && v.newtype_of.is_none()))
         && !ty.serde.has("tag")
 }
 
-/// Text that does not end a cell of a table.
-fn in_cell(text: &str) -> String {
+/// Escapes text for a table cell.
+fn escape_cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
@@ -284,9 +284,9 @@ mod tests {
 
     #[test]
     fn elements_are_found() {
-        assert_eq!(element("Option<Vec<Stage>>"), ("Stage", true));
-        assert_eq!(element("Option<u64>"), ("u64", false));
-        assert_eq!(element("BTreeMap<String,f64>"), ("BTreeMap<String,f64>", false));
+        assert_eq!(element_type("Option<Vec<Stage>>"), ("Stage", true));
+        assert_eq!(element_type("Option<u64>"), ("u64", false));
+        assert_eq!(element_type("BTreeMap<String,f64>"), ("BTreeMap<String,f64>", false));
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
                       /// Parts.\n #[serde(default)] parts: Vec<Part> }\n\
                       #[serde(rename_all = \"lowercase\")] enum Mode { /// At once.\n Fast }\n\
                       /// A part.\nstruct Part { /// Size, a | b.\n size: u64 }";
-        let mut types = Types::default();
+        let mut types = TypeTable::default();
         types.read(source).expect("it is Rust");
         let mut writer = Writer { types: &types, out: String::new() };
         writer.table("Run", "", "Top").expect("every key is documented");
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_key_without_documentation_is_refused() {
-        let mut types = Types::default();
+        let mut types = TypeTable::default();
         types.read("struct Run { path: PathBuf }").expect("it is Rust");
         let mut writer = Writer { types: &types, out: String::new() };
         let error = writer.table("Run", "", "Top").expect_err("`path` says nothing").to_string();

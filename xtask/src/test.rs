@@ -1,9 +1,13 @@
-//! `cargo xtask test`: the examples, in the documentation and of their own, then every test; by cargo-nextest where it is
-//! installed.
+//! `cargo xtask test`: the examples, in the documentation and of their own, then every test, with all features; by cargo-nextest
+//! where it is installed. The last line says which tests ran without a part of theirs.
+
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
+use crate::say;
 use crate::workspace::{Package, Workspace};
 
 #[derive(Debug, Default, clap::Args)]
@@ -11,12 +15,18 @@ pub(crate) struct Args {
     /// Only this package
     #[arg(short, long)]
     package: Option<String>,
-    /// Also those of object stores, which need some minutes of compiling more
-    #[arg(long)]
-    remote: bool,
     /// Only tests whose name contains one of these
     filters: Vec<String>,
 }
+
+/// Variable that names the file in which tests list themselves when something beside the checkout is absent.
+const SKIPPED: &str = "MPT_SKIPPED_TESTS";
+
+/// What lies beside the checkout: more reference models, data and tokenizers.
+const SHARED: &str = "../shared";
+
+/// What everything is built with: the same features for all, so that nothing is built twice.
+const FEATURES: &str = "--all-features";
 
 pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     let scope: Vec<&str> = match &args.package {
@@ -25,30 +35,39 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     };
     let (scope, filters) = (&scope, &args.filters);
     if filters.is_empty() && args.package.as_deref().is_none_or(has_library) {
-        cmd!(sh, "cargo test --quiet --doc {scope...}").run()?;
+        cmd!(sh, "cargo test --quiet --doc {FEATURES} {scope...}").run()?;
         examples(sh, args.package.as_deref())?;
     }
-    tests(sh, &[scope.clone(), filters.iter().map(String::as_str).collect()])?;
-    if args.remote {
-        tests(sh, &[vec!["--package", "mpt-data", "--features", "remote"], vec!["remote"]])?;
+    let skipped = Workspace::read(sh)?.target.join("skipped-tests.txt");
+    sh.remove_path(&skipped)?;
+    let _list = sh.push_env(SKIPPED, &skipped);
+    if has_nextest(sh) {
+        cmd!(sh, "cargo nextest run --status-level slow {FEATURES} {scope...} {filters...}").run()?;
+    } else {
+        cmd!(sh, "cargo test --bins --lib --tests {FEATURES} {scope...} -- {filters...}").run()?;
     }
+    say(summary(&sh.read_file(&skipped).unwrap_or_default(), sh.path_exists(Path::new(SHARED))));
     Ok(())
 }
 
-/// Runs the tests of some packages whose name contains one of the filters, where there are any.
-fn tests(sh: &Shell, [scope, filters]: &[Vec<&str>; 2]) -> Result<()> {
-    if has_nextest(sh) {
-        cmd!(sh, "cargo nextest run --status-level slow {scope...} {filters...}").run()?;
-    } else {
-        cmd!(sh, "cargo test --bins --lib --tests {scope...} -- {filters...}").run()?;
+/// What `list`, a line for each time that a test found something absent, comes to.
+fn summary(list: &str, shared_is_here: bool) -> String {
+    let tests: BTreeSet<&str> = list.lines().collect();
+    match (tests.len(), shared_is_here) {
+        (0, true) => format!("no test ran without a part of its own: {SHARED} is here"),
+        (0, false) => format!("{SHARED} is absent; none of these tests uses it"),
+        (count, _) => {
+            let names: Vec<_> = tests.into_iter().collect();
+            let names = names.join(", ");
+            format!("{count} tests ran without their part in {SHARED}, which is absent or lacks it: {names}")
+        }
     }
-    Ok(())
 }
 
 /// Runs the examples of one package, or of all. They are built together: a package alone may build what it needs once more, with
 /// other features.
 fn examples(sh: &Shell, only: Option<&str>) -> Result<()> {
-    cmd!(sh, "cargo build --quiet --workspace --examples").run()?;
+    cmd!(sh, "cargo build --quiet --workspace --examples {FEATURES}").run()?;
     let workspace = Workspace::read(sh)?;
     for Package { name, examples, .. } in &workspace.packages {
         if only.is_some_and(|only| only != name) {
@@ -68,4 +87,18 @@ fn has_library(package: &str) -> bool {
 
 fn has_nextest(sh: &Shell) -> bool {
     cmd!(sh, "cargo nextest --version").quiet().ignore_stderr().read().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_skipped_is_counted_once_and_named() {
+        let text = summary("mpt-core: parity\nmpt-core: parity\nmpt-cli: models\n", false);
+        assert!(text.starts_with("2 tests ran without their part in ../shared, "), "{text}");
+        assert!(text.ends_with(": mpt-cli: models, mpt-core: parity"), "{text}");
+        assert_eq!(summary("", true), "no test ran without a part of its own: ../shared is here");
+        assert!(summary("", false).starts_with("../shared is absent"));
+    }
 }

@@ -1,4 +1,4 @@
-//! What cargo knows about the workspace: its root, packages, targets and the arrows between our crates.
+//! Workspace metadata from cargo: root, packages, targets, and dependencies between them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,32 +6,34 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-/// A package of the workspace.
-#[derive(Debug)]
+/// Package of the workspace.
+#[derive(Debug, Default)]
 pub(crate) struct Package {
-    /// Its name.
+    /// Name.
     pub(crate) name: String,
-    /// Crates of ours that it depends on, tests and build scripts included.
+    /// Workspace crates it depends on, including those of tests and build scripts.
     pub(crate) ours: Vec<String>,
-    /// Its bench targets.
+    /// Features, without `default`.
+    pub(crate) features: Vec<String>,
+    /// Bench targets.
     pub(crate) benches: Vec<String>,
-    /// Its examples.
+    /// Examples.
     pub(crate) examples: Vec<String>,
 }
 
-/// The workspace as `cargo metadata` tells it.
+/// Workspace, from `cargo metadata`.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    /// Where cargo builds.
+    /// Target folder.
     pub(crate) target: PathBuf,
-    /// The version that all packages share.
+    /// Version common to all packages.
     pub(crate) version: String,
-    /// In the order of their names.
+    /// Packages, by name.
     pub(crate) packages: Vec<Package>,
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Runs `cargo metadata`.
     pub(crate) fn read(sh: &Shell) -> Result<Self> {
         let text = cmd!(sh, "cargo metadata --no-deps --format-version 1").quiet().read()?;
         let json: Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
@@ -43,7 +45,7 @@ impl Workspace {
     }
 }
 
-/// The folder of the workspace.
+/// Root folder of the workspace.
 pub(crate) fn root() -> PathBuf {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().expect("xtask lies in the workspace").to_owned()
@@ -58,9 +60,15 @@ fn package(json: &Value) -> Package {
     Package {
         name: text_of(json, "name"),
         ours: ours.map(|dependency| text_of(dependency, "name")).collect(),
+        features: features(json),
         benches: targets("bench"),
         examples: targets("example"),
     }
+}
+
+fn features(json: &Value) -> Vec<String> {
+    let features = json["features"].as_object().into_iter().flatten();
+    features.map(|(name, _)| name.clone()).filter(|name| name != "default").collect()
 }
 
 fn items<'a>(json: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {

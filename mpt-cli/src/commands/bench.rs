@@ -1,8 +1,8 @@
-//! `mpt bench`: speed of training, of generation, of the tokenizer and of the data loader.
+//! `mpt bench`: throughput of training, generation, the tokenizer and the data loader.
 
 mod data;
 mod infer;
-mod rates;
+mod measurement;
 mod tokenizer;
 mod train;
 

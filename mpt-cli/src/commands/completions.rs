@@ -1,4 +1,4 @@
-//! `mpt completions`: a completion script for a shell.
+//! `mpt completions`: shell completion scripts.
 
 use clap_complete::Shell;
 
@@ -19,6 +19,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut crate::command_line(), "mpt", &mut script);
-    ctx.out.raw(&script)?;
+    ctx.out.bytes(&script)?;
     Ok(ExitStatus::Done)
 }

@@ -1,19 +1,21 @@
-//! `mpt convert`: a model from one format to another.
+//! `mpt convert`: conversion between Hugging Face folders and GGUF files.
 
 use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, ConvertOptions, WeightDtype, Weights};
 use mpt_infer::open_weights;
-use mpt_infer::verify::{Comparison, Forms, builtin_rows, compare_models, compare_weights, limits_between};
+use mpt_infer::verify::{
+    Comparison, MatrixDtypes, builtin_rows, compare_models, compare_weights, limits_between,
+};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
-use crate::model;
+use crate::model_args;
+use crate::progress::{DelayedProgressBar, Unit};
 use crate::settings::Context;
-use crate::tui::{LateBar, Unit};
 
 /// Convert a model between Hugging Face folders and GGUF files
 ///
@@ -51,7 +53,7 @@ enum Target {
 }
 
 impl Target {
-    /// Refuses a form that the format does not have.
+    /// Refuses a dtype that the format does not support.
     fn expect(self, dtype: Option<WeightDtype>) -> Result<(), CliError> {
         let Some(dtype) = dtype else { return Ok(()) };
         let is_nf4 = dtype == WeightDtype::Nf4;
@@ -70,22 +72,22 @@ impl Target {
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype;
     args.to.expect(format)?;
-    let weights = model::open(&args.input, ctx)?;
+    let weights = model_args::open(&args.input, ctx)?;
     let options = ConvertOptions { format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
     let converted = match args.to {
-        Target::Hf => export::to_folder(&weights, &args.output, &options, "convert", ctx)?,
-        Target::Gguf => export::to_gguf(&weights, &args.output, &options, "convert", ctx)?,
+        Target::Hf => export::write_folder(&weights, &args.output, &options, "convert", ctx)?,
+        Target::Gguf => export::write_gguf_file(&weights, &args.output, &options, "convert", ctx)?,
     };
-    export::say(&args.output, &converted, ctx)?;
+    export::print_summary(&args.output, &converted, ctx)?;
     let verified = args.verify.then(|| verify(&weights, &args.output, ctx)).transpose()?;
     let passed = verified.as_ref().is_none_or(|verified| verified.passed);
-    let mut document = export::document(&args.output, &converted);
+    let mut document = export::summary_json(&args.output, &converted);
     document["verified"] = json!(verified);
-    ctx.out.document(&document)?;
+    ctx.out.json(&document)?;
     Ok(if passed { ExitStatus::Done } else { ExitStatus::Negative })
 }
 
-/// What comparing before and after gave.
+/// Comparison of the model before and after the conversion.
 #[derive(Debug, Serialize)]
 struct Verified {
     passed: bool,
@@ -94,15 +96,15 @@ struct Verified {
     comparison: Comparison,
 }
 
-/// Runs the model before and after on the built-in rows.
+/// Compares the logits of both models on the built-in rows, and their weights.
 fn verify(before: &Weights, output: &Path, ctx: &mut Context) -> Result<Verified, CliError> {
     let after = open_weights(output)?;
     let load = |weights: &Weights| CausalLm::new(weights.config(), weights);
     let rows = builtin_rows(before.config(), ctx.seed.unwrap_or(0));
-    let forms = |weights: &Weights| Forms::of(weights, WeightDtype::F32);
+    let forms = |weights: &Weights| MatrixDtypes::of(weights, WeightDtype::F32);
     let limits = limits_between(&forms(&after)?, Some(&forms(before)?));
     let tokens = 2 * rows.iter().map(Vec::len).sum::<usize>() as u64;
-    let mut bar = LateBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens);
+    let mut bar = DelayedProgressBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens);
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
     let comparison = compare_models(&load(&after)?, &load(before)?, &rows, false, advance)?;
     bar.finish();

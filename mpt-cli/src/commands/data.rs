@@ -1,12 +1,17 @@
-//! `mpt data`: build, inspect, verify, cat, trace, simulate, convert, plan.
+//! `mpt data`: build, inspect, verify, cat, trace, simulate, convert and plan training data.
 
+#[cfg(feature = "interop")]
 mod convert;
+#[cfg(not(feature = "interop"))]
+mod convert_absent;
+mod html_report;
 mod order;
-mod page;
 mod simulate;
 mod trace;
 mod units;
 
+#[cfg(not(feature = "interop"))]
+use convert_absent as convert;
 pub(crate) use order::OrderArgs;
 
 use std::path::{Path, PathBuf};
@@ -21,9 +26,9 @@ use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus};
 use crate::output::Log;
+use crate::progress::{ProgressBar, Unit};
 use crate::settings::Context;
 use crate::table;
-use crate::tui::{Bar, Unit};
 
 /// Prepare training data, look at it, check it
 #[derive(Debug, clap::Args)]
@@ -51,7 +56,7 @@ enum Command {
         /// A folder made by `mpt data build`
         dir: PathBuf,
         /// Training tokens that the table is about [default: all there are]
-        #[arg(long, value_name = "N", value_parser = tokens)]
+        #[arg(long, value_name = "N", value_parser = parse_tokens)]
         tokens: Option<u64>,
         /// Also write a page with charts, which needs nothing else to be looked at
         #[arg(long, value_name = "FILE")]
@@ -67,7 +72,7 @@ enum Command {
     #[command(
         after_help = "Examples:\n  mpt data cat data --split train --start 1000 --count 2\n  mpt data cat data --split eval --start 0 --count 4 --seq-len 512"
     )]
-    Cat(Cat),
+    Cat(CatArgs),
     /// Name the documents of a batch, and where they lie
     #[command(
         after_help = "Examples:\n  mpt data trace data --step 41200 --batch 512\n  mpt data trace data --sample 7"
@@ -88,7 +93,7 @@ enum Command {
         /// The mix
         mix: PathBuf,
         /// Training tokens that the table is about [default: all there are]
-        #[arg(long, value_name = "N", value_parser = tokens)]
+        #[arg(long, value_name = "N", value_parser = parse_tokens)]
         tokens: Option<u64>,
         /// List the work units instead, for a scheduler to run, and leave their plan in `--out`
         #[arg(long, requires = "out", conflicts_with = "tokens")]
@@ -122,17 +127,17 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Cat {
+struct CatArgs {
     /// A folder made by `mpt data build`
     dir: PathBuf,
     /// `train` or `eval`
-    #[arg(long, value_name = "SPLIT", default_value = "train", value_parser = split)]
+    #[arg(long, value_name = "SPLIT", default_value = "train", value_parser = parse_split)]
     split: Split,
     /// The first sample
-    #[arg(long, value_name = "I", default_value_t = 0, value_parser = sample_number())]
+    #[arg(long, value_name = "I", default_value_t = 0, value_parser = sample_index())]
     start: u64,
     /// How many samples
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = sample_number())]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = sample_index())]
     count: u64,
     /// Tokens in a sample [default: that of the data]
     #[arg(long, value_name = "L")]
@@ -147,13 +152,13 @@ struct Cat {
     order: OrderArgs,
 }
 
-/// A number of samples, or that of one: more than any run has, and sums of them are numbers too.
-fn sample_number() -> clap::builder::RangedU64ValueParser {
+/// Parser of a sample index or count. The bound is beyond any run, and sums do not overflow.
+fn sample_index() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(..=1_000_000_000_000_000)
 }
 
-/// A number of tokens, `1e9` allowed.
-fn tokens(text: &str) -> Result<u64, String> {
+/// Parser of a token count; `1e9` is allowed.
+fn parse_tokens(text: &str) -> Result<u64, String> {
     let number: f64 =
         text.replace('_', "").parse().map_err(|_| "expected a number such as 2000000 or 2e6".to_owned())?;
     if (1.0..1e18).contains(&number) {
@@ -162,7 +167,7 @@ fn tokens(text: &str) -> Result<u64, String> {
     Err("expected 1 or more, and less than 1e18".into())
 }
 
-fn split(text: &str) -> Result<Split, String> {
+fn parse_split(text: &str) -> Result<Split, String> {
     let found = Split::ALL.into_iter().find(|split| split.name() == text);
     found.ok_or_else(|| "expected `train` or `eval`".to_owned())
 }
@@ -177,9 +182,9 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
             let manifest = Manifest::open(&dir)?;
             let table = inspect(&manifest, tokens)?;
             if let Some(html) = html {
-                page::write(&html, &manifest, &table)?;
+                html_report::write(&html, &manifest, &table)?;
             }
-            show(&table, &manifest.contents().dedup, ctx)?;
+            print_inspection(&table, &manifest.contents().dedup, ctx)?;
         }
         Command::Verify { dir } => verify(&dir, ctx)?,
         Command::Cat(args) => cat(&args, ctx)?,
@@ -187,54 +192,59 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         Command::Simulate(args) => simulate::run(&args, ctx)?,
         Command::Convert(args) => convert::run(&args, ctx)?,
         Command::Plan { mix, tokens, .. } => {
-            let run = mix_of(&mix, ctx)?;
+            let run = read_mix(&mix, ctx)?;
             let table = match plan_from_mix(&run, tokens)? {
                 Some(table) => table,
-                None => plan(&run, &Tokenizer::from_file(&run.tokenizer)?, tokens, &mut Bars::new(ctx))?,
+                None => plan(
+                    &run,
+                    &Tokenizer::from_file(&run.tokenizer)?,
+                    tokens,
+                    &mut PrepareProgress::new(ctx),
+                )?,
             };
-            show(&table, &[], ctx)?;
+            print_inspection(&table, &[], ctx)?;
         }
     }
     Ok(ExitStatus::Done)
 }
 
-fn mix_of(mix: &Path, ctx: &Context) -> Result<PrepareRun, CliError> {
+fn read_mix(mix: &Path, ctx: &Context) -> Result<PrepareRun, CliError> {
     let mut run = PrepareRun::from_file(mix)?;
     run.seed = ctx.seed.unwrap_or(run.seed);
     Ok(run)
 }
 
-fn show(table: &MixTable, dedup: &[DedupReport], ctx: &mut Context) -> Result<(), CliError> {
-    print(table, ctx)?;
+fn print_inspection(table: &MixTable, dedup: &[DedupReport], ctx: &mut Context) -> Result<(), CliError> {
+    print_mix(table, ctx)?;
     print_dedup(dedup, ctx)?;
-    ctx.out.document(&Shown { table, dedup })
+    ctx.out.json(&InspectOutput { table, dedup })
 }
 
-/// A mix, and what deduplication did, where that is known.
+/// Output of `inspect` and `plan`: the mix, and the deduplication report if there is one.
 #[derive(serde::Serialize)]
-struct Shown<'a> {
+struct InspectOutput<'a> {
     #[serde(flatten)]
     table: &'a MixTable,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dedup: &'a [DedupReport],
 }
 
-/// What each stage of deduplication did: the sources where it found something, and the largest groups of copies.
+/// Prints the deduplication report: sources with findings per stage, and the largest duplicate groups.
 fn print_dedup(reports: &[DedupReport], ctx: &mut Context) -> Result<(), CliError> {
-    let rows: Vec<_> = reports.iter().flat_map(dedup_cells).collect();
+    let rows: Vec<_> = reports.iter().flat_map(dedup_rows).collect();
     if rows.is_empty() {
         return Ok(());
     }
     ctx.out.text("")?;
     table::lines(&DEDUP_HEADER, &rows).iter().try_for_each(|line| ctx.out.text(line))?;
-    reports.iter().filter_map(groups_line).try_for_each(|line| ctx.out.text(line))
+    reports.iter().filter_map(duplicate_groups_line).try_for_each(|line| ctx.out.text(line))
 }
 
-/// What the columns of the table of deduplication are called.
+/// Header of the deduplication table.
 const DEDUP_HEADER: [&str; 7] =
     ["stage", "source", "documents", "dropped", "tokens dropped", "edited", "tokens edited away"];
 
-fn dedup_cells(report: &DedupReport) -> Vec<Vec<String>> {
+fn dedup_rows(report: &DedupReport) -> Vec<Vec<String>> {
     let found = report.sources.iter().filter(|source| source.dropped + source.edited > 0);
     let cells = |source: &DedupSourceReport| {
         vec![
@@ -250,8 +260,8 @@ fn dedup_cells(report: &DedupReport) -> Vec<Vec<String>> {
     found.map(cells).collect()
 }
 
-/// The groups of copies of a stage, and the similarities of what it dropped.
-fn groups_line(report: &DedupReport) -> Option<String> {
+/// Line with a stage's duplicate groups and the similarities of what it dropped.
+fn duplicate_groups_line(report: &DedupReport) -> Option<String> {
     let mut parts = Vec::new();
     if report.groups > 0 {
         let largest: Vec<_> =
@@ -268,22 +278,22 @@ fn groups_line(report: &DedupReport) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{}: {}", report.kind.name(), parts.join("; ")))
 }
 
-/// The mix, and below it what became of the tokens read.
-fn print(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
-    table::lines(&MIX_HEADER, &mix_cells(table)).iter().try_for_each(|line| ctx.out.text(line))?;
+/// Prints the mix, and below it the account of the tokens read.
+fn print_mix(table: &MixTable, ctx: &mut Context) -> Result<(), CliError> {
+    table::lines(&MIX_HEADER, &mix_rows(table)).iter().try_for_each(|line| ctx.out.text(line))?;
     if table.sources.iter().all(|row| row.account.tokens_read == 0) {
-        // Nothing was read: the mix itself said how many tokens there are.
+        // Nothing was read: the mix itself gave the token counts.
         return Ok(());
     }
     ctx.out.text("")?;
-    table::lines(&ACCOUNT_HEADER, &account_cells(table)).iter().try_for_each(|line| ctx.out.text(line))
+    table::lines(&ACCOUNT_HEADER, &account_rows(table)).iter().try_for_each(|line| ctx.out.text(line))
 }
 
-/// What the columns of the account of tokens are called: the first of them is the sum of the next three.
+/// Header of the token account. Tokens read are the sum of the next three columns.
 const ACCOUNT_HEADER: [&str; 6] =
     ["source", "tokens read", "= kept", "+ dropped", "+ edited away", "documents edited"];
 
-fn account_cells(table: &MixTable) -> Vec<Vec<String>> {
+fn account_rows(table: &MixTable) -> Vec<Vec<String>> {
     let cells = |row: &MixRow| {
         let account = &row.account;
         let away = account.tokens_edited_away;
@@ -299,7 +309,7 @@ fn account_cells(table: &MixTable) -> Vec<Vec<String>> {
     table.sources.iter().map(cells).collect()
 }
 
-/// What the columns of a mix are called.
+/// Header of the mix table.
 pub(crate) const MIX_HEADER: [&str; 9] = [
     "source",
     "documents",
@@ -312,8 +322,8 @@ pub(crate) const MIX_HEADER: [&str; 9] = [
     "dropped",
 ];
 
-/// The cells of a mix, a row per source.
-pub(crate) fn mix_cells(table: &MixTable) -> Vec<Vec<String>> {
+/// Rows of the mix table, one per source.
+pub(crate) fn mix_rows(table: &MixTable) -> Vec<Vec<String>> {
     let cells = |row: &MixRow| {
         let drops: Vec<_> =
             row.drops.iter().map(|(rule, count)| format!("{rule} {}", table::count(*count))).collect();
@@ -325,22 +335,22 @@ pub(crate) fn mix_cells(table: &MixTable) -> Vec<Vec<String>> {
             format!("{:.2} %", 100.0 * row.proportion),
             format!("{:.2} %", 100.0 * row.proportion_obtained),
             table::count(row.effective_tokens),
-            epochs(row.epochs),
+            format_epochs(row.epochs),
             if drops.is_empty() { "-".into() } else { drops.join(", ") },
         ]
     };
     table.sources.iter().map(cells).collect()
 }
 
-/// To two decimal places, below one to three: 8.21, 0.097.
-fn epochs(epochs: f64) -> String {
+/// Epochs with two decimal places, below one with three: 8.21, 0.097.
+fn format_epochs(epochs: f64) -> String {
     if epochs < 1.0 { format!("{epochs:.3}") } else { format!("{epochs:.2}") }
 }
 
 fn verify(dir: &Path, ctx: &mut Context) -> Result<(), CliError> {
     let manifest = Manifest::open(dir)?;
-    let damage = manifest.find_damage(&mut Bars::new(ctx))?;
-    ctx.out.document(&json!({ "manifest": manifest.root(), "ok": damage.is_empty(), "damaged": damage }))?;
+    let damage = manifest.find_damage(&mut PrepareProgress::new(ctx))?;
+    ctx.out.json(&json!({ "manifest": manifest.root(), "ok": damage.is_empty(), "damaged": damage }))?;
     for found in &damage {
         ctx.out.text(found)?;
     }
@@ -349,12 +359,12 @@ fn verify(dir: &Path, ctx: &mut Context) -> Result<(), CliError> {
             .out
             .text(format_args!("{}: every file and every row is as it was written", dir.display()));
     }
-    ctx.out.finish()?;
+    ctx.out.flush()?;
     let message = format!("{}: {} damaged, the first: {}", dir.display(), damage.len(), damage[0]);
     Err(CliError::data(message).help("restore the files named, or delete the folder and build it again"))
 }
 
-fn cat(args: &Cat, ctx: &mut Context) -> Result<(), CliError> {
+fn cat(args: &CatArgs, ctx: &mut Context) -> Result<(), CliError> {
     if args.rank >= args.world_size || !args.count.is_multiple_of(args.world_size) {
         let message = format!(
             "--world-size {} --rank {}: the rank must be below the world size, and the world size divide --count {}",
@@ -364,7 +374,7 @@ fn cat(args: &Cat, ctx: &mut Context) -> Result<(), CliError> {
     }
     let manifest = Manifest::open(&args.dir)?;
     let config = LoaderConfig {
-        mixing: args.order.over(&manifest.plan().mixing)?,
+        mixing: args.order.apply_to(&manifest.plan().mixing)?,
         seq_len: args.seq_len.unwrap_or(manifest.plan().seq_len),
         seed: ctx.seed.unwrap_or(manifest.plan().seed),
         ..LoaderConfig::new(&manifest, args.split)
@@ -378,31 +388,31 @@ fn cat(args: &Cat, ctx: &mut Context) -> Result<(), CliError> {
     for index in (args.start..).skip((args.rank * share) as usize).take(share as usize) {
         let sample = loader.sample(index)?;
         let source = &manifest.sources()[sample.id.source].name;
-        ctx.out.line(
+        ctx.out.json_line(
             &json!({ "index": index, "source": source, "ids": sample.tokens, "doc_ids": sample.documents }),
         )?;
     }
     Ok(())
 }
 
-/// Draws the stages of preparation, and stops it when asked to.
-pub(crate) struct Bars {
+/// Progress bars of data preparation, which an interrupt ends.
+pub(crate) struct PrepareProgress {
     log: Log,
     stop: &'static AtomicBool,
-    bar: Option<Bar>,
+    bar: Option<ProgressBar>,
 }
 
-impl Bars {
-    /// Nothing drawn yet.
+impl PrepareProgress {
+    /// Progress without a bar.
     pub(crate) fn new(ctx: &Context) -> Self {
         Self { log: ctx.out.log().clone(), stop: ctx.stop(), bar: None }
     }
 }
 
-impl Progress for Bars {
+impl Progress for PrepareProgress {
     fn start(&mut self, stage: Phase, total: u64) {
         let unit = if stage.unit() == "bytes" { Unit::Bytes } else { Unit::Count(stage.unit()) };
-        self.bar = Some(Bar::start(&self.log, stage.name(), unit, Some(total)));
+        self.bar = Some(ProgressBar::start(&self.log, stage.name(), unit, Some(total)));
     }
 
     fn advance(&mut self, steps: u64) {

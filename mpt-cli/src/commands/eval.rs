@@ -1,4 +1,4 @@
-//! `mpt eval --text`: loss and perplexity on a text.
+//! `mpt eval`: loss and perplexity of a model on a text.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use mpt_train::evaluate_ids;
 use serde_json::json;
 
 use crate::exit::{CliError, ExitStatus, expect_finite};
-use crate::model::AdaptedArgs;
+use crate::model_args::AdapterModelArgs;
 use crate::settings::Context;
 
 /// Measure a model's loss and perplexity on a text
@@ -16,7 +16,7 @@ use crate::settings::Context;
 )]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: AdaptedArgs,
+    model: AdapterModelArgs,
     /// UTF-8 text
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
@@ -53,6 +53,6 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     ctx.out.text(format_args!(
         "loss {loss:.4} nats a token, perplexity {perplexity:.2}, {tokens} tokens in windows of {window}"
     ))?;
-    ctx.out.document(&json!({ "loss": loss, "perplexity": perplexity, "tokens": tokens }))?;
+    ctx.out.json(&json!({ "loss": loss, "perplexity": perplexity, "tokens": tokens }))?;
     Ok(ExitStatus::Done)
 }

@@ -1,4 +1,4 @@
-//! `mpt generate`: text from a model, as it comes.
+//! `mpt generate`: text generation, streamed to stdout.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use mpt_core::KvDtype;
 
 use crate::dtype_args::kv_dtype;
 use crate::exit::{CliError, ExitStatus};
-use crate::model::AdaptedArgs;
+use crate::model_args::AdapterModelArgs;
 use crate::settings::Context;
 
 /// Generate text
@@ -23,9 +23,9 @@ use crate::settings::Context;
   mpt generate --model run --prompt-ids 12092,13 --max-new-tokens 8 --json")]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: AdaptedArgs,
+    model: AdapterModelArgs,
     #[command(flatten)]
-    prompt: Prompt,
+    prompt: PromptArgs,
     /// New tokens at most
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_new_tokens: usize,
@@ -60,7 +60,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct Prompt {
+struct PromptArgs {
     /// The text to go on with
     #[arg(long = "prompt", value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
@@ -76,8 +76,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let began = Instant::now();
     let pipeline = args.model.pipeline(ctx)?;
     let load_seconds = began.elapsed().as_secs_f64();
-    let start = args.prompt.read()?;
-    if matches!(start, Start::Ids(_)) && !args.stop.is_empty() {
+    let prompt = args.prompt.read()?;
+    if matches!(prompt, Prompt::Ids(_)) && !args.stop.is_empty() {
         return Err(CliError::usage("--stop: stop texts need text; they cannot be used with --prompt-ids"));
     }
     let mut choices = Vec::new();
@@ -86,8 +86,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         if index > 0 {
             ctx.out.text("\n---")?;
         }
-        let params = params(&args, ctx.seed.unwrap_or(0) + u64::from(index));
-        let choice = one(&pipeline, &start, &params, ctx)?;
+        let params = completion_params(&args, ctx.seed.unwrap_or(0) + u64::from(index));
+        let choice = generate_choice(&pipeline, &prompt, &params, ctx)?;
         prompt_tokens = choice.prompt_tokens;
         completion_tokens += choice.generation.ids.len();
         prefill += choice.generation.prefill_seconds;
@@ -98,7 +98,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         }
     }
     ctx.out.text("")?;
-    ctx.out.document(&json!({
+    ctx.out.json(&json!({
         "choices": choices,
         "usage": {
             "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
@@ -109,27 +109,27 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(if ctx.stop().load(Ordering::Relaxed) { ExitStatus::Interrupted } else { ExitStatus::Done })
 }
 
-/// What to go on with: text is answered with text, ids with ids.
-enum Start {
+/// Prompt. Text is continued as text, ids as ids.
+enum Prompt {
     Text(String),
     Ids(Vec<u32>),
 }
 
-impl Prompt {
-    fn read(&self) -> Result<Start, CliError> {
+impl PromptArgs {
+    fn read(&self) -> Result<Prompt, CliError> {
         match (&self.ids, &self.text, &self.file) {
-            (Some(ids), _, _) => Ok(Start::Ids(ids.clone())),
-            (None, Some(text), _) => Ok(Start::Text(text.clone())),
+            (Some(ids), _, _) => Ok(Prompt::Ids(ids.clone())),
+            (None, Some(text), _) => Ok(Prompt::Text(text.clone())),
             (None, None, Some(file)) => {
                 let text = std::fs::read_to_string(file);
-                Ok(Start::Text(text.map_err(|error| CliError::read(ExitStatus::Usage, file, error))?))
+                Ok(Prompt::Text(text.map_err(|error| CliError::read(ExitStatus::Usage, file, error))?))
             }
             (None, None, None) => unreachable!("one kind of prompt is required"),
         }
     }
 }
 
-fn params(args: &Args, seed: u64) -> CompletionParams {
+fn completion_params(args: &Args, seed: u64) -> CompletionParams {
     CompletionParams {
         max_new_tokens: args.max_new_tokens,
         sampling: SamplingParams {
@@ -147,7 +147,7 @@ fn params(args: &Args, seed: u64) -> CompletionParams {
     }
 }
 
-/// One answer.
+/// Generated choice.
 struct Choice {
     prompt_tokens: usize,
     text: Option<String>,
@@ -165,26 +165,26 @@ impl Choice {
     }
 }
 
-/// Shows an answer as it comes.
-fn one(
+/// Generates a choice and streams it.
+fn generate_choice(
     pipeline: &Pipeline,
-    start: &Start,
+    prompt: &Prompt,
     params: &CompletionParams,
     ctx: &mut Context,
 ) -> Result<Choice, CliError> {
     let interrupted = ctx.stop();
     let mut failure = None;
     let mut show = |piece: &str| {
-        failure = ctx.out.stream(piece).err();
+        failure = ctx.out.chunk(piece).err();
         let ends = failure.is_some() || interrupted.load(Ordering::Relaxed);
         if ends { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let choice = match start {
-        Start::Text(text) => {
+    let choice = match prompt {
+        Prompt::Text(text) => {
             let Completion { text, prompt_tokens, generation } = pipeline.stream(text, params, &mut show)?;
             Choice { prompt_tokens, text: Some(text), generation }
         }
-        Start::Ids(ids) => {
+        Prompt::Ids(ids) => {
             let generation = pipeline.stream_ids(ids, params, &mut |id| show(&format!("{id} ")))?;
             Choice { prompt_tokens: ids.len(), text: None, generation }
         }

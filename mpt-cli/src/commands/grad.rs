@@ -1,15 +1,15 @@
-//! `mpt grad`: the gradient of the mean loss for every parameter.
+//! `mpt grad`: gradients of the mean loss for all parameters.
 
 use std::path::PathBuf;
 
 use candle_core::Tensor;
 use mpt_core::{CausalLm, Gradients, Params, Recompute, TrainBatch, write_safetensors};
 
-use crate::commands::score::{RowsArgs, expect_finite_values};
+use crate::commands::score::{LabeledRowsArgs, expect_finite_values};
 use crate::exit::{CliError, ExitStatus, expect_finite};
 use crate::export;
-use crate::model::ModelArgs;
-use crate::output::shown;
+use crate::model_args::ModelArgs;
+use crate::output::path_text;
 use crate::settings::Context;
 
 /// Write the gradient of the mean next-token loss for every parameter
@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    rows: RowsArgs,
+    rows: LabeledRowsArgs,
     /// The safetensors file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     export::refuse_input(&args.out, [args.model.model.as_path()], &args.rows.files())?;
-    let place = export::Replacement::begin(&args.out)?;
+    let output = export::Replacement::begin(&args.out)?;
     let weights = args.model.weights(ctx)?;
     let params = Params::load(&weights, &ctx.device)?;
     let model = CausalLm::new(weights.config(), &params)?;
@@ -54,9 +54,9 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         expect_finite_values(&format!("the gradient of `{name}`"), mean)?;
     }
     let tensors = means.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    write_safetensors(place.path(), tensors)?;
-    place.commit()?;
+    write_safetensors(output.path(), tensors)?;
+    output.commit()?;
     ctx.out.text(format_args!("loss {loss:.6} over {scored} positions, {} gradients", means.len()))?;
-    ctx.out.document(&serde_json::json!({ "out": shown(&args.out), "loss": loss, "positions": scored }))?;
+    ctx.out.json(&serde_json::json!({ "out": path_text(&args.out), "loss": loss, "positions": scored }))?;
     Ok(ExitStatus::Done)
 }

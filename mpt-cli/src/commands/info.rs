@@ -1,4 +1,4 @@
-//! `mpt info`: what a model folder or a GGUF file holds.
+//! `mpt info`: content of a model folder or GGUF file.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use mpt_infer::{TokenizerProblem, open_weights, tokenizer_of};
 use serde_json::{Map, Value, json};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::output::shown;
+use crate::output::path_text;
+use crate::progress::{Unit, format_amount};
 use crate::settings::Context;
 use crate::table;
-use crate::tui::{Unit, amount};
 
 /// Show what a model holds: configuration, tensors, sizes, tokenizer
 ///
@@ -33,17 +33,17 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
             json!({ "name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype, "bytes": tensor.bytes })
         })
         .collect();
-    ctx.out.document(&json!({
-        "path": shown(weights.path()),
+    ctx.out.json(&json!({
+        "path": path_text(weights.path()),
         "parameters": weights.config().num_parameters(),
         "config": Value::from(weights.config().clone()),
-        "defaults": defaults(&weights)?.map(Defaults::name),
-        "passed_over": weights.passed_over().as_deref().map(shown),
-        "files": weights.files().map(file).collect::<Vec<_>>(),
+        "defaults": config_defaults(&weights)?.map(Defaults::name),
+        "passed_over": weights.passed_over().as_deref().map(path_text),
+        "files": weights.files().map(file_json).collect::<Vec<_>>(),
         "tensors": tensors,
         "tokenizer": tokenizer.as_ref().ok().map(|ids| json!({ "num_ids": ids })),
         "tokenizer_problem": tokenizer.err().map(|problem| problem.to_string()),
-        "metadata": weights.metadata().map(metadata),
+        "metadata": weights.metadata().map(metadata_json),
     }))?;
     Ok(ExitStatus::Done)
 }
@@ -65,18 +65,18 @@ fn print(
         config.vocab_size,
         config.max_seq_len,
     ))?;
-    if let Some(defaults) = defaults(weights)? {
+    if let Some(config_defaults) = config_defaults(weights)? {
         ctx.out.text(format_args!(
             "keys that config.json leaves out have the defaults of {}",
-            defaults.name()
+            config_defaults.name()
         ))?;
     }
     if let Some(index) = weights.passed_over() {
         ctx.out.text(format_args!("{} is not used: one file has all tensors", index.display()))?;
     }
     let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
-    let form = weights.matrix_format().map_or("mixed".to_owned(), |format| format.to_string());
-    ctx.out.text(format_args!("{} of {form} weights", amount(Unit::Bytes, bytes as u64)))?;
+    let dtype = weights.matrix_format().map_or("mixed".to_owned(), |format| format.to_string());
+    ctx.out.text(format_args!("{} of {dtype} weights", format_amount(Unit::Bytes, bytes as u64)))?;
     match tokenizer {
         Ok(ids) => ctx.out.text(format_args!("tokenizer with {ids} ids"))?,
         Err(problem) => ctx.out.text(format_args!("no tokenizer: {problem}"))?,
@@ -91,20 +91,20 @@ fn print(
     Ok(())
 }
 
-/// Whose defaults hold for the keys that the configuration leaves out; a GGUF file has one scheme.
-fn defaults(weights: &Weights) -> Result<Option<Defaults>, CliError> {
+/// Library whose defaults apply to keys that config.json leaves out; `None` for GGUF, which has a single convention.
+fn config_defaults(weights: &Weights) -> Result<Option<Defaults>, CliError> {
     match weights.metadata() {
         Some(_) => Ok(None),
         None => Ok(Some(Defaults::of_file(&weights.path().join("config.json"))?)),
     }
 }
 
-fn file(path: &Path) -> Value {
-    json!({ "path": shown(path), "bytes": path.metadata().map_or(0, |data| data.len()) })
+fn file_json(path: &Path) -> Value {
+    json!({ "path": path_text(path), "bytes": path.metadata().map_or(0, |data| data.len()) })
 }
 
-/// The keys of a GGUF file; of a list its length.
-fn metadata(metadata: &Metadata) -> Map<String, Value> {
+/// Metadata of a GGUF file, with arrays reduced to their length.
+fn metadata_json(metadata: &Metadata) -> Map<String, Value> {
     let value = |value: &MetaValue| match value {
         MetaValue::Int(value) => json!(value),
         MetaValue::Float(value) => json!(value),

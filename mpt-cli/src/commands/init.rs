@@ -1,11 +1,11 @@
-//! `mpt init`: a new model with drawn weights.
+//! `mpt init`: a new model with random weights.
 
 use std::path::PathBuf;
 
 use mpt_core::{ConvertOptions, MptConfig, PRESETS, WeightDtype};
 use serde_json::json;
 
-use crate::dtype_args::plain_dtype;
+use crate::dtype_args::float_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
 use crate::settings::Context;
@@ -23,9 +23,9 @@ pub(crate) struct Args {
     /// The folder to write
     output: PathBuf,
     #[command(flatten)]
-    shape: Shape,
+    source: ModelSource,
     /// Form of the weights
-    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = plain_dtype())]
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = float_dtype())]
     dtype: WeightDtype,
     /// Begin another weights file beyond this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct Shape {
+struct ModelSource {
     /// A published size
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
     preset: Option<String>,
@@ -44,7 +44,7 @@ struct Shape {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let config = match (&args.shape.preset, &args.shape.config) {
+    let config = match (&args.source.preset, &args.source.config) {
         (Some(name), _) => MptConfig::preset(name)?,
         (None, Some(path)) => MptConfig::from_file(path)?,
         (None, None) => unreachable!("a preset or a configuration is required"),
@@ -54,11 +54,11 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         adapter: None,
         max_shard_size: Some(args.max_shard_size.0),
     };
-    let converted = export::drawn(&config, ctx.seed.unwrap_or(17), &args.output, &options, ctx)?;
+    let converted = export::write_random_init(&config, ctx.seed.unwrap_or(17), &args.output, &options, ctx)?;
     let parameters = config.num_parameters();
     ctx.out.text(format_args!("{}: {} parameters", args.output.display(), table::count(parameters)))?;
-    let mut document = export::document(&args.output, &converted);
+    let mut document = export::summary_json(&args.output, &converted);
     document["parameters"] = json!(parameters);
-    ctx.out.document(&document)?;
+    ctx.out.json(&document)?;
     Ok(ExitStatus::Done)
 }

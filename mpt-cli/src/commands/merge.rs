@@ -1,4 +1,4 @@
-//! `mpt merge`: a LoRA adapter folded into its base model.
+//! `mpt merge`: a LoRA adapter merged into its base model.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use mpt_core::{Adapter, ConvertOptions, WeightDtype};
 use crate::dtype_args::folder_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export::{self, Size};
-use crate::model;
+use crate::model_args;
 use crate::settings::Context;
 
 /// Fold a LoRA adapter into full weights
@@ -37,12 +37,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype;
-    let weights = model::open(&args.model, ctx)?;
+    let weights = model_args::open(&args.model, ctx)?;
     let adapter = Adapter::open(&args.adapter, weights.config())?;
     let options =
         ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };
-    let converted = export::to_folder(&weights, &args.out, &options, "merge", ctx)?;
-    export::say(&args.out, &converted, ctx)?;
-    ctx.out.document(&export::document(&args.out, &converted))?;
+    let converted = export::write_folder(&weights, &args.out, &options, "merge", ctx)?;
+    export::print_summary(&args.out, &converted, ctx)?;
+    ctx.out.json(&export::summary_json(&args.out, &converted))?;
     Ok(ExitStatus::Done)
 }

@@ -1,4 +1,4 @@
-//! The list of commands: one file each, one line each. Only what exists is listed.
+//! Commands, a file each. The list holds no command that does not exist.
 
 use crate::exit::{CliError, ExitStatus};
 use crate::settings::Context;
@@ -43,10 +43,10 @@ commands! {
     completions => Completions,
 }
 
-/// Builds [`Command`] and its dispatch from lines `module => Variant`; the order is that of the help.
+/// Declares [`Command`] and its dispatch from lines `module => Variant`, in the order of the help.
 macro_rules! commands {
     ($($module:ident => $variant:ident,)+) => {
-        /// What was asked for, with its own arguments.
+        /// Command with its arguments.
         #[derive(Debug, clap::Subcommand)]
         pub(crate) enum Command {
             $(#[allow(missing_docs)] $variant($module::Args),)+

@@ -1,9 +1,9 @@
-//! `mpt pull`: a model from the Hugging Face hub.
+//! `mpt pull`: download of a model from the Hugging Face hub.
 
 use std::path::PathBuf;
 
 use crate::exit::{CliError, ExitStatus};
-use crate::hub::{self, Repo, Request, Revision};
+use crate::hub::{self, PullOptions, RepoId, Revision};
 use crate::settings::Context;
 
 /// Download a model from the Hugging Face hub: configuration, tokenizer and weights; run again to continue
@@ -18,7 +18,7 @@ mpt pull mosaicml/mpt-7b --revision main --dir mpt-7b\n  \
 mpt generate --model \"$(mpt pull mosaicml/mpt-7b)\" --prompt Hello")]
 pub(crate) struct Args {
     /// Repository, such as `mosaicml/mpt-7b`
-    repo: Repo,
+    repo: RepoId,
     /// Branch, tag or commit
     #[arg(long, value_name = "REVISION", default_value = "main")]
     revision: Revision,
@@ -28,9 +28,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let request = Request { repo: args.repo, revision: args.revision, dir: args.dir };
-    let pulled = hub::pull(&request, ctx.out.log(), ctx.stop())?;
-    ctx.out.text(pulled.path.display())?;
-    ctx.out.document(&pulled)?;
+    let options = PullOptions { repo: args.repo, revision: args.revision, dir: args.dir };
+    let snapshot = hub::pull(&options, ctx.out.log(), ctx.stop())?;
+    ctx.out.text(snapshot.path.display())?;
+    ctx.out.json(&snapshot)?;
     Ok(ExitStatus::Done)
 }

@@ -1,4 +1,4 @@
-//! `mpt quantize`: a model in a quarter of its size, and what that cost.
+//! `mpt quantize`: quantization of a model, with the rounding error.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::dtype_args::quantized_dtype;
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
-use crate::model;
+use crate::model_args;
+use crate::progress::{Unit, format_amount};
 use crate::settings::Context;
 use crate::table;
-use crate::tui::{Unit, amount};
 
 /// Quantize a model: smaller files, less memory, faster decoding
 ///
@@ -39,69 +39,69 @@ pub(crate) struct Args {
     output: PathBuf,
     /// Form of the matrices
     #[arg(long = "type", value_name = "TYPE", value_parser = quantized_dtype())]
-    form: WeightDtype,
+    dtype: WeightDtype,
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
-    let format = args.form;
-    let weights = model::open(&args.input, ctx)?;
+    let format = args.dtype;
+    let weights = model_args::open(&args.input, ctx)?;
     let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
-    let converted = match args.form {
-        WeightDtype::Nf4 => export::to_folder(&weights, &args.output, &options, "quantize", ctx)?,
-        _ => export::to_gguf(&weights, &args.output, &options, "quantize", ctx)?,
+    let converted = match args.dtype {
+        WeightDtype::Nf4 => export::write_folder(&weights, &args.output, &options, "quantize", ctx)?,
+        _ => export::write_gguf_file(&weights, &args.output, &options, "quantize", ctx)?,
     };
     let before = bytes_before(&weights);
-    let all = Share::of(converted.tensors.iter());
-    let kinds = kinds(&converted);
-    let size = |bytes| amount(Unit::Bytes, bytes);
+    let all = TensorStats::of(converted.tensors.iter());
+    let kinds = tensor_kinds(&converted);
+    let size = |bytes| format_amount(Unit::Bytes, bytes);
     ctx.out.text(format_args!(
         "{}: {} of {}, {:.2} bits per weight, from {}",
         args.output.display(),
         size(converted.bytes),
-        export::forms(&converted),
+        export::dtypes(&converted),
         all.bits_per_weight,
         size(before)
     ))?;
     for line in table::lines(&["tensors", "form", "weights", "size", "relative error"], &rows(&kinds, &all)) {
         ctx.out.text(line)?;
     }
-    let mut document = export::document(&args.output, &converted);
+    let mut document = export::summary_json(&args.output, &converted);
     document["type"] = json!(format.name());
     document["bytes_before"] = json!(before);
     document["bytes_after"] = json!(converted.bytes);
     document["bits_per_weight"] = json!(all.bits_per_weight);
     document["error"] = json!({ "relative_rms": all.relative_rms, "kinds": kinds });
-    ctx.out.document(&document)?;
+    ctx.out.json(&document)?;
     Ok(ExitStatus::Done)
 }
 
-/// Bytes of the model's tensors as they are.
+/// Bytes of the model's tensors before quantization.
 fn bytes_before(weights: &Weights) -> u64 {
     let expected = weights.config().parameter_shapes();
     let tensors = weights.tensors().into_iter().filter(|tensor| expected.contains_key(&tensor.name));
     tensors.map(|tensor| tensor.bytes as u64).sum()
 }
 
-/// Tensors of one kind, and what rounding changed in them.
+/// Statistics of the matrices of one kind and dtype.
 #[derive(Debug, Serialize)]
-struct Kind {
+struct TensorKind {
     kind: String,
     dtype: &'static str,
     #[serde(flatten)]
-    share: Share,
+    stats: TensorStats,
 }
 
-/// What some tensors are of the whole.
+/// Size and rounding error of some tensors.
 #[derive(Debug, Serialize)]
-struct Share {
+struct TensorStats {
     weights: u64,
     bytes: u64,
     bits_per_weight: f64,
-    /// Root mean square of the error over that of the values, in matrices that did not keep their bytes.
+    /// RMS of the error, relative to the RMS of the values, over matrices whose bytes changed.
     relative_rms: f64,
 }
 
-impl Share {
+impl TensorStats {
     fn of<'a>(tensors: impl Iterator<Item = &'a Written> + Clone) -> Self {
         let matrices = tensors.clone().filter(|tensor| tensor.shape.len() > 1);
         let sum = |of: fn(&Written) -> f64| matrices.clone().map(of).sum::<f64>();
@@ -114,22 +114,22 @@ impl Share {
     }
 }
 
-/// The matrices by what they are in their block, or in the model, and by their form.
-fn kinds(converted: &Converted) -> Vec<Kind> {
+/// Statistics of the matrices by module and dtype.
+fn tensor_kinds(converted: &Converted) -> Vec<TensorKind> {
     let mut kinds: BTreeMap<_, Vec<&Written>> = BTreeMap::new();
     for tensor in converted.tensors.iter().filter(|tensor| tensor.shape.len() > 1) {
-        kinds.entry((kind(&tensor.name), tensor.format.name())).or_default().push(tensor);
+        kinds.entry((kind_name(&tensor.name), tensor.format.name())).or_default().push(tensor);
     }
-    let kind = |((kind, dtype), tensors): ((&str, &'static str), Vec<&Written>)| Kind {
+    let kind = |((kind, dtype), tensors): ((&str, &'static str), Vec<&Written>)| TensorKind {
         kind: kind.to_owned(),
         dtype,
-        share: Share::of(tensors.into_iter()),
+        stats: TensorStats::of(tensors.into_iter()),
     };
     kinds.into_iter().map(kind).collect()
 }
 
-/// A tensor's module, whatever the block it is in.
-fn kind(name: &str) -> &str {
+/// Module of a tensor, without its layer.
+fn kind_name(name: &str) -> &str {
     match name.parse::<ParamId>().map(|id| id.module) {
         Ok(ModuleId { layer: Some(_), module }) => module.name(),
         Ok(ModuleId { layer: None, module }) => module.short_name(),
@@ -137,13 +137,13 @@ fn kind(name: &str) -> &str {
     }
 }
 
-fn rows(kinds: &[Kind], all: &Share) -> Vec<Vec<String>> {
-    let row = |kind: &str, form: &str, share: &Share| {
-        let size = amount(Unit::Bytes, share.bytes);
-        let error = format!("{:.2e}", share.relative_rms);
-        vec![kind.to_owned(), form.to_owned(), table::count(share.weights), size, error]
+fn rows(kinds: &[TensorKind], all: &TensorStats) -> Vec<Vec<String>> {
+    let row = |kind: &str, dtype: &str, stats: &TensorStats| {
+        let size = format_amount(Unit::Bytes, stats.bytes);
+        let error = format!("{:.2e}", stats.relative_rms);
+        vec![kind.to_owned(), dtype.to_owned(), table::count(stats.weights), size, error]
     };
-    let kinds = kinds.iter().map(|kind| row(&kind.kind, kind.dtype, &kind.share));
+    let kinds = kinds.iter().map(|kind| row(&kind.kind, kind.dtype, &kind.stats));
     kinds.chain([row("all", "", all)]).collect()
 }
 
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn kinds_are_names_without_places() {
-        assert_eq!(kind("transformer.blocks.12.attn.Wqkv.weight"), "attn.Wqkv");
-        assert_eq!(kind("transformer.wte.weight"), "wte");
-        assert_eq!(kind("lm_head.weight"), "lm_head");
+        assert_eq!(kind_name("transformer.blocks.12.attn.Wqkv.weight"), "attn.Wqkv");
+        assert_eq!(kind_name("transformer.wte.weight"), "wte");
+        assert_eq!(kind_name("lm_head.weight"), "lm_head");
     }
 }

@@ -1,7 +1,8 @@
-//! `mpt quickstart`: the whole way on this machine, with no download, in a few minutes.
+//! `mpt quickstart`: data, tokenizer, training, evaluation and generation on this machine in a few minutes, without a
+//! download.
 
 mod corpus;
-mod page;
+mod html_report;
 mod unigram;
 
 use std::fmt::Write as _;
@@ -16,20 +17,20 @@ use serde_json::json;
 
 use self::corpus::Source;
 use self::unigram::Unigram;
-use crate::commands::data::Bars;
-use crate::commands::train::run_with_bars;
+use crate::commands::data::PrepareProgress;
+use crate::commands::train::train_with_progress;
 use crate::exit::{CliError, ExitStatus};
-use crate::output::shown;
+use crate::output::path_text;
 use crate::report::Sample;
 use crate::settings::Context;
 
 const VOCAB_SIZE: usize = 4096;
 const SEQ_LEN: usize = 256;
 const BATCH_SIZE: usize = 16;
-/// Held-out sequences that the model and the baseline are measured on.
+/// Number of held-out sequences on which the model and the baseline are evaluated.
 const EVAL_SAMPLES: usize = 128;
-/// Steps that two cores make in a minute. A number of steps, and not the clock, ends the run: it gives the same bytes
-/// everywhere.
+/// Training steps per minute on two cores. The run ends after a number of steps, not by the clock, so its bytes are the
+/// same everywhere.
 const STEPS_PER_MINUTE: f64 = 70.0;
 const PROMPT_TOKENS: usize = 12;
 const SAMPLE_TOKENS: usize = 64;
@@ -64,7 +65,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let steps = args.steps.unwrap_or_else(|| (args.minutes * STEPS_PER_MINUTE).round().max(1.0) as u64);
     let seed = ctx.seed.unwrap_or(17);
-    let folder = Folder { dir: args.dir };
+    let folder = QuickstartDir { dir: args.dir };
     let _lock = folder.lock()?;
     let sources = match &args.corpus[..] {
         [] => corpus::from_cargo(include_str!("../../../Cargo.lock"))?,
@@ -72,38 +73,38 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     };
     let tokenizer = folder.tokenizer(&sources, ctx)?;
     let manifest = folder.data(&sources, &tokenizer, seed, ctx)?;
-    let run = folder.run_file(&tokenizer, steps, seed)?;
-    let summary = run_with_bars(&run, Resume::Auto, ctx)?;
+    let run = folder.write_run_file(&tokenizer, steps, seed)?;
+    let summary = train_with_progress(&run, Resume::Auto, ctx)?;
     if summary.interrupted {
         return Ok(ExitStatus::Interrupted);
     }
-    let unigram_loss = baseline(&manifest, &run, seed)?;
+    let unigram_loss = unigram_baseline(&manifest, &run, seed)?;
     let samples = samples(&summary, &manifest, seed)?;
-    let found = Found { summary, unigram_loss, samples, next: folder.next_commands() };
-    page::write(&folder.dir, &found, &inspect(&manifest, Some(found.summary.tokens))?)?;
-    tell(&folder, &found, ctx)?;
+    let outcome = Outcome { summary, unigram_loss, samples, next_commands: folder.next_commands() };
+    html_report::write(&folder.dir, &outcome, &inspect(&manifest, Some(outcome.summary.tokens))?)?;
+    print_summary(&folder, &outcome, ctx)?;
     Ok(ExitStatus::Done)
 }
 
-/// What came out.
-struct Found {
+/// Results of a quickstart.
+struct Outcome {
     summary: TrainSummary,
     unigram_loss: f64,
     samples: Vec<Sample>,
-    next: Vec<String>,
+    next_commands: Vec<String>,
 }
 
-/// The folder of a quickstart.
-struct Folder {
+/// Folder of a quickstart.
+struct QuickstartDir {
     dir: PathBuf,
 }
 
-impl Folder {
+impl QuickstartDir {
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// Makes the folder and takes it for this process alone.
+    /// Creates the folder and locks it for this process.
     fn lock(&self) -> Result<File, CliError> {
         durable::make_dir(&self.dir)?;
         let lock = durable::lock(&self.path(".lock"))?;
@@ -134,7 +135,7 @@ impl Folder {
         Ok(tokenizer)
     }
 
-    /// Builds the shards of a mix in which each source has the share of its size.
+    /// Prepares a mix in which each source has the proportion of its size.
     fn data(
         &self,
         sources: &[Source],
@@ -145,25 +146,25 @@ impl Folder {
         let size =
             |source: &Source| source.documents.iter().map(|document| document.text.len()).sum::<usize>();
         let sizes: Vec<_> = sources.iter().map(size).collect();
-        let shares = shares(&sizes);
+        let proportions = proportions(&sizes);
         let mut mix = format!(
             "tokenizer = \"tokenizer.json\"\nseed = {seed}\nseq_len = {SEQ_LEN}\neval_fraction = 0.02\n"
         );
-        for (source, share) in sources.iter().zip(shares) {
+        for (source, proportion) in sources.iter().zip(proportions) {
             let name = &source.name;
             let _ = write!(
                 mix,
-                "\n[[sources]]\nname = \"{name}\"\nproportion = {share}\npaths = [\"corpus/{name}.jsonl\"]\nformat = \"jsonl\"\n"
+                "\n[[sources]]\nname = \"{name}\"\nproportion = {proportion}\npaths = [\"corpus/{name}.jsonl\"]\nformat = \"jsonl\"\n"
             );
         }
         let path = self.path("mix.toml");
         durable::write_file(&path, mix.as_bytes())?;
         let mut run = PrepareRun::from_file(&path)?;
         run.out = self.path("data");
-        Ok(prepare(&run, tokenizer, &mut Bars::new(ctx))?)
+        Ok(prepare(&run, tokenizer, &mut PrepareProgress::new(ctx))?)
     }
 
-    fn run_file(&self, tokenizer: &Tokenizer, steps: u64, seed: u64) -> Result<TrainRun, CliError> {
+    fn write_run_file(&self, tokenizer: &Tokenizer, steps: u64, seed: u64) -> Result<TrainRun, CliError> {
         let text = format!(
             "# A small MPT: `mpt train` with this file gives the same checkpoint again.\n\
              run_dir = \"run\"\n\n\
@@ -193,8 +194,8 @@ impl Folder {
     }
 }
 
-/// Shares in whole parts of a power of ten, a hundred or more, that sum to 1: each has one part, and the others go by size.
-fn shares(sizes: &[usize]) -> Vec<f64> {
+/// Proportions by size that sum to 1, in multiples of a power of ten of 1/100 or less; none is zero.
+fn proportions(sizes: &[usize]) -> Vec<f64> {
     let (count, total) = (sizes.len(), sizes.iter().sum::<usize>().max(1));
     let whole =
         (2..).map(|digits| 10usize.pow(digits)).find(|&whole| whole >= 10 * count).unwrap_or(usize::MAX);
@@ -205,8 +206,8 @@ fn shares(sizes: &[usize]) -> Vec<f64> {
     parts.into_iter().map(|part| part as f64 / whole as f64).collect()
 }
 
-/// Mean loss of token frequencies on the held-out sequences the model was measured on, counted on all training tokens.
-fn baseline(manifest: &Manifest, run: &TrainRun, seed: u64) -> Result<f64, CliError> {
+/// Mean loss of token frequencies, counted on all training tokens, on the held-out sequences of the model's evaluation.
+fn unigram_baseline(manifest: &Manifest, run: &TrainRun, seed: u64) -> Result<f64, CliError> {
     let config = |split| LoaderConfig {
         seq_len: SEQ_LEN,
         seed,
@@ -227,7 +228,7 @@ fn baseline(manifest: &Manifest, run: &TrainRun, seed: u64) -> Result<f64, CliEr
     Ok(sum / tokens as f64)
 }
 
-/// A text per source, going on from the beginning of a held-out sequence of it.
+/// Generates a text per source after the beginning of a held-out sequence.
 fn samples(summary: &TrainSummary, manifest: &Manifest, seed: u64) -> Result<Vec<Sample>, CliError> {
     let pipeline = Pipeline::open(&summary.run_dir)?;
     let tokenizer = pipeline.tokenizer()?;
@@ -236,13 +237,13 @@ fn samples(summary: &TrainSummary, manifest: &Manifest, seed: u64) -> Result<Vec
     let sampling = SamplingParams { temperature: 0.7, top_p: 0.9, seed, ..SamplingParams::default() };
     let params = CompletionParams { max_new_tokens: SAMPLE_TOKENS, sampling, ..CompletionParams::default() };
     let mut samples = Vec::new();
-    let mut met = Vec::new();
+    let mut seen_sources = Vec::new();
     for index in 0..loader.eval_len().unwrap_or(0) {
         let sample = loader.sample(index)?;
-        if met.contains(&sample.id.source) {
+        if seen_sources.contains(&sample.id.source) {
             continue;
         }
-        met.push(sample.id.source);
+        seen_sources.push(sample.id.source);
         let prompt = &sample.tokens[..PROMPT_TOKENS];
         let text = tokenizer.decode(&pipeline.generate_ids(prompt, &params)?.ids)?;
         samples.push(Sample { prompt: tokenizer.decode(prompt)?, text });
@@ -250,10 +251,10 @@ fn samples(summary: &TrainSummary, manifest: &Manifest, seed: u64) -> Result<Vec
     Ok(samples)
 }
 
-fn tell(folder: &Folder, found: &Found, ctx: &mut Context) -> Result<(), CliError> {
-    let summary = &found.summary;
+fn print_summary(folder: &QuickstartDir, outcome: &Outcome, ctx: &mut Context) -> Result<(), CliError> {
+    let summary = &outcome.summary;
     let eval_loss = summary.eval_loss.unwrap_or(f64::NAN);
-    for sample in &found.samples {
+    for sample in &outcome.samples {
         ctx.out.text(format_args!("\n> {}\n{}", sample.prompt.trim(), sample.text))?;
     }
     ctx.out.text(format_args!(
@@ -261,20 +262,20 @@ fn tell(folder: &Folder, found: &Found, ctx: &mut Context) -> Result<(), CliErro
         summary.first_loss, summary.last_loss
     ))?;
     ctx.out.text(format_args!("loss on held-out text    {eval_loss:.3}"))?;
-    ctx.out.text(format_args!("token frequencies alone  {:.3}", found.unigram_loss))?;
+    ctx.out.text(format_args!("token frequencies alone  {:.3}", outcome.unigram_loss))?;
     ctx.out.text(format_args!("report                   {}", folder.path("report.html").display()))?;
     ctx.out.text("\nNext:")?;
-    found.next.iter().try_for_each(|command| ctx.out.text(format_args!("  {command}")))?;
-    ctx.out.document(&json!({
-        "model": shown(&summary.run_dir), "data": shown(&folder.path("data")), "report": shown(&folder.path("report.html")),
+    outcome.next_commands.iter().try_for_each(|command| ctx.out.text(format_args!("  {command}")))?;
+    ctx.out.json(&json!({
+        "model": path_text(&summary.run_dir), "data": path_text(&folder.path("data")), "report": path_text(&folder.path("report.html")),
         "tokens": summary.tokens, "steps": summary.step, "first_loss": summary.first_loss,
-        "last_loss": summary.last_loss, "eval_loss": summary.eval_loss, "unigram_loss": found.unigram_loss,
-        "sample": found.samples.first().map(|sample| format!("{}{}", sample.prompt, sample.text)),
-        "samples": found.samples,
+        "last_loss": summary.last_loss, "eval_loss": summary.eval_loss, "unigram_loss": outcome.unigram_loss,
+        "sample": outcome.samples.first().map(|sample| format!("{}{}", sample.prompt, sample.text)),
+        "samples": outcome.samples,
     }))
 }
 
-/// The folder of a run's metrics.
+/// Path of the run's metrics.
 fn metrics_path(dir: &Path) -> PathBuf {
     dir.join("run/metrics.jsonl")
 }
@@ -286,16 +287,16 @@ mod tests {
     #[test]
     fn shares_sum_to_one() {
         for sizes in [vec![6, 3, 1], vec![1], vec![1_000_000, 1, 1], vec![5, 5, 5]] {
-            let shares = shares(&sizes);
-            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
-            assert!(shares.iter().all(|&share| share >= 0.01), "{shares:?}");
+            let proportions = proportions(&sizes);
+            assert!((proportions.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{proportions:?}");
+            assert!(proportions.iter().all(|&proportion| proportion >= 0.01), "{proportions:?}");
         }
         for count in [11, 99, 101, 150, 999, 5000] {
             let mut sizes = vec![1; count];
             (sizes[0], sizes[1]) = (1000 * count, 1000 * count);
-            let shares = shares(&sizes);
-            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{count}");
-            assert!(shares.iter().all(|&share| share > 0.0), "{count}");
+            let proportions = proportions(&sizes);
+            assert!((proportions.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{count}");
+            assert!(proportions.iter().all(|&proportion| proportion > 0.0), "{count}");
         }
     }
 }

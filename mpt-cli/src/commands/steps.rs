@@ -1,4 +1,4 @@
-//! `mpt steps`: fixed batches through the optimizer, to compare the numerics of training.
+//! `mpt steps`: optimizer steps on given batches, to compare the numerics of training.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use mpt_train::{OptimizerConfig, StepConfig, StepOutcome, TokenRows, Trainer};
 use crate::commands::score::{expect_finite_values, read_json};
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
-use crate::model::ModelArgs;
-use crate::output::shown;
+use crate::model_args::ModelArgs;
+use crate::output::path_text;
+use crate::progress::{DelayedProgressBar, Unit};
 use crate::settings::Context;
-use crate::tui::{LateBar, Unit};
 
 /// Take optimizer steps on given batches and write losses, gradient norms and the final weights
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     batches_file: PathBuf,
     /// The optimizer
     #[arg(long, value_name = "NAME")]
-    optimizer: Kind,
+    optimizer: OptimizerName,
     /// Learning rate of every step
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     lr: f64,
@@ -53,15 +53,15 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-/// An optimizer's name.
+/// Optimizer, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+enum OptimizerName {
     Adamw,
     Lion,
 }
 
 impl Args {
-    /// The optimizer, its numbers checked.
+    /// Optimizer with checked hyperparameters.
     fn optimizer(&self) -> Result<OptimizerConfig, CliError> {
         let rate = |x: f64| x.is_finite() && x >= 0.0;
         let share = |x: f64| (0.0..=1.0).contains(&x);
@@ -78,9 +78,9 @@ impl Args {
         }
         let (lr, betas, weight_decay) = (self.lr, [beta1, beta2], self.weight_decay);
         match (self.optimizer, self.eps) {
-            (Kind::Lion, None) => Ok(OptimizerConfig::Lion { lr, betas, weight_decay }),
-            (Kind::Lion, Some(_)) => Err(CliError::usage("--eps: lion has none; leave it out")),
-            (Kind::Adamw, eps) => {
+            (OptimizerName::Lion, None) => Ok(OptimizerConfig::Lion { lr, betas, weight_decay }),
+            (OptimizerName::Lion, Some(_)) => Err(CliError::usage("--eps: lion has none; leave it out")),
+            (OptimizerName::Adamw, eps) => {
                 let eps = eps.unwrap_or(1e-8);
                 expect("--eps", eps, eps.is_finite() && eps > 0.0, "a finite number above 0")?;
                 Ok(OptimizerConfig::AdamW { lr, betas, eps, weight_decay })
@@ -93,12 +93,12 @@ fn expect(flag: &str, value: f64, holds: bool, expected: &str) -> Result<(), Cli
     if holds { Ok(()) } else { Err(CliError::usage(format!("{flag}: is {value}, expected {expected}"))) }
 }
 
-/// One step's rows of ids, `[batch][seq]`.
-type Batch = Vec<Vec<u32>>;
+/// Rows of ids of one step, `[batch][seq]`.
+type IdRows = Vec<Vec<u32>>;
 
-/// Reads the batches and checks their shape and ids.
-fn read_batches(path: &Path, vocab_size: usize) -> Result<Vec<Batch>, CliError> {
-    let batches: Vec<Batch> = read_json(path)?;
+/// Reads the batches and checks their shapes and ids.
+fn read_batches(path: &Path, vocab_size: usize) -> Result<Vec<IdRows>, CliError> {
+    let batches: Vec<IdRows> = read_json(path)?;
     let fail = |problem: String| Err(CliError::data(format!("{}: {problem}", path.display())));
     let seq = batches.first().and_then(|batch| batch.first()).map_or(0, Vec::len);
     if seq < 2 || batches.iter().any(Vec::is_empty) {
@@ -122,7 +122,7 @@ fn read_batches(path: &Path, vocab_size: usize) -> Result<Vec<Batch>, CliError> 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let optimizer = args.optimizer()?;
     export::refuse_input(&args.out, [args.model.model.as_path()], &[args.batches_file.as_path()])?;
-    let place = export::Replacement::begin(&args.out)?;
+    let output = export::Replacement::begin(&args.out)?;
     let weights = args.model.weights(ctx)?;
     let batches = read_batches(&args.batches_file, weights.config().vocab_size)?;
     let params = Params::load(&weights, &ctx.device)?;
@@ -132,22 +132,22 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     for (name, weight) in trainer.params().iter() {
         expect_finite_values(&format!("weight `{name}` after the last step"), weight)?;
     }
-    write(place.path(), &outcomes, trainer.params())?;
-    place.commit()?;
+    write(output.path(), &outcomes, trainer.params())?;
+    output.commit()?;
     for (step, outcome) in (1..).zip(&outcomes) {
         let StepOutcome { loss, grad_norm } = outcome;
         ctx.out.text(format_args!("step {step}: loss {loss:.6}, gradient norm {grad_norm:.6}"))?;
     }
     let losses: Vec<f64> = outcomes.iter().map(|outcome| outcome.loss).collect();
     let grad_norms: Vec<f64> = outcomes.iter().map(|outcome| outcome.grad_norm).collect();
-    ctx.out.document(&serde_json::json!({
-        "out": shown(&args.out), "steps": outcomes.len(), "losses": losses, "grad_norms": grad_norms,
+    ctx.out.json(&serde_json::json!({
+        "out": path_text(&args.out), "steps": outcomes.len(), "losses": losses, "grad_norms": grad_norms,
     }))?;
     Ok(ExitStatus::Done)
 }
 
-/// One row at a time, each block computed again in the backward pass: the least memory.
-fn step_config(args: &Args, batches: &[Batch]) -> StepConfig {
+/// Microbatches of one row with activation checkpointing: the least memory.
+fn step_config(args: &Args, batches: &[IdRows]) -> StepConfig {
     StepConfig {
         steps: batches.len() as u64,
         batch_size: batches[0].len(),
@@ -161,9 +161,13 @@ fn step_config(args: &Args, batches: &[Batch]) -> StepConfig {
     }
 }
 
-/// A step for every batch, at a constant rate.
-fn take_steps(trainer: &mut Trainer, batches: &[Batch], ctx: &Context) -> Result<Vec<StepOutcome>, CliError> {
-    let mut bar = LateBar::new(ctx.out.log(), "steps", Unit::Count("steps"), batches.len() as u64);
+/// Takes a step per batch at a constant learning rate.
+fn take_steps(
+    trainer: &mut Trainer,
+    batches: &[IdRows],
+    ctx: &Context,
+) -> Result<Vec<StepOutcome>, CliError> {
+    let mut bar = DelayedProgressBar::new(ctx.out.log(), "steps", Unit::Count("steps"), batches.len() as u64);
     let mut outcomes = Vec::with_capacity(batches.len());
     for (step, batch) in (1..).zip(batches) {
         let tokens = batch.concat();
@@ -176,7 +180,7 @@ fn take_steps(trainer: &mut Trainer, batches: &[Batch], ctx: &Context) -> Result
     Ok(outcomes)
 }
 
-/// `losses` and `grad_norms` `[steps]`, and every weight under its checkpoint name.
+/// Writes `losses` and `grad_norms` `[steps]`, and every weight under its checkpoint name.
 fn write(path: &Path, outcomes: &[StepOutcome], params: &Params) -> Result<(), CliError> {
     let column = |value: fn(&StepOutcome) -> f64| {
         let values: Vec<f32> = outcomes.iter().map(|outcome| value(outcome) as f32).collect();

@@ -1,4 +1,4 @@
-//! `mpt tokenizer`: train, encode, decode, apply chat templates.
+//! `mpt tokenizer`: training, encoding, decoding and chat templates.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{CliError, ExitStatus};
 use crate::export;
-use crate::output::shown;
+use crate::output::path_text;
 use crate::settings::Context;
 
 /// Train a tokenizer, encode text, decode ids, apply chat templates
@@ -96,22 +96,22 @@ enum Command {
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     match args.command {
         Command::Train { files, vocab_size, min_frequency, out } => {
-            train_files(&files, &TrainConfig { vocab_size, min_frequency }, &out, ctx)?;
+            train_on_files(&files, &TrainConfig { vocab_size, min_frequency }, &out, ctx)?;
         }
         Command::Encode { tokenizer, jsonl: Some(file), .. } => {
             encode_lines(&Tokenizer::from_file(&tokenizer)?, &file, ctx)?;
         }
         Command::Encode { tokenizer, text, .. } => {
             let ids = Tokenizer::from_file(&tokenizer)?.encode(&text.unwrap_or_default())?;
-            ctx.out.line(&json!({ "ids": ids }))?;
+            ctx.out.json_line(&json!({ "ids": ids }))?;
         }
         Command::Decode { tokenizer, ids } => {
             let text = Tokenizer::from_file(&tokenizer)?.decode(&ids)?;
             ctx.out.text(&text)?;
-            ctx.out.document(&json!({ "text": text }))?;
+            ctx.out.json(&json!({ "text": text }))?;
         }
         Command::ApplyTemplate { model, template, template_file, messages, add_generation_prompt } => {
-            let template = template_of(model.as_deref(), template.as_deref(), template_file.as_deref())?;
+            let template = select_template(model.as_deref(), template.as_deref(), template_file.as_deref())?;
             let text = template.render(&read_messages(&messages)?, add_generation_prompt)?;
             print_rendered(&template, &text, model.as_deref(), ctx)?;
         }
@@ -119,8 +119,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     Ok(ExitStatus::Done)
 }
 
-/// The template named, else the model's own; never a guess.
-fn template_of(
+/// Selects the template by name or file, else the model's own.
+fn select_template(
     model: Option<&Path>,
     name: Option<&str>,
     file: Option<&Path>,
@@ -132,11 +132,11 @@ fn template_of(
         return Ok(ChatTemplate::from_file(file)?);
     }
     let path = model.ok_or_else(|| CliError::usage("a template or a model is required"))?;
-    own_template(path)
+    model_template(path)
 }
 
-/// The template of a model; a folder need hold nothing else.
-fn own_template(path: &Path) -> Result<ChatTemplate, CliError> {
+/// Template of a model. A folder needs to hold nothing else.
+fn model_template(path: &Path) -> Result<ChatTemplate, CliError> {
     let template = if path.is_dir() {
         folder_chat_template(&model_path(path)?)
     } else {
@@ -145,8 +145,8 @@ fn own_template(path: &Path) -> Result<ChatTemplate, CliError> {
     Ok(template?)
 }
 
-/// The tokenizer of a model.
-fn own_tokenizer(path: &Path) -> Result<Result<Tokenizer, TokenizerProblem>, CliError> {
+/// Tokenizer of a model.
+fn model_tokenizer(path: &Path) -> Result<Result<Tokenizer, TokenizerProblem>, CliError> {
     if path.is_dir() {
         Ok(folder_tokenizer(&model_path(path)?))
     } else {
@@ -172,7 +172,7 @@ fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
     messages.iter().enumerate().map(message).collect()
 }
 
-/// A message as data sets and requests write it: its content a text, or a list of parts that are texts, which are joined.
+/// Parses a message of a data set or request. Its content is a text, or a list of text parts, which are joined.
 fn message(value: &Value) -> Result<Message, String> {
     let role = value["role"].as_str().ok_or("`role` is missing or no text, expected who speaks")?;
     let part = |part: &Value| {
@@ -193,15 +193,16 @@ fn message(value: &Value) -> Result<Message, String> {
     Ok(Message::new(role, content))
 }
 
-/// The text itself, with nothing after it; with `--json` also what ends an answer, and the ids where the model says them.
+/// Prints the rendered text without a newline. With `--json`, adds the stop strings, and the ids if the model has a
+/// tokenizer.
 fn print_rendered(
     template: &ChatTemplate,
     text: &str,
     model: Option<&Path>,
     ctx: &mut Context,
 ) -> Result<(), CliError> {
-    ctx.out.stream(text)?;
-    let tokenizer = match model.map(own_tokenizer).transpose()? {
+    ctx.out.chunk(text)?;
+    let tokenizer = match model.map(model_tokenizer).transpose()? {
         Some(Err(problem @ TokenizerProblem::Unusable(_))) => {
             ctx.out.log().warn(format_args!("no ids: {problem}"));
             None
@@ -210,26 +211,26 @@ fn print_rendered(
     };
     let ids = tokenizer.as_ref().map(|tokenizer| tokenizer.encode(text)).transpose()?;
     let stop_ids = tokenizer.as_ref().map(|tokenizer| template.stop_ids(tokenizer));
-    ctx.out.document(&json!({
+    ctx.out.json(&json!({
         "template": template.name(), "text": text, "ids": ids, "stop": template.stop_strings(), "stop_ids": stop_ids,
     }))
 }
 
-fn train_files(
+fn train_on_files(
     files: &[PathBuf],
     config: &TrainConfig,
     out: &Path,
     ctx: &mut Context,
 ) -> Result<(), CliError> {
     export::refuse_input(out, None, &files.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-    let place = export::Replacement::begin(out)?;
+    let output = export::Replacement::begin(out)?;
     let texts = files.iter().map(|file| read_texts(file)).collect::<Result<Vec<_>, _>>()?.concat();
     let bytes: usize = texts.iter().map(String::len).sum();
     ctx.out.log().info(format_args!("training on {} texts, {} bytes", texts.len(), bytes));
     let json = train(texts.iter(), config)?;
     let tokenizer = Tokenizer::from_bytes(json, out)?;
-    durable::write_file(place.path(), tokenizer.bytes())?;
-    place.commit()?;
+    durable::write_file(output.path(), tokenizer.bytes())?;
+    output.commit()?;
     let sample: usize = texts.iter().take(100).map(String::len).sum();
     let ids: usize = tokenizer.encode_batch(&texts[..texts.len().min(100)])?.iter().map(Vec::len).sum();
     let bytes_per_token = sample as f64 / ids.max(1) as f64;
@@ -243,8 +244,8 @@ fn train_files(
     }
     ctx.out
         .text(format_args!("{}: {vocab_size} tokens, {bytes_per_token:.2} bytes a token", out.display()))?;
-    ctx.out.document(&json!({
-        "path": shown(out), "vocab_size": vocab_size, "texts": texts.len(), "bytes": bytes, "bytes_per_token": bytes_per_token,
+    ctx.out.json(&json!({
+        "path": path_text(out), "vocab_size": vocab_size, "texts": texts.len(), "bytes": bytes, "bytes_per_token": bytes_per_token,
     }))
 }
 
@@ -255,16 +256,16 @@ fn read_texts(file: &Path) -> Result<Vec<String>, CliError> {
         return Ok(vec![text]);
     }
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(number, line)| text_of(line, file, number + 1)).collect()
+    lines.map(|(number, line)| parse_text_line(line, file, number + 1)).collect()
 }
 
-fn text_of(line: &str, file: &Path, number: usize) -> Result<String, CliError> {
+fn parse_text_line(line: &str, file: &Path, number: usize) -> Result<String, CliError> {
     let wrong = |problem: String| CliError::data(format!("{}:{number}: {problem}", file.display()));
     let value: Value = serde_json::from_str(line).map_err(|error| wrong(format!("broken JSON: {error}")))?;
     value["text"].as_str().map(str::to_owned).ok_or_else(|| wrong("the object has no string `text`".into()))
 }
 
-/// Lines in, lines out, some thousand at a time on all cores.
+/// Encodes JSON Lines from `file` to stdout, in batches on all cores.
 fn encode_lines(tokenizer: &Tokenizer, file: &Path, ctx: &mut Context) -> Result<(), CliError> {
     const LINES: usize = 4096;
     let reader: Box<dyn BufRead> = if file == Path::new("-") {
@@ -277,7 +278,7 @@ fn encode_lines(tokenizer: &Tokenizer, file: &Path, ctx: &mut Context) -> Result
     let mut batch = Vec::new();
     for (number, line) in reader.lines().enumerate() {
         let line = line.map_err(|error| CliError::read(ExitStatus::Data, file, error))?;
-        batch.push(text_of(&line, file, number + 1)?);
+        batch.push(parse_text_line(&line, file, number + 1)?);
         if batch.len() == LINES {
             print_ids(tokenizer, &std::mem::take(&mut batch), ctx)?;
         }
@@ -286,5 +287,5 @@ fn encode_lines(tokenizer: &Tokenizer, file: &Path, ctx: &mut Context) -> Result
 }
 
 fn print_ids(tokenizer: &Tokenizer, texts: &[String], ctx: &mut Context) -> Result<(), CliError> {
-    tokenizer.encode_batch(texts)?.iter().try_for_each(|ids| ctx.out.line(&json!({ "ids": ids })))
+    tokenizer.encode_batch(texts)?.iter().try_for_each(|ids| ctx.out.json_line(&json!({ "ids": ids })))
 }

@@ -1,4 +1,4 @@
-//! `mpt train`: pretraining and full finetuning from a RUN.toml.
+//! `mpt train`: pretraining and finetuning from a RUN.toml.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,8 @@ use mpt_train::{Observer, Resume, TrainEvent, TrainRun, TrainSummary, train};
 
 use crate::exit::{CliError, ExitStatus};
 use crate::output::Log;
+use crate::progress::{ProgressBar, Unit};
 use crate::settings::Context;
-use crate::tui::{Bar, Unit};
 
 /// Train a model from a RUN.toml; run again to continue
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         } else {
             run
         };
-        ctx.out.raw(run.to_toml().as_bytes())?;
+        ctx.out.bytes(run.to_toml().as_bytes())?;
         return Ok(ExitStatus::Done);
     }
     let resume = match args.resume.to_str() {
@@ -47,36 +47,40 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         Some("never") => Resume::Never,
         _ => Resume::From(args.resume),
     };
-    let summary = run_with_bars(&run, resume, ctx)?;
-    let how = if summary.interrupted { "interrupted" } else { "done" };
+    let summary = train_with_progress(&run, resume, ctx)?;
+    let outcome = if summary.interrupted { "interrupted" } else { "done" };
     ctx.out.text(format_args!(
-        "{how} after step {}: loss {:.4}, was {:.4}",
+        "{outcome} after step {}: loss {:.4}, was {:.4}",
         summary.step, summary.last_loss, summary.first_loss
     ))?;
     if let Some(loss) = summary.eval_loss {
         ctx.out.text(format_args!("held-out loss {loss:.4}, perplexity {:.2}", loss.exp()))?;
     }
     ctx.out.text(format_args!("checkpoint {}", summary.checkpoint.display()))?;
-    ctx.out.document(&summary)?;
+    ctx.out.json(&summary)?;
     Ok(if summary.interrupted { ExitStatus::Interrupted } else { ExitStatus::Done })
 }
 
-/// Trains with a bar.
-pub(crate) fn run_with_bars(run: &TrainRun, resume: Resume, ctx: &Context) -> Result<TrainSummary, CliError> {
-    let mut bars = Bars { log: ctx.out.log().clone(), bar: None };
-    let summary = train(run, resume, &mut bars, ctx.stop());
-    if let Some(bar) = bars.bar.take() {
+/// Trains with a progress bar.
+pub(crate) fn train_with_progress(
+    run: &TrainRun,
+    resume: Resume,
+    ctx: &Context,
+) -> Result<TrainSummary, CliError> {
+    let mut progress = TrainProgress { log: ctx.out.log().clone(), bar: None };
+    let summary = train(run, resume, &mut progress, ctx.stop());
+    if let Some(bar) = progress.bar.take() {
         bar.finish();
     }
     Ok(summary?)
 }
 
-struct Bars {
+struct TrainProgress {
     log: Log,
-    bar: Option<Bar>,
+    bar: Option<ProgressBar>,
 }
 
-impl Observer for Bars {
+impl Observer for TrainProgress {
     fn on_event(&mut self, event: &TrainEvent<'_>) -> mpt_train::Result<()> {
         match event {
             TrainEvent::Started { resumed_from, total_steps, parameters, tokens_per_step } => {
@@ -84,7 +88,7 @@ impl Observer for Bars {
                 log.info(format_args!(
                     "{millions:.1} M parameters, {tokens_per_step} tokens a step, {total_steps} steps"
                 ));
-                let mut bar = Bar::start(log, "train", Unit::Count("steps"), Some(*total_steps));
+                let mut bar = ProgressBar::start(log, "train", Unit::Count("steps"), Some(*total_steps));
                 if let Some(step) = resumed_from {
                     match step < total_steps {
                         true => log.info(format_args!("continuing after step {step}")),

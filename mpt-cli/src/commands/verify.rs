@@ -1,10 +1,10 @@
-//! `mpt verify`: proof that a model is right, against another, against recorded numbers, or on its own.
+//! `mpt verify`: checks of a model against another model, recorded numbers, or itself.
 
 use std::path::{Path, PathBuf};
 
 use mpt_core::{CausalLm, Precision, WeightDtype, Weights};
 use mpt_infer::verify::{
-    Check, Comparison, Fixture, Forms, Limits, builtin_rows, compare_models, compare_weights,
+    Check, Comparison, Fixture, Limits, MatrixDtypes, builtin_rows, compare_models, compare_weights,
     first_non_finite, limits_alone, limits_between, self_check, windows,
 };
 use mpt_infer::{Pipeline, open_weights};
@@ -13,10 +13,10 @@ use serde_json::json;
 use crate::commands::score::read_json;
 use crate::dtype_args::weight_dtype;
 use crate::exit::{CliError, ExitStatus};
-use crate::model::{AdaptedArgs, ModelArgs};
+use crate::model_args::{AdapterModelArgs, ModelArgs};
+use crate::progress::{DelayedProgressBar, Unit};
 use crate::settings::Context;
 use crate::table;
-use crate::tui::{LateBar, Unit};
 
 /// Prove that a model is right: against another model, recorded numbers, or itself
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
     #[command(flatten)]
-    rows: RowsArgs,
+    rows: InputArgs,
     /// Largest logit error allowed, as a share of the range of the reference's logits [default: by storage format]
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     tolerance: Option<f64>,
@@ -53,10 +53,10 @@ pub(crate) struct Args {
     min_top1: Option<f64>,
 }
 
-/// What the models are run on.
+/// Input of the models.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
-struct RowsArgs {
+struct InputArgs {
     /// UTF-8 text, in windows of max_seq_len tokens [default: built-in rows of ids, drawn by --seed]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -65,23 +65,23 @@ struct RowsArgs {
     ids_file: Option<PathBuf>,
 }
 
-/// Rows of ids, and whether they are text, so that predicting them means something.
-struct Rows {
+/// Rows of ids. If they are text, perplexity is meaningful.
+struct Input {
     ids: Vec<Vec<u32>>,
     is_text: bool,
 }
 
-impl RowsArgs {
-    fn read(&self, pipeline: &Pipeline, seed: u64) -> Result<Rows, CliError> {
+impl InputArgs {
+    fn read(&self, pipeline: &Pipeline, seed: u64) -> Result<Input, CliError> {
         let config = pipeline.model().config();
         if let Some(path) = &self.text {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| CliError::read(ExitStatus::Data, path, error))?;
             let ids = windows(&pipeline.tokenizer()?.encode(&text)?, config.max_seq_len.max(2));
-            return not_empty(path, Rows { ids, is_text: true }, "a text of two or more tokens");
+            return expect_non_empty(path, Input { ids, is_text: true }, "a text of two or more tokens");
         }
         let Some(path) = &self.ids_file else {
-            return Ok(Rows { ids: builtin_rows(config, seed), is_text: false });
+            return Ok(Input { ids: builtin_rows(config, seed), is_text: false });
         };
         let ids: Vec<Vec<u32>> = read_json(path)?;
         let outside = |id: &&u32| **id as usize >= config.vocab_size;
@@ -90,32 +90,32 @@ impl RowsArgs {
                 format!("{}: holds id {id}, expected ids below {}", path.display(), config.vocab_size);
             return Err(CliError::data(message));
         }
-        not_empty(path, Rows { ids, is_text: true }, "one or more lists of ids, none empty")
+        expect_non_empty(path, Input { ids, is_text: true }, "one or more lists of ids, none empty")
     }
 }
 
-fn not_empty(path: &Path, rows: Rows, expected: &str) -> Result<Rows, CliError> {
-    if rows.ids.is_empty() || rows.ids.iter().any(Vec::is_empty) {
+fn expect_non_empty(path: &Path, input: Input, expected: &str) -> Result<Input, CliError> {
+    if input.ids.is_empty() || input.ids.iter().any(Vec::is_empty) {
         return Err(CliError::data(format!("{}: expected {expected}", path.display())));
     }
-    Ok(rows)
+    Ok(input)
 }
 
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     expect_limits(&args)?;
     let base = ModelArgs { model: args.model.clone(), dtype: args.dtype };
-    // the weights are what is checked: what plain ones are multiplied with is not rounded
-    let adapted = AdaptedArgs { base, adapter: args.adapter.clone() };
+    // the weights are checked, so activations are not rounded
+    let adapted = AdapterModelArgs { base, adapter: args.adapter.clone() };
     let pipeline = adapted.pipeline_with(Some(Precision::F32), ctx)?;
     let report = match &args.against {
-        Some(path) if Fixture::is_in(path) => against_fixture(&args, &pipeline, path, ctx)?,
-        Some(path) => against_model(&args, &pipeline, path, ctx)?,
-        None => on_its_own(&args, &pipeline, ctx)?,
+        Some(path) if Fixture::is_in(path) => check_against_fixture(&args, &pipeline, path, ctx)?,
+        Some(path) => check_against_model(&args, &pipeline, path, ctx)?,
+        None => check_alone(&args, &pipeline, ctx)?,
     };
     report.print(&args, ctx)
 }
 
-/// The limits on the command line are numbers that can be kept.
+/// Checks the limits on the command line.
 fn expect_limits(args: &Args) -> Result<(), CliError> {
     let limits = [("--tolerance", args.tolerance), ("--max-kl", args.max_kl), ("--min-top1", args.min_top1)];
     for (flag, value) in limits {
@@ -129,16 +129,16 @@ fn expect_limits(args: &Args) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What a verification found.
-struct Report {
-    /// What was compared with what.
+/// Result of a verification.
+struct VerifyReport {
+    /// Models that were compared.
     title: String,
     comparison: Comparison,
     tolerance: f64,
     checks: Vec<Check>,
 }
 
-impl Report {
+impl VerifyReport {
     fn passed(&self) -> bool {
         self.checks.iter().all(|check| check.passed)
     }
@@ -146,7 +146,7 @@ impl Report {
     fn print(&self, args: &Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
         ctx.out.text(&self.title)?;
         if args.against.is_some() {
-            for line in table::lines(&["", ""], &figures(&self.comparison)).iter().skip(1) {
+            for line in table::lines(&["", ""], &metric_rows(&self.comparison)).iter().skip(1) {
                 ctx.out.text(line)?;
             }
         } else if let Some(perplexity) = self.comparison.perplexity {
@@ -157,18 +157,18 @@ impl Report {
         }
         let passed = self.passed();
         let mut document = json!({ "passed": passed, "tolerance": self.tolerance, "checks": self.checks });
-        let figures =
+        let metrics =
             serde_json::to_value(&self.comparison).map_err(|error| CliError::data(error.to_string()))?;
-        if let (Some(document), serde_json::Value::Object(figures)) = (document.as_object_mut(), figures) {
-            document.extend(figures);
+        if let (Some(document), serde_json::Value::Object(metrics)) = (document.as_object_mut(), metrics) {
+            document.extend(metrics);
         }
-        ctx.out.document(&document)?;
+        ctx.out.json(&document)?;
         Ok(if passed { ExitStatus::Done } else { ExitStatus::Negative })
     }
 }
 
-/// The figures of a comparison, one to a line.
-fn figures(found: &Comparison) -> Vec<Vec<String>> {
+/// Table rows of a comparison's metrics.
+fn metric_rows(found: &Comparison) -> Vec<Vec<String>> {
     let line = |name: &str, value: String| vec![name.to_owned(), value];
     let mut lines = vec![
         line("positions", table::count(found.positions)),
@@ -182,15 +182,15 @@ fn figures(found: &Comparison) -> Vec<Vec<String>> {
         lines.push(line("perplexity", format!("{found:.4}")));
         lines.push(line("perplexity against", format!("{against:.4}")));
     }
-    if let Some(place) = found.worst {
-        let place = format!("{} row {}, position {}", place.part, place.row, place.position);
-        lines.push(line("worst", place));
+    if let Some(worst) = found.worst {
+        let worst = format!("{} row {}, position {}", worst.part, worst.row, worst.position);
+        lines.push(line("worst", worst));
     }
     lines
 }
 
-/// The logits' check: named by the limits it keeps to.
-fn within(comparison: &Comparison, limits: &Limits) -> Check {
+/// Check of the logits against the limits.
+fn logits_check(comparison: &Comparison, limits: &Limits) -> Check {
     let broken = limits.broken(comparison);
     let tolerance = limits.tolerance;
     let detail = match broken.is_empty() {
@@ -200,7 +200,7 @@ fn within(comparison: &Comparison, limits: &Limits) -> Check {
     Check { name: "logits are within tolerance", passed: broken.is_empty(), detail }
 }
 
-/// The limits on the command line, over the default ones.
+/// Default limits, overridden by those on the command line.
 fn limits(args: &Args, default: Limits) -> Limits {
     Limits {
         tolerance: args.tolerance.unwrap_or(default.tolerance),
@@ -209,29 +209,34 @@ fn limits(args: &Args, default: Limits) -> Limits {
     }
 }
 
-/// The forms in which the weights at `path` compute when rounded to `dtype`.
-fn forms(path: &Path, dtype: WeightDtype) -> Result<Forms, CliError> {
-    Ok(Forms::of(&open_weights(path)?, dtype)?)
+/// Dtypes of the weights at `path`, rounded to `dtype`.
+fn matrix_dtypes(path: &Path, dtype: WeightDtype) -> Result<MatrixDtypes, CliError> {
+    Ok(MatrixDtypes::of(&open_weights(path)?, dtype)?)
 }
 
-fn bar(ctx: &Context, tokens: usize) -> LateBar {
-    LateBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens as u64)
+fn token_bar(ctx: &Context, tokens: usize) -> DelayedProgressBar {
+    DelayedProgressBar::new(ctx.out.log(), "verify", Unit::Count("tokens"), tokens as u64)
 }
 
-fn against_model(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context) -> Result<Report, CliError> {
+fn check_against_model(
+    args: &Args,
+    pipeline: &Pipeline,
+    path: &Path,
+    ctx: &Context,
+) -> Result<VerifyReport, CliError> {
     let weights = open_weights(path)?;
     let against = CausalLm::new(weights.config(), &weights)?;
-    let rows = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
-    let (ours, theirs) = (forms(&args.model, args.dtype)?, forms(path, WeightDtype::F32)?);
+    let input = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
+    let (ours, theirs) = (matrix_dtypes(&args.model, args.dtype)?, matrix_dtypes(path, WeightDtype::F32)?);
     let default = match args.adapter {
-        // what an adapter adds is not rounded here, and is where it was merged
+        // an adapter is not rounded here, but it is in a merged model
         Some(_) => limits_between(&ours, None).wider(&limits_between(&theirs, None)),
         None => limits_between(&ours, Some(&theirs)),
     };
     let limits = limits(args, default);
-    let mut bar = bar(ctx, 2 * rows.ids.iter().map(Vec::len).sum::<usize>());
+    let mut bar = token_bar(ctx, 2 * input.ids.iter().map(Vec::len).sum::<usize>());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
-    let comparison = compare_models(pipeline.model(), &against, &rows.ids, rows.is_text, advance)?;
+    let comparison = compare_models(pipeline.model(), &against, &input.ids, input.is_text, advance)?;
     bar.finish();
     let title = format!(
         "{} ({}) against {} ({})",
@@ -240,26 +245,31 @@ fn against_model(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context) -
         path.display(),
         theirs.narrowest()
     );
-    let mut checks = vec![within(&comparison, &limits)];
+    let mut checks = vec![logits_check(&comparison, &limits)];
     if args.adapter.is_none() {
         checks.push(compare_weights(pipeline.weights(), &weights)?);
     }
-    Ok(Report { title, comparison, tolerance: limits.tolerance, checks })
+    Ok(VerifyReport { title, comparison, tolerance: limits.tolerance, checks })
 }
 
-fn against_fixture(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context) -> Result<Report, CliError> {
+fn check_against_fixture(
+    args: &Args,
+    pipeline: &Pipeline,
+    path: &Path,
+    ctx: &Context,
+) -> Result<VerifyReport, CliError> {
     if args.rows.text.is_some() || args.rows.ids_file.is_some() {
         let message = format!("{}: recorded numbers come with their own ids", path.display());
         return Err(CliError::usage(message).help("leave out --text and --ids-file"));
     }
     let fixture = Fixture::open(path)?;
-    let ours = forms(&args.model, args.dtype)?;
+    let ours = matrix_dtypes(&args.model, args.dtype)?;
     let limits = limits(args, limits_between(&ours, None));
-    let mut bar = bar(ctx, fixture.num_tokens());
+    let mut bar = token_bar(ctx, fixture.num_tokens());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
     let report = fixture.compare(pipeline.model(), limits.tolerance, advance)?;
     bar.finish();
-    let mut checks = vec![within(&report.comparison, &limits)];
+    let mut checks = vec![logits_check(&report.comparison, &limits)];
     checks.extend(report.greedy.map(|greedy| Check {
         name: "greedy text is the recorded one",
         passed: greedy.matched == greedy.tokens,
@@ -267,24 +277,24 @@ fn against_fixture(args: &Args, pipeline: &Pipeline, path: &Path, ctx: &Context)
     }));
     let title =
         format!("{} ({}) against {}", args.model.display(), ours.narrowest(), fixture.path().display());
-    Ok(Report { title, comparison: report.comparison, tolerance: limits.tolerance, checks })
+    Ok(VerifyReport { title, comparison: report.comparison, tolerance: limits.tolerance, checks })
 }
 
-fn on_its_own(args: &Args, pipeline: &Pipeline, ctx: &Context) -> Result<Report, CliError> {
-    let rows = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
-    let limits = limits(args, limits_alone(&forms(&args.model, args.dtype)?));
+fn check_alone(args: &Args, pipeline: &Pipeline, ctx: &Context) -> Result<VerifyReport, CliError> {
+    let input = args.rows.read(pipeline, ctx.seed.unwrap_or(0))?;
+    let limits = limits(args, limits_alone(&matrix_dtypes(&args.model, args.dtype)?));
     let weights = finite_weights(pipeline.weights())?;
-    let mut bar = bar(ctx, rows.ids.iter().map(Vec::len).sum());
+    let mut bar = token_bar(ctx, input.ids.iter().map(Vec::len).sum());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
-    let mut report = self_check(pipeline.model(), &rows.ids, &limits, rows.is_text, advance)?;
+    let mut report = self_check(pipeline.model(), &input.ids, &limits, input.is_text, advance)?;
     bar.finish();
     report.checks.insert(0, weights);
     let comparison = Comparison { perplexity: report.perplexity, ..report.comparison };
     let title = format!("{} on its own", args.model.display());
-    Ok(Report { title, comparison, tolerance: limits.tolerance, checks: report.checks })
+    Ok(VerifyReport { title, comparison, tolerance: limits.tolerance, checks: report.checks })
 }
 
-/// Whether every number of the weights, as they are used, is finite.
+/// Check that all weights, in the dtype they are used in, are finite.
 fn finite_weights(weights: &Weights) -> Result<Check, CliError> {
     let found = first_non_finite(weights)?;
     let detail = match &found {

@@ -1,4 +1,5 @@
-//! Requests to the hub: the token goes to the hub alone, redirects are followed by hand, answers are bounded.
+//! HTTP client of the hub. The token is sent to the hub alone, redirects are followed one by one, and the size of
+//! responses is bounded.
 
 use std::fs;
 use std::io;
@@ -12,93 +13,93 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::exit::{CliError, ExitStatus};
-use crate::hub::Request;
-use crate::hub::address::Address;
-use crate::hub::environment::{Environment, Token};
+use crate::hub::PullOptions;
+use crate::hub::config::{HubConfig, Token};
 use crate::hub::listing::{self, Listing};
-use crate::hub::name::{Repo, Revision, escaped};
-use crate::hub::retry::{Failure, Retries, go_on};
+use crate::hub::name::{RepoId, Revision, percent_encoded};
+use crate::hub::retry::{Failure, Retries, check_interrupt};
+use crate::hub::url::Url;
 use crate::output::Log;
 
-/// How many redirects one request may take.
+/// Maximum number of redirects of a request.
 const MAX_REDIRECTS: usize = 5;
-/// The largest list of files that is read: some hundred bytes a file.
+/// Maximum size of a listing: a repository needs some hundred bytes a file.
 const MAX_LISTING_BYTES: u64 = 16 << 20;
-/// The largest header of an answer.
+/// Maximum size of the headers of a response.
 const MAX_HEADER_BYTES: usize = 64 << 10;
-/// The longest wait that a server may ask for.
-const MAX_ASKED_WAIT: Duration = Duration::from_secs(60);
+/// Longest `Retry-After` that is honored.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Asks the hub about one revision of one repository.
+/// Client for one revision of one repository.
 pub(crate) struct Client<'a> {
     agent: ureq::Agent,
-    endpoint: &'a Address,
+    endpoint: &'a Url,
     token: Option<&'a Token>,
-    repo: &'a Repo,
+    repo: &'a RepoId,
     revision: &'a Revision,
     log: &'a Log,
     stop: &'static AtomicBool,
 }
 
 impl<'a> Client<'a> {
-    /// A client that has not asked yet.
+    /// Client with the timeouts and certificates of `config`. It sends no request yet.
     ///
     /// # Errors
     /// Exit status 2 when `SSL_CERT_FILE` cannot be used.
     pub(crate) fn new(
-        environment: &'a Environment,
-        request: &'a Request,
+        config: &'a HubConfig,
+        options: &'a PullOptions,
         log: &'a Log,
         stop: &'static AtomicBool,
     ) -> Result<Self, CliError> {
         Ok(Self {
-            agent: agent(environment)?,
-            endpoint: &environment.endpoint,
-            token: environment.token.as_ref(),
-            repo: &request.repo,
-            revision: &request.revision,
+            agent: agent(config)?,
+            endpoint: &config.endpoint,
+            token: config.token.as_ref(),
+            repo: &options.repo,
+            revision: &options.revision,
             log,
             stop,
         })
     }
 
-    /// The way to stderr.
+    /// Log on stderr.
     pub(crate) fn log(&self) -> &'a Log {
         self.log
     }
 
-    /// The flag that says to stop.
+    /// Interrupt flag.
     pub(crate) fn stop(&self) -> &'static AtomicBool {
         self.stop
     }
 
-    /// The repository's name.
-    pub(crate) fn name(&self) -> String {
+    /// Repository id as text.
+    pub(crate) fn repo_name(&self) -> String {
         self.repo.to_string()
     }
 
-    /// What the repository holds that mpt needs.
+    /// Listing of the files that mpt reads.
     ///
     /// # Errors
-    /// Exit status 3 where the hub has no such revision, refuses it or answers nonsense, 4 for network trouble.
+    /// Exit status 3 for an unknown revision, a refusal or an invalid response, 4 for the network.
     pub(crate) fn listing(&self) -> Result<Listing, CliError> {
-        let revision = escaped(self.revision.as_str());
-        let address = self.address(&format!("/api/models/{}/revision/{revision}?blobs=true", self.repo))?;
+        let revision = percent_encoded(self.revision.as_str());
+        let url = self.url(&format!("/api/models/{}/revision/{revision}?blobs=true", self.repo))?;
         let mut retries = Retries::new(self.log, self.stop);
-        let answer = loop {
-            match self.small(&address) {
-                Ok(answer) => break answer,
+        let body = loop {
+            match self.fetch_listing(&url) {
+                Ok(body) => break body,
                 Err(failure) => retries.wait(failure)?,
             }
         };
-        let listing = listing::parse(&answer).map_err(|what| {
-            CliError::data(format!("{address}: this is no list of files: {what}"))
+        let listing = listing::parse(&body).map_err(|what| {
+            CliError::data(format!("{url}: this is no list of files: {what}"))
                 .help("check HF_ENDPOINT; nothing was downloaded")
         })?;
-        self.usable(listing)
+        self.check_listing(listing)
     }
 
-    fn usable(&self, listing: Listing) -> Result<Listing, CliError> {
+    fn check_listing(&self, listing: Listing) -> Result<Listing, CliError> {
         if listing.files.is_empty() {
             return Err(CliError::data(format!(
                 "{} at {}: there is no configuration, tokenizer or weights in it",
@@ -112,97 +113,97 @@ impl<'a> Client<'a> {
         Ok(listing)
     }
 
-    /// A file of a commit, from byte `from` on where the server can: status 200, 206 or 416.
-    pub(crate) fn file(&self, commit: &str, name: &str, from: u64) -> Result<Response<Body>, Failure> {
-        let address = self.address(&format!("/{}/resolve/{commit}/{}", self.repo, escaped(name)))?;
-        self.get(&address, from)
+    /// Requests a file of `commit` from byte `from` on. The status of the response is 200, 206 or 416.
+    pub(crate) fn get_file(&self, commit: &str, name: &str, from: u64) -> Result<Response<Body>, Failure> {
+        let url = self.url(&format!("/{}/resolve/{commit}/{}", self.repo, percent_encoded(name)))?;
+        self.get(&url, from)
     }
 
-    fn address(&self, path: &str) -> Result<Address, CliError> {
-        self.endpoint.below(path).map_err(|what| CliError::usage(format!("HF_ENDPOINT: {what}")))
+    fn url(&self, path: &str) -> Result<Url, CliError> {
+        self.endpoint.append_path(path).map_err(|what| CliError::usage(format!("HF_ENDPOINT: {what}")))
     }
 
-    fn small(&self, address: &Address) -> Result<Vec<u8>, Failure> {
-        let mut response = self.get(address, 0)?;
+    fn fetch_listing(&self, url: &Url) -> Result<Vec<u8>, Failure> {
+        let mut response = self.get(url, 0)?;
         let body = response.body_mut().with_config().limit(MAX_LISTING_BYTES);
         body.read_to_vec().map_err(|error| match error {
             ureq::Error::BodyExceedsLimit(limit) => {
-                CliError::data(format!("{address}: the answer is longer than {limit} bytes"))
+                CliError::data(format!("{url}: the answer is longer than {limit} bytes"))
                     .help("check HF_ENDPOINT; nothing was downloaded")
                     .into()
             }
-            error => broken(address.host(), error),
+            error => connection_error(url.host(), error),
         })
     }
 
-    /// Asks, and follows redirects.
-    fn get(&self, address: &Address, from: u64) -> Result<Response<Body>, Failure> {
-        let mut address = address.clone();
+    /// Sends a GET request and follows its redirects.
+    fn get(&self, url: &Url, from: u64) -> Result<Response<Body>, Failure> {
+        let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&address, from)?;
+            let response = self.send(&url, from)?;
             if !response.status().is_redirection() {
-                return self.checked(&address, response);
+                return self.check_status(&url, response);
             }
-            address = self.redirected(&address, &response)?;
+            url = self.redirect_target(&url, &response)?;
         }
-        Err(bad_server(format!("{}: more than {MAX_REDIRECTS} redirects", address.host())).into())
+        Err(server_error(format!("{}: more than {MAX_REDIRECTS} redirects", url.host())).into())
     }
 
-    fn ask(&self, address: &Address, from: u64) -> Result<Response<Body>, Failure> {
-        go_on(self.stop)?;
-        let mut request = self.agent.get(address.uri());
+    fn send(&self, url: &Url, from: u64) -> Result<Response<Body>, Failure> {
+        check_interrupt(self.stop)?;
+        let mut request = self.agent.get(url.uri());
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
-        if let Some(token) = self.token.filter(|_| address.origin() == self.endpoint.origin()) {
+        if let Some(token) = self.token.filter(|_| url.origin() == self.endpoint.origin()) {
             request = request.header("authorization", token.header());
         }
         request.call().map_err(|error| match error {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                untrusted(address.host(), error).into()
+                tls_error(url.host(), error).into()
             }
-            error => broken(address.host(), error),
+            error => connection_error(url.host(), error),
         })
     }
 
-    fn redirected(&self, from: &Address, response: &Response<Body>) -> Result<Address, CliError> {
+    fn redirect_target(&self, from: &Url, response: &Response<Body>) -> Result<Url, CliError> {
         let refuse =
-            |what: &str| bad_server(format!("{}: a redirect cannot be followed: {what}", from.host()));
+            |what: &str| server_error(format!("{}: a redirect cannot be followed: {what}", from.host()));
         let location = header(response, "location").ok_or_else(|| refuse("it does not say where to"))?;
-        let to = from.join(location).map_err(refuse)?;
+        let to = from.resolve(location).map_err(refuse)?;
         if self.endpoint.is_secure() && !to.is_secure() {
             return Err(refuse("it leads from https to http"));
         }
         Ok(to)
     }
 
-    fn checked(&self, address: &Address, response: Response<Body>) -> Result<Response<Body>, Failure> {
+    fn check_status(&self, url: &Url, response: Response<Body>) -> Result<Response<Body>, Failure> {
         let code = response.status().as_u16();
         match code {
             200 | 206 | 416 => Ok(response),
-            401 | 403 | 404 if address.origin() == self.endpoint.origin() => {
-                Err(self.refused(address, code, &response).into())
+            401 | 403 | 404 if url.origin() == self.endpoint.origin() => {
+                Err(self.refusal(url, code, &response).into())
             }
-            // Addresses that the hub redirects to are signed for a while: the next request gets a new one.
-            401 | 403 | 404 => Err(Failure::Passing(refused_elsewhere(address, code), None)),
+            // URLs that the hub redirects to are signed and expire; the next request gets a new one.
+            401 | 403 | 404 => Err(Failure::Transient(storage_refusal(url, code), None)),
             408 | 425 | 429 | 500.. => {
-                let error = CliError::system(format!("{}: the server answers {code}", address.host()))
+                let error = CliError::system(format!("{}: the server answers {code}", url.host()))
                     .help("the server has trouble; run the same command later to continue");
-                Err(Failure::Passing(error, asked_wait(&response)))
+                Err(Failure::Transient(error, retry_after(&response)))
             }
-            _ => Err(bad_server(format!("{address}: the server answers {code}")).into()),
+            _ => Err(server_error(format!("{url}: the server answers {code}")).into()),
         }
     }
 
-    /// What a refusal means: the hub says so in a header of its own.
-    fn refused(&self, address: &Address, code: u16, response: &Response<Body>) -> CliError {
+    /// Error of a 401, 403 or 404 by the hub, which names the reason in `X-Error-Code`.
+    fn refusal(&self, url: &Url, code: u16, response: &Response<Body>) -> CliError {
         let (repo, revision) = (self.repo, self.revision);
         match (code, header(response, "x-error-code")) {
             (404, Some("RevisionNotFound")) => {
                 CliError::data(format!("{repo}: there is no revision `{revision}` (404)"))
                     .help("`--revision` takes a branch, tag or commit of the repository")
             }
-            (404, Some("EntryNotFound")) => CliError::data(format!("{address}: there is no such file (404)"))
+            (404, Some("EntryNotFound")) => CliError::data(format!("{url}: there is no such file (404)"))
                 .help("run the same command again: the repository may have changed"),
             (404, _) => CliError::data(format!(
                 "{repo}: there is no such repository, or no revision `{revision}` (404)"
@@ -222,8 +223,8 @@ impl<'a> Client<'a> {
     }
 }
 
-/// An answer that could not be read to its end, or did not come at all.
-pub(crate) fn broken(host: &str, error: ureq::Error) -> Failure {
+/// Failure of a connection, or of a response that broke off.
+pub(crate) fn connection_error(host: &str, error: ureq::Error) -> Failure {
     use ureq::Error as E;
     let passes = matches!(
         error,
@@ -234,40 +235,40 @@ pub(crate) fn broken(host: &str, error: ureq::Error) -> Failure {
         "check the network, HF_ENDPOINT and the proxy settings, then run the same command again to continue; \
          HF_HUB_OFFLINE=1 uses what is in the cache",
     );
-    if passes { Failure::Passing(error, None) } else { Failure::Final(error) }
+    if passes { Failure::Transient(error, None) } else { Failure::Permanent(error) }
 }
 
-/// A server that does not prove to be the one asked for.
-fn untrusted(host: &str, source: io::Error) -> CliError {
+/// Error of a server whose certificate is not trusted.
+fn tls_error(host: &str, source: io::Error) -> CliError {
     let error = anyhow::Error::new(source).context(format!("{host}: no secure connection is possible"));
     CliError::new(ExitStatus::System, error).help(
         "check HF_ENDPOINT; where a proxy reads along, point SSL_CERT_FILE to a PEM file with its root certificate",
     )
 }
 
-/// A header's value, if it is plain text.
+/// Value of a header; `None` if it is absent or not plain text.
 pub(crate) fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
     response.headers().get(name)?.to_str().ok()
 }
 
-fn bad_server(message: String) -> CliError {
+fn server_error(message: String) -> CliError {
     CliError::system(message).help("check HF_ENDPOINT and the proxy settings")
 }
 
-fn refused_elsewhere(address: &Address, code: u16) -> CliError {
-    let message = format!("{}: the server that the hub sends us to refuses access ({code})", address.host());
+fn storage_refusal(url: &Url, code: u16) -> CliError {
+    let message = format!("{}: the server that the hub sends us to refuses access ({code})", url.host());
     CliError::data(message).help("run the same command later to continue")
 }
 
-fn asked_wait(response: &Response<Body>) -> Option<Duration> {
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let seconds = header(response, "retry-after")?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_ASKED_WAIT))
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
-fn agent(environment: &Environment) -> Result<ureq::Agent, CliError> {
-    let timeout = Some(environment.timeout);
+fn agent(config: &HubConfig) -> Result<ureq::Agent, CliError> {
+    let timeout = Some(config.timeout);
     let mut tls = TlsConfig::builder();
-    if let Some(path) = &environment.certificates {
+    if let Some(path) = &config.certificates {
         tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(path)?)));
     }
     let config = ureq::Agent::config_builder()
@@ -286,7 +287,7 @@ fn agent(environment: &Environment) -> Result<ureq::Agent, CliError> {
     Ok(config.new_agent())
 }
 
-/// The root certificates in a PEM file.
+/// Root certificates of a PEM file.
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CliError> {
     let help = "point SSL_CERT_FILE to a file of root certificates, or unset it";
     let unread = |error| CliError::read(ExitStatus::Usage, path, error).help(help);

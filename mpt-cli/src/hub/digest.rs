@@ -1,18 +1,19 @@
-//! The two hashes the hub gives: SHA-256 of large files, and git's SHA-1 of a blob for small ones.
+//! Digests of files on the hub: SHA-256 of large files, and git's SHA-1 of a blob for small ones.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use base16ct::lower::encode_string;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use crate::hub::name::is_hex;
 
-/// How much is read at a time.
+/// Size of a read.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 
-/// The hash a file must have, in lower-case hexadecimal digits: it also names the file in the cache.
+/// Expected digest of a file in lower-case hexadecimal digits. It also names the file in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Digest {
     /// SHA-256 of the bytes.
@@ -22,24 +23,24 @@ pub(crate) enum Digest {
 }
 
 impl Digest {
-    /// A SHA-256 from a server, if it is one.
+    /// SHA-256 that a server sent; `None` if it is malformed.
     pub(crate) fn sha256(hex: &str) -> Option<Self> {
         is_hex(hex, 64).then(|| Self::Sha256(hex.to_owned()))
     }
 
-    /// A git blob's name from a server, if it is one.
+    /// Name of a git blob that a server sent; `None` if it is malformed.
     pub(crate) fn git_sha1(hex: &str) -> Option<Self> {
         is_hex(hex, 40).then(|| Self::GitSha1(hex.to_owned()))
     }
 
-    /// Its digits.
+    /// Hexadecimal digits.
     pub(crate) fn hex(&self) -> &str {
         match self {
             Self::Sha256(hex) | Self::GitSha1(hex) => hex,
         }
     }
 
-    /// A hasher of the same kind, for a file of `size` bytes.
+    /// Hasher of the same kind for a file of `size` bytes.
     pub(crate) fn hasher(&self, size: u64) -> Hasher {
         match self {
             Self::Sha256(_) => Hasher::Sha256(Sha256::new()),
@@ -51,7 +52,7 @@ impl Digest {
         }
     }
 
-    /// Whether the file at `path` has this hash; `None` as soon as `keep_going` says no.
+    /// Whether the file at `path` has this digest; `None` if `keep_going` returned false before its end.
     pub(crate) fn matches(
         &self,
         path: &Path,
@@ -64,7 +65,7 @@ impl Digest {
     }
 }
 
-/// A hash being computed.
+/// Incremental hash.
 #[derive(Debug, Clone)]
 pub(crate) enum Hasher {
     /// See [`Digest::Sha256`].
@@ -74,7 +75,7 @@ pub(crate) enum Hasher {
 }
 
 impl Hasher {
-    /// More bytes.
+    /// Adds bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(sha256) => sha256.update(bytes),
@@ -82,7 +83,7 @@ impl Hasher {
         }
     }
 
-    /// All that is left in `from`; `false` if `keep_going` said no before its end.
+    /// Adds the rest of `from`. Returns false if `keep_going` returned false before its end.
     pub(crate) fn read(&mut self, mut from: impl Read, keep_going: impl Fn() -> bool) -> io::Result<bool> {
         let mut buffer = vec![0; CHUNK_BYTES];
         while keep_going() {
@@ -94,17 +95,13 @@ impl Hasher {
         Ok(false)
     }
 
-    /// The hash of what was seen.
+    /// Digest of the bytes so far.
     pub(crate) fn finish(&self) -> Digest {
         match self.clone() {
-            Self::Sha256(sha256) => Digest::Sha256(hex(&sha256.finalize())),
-            Self::GitSha1(sha1) => Digest::GitSha1(hex(&sha1.finalize())),
+            Self::Sha256(sha256) => Digest::Sha256(encode_string(&sha256.finalize())),
+            Self::GitSha1(sha1) => Digest::GitSha1(encode_string(&sha1.finalize())),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Errors of the disk that takes the downloads: exit code 4, whatever they are, and what to do.
+//! Errors of the disk that stores the downloads: exit code 4, with a help line.
 
 use std::io;
 use std::path::Path;
 
 use crate::exit::{CliError, ExitStatus};
 
-/// A file or folder that cannot be read or written.
-pub(crate) fn error(path: &Path, source: io::Error) -> CliError {
+/// Error of a file or folder that cannot be read or written.
+pub(crate) fn io_error(path: &Path, source: io::Error) -> CliError {
     let help = match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "make room, or choose another place with HF_HUB_CACHE or `--dir`; then run the same command again to \
@@ -18,10 +18,10 @@ pub(crate) fn error(path: &Path, source: io::Error) -> CliError {
     CliError::new(ExitStatus::System, error).help(help)
 }
 
-/// The same for what [`mpt_data::durable`] found.
-pub(crate) fn durable(failed: mpt_data::Error) -> CliError {
+/// [`io_error`] of an error of [`mpt_data::durable`].
+pub(crate) fn durable_error(failed: mpt_data::Error) -> CliError {
     match failed {
-        mpt_data::Error::Io { path, source, .. } => error(&path, source),
+        mpt_data::Error::Io { path, source, .. } => io_error(&path, source),
         other => other.into(),
     }
 }

@@ -1,14 +1,15 @@
-//! What a repository holds at a commit, and which of it mpt needs: configuration, tokenizer, weights; never code.
+//! Listing of a repository at a commit, and the selection of files that mpt reads: configuration, tokenizer and
+//! weights; never code.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use crate::hub::digest::Digest;
-use crate::hub::name::{is_hex, is_safe_file};
+use crate::hub::name::{is_hex, is_safe_file_name};
 
-/// Small files that describe a model and its tokenizer.
-const SMALL_FILES: [&str; 7] = [
+/// Files that describe a model and its tokenizer.
+const CONFIG_FILES: [&str; 7] = [
     "adapter_config.json",
     "chat_template.jinja",
     "config.json",
@@ -18,125 +19,126 @@ const SMALL_FILES: [&str; 7] = [
     "tokenizer_config.json",
 ];
 
-/// The weights of a LoRA adapter, which are not those of a model.
+/// Weights of a LoRA adapter. They are no alternative to those of a model.
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
-/// The files to fetch, all of one commit.
+/// Files to download, all of one commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Listing {
-    /// The commit, 40 hexadecimal digits.
+    /// Commit, 40 hexadecimal digits.
     pub(crate) commit: String,
-    /// Small files first, then weights, each by name.
+    /// Files, configuration before weights, each group by name.
     pub(crate) files: Vec<RemoteFile>,
-    /// Their sizes summed.
+    /// Sum of their sizes.
     pub(crate) bytes: u64,
 }
 
-/// A file on the hub.
+/// File on the hub.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RemoteFile {
-    /// Its name, without folders.
+    /// Name, without folders.
     pub(crate) name: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
-    /// The hash its bytes must have.
+    /// Digest of its bytes.
     pub(crate) digest: Digest,
 }
 
 #[derive(Deserialize)]
-struct RawListing {
+struct ModelInfo {
     sha: String,
-    siblings: Vec<RawFile>,
+    siblings: Vec<RepoSibling>,
 }
 
 #[derive(Deserialize)]
-struct RawFile {
+struct RepoSibling {
     rfilename: String,
     size: Option<u64>,
     #[serde(rename = "blobId")]
     blob_id: Option<String>,
-    lfs: Option<RawLfs>,
+    lfs: Option<LfsInfo>,
 }
 
 #[derive(Deserialize)]
-struct RawLfs {
+struct LfsInfo {
     sha256: String,
 }
 
-/// How a file's weights are stored, in order of preference.
+/// Format of a weights file, in order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Format {
+enum WeightsFormat {
     Safetensors,
     Torch,
     Gguf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Role {
-    Small,
+enum FileRole {
+    Config,
     Adapter,
-    Index(Format),
-    Weights(Format),
+    Index(WeightsFormat),
+    Weights(WeightsFormat),
 }
 
-/// Reads the hub's answer and picks what mpt needs. The error says what is wrong with the answer.
-pub(crate) fn parse(answer: &[u8]) -> Result<Listing, String> {
-    let raw: RawListing = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
+/// Parses the hub's response and selects the files that mpt reads. The error describes the problem of the response.
+pub(crate) fn parse(body: &[u8]) -> Result<Listing, String> {
+    let raw: ModelInfo = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if !is_hex(&raw.sha, 40) {
         return Err(format!("`sha` is {:?}, expected a commit of 40 hexadecimal digits", raw.sha));
     }
-    if let Some(bad) = raw.siblings.iter().find(|file| !is_safe_file(&file.rfilename)) {
+    if let Some(bad) = raw.siblings.iter().find(|file| !is_safe_file_name(&file.rfilename)) {
         return Err(format!("the file name {:?} would lead out of the repository's folder", bad.rfilename));
     }
     let named = raw.siblings.into_iter().map(|file| (file.rfilename.clone(), file));
-    let files = select(named).into_iter().map(|(_, file)| checked(file)).collect::<Result<Vec<_>, _>>()?;
+    let files =
+        select_files(named).into_iter().map(|(_, file)| remote_file(file)).collect::<Result<Vec<_>, _>>()?;
     let bytes = files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.size));
     let bytes = bytes.ok_or("the sizes of the files are out of range")?;
     Ok(Listing { commit: raw.sha, files, bytes })
 }
 
-/// The files that mpt needs, of the best format there are weights in, by role and name.
-pub(crate) fn select<T>(files: impl IntoIterator<Item = (String, T)>) -> Vec<(String, T)> {
+/// Selects the files that mpt reads, with weights of the most preferred format alone, sorted by role and name.
+pub(crate) fn select_files<T>(files: impl IntoIterator<Item = (String, T)>) -> Vec<(String, T)> {
     let with_role = |(name, file): (String, T)| Some(((role(&name)?, name), file));
     let mut files: BTreeMap<_, _> = files.into_iter().filter_map(with_role).collect();
     let best = files.keys().find_map(|(role, _)| match role {
-        Role::Weights(format) => Some(*format),
+        FileRole::Weights(format) => Some(*format),
         _ => None,
     });
     files.retain(|(role, _), _| match role {
-        Role::Small | Role::Adapter => true,
-        Role::Index(format) | Role::Weights(format) => Some(*format) == best,
+        FileRole::Config | FileRole::Adapter => true,
+        FileRole::Index(format) | FileRole::Weights(format) => Some(*format) == best,
     });
     files.into_iter().map(|((_, name), file)| (name, file)).collect()
 }
 
-fn role(name: &str) -> Option<Role> {
+fn role(name: &str) -> Option<FileRole> {
     let torch = name.starts_with("pytorch_model");
     match name {
-        // In a folder, or in a place of its own on some systems: `c:model.gguf`.
+        // In a folder, or on a drive of its own on some systems: `c:model.gguf`.
         _ if name.contains(['/', ':']) => None,
-        _ if SMALL_FILES.contains(&name) => Some(Role::Small),
-        ADAPTER_WEIGHTS => Some(Role::Adapter),
-        _ if name.ends_with(".safetensors") => Some(Role::Weights(Format::Safetensors)),
-        _ if name.ends_with(".safetensors.index.json") => Some(Role::Index(Format::Safetensors)),
-        _ if torch && name.ends_with(".bin") => Some(Role::Weights(Format::Torch)),
-        _ if torch && name.ends_with(".bin.index.json") => Some(Role::Index(Format::Torch)),
-        _ if name.ends_with(".gguf") => Some(Role::Weights(Format::Gguf)),
+        _ if CONFIG_FILES.contains(&name) => Some(FileRole::Config),
+        ADAPTER_WEIGHTS => Some(FileRole::Adapter),
+        _ if name.ends_with(".safetensors") => Some(FileRole::Weights(WeightsFormat::Safetensors)),
+        _ if name.ends_with(".safetensors.index.json") => Some(FileRole::Index(WeightsFormat::Safetensors)),
+        _ if torch && name.ends_with(".bin") => Some(FileRole::Weights(WeightsFormat::Torch)),
+        _ if torch && name.ends_with(".bin.index.json") => Some(FileRole::Index(WeightsFormat::Torch)),
+        _ if name.ends_with(".gguf") => Some(FileRole::Weights(WeightsFormat::Gguf)),
         _ => None,
     }
 }
 
 /// Whether a file of this name holds weights.
 pub(crate) fn is_weights(name: &str) -> bool {
-    matches!(role(name), Some(Role::Weights(_) | Role::Adapter))
+    matches!(role(name), Some(FileRole::Weights(_) | FileRole::Adapter))
 }
 
-/// Whether a file of this name lists the shards that weights are split into.
+/// Whether a file of this name is an index of sharded weights.
 pub(crate) fn is_index(name: &str) -> bool {
-    matches!(role(name), Some(Role::Index(_)))
+    matches!(role(name), Some(FileRole::Index(_)))
 }
 
-fn checked(raw: RawFile) -> Result<RemoteFile, String> {
+fn remote_file(raw: RepoSibling) -> Result<RemoteFile, String> {
     let digest = match (&raw.lfs, &raw.blob_id) {
         (Some(lfs), _) => Digest::sha256(&lfs.sha256),
         (None, Some(blob)) => Digest::git_sha1(blob),
@@ -159,8 +161,8 @@ mod tests {
             .iter()
             .map(|name| json!({ "rfilename": name, "size": 1, "blobId": "a".repeat(40) }))
             .collect();
-        let answer = json!({ "sha": "c".repeat(40), "siblings": siblings }).to_string();
-        let listing = parse(answer.as_bytes()).expect("a good answer");
+        let body = json!({ "sha": "c".repeat(40), "siblings": siblings }).to_string();
+        let listing = parse(body.as_bytes()).expect("a good answer");
         listing.files.into_iter().map(|file| file.name).collect()
     }
 
@@ -196,8 +198,8 @@ mod tests {
         let lfs = json!({ "sha256": "b".repeat(64), "size": 5 });
         let blob = "a".repeat(40);
         let file = json!({ "rfilename": "model.safetensors", "size": 5, "blobId": blob, "lfs": lfs });
-        let answer = json!({ "sha": "c".repeat(40), "siblings": [file] }).to_string();
-        let listing = parse(answer.as_bytes()).expect("a good answer");
+        let body = json!({ "sha": "c".repeat(40), "siblings": [file] }).to_string();
+        let listing = parse(body.as_bytes()).expect("a good answer");
         assert_eq!(listing.files[0].digest.hex(), "b".repeat(64));
         assert_eq!(listing.bytes, 5);
     }
@@ -205,7 +207,7 @@ mod tests {
     #[test]
     fn bad_answers_are_refused_with_the_reason() {
         let (sha, blob) = ("c".repeat(40), "a".repeat(40));
-        for (answer, expected) in [
+        for (body, expected) in [
             (json!({ "sha": "../x", "siblings": [] }), "sha"),
             (json!({ "siblings": [] }), "sha"),
             (json!({ "sha": sha, "siblings": [{ "rfilename": "../x.bin" }] }), "../x.bin"),
@@ -219,7 +221,7 @@ mod tests {
                 "out of range",
             ),
         ] {
-            let error = parse(answer.to_string().as_bytes()).expect_err(expected);
+            let error = parse(body.to_string().as_bytes()).expect_err(expected);
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -1,21 +1,21 @@
-//! A client of the Hugging Face hub: the files of a model repository, verified, in the shared cache or in a folder.
+//! Client of the Hugging Face hub. It downloads and verifies the files of a model repository, into the shared cache or
+//! a folder.
 //!
-//! One file, one subject: `environment.rs` reads the `HF_*` variables, `name.rs` decides which names are safe,
-//! `address.rs` is URLs and redirects, `client.rs` is requests, `retry.rs` what happens when they fail,
-//! `listing.rs` what a repository holds and which of it mpt needs, `digest.rs` hashes, `download.rs` one file,
-//! `place.rs` where files go, `offline.rs` what is there without asking, `disk.rs` what disks do.
+//! `config.rs` holds the `HF_*` variables, `name.rs` checked names, `url.rs` URLs and redirects, `client.rs` requests,
+//! `retry.rs` the backoff between them, `listing.rs` the selection of files, `digest.rs` hashes, `download.rs` one
+//! file, `destination.rs` the layout of the cache, `offline.rs` lookup without a network, `disk.rs` errors of the disk.
 
-mod address;
 mod client;
+mod config;
+mod destination;
 mod digest;
 mod disk;
 mod download;
-mod environment;
 mod listing;
 mod name;
 mod offline;
-mod place;
 mod retry;
+mod url;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -24,102 +24,106 @@ use serde::Serialize;
 
 use crate::exit::CliError;
 use crate::hub::client::Client;
-use crate::hub::download::Transfer;
-use crate::hub::environment::Environment;
+use crate::hub::config::HubConfig;
+use crate::hub::destination::Destination;
+use crate::hub::download::Downloader;
 use crate::hub::listing::{Listing, RemoteFile};
-use crate::hub::place::Place;
 use crate::output::Log;
-use crate::tui::{Bar, Unit};
+use crate::progress::{ProgressBar, Unit};
 
-pub(crate) use crate::hub::name::{Repo, Revision};
+pub(crate) use crate::hub::name::{RepoId, Revision};
 
-/// What to fetch, and where to.
+/// Model to pull, and its destination.
 #[derive(Debug)]
-pub(crate) struct Request {
-    /// The repository.
-    pub(crate) repo: Repo,
-    /// Its branch, tag or commit.
+pub(crate) struct PullOptions {
+    /// Repository.
+    pub(crate) repo: RepoId,
+    /// Branch, tag or commit.
     pub(crate) revision: Revision,
-    /// A folder for the files; the shared cache where `None`.
+    /// Destination folder; the shared cache if `None`.
     pub(crate) dir: Option<PathBuf>,
 }
 
-/// What is there now.
+/// Local files of a model at one commit.
 #[derive(Debug, Serialize)]
-pub(crate) struct Pulled {
-    /// The folder that holds the files.
-    #[serde(serialize_with = "crate::output::as_text")]
+pub(crate) struct Snapshot {
+    /// Folder of the files.
+    #[serde(serialize_with = "crate::output::serialize_path")]
     pub(crate) path: PathBuf,
-    /// The commit they are of; unknown for a folder that was only looked at, offline.
+    /// Commit; unknown for a plain folder that was read offline.
     pub(crate) revision: Option<String>,
-    /// The files, in the order of fetching.
-    pub(crate) files: Vec<PulledFile>,
-    /// Their sizes summed.
+    /// Files, in the order of download.
+    pub(crate) files: Vec<SnapshotFile>,
+    /// Sum of their sizes.
     pub(crate) bytes: u64,
 }
 
-/// One file of [`Pulled`].
+/// File of a [`Snapshot`].
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct PulledFile {
-    /// Its name below the folder.
+pub(crate) struct SnapshotFile {
+    /// Name below the folder.
     pub(crate) name: String,
-    /// Its size.
+    /// Size.
     pub(crate) bytes: u64,
 }
 
-/// Fetches what is not there yet of what mpt needs; offline, finds what was fetched before.
+/// Downloads the files that mpt reads and that are not local yet. Offline, it looks up a complete download.
 ///
 /// # Errors
-/// Exit status 2 for a bad `HF_*` variable, 3 where the hub has no such files or refuses them, 4 for network and disk,
-/// 130 when `stop` was set. What was downloaded by then is kept and continued.
-pub(crate) fn pull(request: &Request, log: &Log, stop: &'static AtomicBool) -> Result<Pulled, CliError> {
-    let environment = Environment::from_process()?;
-    if environment.offline {
-        return offline::find(request, &environment.cache);
+/// Exit status 2 for an invalid `HF_*` variable, 3 for files that the hub lacks or refuses, 4 for network and disk, 130
+/// if `stop` was set. An incomplete download is kept and resumed by the next call.
+pub(crate) fn pull(
+    options: &PullOptions,
+    log: &Log,
+    stop: &'static AtomicBool,
+) -> Result<Snapshot, CliError> {
+    let config = HubConfig::from_process()?;
+    if config.offline {
+        return offline::find(options, &config.cache);
     }
-    let client = Client::new(&environment, request, log, stop)?;
+    let client = Client::new(&config, options, log, stop)?;
     let listing = client.listing()?;
-    let place = Place::new(request, &environment.cache, &listing.commit);
-    place.prepare()?;
-    fetch(&client, &listing, &place)?;
-    place.finish(&request.revision)?;
-    Ok(pulled(&place, listing))
+    let destination = Destination::new(options, &config.cache, &listing.commit);
+    destination.create_dirs()?;
+    download_all(&client, &listing, &destination)?;
+    destination.write_ref(&options.revision)?;
+    Ok(snapshot(&destination, listing))
 }
 
-fn fetch(client: &Client, listing: &Listing, place: &Place) -> Result<(), CliError> {
-    let bar = Bar::start(client.log(), client.name(), Unit::Bytes, Some(listing.bytes));
-    let mut transfer = Transfer::new(client, &listing.commit, bar);
+fn download_all(client: &Client, listing: &Listing, destination: &Destination) -> Result<(), CliError> {
+    let bar = ProgressBar::start(client.log(), client.repo_name(), Unit::Bytes, Some(listing.bytes));
+    let mut downloader = Downloader::new(client, &listing.commit, bar);
     for file in &listing.files {
-        obtain(&mut transfer, client, place, file)?;
-        place.link(file)?;
+        ensure_downloaded(&mut downloader, client, destination, file)?;
+        destination.create_link(file)?;
     }
-    transfer.finish(listing.files.len());
+    downloader.finish(listing.files.len());
     Ok(())
 }
 
-/// Downloads a file unless it is there, one process at a time.
-fn obtain(
-    transfer: &mut Transfer<'_>,
+/// Downloads a file unless it is complete, in one process at a time.
+fn ensure_downloaded(
+    downloader: &mut Downloader<'_>,
     client: &Client,
-    place: &Place,
+    destination: &Destination,
     file: &RemoteFile,
 ) -> Result<(), CliError> {
-    if place.holds(file, client.stop())? {
-        transfer.skip(file.size);
+    if destination.contains(file, client.stop())? {
+        downloader.skip(file.size);
         return Ok(());
     }
-    let (_lock, waited) = place.lock(file, client)?;
-    if waited && place.holds(file, client.stop())? {
-        transfer.skip(file.size);
+    let (_lock, waited) = destination.lock(file, client)?;
+    if waited && destination.contains(file, client.stop())? {
+        downloader.skip(file.size);
         return Ok(());
     }
-    transfer.download(file, &place.partial(file), &place.target(file))
+    downloader.download(file, &destination.incomplete_path(file), &destination.final_path(file))
 }
 
-fn pulled(place: &Place, listing: Listing) -> Pulled {
-    let files = listing.files.into_iter().map(|file| PulledFile { name: file.name, bytes: file.size });
-    Pulled {
-        path: place.folder(),
+fn snapshot(destination: &Destination, listing: Listing) -> Snapshot {
+    let files = listing.files.into_iter().map(|file| SnapshotFile { name: file.name, bytes: file.size });
+    Snapshot {
+        path: destination.dir(),
         revision: Some(listing.commit),
         files: files.collect(),
         bytes: listing.bytes,

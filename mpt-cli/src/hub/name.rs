@@ -1,20 +1,20 @@
-//! Names that come from outside: repositories, revisions, files. What is made here is safe in paths and URLs.
+//! Checked names of repositories, revisions and files: safe as parts of paths and URLs.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A repository: `name` or `organization/name`.
+/// Repository id: `name` or `organization/name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Repo(String);
+pub(crate) struct RepoId(String);
 
-impl Repo {
-    /// The name of its folder in the shared cache.
-    pub(crate) fn folder(&self) -> String {
+impl RepoId {
+    /// Name of the repository's folder in the cache.
+    pub(crate) fn cache_dir_name(&self) -> String {
         format!("models--{}", self.0.replace('/', "--"))
     }
 }
 
-impl FromStr for Repo {
+impl FromStr for RepoId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -28,13 +28,13 @@ impl FromStr for Repo {
     }
 }
 
-impl fmt::Display for Repo {
+impl fmt::Display for RepoId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-/// `--` stands for the slash in the cache, so that no name may hold it.
+/// Whether `part` is a valid half of an id. `--` stands for the slash in the cache, so no name may contain it.
 fn is_repo_part(part: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=96).contains(&part.len())
@@ -45,17 +45,17 @@ fn is_repo_part(part: &str) -> bool {
         && !part.contains("..")
 }
 
-/// A branch, tag or commit of a repository.
+/// Branch, tag or commit of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Revision(String);
 
 impl Revision {
-    /// The name as text.
+    /// Revision as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it can only be a commit.
+    /// Whether it is a full commit hash.
     pub(crate) fn is_commit(&self) -> bool {
         is_hex(&self.0, 40)
     }
@@ -85,19 +85,19 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Whether `text` is `len` lower-case hexadecimal digits.
+/// Whether `text` consists of `len` lower-case hexadecimal digits.
 pub(crate) fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a file name that a server gave stays below the folder it is put in.
-pub(crate) fn is_safe_file(name: &str) -> bool {
+/// Whether a file name that a server sent stays below its folder.
+pub(crate) fn is_safe_file_name(name: &str) -> bool {
     let part = |part: &str| !matches!(part, "" | "." | "..");
     name.split('/').all(part) && !name.contains('\\') && !name.contains(char::is_control)
 }
 
-/// `text` as one part of a URL's path: every byte that means something there is escaped.
-pub(crate) fn escaped(text: &str) -> String {
+/// Percent-encoding of `text` for one segment of a URL's path.
+pub(crate) fn percent_encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -114,13 +114,13 @@ mod tests {
 
     #[test]
     fn repositories_are_one_or_two_plain_words() {
-        let folder = |text: &str| text.parse::<Repo>().map(|repo| repo.folder());
+        let folder = |text: &str| text.parse::<RepoId>().map(|repo| repo.cache_dir_name());
         assert_eq!(folder("mosaicml/mpt-7b"), Ok("models--mosaicml--mpt-7b".to_owned()));
         assert_eq!(folder("gpt2"), Ok("models--gpt2".to_owned()));
         for text in
             ["", "/", "a/b/c", "../x", "a/..", "a/.b", "a--b/c", "a b", "a/b?c", "https://x/y", "a\\b"]
         {
-            assert!(text.parse::<Repo>().is_err(), "{text}");
+            assert!(text.parse::<RepoId>().is_err(), "{text}");
         }
     }
 
@@ -137,15 +137,17 @@ mod tests {
 
     #[test]
     fn file_names_cannot_leave_their_folder() {
-        assert!(is_safe_file("model-00001-of-00002.safetensors") && is_safe_file("onnx/model.onnx"));
+        assert!(
+            is_safe_file_name("model-00001-of-00002.safetensors") && is_safe_file_name("onnx/model.onnx")
+        );
         for name in ["", "/etc/passwd", "../x", "a/../x", "a//b", "a\\b", "a\0b", "a\nb", ".", "a/."] {
-            assert!(!is_safe_file(name), "{name:?}");
+            assert!(!is_safe_file_name(name), "{name:?}");
         }
     }
 
     #[test]
     fn url_parts_are_escaped_byte_by_byte() {
-        assert_eq!(escaped("refs/pr/1"), "refs%2Fpr%2F1");
-        assert_eq!(escaped("a é?#"), "a%20%C3%A9%3F%23");
+        assert_eq!(percent_encoded("refs/pr/1"), "refs%2Fpr%2F1");
+        assert_eq!(percent_encoded("a é?#"), "a%20%C3%A9%3F%23");
     }
 }

@@ -1,4 +1,4 @@
-//! `HF_HUB_OFFLINE=1`: what was downloaded before, by this or another client, if it is complete.
+//! Lookup of complete downloads without a network (`HF_HUB_OFFLINE=1`), by this or another client.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,50 +7,51 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::exit::CliError;
+use crate::hub::destination::{INCOMPLETE_SUFFIX, ref_path, repo_dir, snapshot_dir};
 use crate::hub::disk;
-use crate::hub::listing::{is_index, is_weights, select};
+use crate::hub::listing::{is_index, is_weights, select_files};
 use crate::hub::name::is_hex;
-use crate::hub::place::{INCOMPLETE, reference, repo_folder, snapshot};
-use crate::hub::{Pulled, PulledFile, Request};
+use crate::hub::{PullOptions, Snapshot, SnapshotFile};
 
-/// The files of a request that are on this disk.
+/// Snapshot that `options` name, from the local disk.
 ///
 /// # Errors
-/// Exit status 3 when the revision was never downloaded, or not to its end.
-pub(crate) fn find(request: &Request, cache: &Path) -> Result<Pulled, CliError> {
-    let (path, revision) = match &request.dir {
+/// Exit status 3 for a revision that was not downloaded, or not completely.
+pub(crate) fn find(options: &PullOptions, cache: &Path) -> Result<Snapshot, CliError> {
+    let (path, revision) = match &options.dir {
         Some(dir) => (dir.clone(), None),
-        None => cached(request, cache)?,
+        None => cached_snapshot(options, cache)?,
     };
-    let files = complete(&path).map_err(|what| unusable(request, &format!("{}: {what}", path.display())))?;
+    let files =
+        model_files(&path).map_err(|what| unavailable(options, &format!("{}: {what}", path.display())))?;
     let bytes = files.iter().map(|file| file.bytes).sum();
-    Ok(Pulled { path, revision, files, bytes })
+    Ok(Snapshot { path, revision, files, bytes })
 }
 
-/// The snapshot of a revision, and its commit.
-fn cached(request: &Request, cache: &Path) -> Result<(PathBuf, Option<String>), CliError> {
-    let repo = repo_folder(cache, &request.repo);
-    let commit = if request.revision.is_commit() {
-        request.revision.as_str().to_owned()
+/// Snapshot folder of a revision in the cache, and its commit.
+fn cached_snapshot(options: &PullOptions, cache: &Path) -> Result<(PathBuf, Option<String>), CliError> {
+    let repo = repo_dir(cache, &options.repo);
+    let commit = if options.revision.is_commit() {
+        options.revision.as_str().to_owned()
     } else {
-        let path = reference(&repo, &request.revision);
+        let path = ref_path(&repo, &options.revision);
         let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-                unusable(request, &format!("it is not in the cache {}", cache.display()))
+                unavailable(options, &format!("it is not in the cache {}", cache.display()))
             }
-            _ => disk::error(&path, error),
+            _ => disk::io_error(&path, error),
         })?;
         let commit = text.trim().to_owned();
         if !is_hex(&commit, 40) {
-            return Err(unusable(request, &format!("{}: it holds no commit", path.display())));
+            return Err(unavailable(options, &format!("{}: it holds no commit", path.display())));
         }
         commit
     };
-    Ok((snapshot(&repo, &commit), Some(commit)))
+    Ok((snapshot_dir(&repo, &commit), Some(commit)))
 }
 
-/// The files of a folder that mpt uses; the error says what is missing.
-fn complete(dir: &Path) -> Result<Vec<PulledFile>, String> {
+/// Files of a folder that mpt reads. The error names the missing one.
+fn model_files(dir: &Path) -> Result<Vec<SnapshotFile>, String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(|error| error.to_string())? {
         let entry = entry.map_err(|error| error.to_string())?;
@@ -58,41 +59,41 @@ fn complete(dir: &Path) -> Result<Vec<PulledFile>, String> {
             found.push((name, entry.path()));
         }
     }
-    if let Some((name, _)) = found.iter().find(|(name, _)| name.ends_with(INCOMPLETE)) {
+    if let Some((name, _)) = found.iter().find(|(name, _)| name.ends_with(INCOMPLETE_SUFFIX)) {
         return Err(format!("{name} is a download that was not finished"));
     }
-    let files = select(found);
+    let files = select_files(found);
     if !files.iter().any(|(name, _)| is_weights(name)) {
         return Err("there are no weights in it".to_owned());
     }
     for (name, path) in files.iter().filter(|(name, _)| is_index(name)) {
-        all_shards(name, path, &files)?;
+        check_shards(name, path, &files)?;
     }
-    files.into_iter().map(sized).collect()
+    files.into_iter().map(snapshot_file).collect()
 }
 
 #[derive(Deserialize)]
-struct Index {
+struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-fn all_shards(name: &str, path: &Path, files: &[(String, PathBuf)]) -> Result<(), String> {
+fn check_shards(name: &str, path: &Path, files: &[(String, PathBuf)]) -> Result<(), String> {
     let text = fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| format!("{name}: {error}"))?;
+    let index: ShardIndex = serde_json::from_slice(&text).map_err(|error| format!("{name}: {error}"))?;
     let missing = index.weight_map.values().find(|shard| !files.iter().any(|(name, _)| name == *shard));
     missing.map_or(Ok(()), |shard| Err(format!("{shard} is missing")))
 }
 
-fn sized((name, path): (String, PathBuf)) -> Result<PulledFile, String> {
+fn snapshot_file((name, path): (String, PathBuf)) -> Result<SnapshotFile, String> {
     match fs::metadata(&path) {
-        Ok(data) if data.is_file() => Ok(PulledFile { bytes: data.len(), name }),
+        Ok(data) if data.is_file() => Ok(SnapshotFile { bytes: data.len(), name }),
         Ok(_) => Err(format!("{name} is not a file")),
         Err(_) => Err(format!("{name} leads to a file that is missing")),
     }
 }
 
-fn unusable(request: &Request, what: &str) -> CliError {
-    CliError::data(format!("{} at {}, offline: {what}", request.repo, request.revision))
+fn unavailable(options: &PullOptions, what: &str) -> CliError {
+    CliError::data(format!("{} at {}, offline: {what}", options.repo, options.revision))
         .help("unset HF_HUB_OFFLINE and run the same command again to download it")
 }
 
@@ -113,9 +114,9 @@ mod tests {
         let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
         let mut files = vec![("config.json", "{}"), ("model.safetensors.index.json", index)];
         files.extend([("model-1.safetensors", "1"), ("pytorch_model.bin.index.json", "never read")]);
-        assert_eq!(complete(folder(&files).path()), Err("model-2.safetensors is missing".to_owned()));
+        assert_eq!(model_files(folder(&files).path()), Err("model-2.safetensors is missing".to_owned()));
         files.push(("model-2.safetensors", "22"));
-        let found = complete(folder(&files).path()).expect("complete");
+        let found = model_files(folder(&files).path()).expect("complete");
         let names: Vec<_> = found.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
         let index = ("model.safetensors.index.json", index.len() as u64);
         assert_eq!(
@@ -126,8 +127,10 @@ mod tests {
 
     #[test]
     fn a_folder_without_weights_or_with_a_partial_file_is_not() {
-        assert!(complete(folder(&[("config.json", "{}")]).path()).is_err());
+        assert!(model_files(folder(&[("config.json", "{}")]).path()).is_err());
         let files = [("model.safetensors", "1"), ("config.json.incomplete", "")];
-        assert!(complete(folder(&files).path()).is_err_and(|what| what.contains("config.json.incomplete")));
+        assert!(
+            model_files(folder(&files).path()).is_err_and(|what| what.contains("config.json.incomplete"))
+        );
     }
 }

@@ -1,35 +1,35 @@
-//! What happens when a request fails: some failures pass, and are waited out; others end the command.
+//! Retries with exponential backoff: a transient failure is waited out, a permanent one ends the command.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::exit::{CliError, ExitStatus};
 use crate::output::Log;
-use crate::tui;
+use crate::progress;
 
-/// How often in a row a request may fail before the command gives up.
+/// Number of consecutive failures after which the command gives up.
 const MAX_FAILURES: u32 = 6;
-/// The wait after the first failure; it doubles with each further one.
-const FIRST_WAIT: Duration = Duration::from_millis(300);
-/// How often a wait looks whether to stop.
-const TICK: Duration = Duration::from_millis(50);
+/// Wait after the first failure. It doubles with each further one.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(300);
+/// Interval at which a wait checks the interrupt flag.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why a request has no answer.
+/// Failure of a request.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The same request may do later: the error if it never does, and how long the server asks to wait.
-    Passing(CliError, Option<Duration>),
-    /// It will not.
-    Final(CliError),
+    /// The same request may succeed later. Holds the error to report otherwise, and the server's `Retry-After`.
+    Transient(CliError, Option<Duration>),
+    /// A retry is pointless.
+    Permanent(CliError),
 }
 
 impl From<CliError> for Failure {
     fn from(error: CliError) -> Self {
-        Self::Final(error)
+        Self::Permanent(error)
     }
 }
 
-/// The failures in a row so far.
+/// Counter of consecutive failures.
 #[derive(Debug)]
 pub(crate) struct Retries<'a> {
     log: &'a Log,
@@ -38,31 +38,31 @@ pub(crate) struct Retries<'a> {
 }
 
 impl<'a> Retries<'a> {
-    /// None so far.
+    /// Counter at zero.
     pub(crate) fn new(log: &'a Log, stop: &'a AtomicBool) -> Self {
         Self { log, stop, failures: 0 }
     }
 
-    /// Something was gained: the count starts again.
+    /// Resets the counter after progress.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// Waits until the request may be made again.
+    /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The failure's own error if it is final or one too many; exit status 130 when told to stop.
+    /// The failure's own error if it is permanent or one too many; exit status 130 after an interrupt.
     pub(crate) fn wait(&mut self, failure: Failure) -> Result<(), CliError> {
-        let (error, asked) = match failure {
-            Failure::Final(error) => return Err(error),
-            Failure::Passing(error, asked) => (error, asked),
+        let (error, retry_after) = match failure {
+            Failure::Permanent(error) => return Err(error),
+            Failure::Transient(error, retry_after) => (error, retry_after),
         };
         self.failures += 1;
         if self.failures == MAX_FAILURES {
             return Err(error);
         }
-        let wait = asked.unwrap_or(FIRST_WAIT * (1 << (self.failures - 1)));
-        let again = format!("trying again in {}", tui::duration(wait));
+        let wait = retry_after.unwrap_or(INITIAL_BACKOFF * (1 << (self.failures - 1)));
+        let again = format!("trying again in {}", progress::format_duration(wait));
         let causes = error.causes().into_iter().map(|cause| format!(": {cause}")).collect::<String>();
         self.log
             .warn(format_args!("{error}{causes}; {again} ({} of {MAX_FAILURES} failures)", self.failures));
@@ -70,24 +70,24 @@ impl<'a> Retries<'a> {
     }
 }
 
-/// Waits, and looks whether to stop meanwhile.
+/// Sleeps, and checks the interrupt flag meanwhile.
 ///
 /// # Errors
-/// Exit status 130 when told to stop.
+/// Exit status 130 after an interrupt.
 pub(crate) fn sleep(wait: Duration, stop: &AtomicBool) -> Result<(), CliError> {
     let until = Instant::now() + wait;
     loop {
-        go_on(stop)?;
+        check_interrupt(stop)?;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
-        std::thread::sleep(left.min(TICK));
+        std::thread::sleep(left.min(POLL_INTERVAL));
     }
 }
 
-/// An error, exit status 130, once the command was told to stop.
-pub(crate) fn go_on(stop: &AtomicBool) -> Result<(), CliError> {
+/// Fails with exit status 130 after an interrupt.
+pub(crate) fn check_interrupt(stop: &AtomicBool) -> Result<(), CliError> {
     if !stop.load(Ordering::Relaxed) {
         return Ok(());
     }

@@ -1,39 +1,39 @@
-//! Curves over two axes as inline SVG.
+//! Line charts as inline SVG.
 
 use std::fmt::Write as _;
 
 use super::escape;
 
-/// Series over a common pair of axes.
+/// Chart of series over common axes.
 #[derive(Debug, Clone)]
 pub(crate) struct Chart {
-    /// What runs to the right.
+    /// Label of the x axis.
     pub(crate) x_label: &'static str,
-    /// What runs upward, with its unit.
+    /// Label of the y axis, with the unit.
     pub(crate) y_label: &'static str,
-    /// What is drawn, later ones on top.
+    /// Series; later ones are drawn on top.
     pub(crate) series: Vec<Series>,
 }
 
-/// One set of points.
+/// Series of points.
 #[derive(Debug, Clone)]
 pub(crate) struct Series {
-    /// Its name in the legend.
+    /// Name in the legend.
     pub(crate) label: String,
-    /// How it is drawn.
+    /// Mark.
     pub(crate) mark: Mark,
-    /// Its points, in the order of x; points that are not finite are left out.
+    /// Points in order of x. Points that are not finite are left out.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// How a series is drawn.
+/// Mark of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// A smoothed line over the faint line of the points themselves.
+    /// Smoothed line over a faint line through the points.
     Line,
-    /// A dot per point, joined by a line.
+    /// Dot per point, with a line between them.
     Dots,
-    /// A dashed level right across: the y of the first point.
+    /// Dashed horizontal line at the y of the first point.
     Level,
 }
 
@@ -45,7 +45,7 @@ const TOP: f64 = 28.0;
 const BOTTOM: f64 = 46.0;
 
 impl Chart {
-    /// The chart with its legend.
+    /// Renders the chart and its legend.
     pub(crate) fn to_html(&self) -> String {
         let Some(scale) = Scale::of(&self.series) else {
             return "<p class=\"note\">No points to draw.</p>\n".to_owned();
@@ -110,7 +110,7 @@ impl Series {
     }
 }
 
-/// Where values fall on the page.
+/// Mapping of values to the page.
 struct Scale {
     x: Axis,
     y: Axis,
@@ -163,7 +163,7 @@ impl Scale {
     }
 }
 
-/// A range of values with a round step between ticks.
+/// Axis: its range, and a round distance between ticks.
 #[derive(Debug, Clone, Copy)]
 struct Axis {
     low: f64,
@@ -172,14 +172,14 @@ struct Axis {
 }
 
 impl Axis {
-    /// From the lowest to the highest value exactly.
+    /// Axis of exactly the values' range.
     fn tight(values: impl Iterator<Item = f64>) -> Option<Self> {
         let (low, high) = range(values)?;
         let high = if high > low { high } else { low + 1.0 };
         Some(Self { low, high, step: round_step((high - low) / 7.0) })
     }
 
-    /// Widened to whole steps.
+    /// Axis widened to whole steps.
     fn round(values: impl Iterator<Item = f64>) -> Option<Self> {
         let (low, high) = range(values)?;
         let step = round_step((high - low).max(1e-3) / 5.0);
@@ -218,7 +218,7 @@ fn finite(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
 }
 
-/// The running mean over a twentieth of the points.
+/// Running mean over a twentieth of the points.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let half = points.len() / 40;
     let mean = |index: usize| {
@@ -229,7 +229,7 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(|(index, &(x, _))| (x, mean(index))).collect()
 }
 
-/// At most about 1,000 points: more cannot be told apart on the page.
+/// Downsamples to about 1,000 points; the page cannot resolve more.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let every = points.len().div_ceil(1000).max(1);
     let last = points.len().checked_sub(1);

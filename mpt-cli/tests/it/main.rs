@@ -7,14 +7,19 @@ mod data_hostile;
 mod data_order;
 mod formats;
 mod job;
+mod json_shapes;
 mod killed;
 mod main_job;
 mod messages;
 mod models;
+#[cfg(feature = "remote")]
+mod network;
 mod no_tokenizer;
 mod pull;
 mod quantize;
 mod robust;
+#[path = "../../../mpt-core/tests/it/shared.rs"]
+mod shared;
 mod steps;
 mod tokenizer;
 mod verify;

@@ -6,7 +6,8 @@ use candle_core::{Device, Tensor};
 use mpt_core::testing::tiny_model;
 use serde_json::{Value, json};
 
-use crate::models::{error, fixtures};
+use crate::models::error;
+use crate::shared::{golden, shared};
 use crate::{Run, run_in};
 
 /// A tiny model in `dir/model`.
@@ -43,11 +44,19 @@ fn write_batches(dir: &Path, batches: &Value) {
 
 #[test]
 fn six_steps_are_those_of_the_reference() {
-    let Some(root) = fixtures() else { return };
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mpt-train/tests/golden");
+    expect_steps(&golden("alibi"), &recorded);
+    if let Some(root) = shared("fixtures/mpt-tiny") {
+        expect_steps(&root.join("nonpow2-heads"), &root.join("train"));
+    }
+}
+
+/// Takes the steps that the reference recorded, from the model it started from.
+fn expect_steps(model: &Path, recorded: &Path) {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    let model = root.join("nonpow2-heads").to_string_lossy().into_owned();
+    let model = model.to_string_lossy().into_owned();
     for (name, tolerance) in [("lion", 1e-4), ("adamw", 1e-3)] {
-        let read = |suffix: &str| root.join(format!("train/{name}.{suffix}"));
+        let read = |suffix: &str| recorded.join(format!("{name}.{suffix}"));
         let settings: Value =
             serde_json::from_str(&std::fs::read_to_string(read("json")).expect("readable")).expect("JSON");
         let expected = candle_core::safetensors::load(read("safetensors"), &Device::Cpu).expect("readable");

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::models::fixtures;
+use crate::models::GOLDEN;
 use crate::run_in;
+use crate::shared::{golden, shared};
 use crate::steps::tiny;
 
 /// `mpt verify … --json`: its exit code and its document.
@@ -27,33 +28,38 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn every_reference_model_gives_its_recorded_numbers() {
-    let Some(root) = fixtures() else { return };
-    let mut models = 0;
-    for entry in std::fs::read_dir(&root).expect("readable") {
-        let dir = entry.expect("readable").path();
-        if !dir.join("config.json").is_file() {
-            continue;
-        }
-        models += 1;
-        let model = dir.to_string_lossy().into_owned();
-        let args = [model.as_str(), "--against", &model, "--tolerance", "1e-4"];
-        let (code, found) = verify(&root, &args);
-        assert_eq!((code, &found["passed"]), (0, &true.into()), "{model}: {found}");
-        assert!(found["positions"].as_u64().is_some_and(|positions| positions >= 34), "{model}: {found}");
-    }
-    assert_eq!(models, 27);
-    let args = ["lora", "--adapter", "lora/adapter", "--against", "lora/adapter", "--tolerance", "1e-4"];
-    let (code, found) = verify(&root, &args);
+    GOLDEN.iter().for_each(|case| expect_recorded(&golden(case), 18));
+    expect_adapter(&golden("clip"), &golden("lora"));
+    let Some(root) = shared("fixtures/mpt-tiny") else { return };
+    let entries = std::fs::read_dir(&root).expect("readable").map(|entry| entry.expect("readable").path());
+    let models: Vec<_> = entries.filter(|dir| dir.join("config.json").is_file()).collect();
+    assert_eq!(models.len(), 27);
+    models.iter().for_each(|dir| expect_recorded(dir, 34));
+    expect_adapter(&root.join("lora"), &root.join("lora/adapter"));
+}
+
+/// At least `positions` of the model's logits are those beside it.
+fn expect_recorded(dir: &Path, positions: u64) {
+    let model = dir.to_string_lossy().into_owned();
+    let (code, found) = verify(dir, &[&model, "--against", &model, "--tolerance", "1e-4"]);
+    assert_eq!((code, &found["passed"]), (0, &true.into()), "{model}: {found}");
+    assert!(found["positions"].as_u64().is_some_and(|found| found >= positions), "{model}: {found}");
+}
+
+fn expect_adapter(model: &Path, adapter: &Path) {
+    let [model, adapter] = [model, adapter].map(|path| path.to_string_lossy().into_owned());
+    let args = [&model, "--adapter", &adapter, "--against", &adapter, "--tolerance", "1e-4"];
+    let (code, found) = verify(Path::new("."), &args);
     assert_eq!((code, &found["passed"]), (0, &true.into()), "{found}");
-    assert_eq!(verify(&root, &[&args[..1], &args[3..]].concat()).0, 1, "the adapter is left out");
+    let without = [&args[..1], &args[3..]].concat();
+    assert_eq!(verify(Path::new("."), &without).0, 1, "the adapter is left out");
 }
 
 #[test]
 fn damage_to_a_reference_model_is_found() {
-    let Some(root) = fixtures() else { return };
     let temp = tempfile::tempdir().expect("a temporary folder");
-    let reference = root.join("pow2-heads").to_string_lossy().into_owned();
-    copy(&root.join("pow2-heads"), &temp.path().join("changed"));
+    let reference = golden("alibi").to_string_lossy().into_owned();
+    copy(&golden("alibi"), &temp.path().join("changed"));
     let weights = temp.path().join("changed/model.safetensors");
     let sound = std::fs::read(&weights).expect("readable");
     let mut bytes = sound.clone();
@@ -74,10 +80,9 @@ fn damage_to_a_reference_model_is_found() {
 
 #[test]
 fn a_model_without_alibi_is_another_model() {
-    let Some(root) = fixtures() else { return };
     let temp = tempfile::tempdir().expect("a temporary folder");
-    let reference = root.join("pow2-heads").to_string_lossy().into_owned();
-    copy(&root.join("pow2-heads"), &temp.path().join("changed"));
+    let reference = golden("alibi").to_string_lossy().into_owned();
+    copy(&golden("alibi"), &temp.path().join("changed"));
     let config = temp.path().join("changed/config.json");
     let text = std::fs::read_to_string(&config).expect("readable");
     let mut edited: Value = serde_json::from_str(&text).expect("JSON");

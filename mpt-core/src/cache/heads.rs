@@ -10,8 +10,8 @@ pub(crate) struct HostHeads<'a> {
     storage: StorageRef<'a>,
     first: usize,
     heads: usize,
-    token_step: usize,
-    head_step: usize,
+    token_stride: usize,
+    head_stride: usize,
 }
 
 impl<'a> HostHeads<'a> {
@@ -37,7 +37,7 @@ impl<'a> HostHeads<'a> {
             return Err(Error::Shape { op, argument, actual, expected });
         }
         let (first, stride) = (layout.start_offset(), layout.stride());
-        Ok(Self { first, heads: x.dims()[1], token_step: stride[0], head_step: stride[1], storage })
+        Ok(Self { first, heads: x.dims()[1], token_stride: stride[0], head_stride: stride[1], storage })
     }
 
     /// Number of heads.
@@ -48,9 +48,11 @@ impl<'a> HostHeads<'a> {
     /// The numbers as kernels take them.
     pub(crate) fn rows(&self) -> HeadRows<'_> {
         match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(data)) => {
-                HeadRows { data: &data[self.first..], token_step: self.token_step, head_step: self.head_step }
-            }
+            Storage::Cpu(CpuStorage::F32(data)) => HeadRows {
+                data: &data[self.first..],
+                token_stride: self.token_stride,
+                head_stride: self.head_stride,
+            },
             _ => unreachable!("checked by `new`"),
         }
     }

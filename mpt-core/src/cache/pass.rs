@@ -10,7 +10,7 @@ use super::sequence::Sequence;
 use super::{KvPool, unknown};
 use crate::batch::{Batch, SeqId};
 use crate::error::{Error, Result};
-use crate::kernels::cpu::attention::paged::{self, PAGE, Run};
+use crate::kernels::cpu::attention::paged::{self, PAGE, TokenRun};
 
 /// A forward pass that has begun: pages are reserved for its tokens.
 #[derive(Debug)]
@@ -104,12 +104,12 @@ impl KvPool {
         let values = HostHeads::new("append", "values", values, sizes)?;
         let (runs, per_slab) = (self.runs(batch), self.slabs.slab_pages());
         let slabs = (&mut self.slabs.bytes_mut()[..], per_slab);
-        paged::write(self.layout, layer, slabs, &runs, [keys.rows(), values.rows()]);
+        paged::write_kv(self.layout, layer, slabs, &runs, [keys.rows(), values.rows()]);
         Ok(())
     }
 
     /// Where the new tokens go.
-    fn runs(&self, batch: &Batch) -> Vec<Run> {
+    fn runs(&self, batch: &Batch) -> Vec<TokenRun> {
         let mut runs = Vec::new();
         for part in batch.parts() {
             let (sequence, tokens) = (self.sequence(part.sequence()), part.tokens());
@@ -119,7 +119,7 @@ impl KvPool {
                 let next = end.min((at / PAGE + 1) * PAGE);
                 let slots = at % PAGE..at % PAGE + (next - at);
                 let first = tokens.start + at - sequence.len;
-                runs.push(Run { page: sequence.pages[at / PAGE], slots, first });
+                runs.push(TokenRun { page: sequence.pages[at / PAGE], slots, first });
                 at = next;
             }
         }
@@ -184,10 +184,10 @@ impl KvPool {
     }
 
     /// The sequences of a batch with their new tokens.
-    pub(crate) fn of_batch<'a>(&'a self, batch: &'a Batch) -> Vec<paged::Sequence<'a>> {
+    pub(crate) fn of_batch<'a>(&'a self, batch: &'a Batch) -> Vec<paged::SequenceView<'a>> {
         let of_part = |part: &crate::batch::Part| {
             let sequence = self.sequence(part.sequence());
-            paged::Sequence { pages: &sequence.pages, start: sequence.len, tokens: part.tokens() }
+            paged::SequenceView { pages: &sequence.pages, start: sequence.len, tokens: part.tokens() }
         };
         batch.parts().iter().map(of_part).collect()
     }
@@ -202,8 +202,8 @@ impl KvPool {
         &self,
         layer: usize,
         (slabs, slab_pages): &'a (Vec<&'a [u8]>, usize),
-    ) -> paged::Pages<'a> {
-        paged::Pages { layout: self.layout, layer, slabs, slab_pages: *slab_pages }
+    ) -> paged::LayerPages<'a> {
+        paged::LayerPages { layout: self.layout, layer, slabs, slab_pages: *slab_pages }
     }
 
     fn expect_begun(&self, batch: &Batch) -> Result<&Pass> {

@@ -23,7 +23,7 @@ impl KvPool {
             return Err(Error::Shape { op: "gather", argument: "new_tokens", actual, expected });
         }
         let memory = self.memory();
-        let [keys, values] = paged::read(&self.layer(layer, &memory), &sequence.pages, tokens);
+        let [keys, values] = paged::read_kv(&self.layer(layer, &memory), &sequence.pages, tokens);
         let shape = (tokens, self.layout.kv_n_heads, self.layout.head_dim);
         let tensor = |data| Tensor::from_vec(data, shape, &Device::Cpu);
         Ok((tensor(keys)?, tensor(values)?))

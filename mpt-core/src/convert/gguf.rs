@@ -7,7 +7,7 @@ use std::path::Path;
 use super::rows::copy;
 use super::{ConvertOptions, Converted, OnBytes, forms_of, report};
 use crate::dtype::WeightDtype;
-use crate::dtype_policy::dtype_of;
+use crate::dtype_policy::target_dtype;
 use crate::error::{Error, Result};
 use crate::weights::gguf::{GgufWriter, metadata_of, padding, to_gguf};
 use crate::weights::{TensorInfo, Weights};
@@ -36,7 +36,7 @@ pub fn write_gguf(
             instead: "GGUF has no such form; write a folder, or choose q4_k",
         });
     }
-    let form_of = |name: &str, shape: &[usize]| dtype_of(name, shape, format, WeightDtype::F32);
+    let form_of = |name: &str, shape: &[usize]| target_dtype(name, shape, format, WeightDtype::F32);
     let shapes = weights.config().parameter_shapes();
     let forms = forms_of(shapes.iter().map(|(name, shape)| (&shape[..], form_of(name, shape))));
     let mut header = metadata_of(weights.config(), name, forms.first().copied().unwrap_or(format))?;
@@ -72,7 +72,7 @@ fn named(weights: &Weights) -> Result<Vec<(String, TensorInfo)>> {
             let gguf = to_gguf(&tensor.name).ok_or_else(|| Error::UnexpectedTensor {
                 path: weights.path().to_owned(),
                 name: tensor.name.clone(),
-                instead: "llama.cpp's MPT has no such tensor; convert with `--to hf`",
+                instead: "llama.cpp's MPT has no such tensor; write a folder of safetensors",
             })?;
             Ok((gguf, tensor))
         })

@@ -10,10 +10,10 @@ use super::rows::{CopyError, copy, copy_nf4};
 use super::{ConvertOptions, Converted, OnBytes, Written, nf4, plain, report};
 use crate::config::MptConfig;
 use crate::dtype::WeightDtype;
-use crate::dtype_policy::dtype_of;
+use crate::dtype_policy::target_dtype;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
-use crate::kernels::cpu::quantize::{Refusal, narrowed};
+use crate::kernels::cpu::quantize::{QuantizeError, convert_float};
 use crate::loading::refused;
 use crate::memory::expect_memory;
 use crate::params::ParamId;
@@ -61,11 +61,7 @@ pub fn write_drawn(
 ) -> Result<Converted> {
     let format = options.format.unwrap_or(WeightDtype::F32);
     if format == WeightDtype::Nf4 {
-        return Err(unsupported(
-            dir,
-            format,
-            "draw it in f32, f16 or bf16, and quantize it with `mpt quantize`",
-        ));
+        return Err(unsupported(dir, format, "draw it in f32, f16 or bf16, and quantize that"));
     }
     let folder = Folder { config, dir, format, other: format, limit: options.max_shard_size };
     folder.write(on_bytes, &mut |tensor, out| {
@@ -75,8 +71,8 @@ pub fn write_drawn(
         let values = initial_values(config, seed, tensor.id, &tensor.shape)?;
         for (chunk, values) in values.chunks(CHUNK_VALUES).enumerate() {
             let from = chunk * CHUNK_VALUES;
-            let refused = |refusal: Refusal| refused(dir, &tensor.name, format, refusal.after(from));
-            let bytes = narrowed(format, values).map_err(refused)?;
+            let refused = |refusal: QuantizeError| refused(dir, &tensor.name, format, refusal.after(from));
+            let bytes = convert_float(format, values).map_err(refused)?;
             out.write_all(&bytes).map_err(CopyError::Output)?;
         }
         let (name, shape, bytes) = (tensor.name.clone(), tensor.shape.clone(), tensor.bytes());
@@ -154,7 +150,7 @@ impl Folder<'_> {
         parameters.sort_unstable();
         for (name, id, shape) in parameters {
             let format = if self.format == WeightDtype::Nf4 {
-                dtype_of(&name, &shape, self.format, self.other)
+                target_dtype(&name, &shape, self.format, self.other)
             } else {
                 self.format
             };

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::dtype::WeightDtype;
-use crate::kernels::cpu::widen::widen;
+use crate::kernels::cpu::dequantize::dequantize;
 
 /// Values whose sums are one, a whole number of blocks of every form.
 const PIECE: usize = 1 << 13;
@@ -18,7 +18,7 @@ pub(super) fn squares(format: WeightDtype, values: &[f32], bytes: &[u8]) -> (f64
             || vec![0f32; PIECE],
             |wide, (values, bytes)| {
                 let wide = &mut wide[..values.len()];
-                widen(format, bytes, wide);
+                dequantize(format, bytes, wide);
                 let square = |x: f32| f64::from(x) * f64::from(x);
                 let pairs = values.iter().zip(wide);
                 pairs.fold((0.0, 0.0), |(all, off), (&x, y)| (all + square(x), off + square(x - *y)))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Written;
 use crate::dtype::WeightDtype;
 use crate::dtype_policy::is_block_linear;
-use crate::kernels::cpu::quantize::nf4::{BLOCK, GROUP, LEVELS, Nf4, dynamic_map};
+use crate::kernels::cpu::quantize::nf4::{BLOCK, CODEBOOK, NESTED_BLOCK, Nf4, dynamic_map};
 use crate::weights::nf4::STATE;
 use crate::weights::write::Entry;
 
@@ -19,12 +19,12 @@ const STATE_BYTES: usize = 256;
 /// a multiple of eight: readers want every number aligned.
 pub(super) fn entries(name: &str, shape: &[usize]) -> impl Iterator<Item = Entry<'static>> {
     let num_values: usize = shape.iter().product();
-    let (blocks, groups) = (num_values / BLOCK, (num_values / BLOCK).div_ceil(GROUP));
+    let (blocks, groups) = (num_values / BLOCK, (num_values / BLOCK).div_ceil(NESTED_BLOCK));
     let name = name.to_owned();
     let parts = [
         (".nested_absmax", "F32", vec![groups]),
         (".nested_quant_map", "F32", vec![dynamic_map().len()]),
-        (".quant_map", "F32", vec![LEVELS.len()]),
+        (".quant_map", "F32", vec![CODEBOOK.len()]),
         ("", "U8", vec![num_values / 2, 1]),
         (".absmax", "U8", vec![blocks]),
         (STATE, "U8", vec![state_bytes(blocks, groups)]),
@@ -52,13 +52,13 @@ pub(super) fn write(
         "blocksize": BLOCK,
         "dtype": torch_name(other),
         "shape": shape,
-        "nested_blocksize": GROUP,
+        "nested_blocksize": NESTED_BLOCK,
         "nested_dtype": "float32",
         "nested_offset": tensor.offset,
     });
     let len = state_bytes(tensor.absmax.len(), tensor.nested_absmax.len());
     let state = format!("{:<len$}", state.to_string());
-    let scales = [&tensor.nested_absmax[..], dynamic_map(), &LEVELS].concat();
+    let scales = [&tensor.nested_absmax[..], dynamic_map(), &CODEBOOK].concat();
     let scales: Vec<u8> = scales.iter().flat_map(|x| x.to_le_bytes()).collect();
     let parts = [&scales[..], &tensor.codes, &tensor.absmax, state.as_bytes()];
     parts.iter().try_for_each(|part| out.write_all(part))?;

@@ -10,10 +10,10 @@ use crate::dtype::Precision;
 use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};
 use crate::host::host_slice;
-use crate::kernels::cpu::gemm::{Mat, MatMut, Threads, Write as Into, matmul};
+use crate::kernels::cpu::dequantize::dequantize;
+use crate::kernels::cpu::gemm::{Beta, MatMut, MatRef, Parallelism, matmul};
 use crate::kernels::cpu::quantize::nf4::Nf4;
-use crate::kernels::cpu::quantize::{Refusal, narrowed, quantize};
-use crate::kernels::cpu::widen;
+use crate::kernels::cpu::quantize::{QuantizeError, convert_float, quantize};
 use crate::loading::refused;
 use crate::source::LoraWeights;
 use crate::storage::StoredTensor;
@@ -40,8 +40,9 @@ pub(super) fn copy(
         return Ok(written);
     }
     source.each_piece(lora, |from, values| {
-        let refused = |refusal: Refusal| refused(source.path, name, format, refusal.after(from));
-        let bytes = if format.is_quantized() { quantize(format, values) } else { narrowed(format, values) };
+        let refused = |refusal: QuantizeError| refused(source.path, name, format, refusal.after(from));
+        let bytes =
+            if format.is_quantized() { quantize(format, values) } else { convert_float(format, values) };
         let bytes = bytes.map_err(refused)?;
         let (squares, squared_error) = measure::squares(format, values, &bytes);
         written.squares += squares;
@@ -71,7 +72,8 @@ pub(super) fn copy_nf4(
         values.extend_from_slice(piece);
         Ok(())
     })?;
-    let tensor = Nf4::of(&values).map_err(|refusal| refused(source.path, name, WeightDtype::Nf4, refusal))?;
+    let tensor =
+        Nf4::quantize(&values).map_err(|refusal| refused(source.path, name, WeightDtype::Nf4, refusal))?;
     written.bytes = nf4::write(&tensor, source.shape, other, out).map_err(CopyError::Output)?;
     (written.squares, written.squared_error) = measure::squares(WeightDtype::Nf4, &values, &tensor.blocks());
     Ok(written)
@@ -106,9 +108,9 @@ fn add_rows(values: &mut [f32], lora: &LoraWeights, rows: Range<usize>) -> Resul
     let (a, b) = (host_slice(&a)?, host_slice(&b)?);
     let scaled: Vec<f32> =
         b[rows.start * rank..rows.end * rank].iter().map(|x| x * lora.scale as f32).collect();
-    let b = Mat::new(&scaled, rows.len(), rank, rank);
+    let b = MatRef::new(&scaled, rows.len(), rank, rank);
     let sum = MatMut::new(values, rows.len(), d_in, d_in);
-    matmul(sum, b, Mat::new(&a, rank, d_in, d_in), Precision::F32, Into::Add, Threads::Pool);
+    matmul(sum, b, MatRef::new(&a, rank, d_in, d_in), Precision::F32, Beta::One, Parallelism::Pool);
     Ok(())
 }
 
@@ -154,11 +156,11 @@ impl<'a> Source<'a> {
             let rows = from..(from + step).min(self.rows);
             let values = &mut values[..rows.len() * self.row_len];
             match &self.joined {
-                Some(tensor) => tensor.widen_rows(rows.clone(), values),
+                Some(tensor) => tensor.dequantize_rows(rows.clone(), values),
                 None => {
                     bytes.resize(rows.len() * self.row_bytes, 0);
                     file.read_exact(&mut bytes).map_err(Error::io(self.path, "reading"))?;
-                    widen::widen(self.format, &bytes, values);
+                    dequantize(self.format, &bytes, values);
                 }
             }
             if let Some(lora) = lora {

@@ -9,7 +9,7 @@ use crate::config::MptConfig;
 use crate::error::Result;
 use crate::gradients::GradSink;
 use crate::mask::{AttnMask, alibi_slopes};
-use crate::ops::{self, AttentionInputs, AttentionOutputs, ClipMask, Scores};
+use crate::ops::{self, AttentionInputs, AttentionOutputs, ClipMask, ScoreParams};
 use crate::params::Module;
 use crate::rng::Dropout;
 use crate::rope::Rope;
@@ -28,7 +28,7 @@ pub struct Attention {
     norm_each_head: bool,
     clip_qkv: Option<f64>,
     rope: Option<Rope>,
-    scores: Scores,
+    scores: ScoreParams,
     window: Option<usize>,
     /// Rate of dropout of attention weights.
     dropout: f64,
@@ -104,7 +104,7 @@ impl Attention {
         } else {
             vec![0.0; config.n_heads]
         };
-        let scores = Scores {
+        let scores = ScoreParams {
             scale: attn.softmax_scale,
             cap: attn.logit_softcapping,
             slopes: slopes.into(),

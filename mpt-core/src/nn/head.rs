@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::config::MptConfig;
 use crate::error::Result;
 use crate::gradients::GradSink;
-use crate::ops::{self, CrossEntropy, LogitForm, Precision, WantedGradients};
+use crate::ops::{self, CrossEntropyInputs, LogitScaling, NeedsGrad, Precision};
 use crate::parameter::Parameter;
 use crate::params::{Module, ParamId};
 use crate::source::ParamBuilder;
@@ -15,7 +15,7 @@ use crate::source::ParamBuilder;
 pub struct Head {
     id: ParamId,
     weight: Parameter,
-    form: LogitForm,
+    scaling: LogitScaling,
     precision: Precision,
 }
 
@@ -30,8 +30,8 @@ impl Head {
             false => (Module::LmHead, pb.matrix(Module::LmHead, config.vocab_size, config.d_model)?),
         };
         let scale = config.logit_scale.unwrap_or(1.0);
-        let form = LogitForm { scale, cap: config.final_logit_softcapping };
-        Ok(Self { id: ParamId::weight(module), weight, form, precision: pb.precision() })
+        let scaling = LogitScaling { scale, cap: config.final_logit_softcapping };
+        Ok(Self { id: ParamId::weight(module), weight, scaling, precision: pb.precision() })
     }
 
     /// Logits `[.., vocab_size]` of hidden states `[.., d]`.
@@ -40,8 +40,8 @@ impl Head {
     /// When the width of `hidden` is not `d`.
     pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = ops::linear(hidden, &self.weight, self.precision)?;
-        ops::scale(&logits, self.form.scale)?;
-        if let Some(cap) = self.form.cap {
+        ops::scale(&logits, self.scaling.scale)?;
+        if let Some(cap) = self.scaling.cap {
             ops::soft_cap(&logits, cap)?;
         }
         Ok(logits)
@@ -53,7 +53,7 @@ impl Head {
     /// [`Error::Shape`](crate::Error::Shape) when the count of labels is not that of tokens,
     /// [`Error::TokenId`](crate::Error::TokenId) for a label outside the vocabulary.
     pub fn loss(&self, hidden: &Tensor, labels: &[u32]) -> Result<f64> {
-        Ok(ops::cross_entropy(self.inputs(hidden, labels), WantedGradients::default())?.loss)
+        Ok(ops::cross_entropy(self.inputs(hidden, labels), NeedsGrad::default())?.loss)
     }
 
     /// [`Head::loss`], and its gradient with respect to `hidden`.
@@ -66,15 +66,21 @@ impl Head {
         labels: &[u32],
         sink: &mut dyn GradSink,
     ) -> Result<(f64, Tensor)> {
-        let wanted = WantedGradients { hidden: true, weight: sink.wants(self.id) };
-        let found = ops::cross_entropy(self.inputs(hidden, labels), wanted)?;
+        let needs = NeedsGrad { hidden: true, weight: sink.wants(self.id) };
+        let found = ops::cross_entropy(self.inputs(hidden, labels), needs)?;
         if let Some(gradient) = found.weight {
             sink.add(self.id, gradient)?;
         }
-        Ok((found.loss, found.hidden.expect("it was wanted")))
+        Ok((found.loss, found.hidden.expect("it was needed")))
     }
 
-    fn inputs<'a>(&'a self, hidden: &'a Tensor, labels: &'a [u32]) -> CrossEntropy<'a> {
-        CrossEntropy { hidden, weight: &self.weight, labels, form: self.form, precision: self.precision }
+    fn inputs<'a>(&'a self, hidden: &'a Tensor, labels: &'a [u32]) -> CrossEntropyInputs<'a> {
+        CrossEntropyInputs {
+            hidden,
+            weight: &self.weight,
+            labels,
+            scaling: self.scaling,
+            precision: self.precision,
+        }
     }
 }

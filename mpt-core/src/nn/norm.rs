@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::config::{MptConfig, NormType};
 use crate::error::Result;
 use crate::gradients::GradSink;
-use crate::ops::{self, NormKind, NormWeights};
+use crate::ops::{self, NormKind, NormParams};
 use crate::params::{Module, ModuleId, ParamKind};
 use crate::source::ParamBuilder;
 
@@ -62,7 +62,7 @@ impl Norm {
         Ok(dx)
     }
 
-    fn weights(&self) -> NormWeights<'_> {
-        NormWeights { kind: self.kind, weight: &self.weight, eps: self.eps }
+    fn weights(&self) -> NormParams<'_> {
+        NormParams { kind: self.kind, weight: &self.weight, eps: self.eps }
     }
 }

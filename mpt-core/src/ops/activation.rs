@@ -1,26 +1,26 @@
-//! The activation of the feed-forward layer, plain and gated.
+//! Activations of the feed-forward layer, plain and gated (GLU).
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::config::Activation;
 use crate::error::{Error, Result};
 
-/// `act(x)` of every element. `x` of any shape.
+/// `act(x)` element by element; `x` has any shape.
 ///
 /// # Errors
 /// When `x` is not f32.
 pub fn activation(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    of(x)?.activation(&x.contiguous()?, activation)
+    backend_of(x)?.activation(&x.contiguous()?, activation)
 }
 
-/// Gradient of the input of [`activation`], `dy * act'(x)`, in the place of `x`, which is contiguous and not shared.
+/// Gradient of the input of [`activation`], `dy * act'(x)`, written over `x`, which is contiguous and not shared.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ.
 pub fn activation_backward(x: Tensor, activation: Activation, dy: &Tensor) -> Result<Tensor> {
     expect_same("activation_backward", "dy", dy, &x)?;
-    of(&x)?.activation_backward(&x, activation, &dy.contiguous()?)?;
+    backend_of(&x)?.activation_backward(&x, activation, &dy.contiguous()?)?;
     Ok(x)
 }
 
@@ -33,19 +33,19 @@ pub fn activation_backward(x: Tensor, activation: Activation, dy: &Tensor) -> Re
 pub fn glu(gate: &Tensor, up: &Tensor, kind: Activation) -> Result<Tensor> {
     expect_same("glu", "up", up, gate)?;
     let y = activation(gate, kind)?;
-    of(gate)?.multiply(&y, &up.contiguous()?)?;
+    backend_of(gate)?.multiply(&y, &up.contiguous()?)?;
     Ok(y)
 }
 
-/// Gradients of `gate` and `up` of [`glu`], in their places; both are contiguous and not shared.
+/// Gradients of `gate` and `up` of [`glu`], written over them; both are contiguous and not shared.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ.
 pub fn glu_backward(gate: Tensor, up: Tensor, kind: Activation, dy: &Tensor) -> Result<[Tensor; 2]> {
     expect_same("glu_backward", "dy", dy, &gate)?;
     let d_up = activation(&gate, kind)?;
-    of(dy)?.multiply(&d_up, dy)?;
-    of(dy)?.multiply(&up, dy)?;
+    backend_of(dy)?.multiply(&d_up, dy)?;
+    backend_of(dy)?.multiply(&up, dy)?;
     Ok([activation_backward(gate, kind, &up)?, d_up])
 }
 
@@ -65,7 +65,7 @@ mod tests {
     const ALL: [Activation; 5] =
         [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Relu, Activation::Silu];
 
-    fn plain(x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
+    fn reference(x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
         match activation {
             Activation::Gelu => x.gelu_erf(),
             Activation::GeluTanh => x.gelu(),
@@ -76,10 +76,10 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_plain_tensors() {
+    fn agrees_with_candle() {
         let x = (random(&[7, 300], 1) * 3.0).unwrap();
         for kind in ALL {
-            assert_close(&activation(&x, kind).unwrap(), &plain(&x, kind).unwrap(), 2e-6);
+            assert_close(&activation(&x, kind).unwrap(), &reference(&x, kind).unwrap(), 2e-6);
         }
     }
 
@@ -90,13 +90,13 @@ mod tests {
             let args = [(random(&[3, 7], 1) + 0.05).unwrap(), random(&[3, 7], 2)];
             check_backward(
                 &args[..1],
-                |args| plain(&args[0], kind),
+                |args| reference(&args[0], kind),
                 |args| activation(&args[0], kind),
                 |args, dy| Ok(vec![activation_backward(args[0].copy()?, kind, dy)?]),
             );
             check_backward(
                 &args,
-                |args| plain(&args[0], kind)?.mul(&args[1]),
+                |args| reference(&args[0], kind)?.mul(&args[1]),
                 |args| glu(&args[0], &args[1], kind),
                 |args, dy| Ok(glu_backward(args[0].copy()?, args[1].copy()?, kind, dy)?.into()),
             );

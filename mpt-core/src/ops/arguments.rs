@@ -1,4 +1,4 @@
-//! Arguments and results that ops share with backends.
+//! Arguments and results of ops, shared with backends.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use crate::kernels::cpu::norm::NormKind;
 use crate::parameter::Parameter;
 use crate::rng::Dropout;
 
-/// How products of queries and keys become scores: `cap * tanh(scale * q k / cap) - slope * distance`.
+/// Parameters of attention scores: `cap * tanh(scale * q k / cap) - slope * distance`.
 #[derive(Clone, Debug)]
-pub struct Scores {
-    /// Factor on the products.
+pub struct ScoreParams {
+    /// Factor of the products.
     pub scale: f64,
-    /// Soft bound on the scaled products; none where absent.
+    /// Soft cap of the scaled products.
     pub cap: Option<f64>,
-    /// ALiBi's slopes, `[n_heads]`; zeros without ALiBi.
+    /// ALiBi slopes, `[n_heads]`; zeros without ALiBi.
     pub slopes: Arc<[f32]>,
-    /// How factors of matrix products are rounded.
+    /// Rounding of factors of matrix products.
     pub precision: Precision,
 }
 
-/// What attention works on.
+/// Inputs of attention.
 #[derive(Clone, Debug)]
 pub struct AttentionInputs {
     /// Queries, `[batch, seq, n_heads, head_dim]`.
@@ -31,13 +31,13 @@ pub struct AttentionInputs {
     pub k: Tensor,
     /// Values, `[batch, seq, kv_n_heads, head_dim]`.
     pub v: Tensor,
-    /// First key that each query sees, `[batch, seq]`; 0 where absent. Query `i` sees the keys `first_key[i] ..= i`.
+    /// First visible key of each query, `[batch, seq]`; key 0 where absent. Query `i` sees the keys `first_key[i] ..= i`.
     pub first_key: Option<Arc<[u32]>>,
-    /// Dropout of the weights, in training.
+    /// Dropout of the attention weights, in training.
     pub dropout: Option<Dropout>,
 }
 
-/// What attention gives, which its backward pass needs again.
+/// Results of attention, which its backward pass reads.
 #[derive(Clone, Debug)]
 pub struct AttentionOutputs {
     /// Weighted values, `[batch, seq, n_heads, head_dim]`.
@@ -46,64 +46,64 @@ pub struct AttentionOutputs {
     pub lse: Tensor,
 }
 
-/// The label of a token that has no target.
+/// Label of a token without a target.
 pub const IGNORE_LABEL: u32 = u32::MAX;
 
-/// What becomes of the products of the output projection: `cap * tanh(scale * product / cap)`.
+/// Scaling of logits: `cap * tanh(scale * product / cap)` of the products of the output projection.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LogitForm {
-    /// Factor on the products.
+pub struct LogitScaling {
+    /// Factor of the products.
     pub scale: f64,
-    /// Soft bound on the scaled products; none where absent.
+    /// Soft cap of the scaled products.
     pub cap: Option<f64>,
 }
 
-impl Default for LogitForm {
-    /// The products as they are.
+impl Default for LogitScaling {
+    /// No scaling and no cap.
     fn default() -> Self {
         Self { scale: 1.0, cap: None }
     }
 }
 
-/// What the loss of a batch is computed from.
+/// Inputs of the cross-entropy of a batch.
 #[derive(Clone, Copy, Debug)]
-pub struct CrossEntropy<'a> {
-    /// Hidden states behind the last norm, `[.., d]`.
+pub struct CrossEntropyInputs<'a> {
+    /// Hidden states after the last norm, `[.., d]`.
     pub hidden: &'a Tensor,
     /// Output projection, `[vocab, d]`.
     pub weight: &'a Parameter,
-    /// One id a token, [`IGNORE_LABEL`] where it has no target.
+    /// One id a token; [`IGNORE_LABEL`] for a token without a target.
     pub labels: &'a [u32],
-    /// What becomes of its products.
-    pub form: LogitForm,
-    /// How factors of an f32 weight are rounded.
+    /// Scaling of the logits.
+    pub scaling: LogitScaling,
+    /// Rounding of the factors of products with an f32 weight.
     pub precision: Precision,
 }
 
-/// Which gradients the caller wants; others are not computed.
+/// Gradients to compute.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WantedGradients {
-    /// That of `hidden`.
+pub struct NeedsGrad {
+    /// Gradient of `hidden`.
     pub hidden: bool,
-    /// That of `weight`; a stored weight has none.
+    /// Gradient of `weight`; a stored weight has none.
     pub weight: bool,
 }
 
-/// A loss with the gradients that were wanted.
+/// Loss with the gradients asked for by [`NeedsGrad`].
 #[derive(Clone, Debug)]
-pub struct HeadGradients {
-    /// The summed loss, in nats.
+pub struct LossAndGrads {
+    /// Summed loss, in nats.
     pub loss: f64,
-    /// Of `hidden`, in its shape.
+    /// Gradient of `hidden`, in its shape.
     pub hidden: Option<Tensor>,
-    /// Of `weight`, `[vocab, d]`.
+    /// Gradient of `weight`, `[vocab, d]`.
     pub weight: Option<Tensor>,
 }
 
-/// What a norm is made of.
+/// Parameters of a norm.
 #[derive(Clone, Copy, Debug)]
-pub struct NormWeights<'a> {
-    /// Which statistics it uses.
+pub struct NormParams<'a> {
+    /// Layer or root-mean-square norm.
     pub kind: NormKind,
     /// Scale `[d]`, f32.
     pub weight: &'a Tensor,

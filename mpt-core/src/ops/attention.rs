@@ -2,34 +2,35 @@
 
 use candle_core::Tensor;
 
-use super::arguments::{AttentionInputs, AttentionOutputs, Scores};
-use super::device::of;
+use super::arguments::{AttentionInputs, AttentionOutputs, ScoreParams};
+use super::device::backend_of;
 use crate::error::{Error, Result};
 
-/// Causal attention with ALiBi. Memory is O(keys) per thread: no `[seq, keys]` table is built.
+/// Causal attention with ALiBi.
 ///
-/// Views of one fused projection are taken as they lie.
+/// Memory is O(keys) per thread: no `[seq, keys]` table is built. Views of one fused projection are read in place.
 ///
 /// # Errors
-/// [`Error::Shape`] naming the argument when shapes disagree or a query would see no key.
+/// [`Error::Shape`] naming the argument when shapes disagree or a query sees no key.
 ///
 /// Source: Press et al. 2022, section 3; llm-foundry `layers/attention.py`.
-pub fn attention(inputs: &AttentionInputs, scores: &Scores) -> Result<AttentionOutputs> {
+pub fn attention(inputs: &AttentionInputs, scores: &ScoreParams) -> Result<AttentionOutputs> {
     inputs.check(scores)?;
-    of(&inputs.q)?.attention(&inputs.with_heads_together()?, scores)
+    backend_of(&inputs.q)?.attention(&inputs.with_contiguous_heads()?, scores)
 }
 
-/// Gradients of queries, keys and values of [`attention`], given that of its output, `d_out`
-/// `[batch, seq, n_heads, head_dim]`; as one tensor `[batch, seq, n_heads + 2 kv_n_heads, head_dim]`: at each position
-/// those of all query heads, then of all keys, then of all values.
+/// Gradients of queries, keys and values of [`attention`], given that of its output.
+///
+/// `d_out` `[batch, seq, n_heads, head_dim]`; returns `[batch, seq, n_heads + 2 kv_n_heads, head_dim]`: at each position all
+/// query heads, then all keys, then all values.
 ///
 /// # Errors
 /// [`Error::Shape`] as [`attention`].
 ///
-/// Source: Dao et al. 2022, algorithm 4: scores are computed again.
+/// Source: Dao et al. 2022, algorithm 4: scores are recomputed.
 pub fn attention_backward(
     inputs: &AttentionInputs,
-    scores: &Scores,
+    scores: &ScoreParams,
     outputs: &AttentionOutputs,
     d_out: &Tensor,
 ) -> Result<Tensor> {
@@ -38,11 +39,16 @@ pub fn attention_backward(
         let (actual, expected) = (format!("{:?}", d_out.dims()), format!("{:?}", outputs.out.dims()));
         return Err(Error::Shape { op: "attention_backward", argument: "d_out", actual, expected });
     }
-    of(d_out)?.attention_backward(&inputs.with_heads_together()?, scores, outputs, &d_out.contiguous()?)
+    backend_of(d_out)?.attention_backward(
+        &inputs.with_contiguous_heads()?,
+        scores,
+        outputs,
+        &d_out.contiguous()?,
+    )
 }
 
 impl AttentionInputs {
-    fn check(&self, scores: &Scores) -> Result<()> {
+    fn check(&self, scores: &ScoreParams) -> Result<()> {
         let (batch, seq, n_heads, head_dim) = self.q.dims4()?;
         let (_, _, kv_n_heads, _) = self.k.dims4()?;
         let wrong = |argument, actual: String, expected: String| {
@@ -69,8 +75,8 @@ impl AttentionInputs {
         Ok(())
     }
 
-    /// The same inputs, each position's heads side by side.
-    fn with_heads_together(&self) -> Result<Self> {
+    /// The same inputs with the heads of a position side by side.
+    fn with_contiguous_heads(&self) -> Result<Self> {
         let together = |x: &Tensor| {
             let (head_dim, stride) = (x.dims()[3], x.stride());
             if stride[3] == 1 && stride[2] == head_dim { Ok(x.clone()) } else { x.contiguous() }
@@ -91,8 +97,8 @@ mod tests {
     use candle_core::D;
     use proptest::prelude::*;
 
-    fn scores(heads: usize, scale: f64, cap: Option<f64>) -> Scores {
-        Scores { scale, cap, slopes: alibi_slopes(heads, 8.0).into(), precision: Precision::F32 }
+    fn scores(heads: usize, scale: f64, cap: Option<f64>) -> ScoreParams {
+        ScoreParams { scale, cap, slopes: alibi_slopes(heads, 8.0).into(), precision: Precision::F32 }
     }
 
     fn inputs(args: &[Tensor], first_key: Option<&Arc<[u32]>>, dropout: Option<Dropout>) -> AttentionInputs {
@@ -100,10 +106,10 @@ mod tests {
         AttentionInputs { q: q.clone(), k: k.clone(), v: v.clone(), first_key: first_key.cloned(), dropout }
     }
 
-    /// The same function from plain tensors, with the whole table of scores.
-    fn plain(
+    /// Attention from candle ops, with the whole table of scores.
+    fn reference(
         AttentionInputs { q, k, v, first_key, dropout }: &AttentionInputs,
-        Scores { scale, cap, slopes, .. }: &Scores,
+        ScoreParams { scale, cap, slopes, .. }: &ScoreParams,
     ) -> candle_core::Result<Tensor> {
         let heads_first = |x: &Tensor| x.transpose(1, 2)?.contiguous();
         let (q, k, v) = (heads_first(q)?, heads_first(k)?, heads_first(v)?);
@@ -140,12 +146,12 @@ mod tests {
         probs.matmul(&repeat(&v)?)?.transpose(1, 2)?.contiguous()
     }
 
-    fn found(inputs: &AttentionInputs, scores: &Scores) -> Result<Tensor> {
+    fn found(inputs: &AttentionInputs, scores: &ScoreParams) -> Result<Tensor> {
         Ok(attention(inputs, scores)?.out)
     }
 
-    /// The gradients of queries, keys and values apart.
-    fn gradients(inputs: &AttentionInputs, scores: &Scores, dy: &Tensor) -> Result<Vec<Tensor>> {
+    /// Gradients of queries, keys and values, separately.
+    fn gradients(inputs: &AttentionInputs, scores: &ScoreParams, dy: &Tensor) -> Result<Vec<Tensor>> {
         let d_qkv = attention_backward(inputs, scores, &attention(inputs, scores)?, dy)?;
         let (h, g) = (inputs.q.dims()[2], inputs.k.dims()[2]);
         let part = |from, heads| d_qkv.narrow(2, from, heads)?.contiguous();
@@ -155,7 +161,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn agrees_with_plain_tensors(batch in 1usize..3, seq in 1usize..150, groups in 1usize..4,
+        fn agrees_with_candle(batch in 1usize..3, seq in 1usize..150, groups in 1usize..4,
                                      per_group in 1usize..3, head_dim in 1usize..20, hide in 0usize..30, seed: u32) {
             let h = groups * per_group;
             let args = [(h, 0), (groups, 1), (groups, 2)]
@@ -165,7 +171,7 @@ mod tests {
             let dropout = Dropout { rate: 0.3, seed: 5, site: 1, first: 0 };
             let inputs = inputs(&args, (hide % 2 == 0).then_some(&first_key), (seed % 3 == 0).then_some(dropout));
             // sums of up to 200 products in another order
-            assert_close(&found(&inputs, &scores).unwrap(), &plain(&inputs, &scores).unwrap(), 2e-5);
+            assert_close(&found(&inputs, &scores).unwrap(), &reference(&inputs, &scores).unwrap(), 2e-5);
         }
     }
 
@@ -188,7 +194,7 @@ mod tests {
             let args: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
             let inputs = inputs(&args, first_key, dropout);
             let dy = random(&[2, 150, 4, 8], 9);
-            let out = plain(&inputs, &scores).unwrap();
+            let out = reference(&inputs, &scores).unwrap();
             let theirs = out.mul(&dy).unwrap().sum_all().unwrap().backward().unwrap();
             let ours = gradients(&inputs, &scores, &dy).unwrap();
             for (var, ours) in vars.iter().zip(ours) {
@@ -205,7 +211,7 @@ mod tests {
             let scores = scores(2, 0.5, cap);
             check_backward(
                 &args,
-                |args| plain(&inputs(args, None, dropout), &scores),
+                |args| reference(&inputs(args, None, dropout), &scores),
                 |args| found(&inputs(args, None, dropout), &scores),
                 |args, dy| gradients(&inputs(args, None, dropout), &scores, dy),
             );
@@ -226,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_disagrees_is_named() {
+    fn shape_errors_name_the_argument() {
         let x = random(&[1, 2, 1, 4], 1);
         let args = [x.clone(), x.clone(), x];
         let first_key: Arc<[u32]> = [0, 2].into();

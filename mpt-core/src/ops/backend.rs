@@ -1,12 +1,12 @@
-//! What a device must be able to do.
+//! The operations of a device: [`Backend`] is the complete list.
 //!
-//! [`Backend`] is the whole list. Methods are given tensors of one device whose shapes were checked and which are
-//! contiguous f32, except where a method says otherwise; in-place methods own what they change.
+//! Methods receive tensors of one device, contiguous and f32 unless a method says otherwise, with checked shapes. In-place methods
+//! own the tensors they change.
 
 use candle_core::Tensor;
 
 use super::arguments::{
-    AttentionInputs, AttentionOutputs, CrossEntropy, HeadGradients, NormWeights, Scores, WantedGradients,
+    AttentionInputs, AttentionOutputs, CrossEntropyInputs, LossAndGrads, NeedsGrad, NormParams, ScoreParams,
 };
 use crate::batch::Batch;
 use crate::cache::KvPool;
@@ -17,7 +17,7 @@ use crate::kernels::cpu::optim::{AdamWStep, LionStep};
 use crate::parameter::Parameter;
 use crate::rng::Dropout;
 
-/// The operations of one kind of device. Each is stated at the function of its name in [`ops`](super).
+/// Operations of one kind of device, each documented at the function of its name in [`ops`](super).
 #[expect(missing_docs, reason = "each method is documented at the function of its name")]
 pub trait Backend: Sync {
     fn linear(&self, x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor>;
@@ -28,20 +28,20 @@ pub trait Backend: Sync {
     fn skinny_gradient(&self, a: &Tensor, x: &Tensor) -> Result<Tensor>;
     fn add_bias(&self, y: &Tensor, bias: &Tensor) -> Result<()>;
     fn column_sum(&self, dy: &Tensor) -> Result<Tensor>;
-    fn norm(&self, x: &Tensor, weights: NormWeights<'_>) -> Result<Tensor>;
-    fn norm_backward(&self, x: &Tensor, weights: NormWeights<'_>, dy: &Tensor) -> Result<(Tensor, Tensor)>;
+    fn norm(&self, x: &Tensor, weights: NormParams<'_>) -> Result<Tensor>;
+    fn norm_backward(&self, x: &Tensor, weights: NormParams<'_>, dy: &Tensor) -> Result<(Tensor, Tensor)>;
     fn activation(&self, x: &Tensor, activation: Activation) -> Result<Tensor>;
     fn activation_backward(&self, x: &Tensor, activation: Activation, dy: &Tensor) -> Result<()>;
     fn multiply(&self, product: &Tensor, by: &Tensor) -> Result<()>;
     fn add(&self, sum: &Tensor, x: &Tensor) -> Result<()>;
     fn scale(&self, x: &Tensor, factor: f64) -> Result<()>;
-    /// Inputs may be views in which each position's heads lie side by side.
-    fn attention(&self, inputs: &AttentionInputs, scores: &Scores) -> Result<AttentionOutputs>;
+    /// Inputs may be views with the heads of a position side by side.
+    fn attention(&self, inputs: &AttentionInputs, scores: &ScoreParams) -> Result<AttentionOutputs>;
     /// Inputs as in [`Backend::attention`].
     fn attention_backward(
         &self,
         inputs: &AttentionInputs,
-        scores: &Scores,
+        scores: &ScoreParams,
         outputs: &AttentionOutputs,
         d_out: &Tensor,
     ) -> Result<Tensor>;
@@ -52,18 +52,18 @@ pub trait Backend: Sync {
         pool: &KvPool,
         layer: usize,
         batch: &Batch,
-        scores: &Scores,
+        scores: &ScoreParams,
         window: Option<usize>,
     ) -> Result<Tensor>;
     fn rotate(&self, x: &Tensor, angles: &[f32], direction: f32) -> Result<Tensor>;
-    /// One bit a value, 1 where it was kept.
+    /// Mask with one bit a value, 1 for values within the bound.
     fn clip(&self, x: &Tensor, bound: f64) -> Result<Vec<u64>>;
     fn clip_backward(&self, dy: &Tensor, kept: &[u64]) -> Result<()>;
     fn soft_cap(&self, x: &Tensor, cap: f64) -> Result<()>;
     fn dropout(&self, x: &Tensor, dropout: Dropout) -> Result<()>;
     fn embedding(&self, table: &Parameter, ids: &[u32]) -> Result<Tensor>;
     fn embedding_backward(&self, d_table: &Tensor, ids: &[u32], d_rows: &Tensor) -> Result<()>;
-    fn cross_entropy(&self, inputs: CrossEntropy<'_>, wanted: WantedGradients) -> Result<HeadGradients>;
+    fn cross_entropy(&self, inputs: CrossEntropyInputs<'_>, needs: NeedsGrad) -> Result<LossAndGrads>;
     fn lion_step(&self, param: &Tensor, momentum: &Tensor, grad: &Tensor, step: &LionStep) -> Result<()>;
     fn adamw_step(
         &self,

@@ -1,11 +1,11 @@
-//! A vector added to every row.
+//! Bias: a vector added to every row.
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::error::{Error, Result};
 
-/// `y += bias` for every row, in place. `y` `[.., d]` contiguous and not shared, `bias` `[d]`.
+/// `y += bias` for every row, in place: `y` `[.., d]`, contiguous and not shared; `bias` `[d]`.
 ///
 /// # Errors
 /// [`Error::Shape`] when the last dimension of `y` is not `d`.
@@ -15,15 +15,15 @@ pub fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
         let (actual, expected) = (format!("{:?}", y.dims()), format!("[.., {d}]"));
         return Err(Error::Shape { op: "add_bias", argument: "y", actual, expected });
     }
-    of(y)?.add_bias(y, &bias.contiguous()?)
+    backend_of(y)?.add_bias(y, &bias.contiguous()?)
 }
 
-/// Sum of the rows of `dy` `[.., d]`, `[d]`: the gradient of a bias. The order of the sum is fixed.
+/// Sum `[d]` of the rows of `dy` `[.., d]`, the gradient of a bias, in a fixed order.
 ///
 /// # Errors
 /// When `dy` is a scalar.
 pub fn column_sum(dy: &Tensor) -> Result<Tensor> {
-    of(dy)?.column_sum(&dy.contiguous()?)
+    backend_of(dy)?.column_sum(&dy.contiguous()?)
 }
 
 #[cfg(test)]

@@ -2,29 +2,29 @@
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::error::Result;
 
-/// Which values of a tensor [`clip`] left as they were: one bit a value.
+/// Values that [`clip`] left unchanged, one bit a value.
 #[derive(Debug)]
 pub struct ClipMask {
     words: Vec<u64>,
 }
 
-/// Limits `x` to `[-bound, bound]`, in place, and says which values lay within. `x` contiguous and not shared.
+/// Clips `x` to `[-bound, bound]` in place and returns the mask of values within; `x` is contiguous and not shared.
 ///
 /// # Errors
 /// When `x` is not f32.
 pub fn clip(x: &Tensor, bound: f64) -> Result<ClipMask> {
-    Ok(ClipMask { words: of(x)?.clip(x, bound)? })
+    Ok(ClipMask { words: backend_of(x)?.clip(x, bound)? })
 }
 
-/// Gradient of the input of [`clip`] in the place of that of its result, `dy`: 0 where a value was clipped.
+/// Gradient of the input of [`clip`], written over that of its result, `dy`: 0 for clipped values.
 ///
 /// # Errors
 /// When `dy` is not f32.
 pub fn clip_backward(dy: &Tensor, mask: &ClipMask) -> Result<()> {
-    of(dy)?.clip_backward(dy, &mask.words)
+    backend_of(dy)?.clip_backward(dy, &mask.words)
 }
 
 #[cfg(test)]

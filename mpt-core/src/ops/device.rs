@@ -1,4 +1,4 @@
-//! Which backend computes on a device.
+//! Backend of each device.
 
 use candle_core::{Device, Tensor};
 
@@ -7,20 +7,20 @@ use super::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
-/// The backend of the device that `tensor` is on.
-pub(super) fn of(tensor: &Tensor) -> Result<&'static dyn Backend> {
+/// Backend of the device of `tensor`.
+pub(super) fn backend_of(tensor: &Tensor) -> Result<&'static dyn Backend> {
     backend(tensor.device())
 }
 
-/// The backend of the device that a parameter is on; stored values are in main memory.
-pub(super) fn of_parameter(parameter: &Parameter) -> Result<&'static dyn Backend> {
+/// Backend of the device of a parameter; stored parameters are in main memory.
+pub(super) fn backend_of_parameter(parameter: &Parameter) -> Result<&'static dyn Backend> {
     match parameter {
-        Parameter::Tensor(tensor) => of(tensor),
+        Parameter::Tensor(tensor) => backend_of(tensor),
         Parameter::Stored(_) => Ok(&Cpu),
     }
 }
 
-/// Whether this build can compute on `device`.
+/// Checks that this build can compute on `device`.
 ///
 /// # Errors
 /// [`Error::Device`] naming the device when it cannot.

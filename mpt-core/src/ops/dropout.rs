@@ -2,18 +2,18 @@
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::error::Result;
 use crate::rng::Dropout;
 
-/// Replaces each element of `x` by 0 with the probability `rate`, and divides the others by `1 - rate`; in place.
+/// Zeroes each element of `x` with probability `rate` and divides the others by `1 - rate`, in place.
 ///
-/// The same call on a gradient is the backward pass. `x` contiguous and not shared.
+/// The same call on a gradient is the backward pass. `x` is contiguous and not shared.
 ///
 /// # Errors
 /// When `x` is not f32.
 pub fn dropout(x: &Tensor, dropout: Dropout) -> Result<()> {
-    if dropout.rate == 0.0 { Ok(()) } else { of(x)?.dropout(x, dropout) }
+    if dropout.rate == 0.0 { Ok(()) } else { backend_of(x)?.dropout(x, dropout) }
 }
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_drops_what_the_whole_does() {
+    fn a_slice_drops_what_the_whole_does() {
         let whole = Dropout { rate: 0.5, seed: 1, site: 2, first: 0 };
         let (all, part) = (dropped(20_000, whole), dropped(3000, Dropout { first: 15_000, ..whole }));
         assert_eq!(all[15_000..18_000], part);

@@ -1,11 +1,11 @@
-//! Sums of streams and multiples, in place.
+//! Elementwise sums and multiples, in place.
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::error::{Error, Result};
 
-/// `sum += x`, in place. Both of one shape; `sum` contiguous and not shared.
+/// `sum += x`, in place: both of one shape, `sum` contiguous and not shared.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ.
@@ -14,15 +14,15 @@ pub fn add(sum: &Tensor, x: &Tensor) -> Result<()> {
         let (actual, expected) = (format!("{:?}", x.dims()), format!("{:?}", sum.dims()));
         return Err(Error::Shape { op: "add", argument: "x", actual, expected });
     }
-    of(sum)?.add(sum, &x.contiguous()?)
+    backend_of(sum)?.add(sum, &x.contiguous()?)
 }
 
-/// `x *= factor`, in place. `x` contiguous and not shared.
+/// `x *= factor`, in place: `x` contiguous and not shared.
 ///
 /// # Errors
 /// When `x` is not f32.
 pub fn scale(x: &Tensor, factor: f64) -> Result<()> {
-    if factor == 1.0 { Ok(()) } else { of(x)?.scale(x, factor) }
+    if factor == 1.0 { Ok(()) } else { backend_of(x)?.scale(x, factor) }
 }
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ mod tests {
     use crate::testing::{assert_close, random};
 
     #[test]
-    fn streams_are_changed_in_place() {
+    fn sums_and_multiples_are_written_in_place() {
         let (sum, x) = (random(&[70, 300], 1), random(&[70, 300], 2));
         let expected = ((&sum + &x).unwrap() * 0.25).unwrap();
         add(&sum, &x).unwrap();

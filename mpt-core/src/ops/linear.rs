@@ -1,24 +1,23 @@
-//! A linear map by a weight stored `[out, in]`, in any stored form.
+//! Linear map by a weight `[out, in]`, stored in any dtype.
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::dtype::Precision;
 use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 
-/// `x W^T`.
+/// `x W^T`: `x` `[.., in]`, `weight` `[out, in]`; returns `[.., out]`.
 ///
-/// `x` `[.., in]`, `weight` `[out, in]`; returns `[.., out]`. `precision` says how factors of an f32 weight are rounded; a
-/// stored weight gives the numbers that widening it first would give, up to the order of sums and the rounding of rows
-/// that its form asks for.
+/// `precision` is the rounding of factors for an f32 weight. A stored weight gives the product with its dequantized values, up to
+/// the order of sums and the rounding of `x` that its dtype needs.
 ///
 /// # Errors
 /// [`Error::Shape`] naming the argument when shapes disagree.
 pub fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
     let [_, d_in] = matrix_dims(weight)?;
     expect_width("x", x, d_in)?;
-    of(x)?.linear(&x.contiguous()?, weight, precision)
+    backend_of(x)?.linear(&x.contiguous()?, weight, precision)
 }
 
 /// Gradient of the input of [`linear`], `dX = dY W`.
@@ -30,7 +29,7 @@ pub fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Te
 pub fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
     let [d_out, _] = matrix_dims(weight)?;
     expect_width("dy", dy, d_out)?;
-    of(dy)?.linear_backward(&dy.contiguous()?, weight, precision)
+    backend_of(dy)?.linear_backward(&dy.contiguous()?, weight, precision)
 }
 
 /// Gradient of the weight of [`linear`], `dW = dY^T X`.
@@ -38,14 +37,14 @@ pub fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precision) ->
 /// `dy` `[.., out]`, `x` `[.., in]` of as many rows; returns `[out, in]`.
 ///
 /// # Errors
-/// [`Error::Shape`] when the counts of rows differ.
+/// [`Error::Shape`] when the numbers of rows differ.
 pub fn weight_gradient(dy: &Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
     let rows = |x: &Tensor| x.elem_count() / x.dims().last().copied().unwrap_or(1).max(1);
     if rows(dy) != rows(x) {
         let (actual, expected) = (format!("{:?}", dy.dims()), format!("{} rows", rows(x)));
         return Err(Error::Shape { op: "weight_gradient", argument: "dy", actual, expected });
     }
-    of(x)?.weight_gradient(&dy.contiguous()?, &x.contiguous()?, precision)
+    backend_of(x)?.weight_gradient(&dy.contiguous()?, &x.contiguous()?, precision)
 }
 
 fn matrix_dims(weight: &Parameter) -> Result<[usize; 2]> {
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_plain_tensors() {
+    fn agrees_with_candle() {
         let (x, w) = (random(&[2, 3, 5], 1), random(&[4, 5], 2));
         let expected = x.broadcast_matmul(&w.t().unwrap()).unwrap();
         assert_close(&linear(&x, &of_tensor(&w), F32).unwrap(), &expected, 1e-5);
@@ -116,10 +115,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
         /// Sums of up to 600 products in another order.
         #[test]
-        fn stored_products_are_those_of_the_widened_weight(rows in 1usize..40, d_in in 1usize..300, d_out in 1usize..600,
-                                                           form in 0usize..3, seed: u32) {
-            let format = [WeightDtype::F32, WeightDtype::F16, WeightDtype::BF16][form];
-            let weight = stored_as(&random(&[d_out, d_in], seed.into()), format);
+        fn stored_products_are_those_of_the_dequantized_weight(rows in 1usize..40, d_in in 1usize..300, d_out in 1usize..600,
+                                                           index in 0usize..3, seed: u32) {
+            let dtype = [WeightDtype::F32, WeightDtype::F16, WeightDtype::BF16][index];
+            let weight = stored_as(&random(&[d_out, d_in], seed.into()), dtype);
             let wide = weight.to_tensor(&Device::Cpu).unwrap();
             let weight = Parameter::Stored(weight);
             let x = random(&[rows, d_in], u64::from(seed) + 1);
@@ -130,23 +129,23 @@ mod tests {
         }
     }
 
-    /// In tiles and in panels a weight holds the same values, and rows of `x` are rounded before they are multiplied.
+    /// A prepacked weight holds the same values; its kernel rounds rows of `x` first.
     #[test]
-    fn a_weight_in_another_order_is_the_same_weight() {
+    fn a_prepacked_weight_is_the_same_weight() {
         let (x, dy) = (random(&[19, 256], 2), random(&[19, 37], 3));
-        for (format, tolerance) in
+        for (dtype, tolerance) in
             [(WeightDtype::BF16, 1e-4), (WeightDtype::Q8_0, 0.3), (WeightDtype::Q6K, 0.3)]
         {
-            let rows = stored_as(&random(&[37, 256], 1), format);
-            let other = rows.clone().in_panels().unwrap().in_tiles().unwrap();
+            let rows = stored_as(&random(&[37, 256], 1), dtype);
+            let prepacked = rows.clone().prepack_int8().unwrap().prepack_bf16().unwrap();
             let wide = rows.to_tensor(&Device::Cpu).unwrap();
-            assert_close(&other.to_tensor(&Device::Cpu).unwrap(), &wide, 0.0);
-            let rounded = if format == WeightDtype::BF16 { x.to_dtype(DType::BF16) } else { Ok(x.clone()) };
+            assert_close(&prepacked.to_tensor(&Device::Cpu).unwrap(), &wide, 0.0);
+            let rounded = if dtype == WeightDtype::BF16 { x.to_dtype(DType::BF16) } else { Ok(x.clone()) };
             let rounded = rounded.unwrap().to_dtype(DType::F32).unwrap();
-            let other = Parameter::Stored(other);
-            let found = linear(&x, &other, F32).unwrap();
+            let prepacked = Parameter::Stored(prepacked);
+            let found = linear(&x, &prepacked, F32).unwrap();
             assert_close(&found, &rounded.matmul(&wide.t().unwrap()).unwrap(), tolerance);
-            assert_close(&linear_backward(&dy, &other, F32).unwrap(), &dy.matmul(&wide).unwrap(), 1e-4);
+            assert_close(&linear_backward(&dy, &prepacked, F32).unwrap(), &dy.matmul(&wide).unwrap(), 1e-4);
         }
     }
 }

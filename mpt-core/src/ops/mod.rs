@@ -1,10 +1,10 @@
-//! Tensor-level operations with their backward passes. One file per op.
+//! Tensor-level operations with their backward passes, one file an op.
 //!
-//! An op is a function that checks shapes and hands over to the [`backend`](Backend) of its tensors' device; its backward
-//! pass is a function beside it. Nothing is recorded: who calls an op forward calls its backward pass too. All tensors
-//! are f32; `rows` are all dimensions but the last.
+//! An op is a function that checks shapes and calls the [`Backend`] of its tensors' device; its backward pass is a function beside
+//! it. Nothing is recorded: the caller of an op calls its backward pass too. All tensors are f32; `rows` are all dimensions but
+//! the last.
 //!
-//! What a new device must implement is the trait [`Backend`], and nothing else.
+//! A new device implements the trait [`Backend`], and nothing else.
 
 mod activation;
 mod arguments;
@@ -28,8 +28,8 @@ mod soft_cap;
 
 pub use activation::{activation, activation_backward, glu, glu_backward};
 pub use arguments::{
-    AttentionInputs, AttentionOutputs, CrossEntropy, HeadGradients, IGNORE_LABEL, LogitForm, NormWeights,
-    Scores, WantedGradients,
+    AttentionInputs, AttentionOutputs, CrossEntropyInputs, IGNORE_LABEL, LogitScaling, LossAndGrads,
+    NeedsGrad, NormParams, ScoreParams,
 };
 pub use attention::{attention, attention_backward};
 pub use backend::Backend;

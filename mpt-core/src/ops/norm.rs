@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::arguments::NormWeights;
-use super::device::of;
+use super::arguments::NormParams;
+use super::device::backend_of;
 use crate::error::{Error, Result};
 
 /// `(x - mean) / sqrt(variance + eps) * weight`, or `x / sqrt(mean(x^2) + eps) * weight`, over the last dimension.
@@ -12,18 +12,18 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Shape`] when the last dimension of `x` is not `d`.
-pub fn norm(x: &Tensor, weights: NormWeights<'_>) -> Result<Tensor> {
+pub fn norm(x: &Tensor, weights: NormParams<'_>) -> Result<Tensor> {
     expect_width(x, weights.weight)?;
-    of(x)?.norm(&x.contiguous()?, weights)
+    backend_of(x)?.norm(&x.contiguous()?, weights)
 }
 
 /// Gradients of the input `[.., d]` and the weight `[d]` of [`norm`], given that of its result, `dy` `[.., d]`.
 ///
 /// # Errors
 /// [`Error::Shape`] when the last dimension of `x` is not `d`.
-pub fn norm_backward(x: &Tensor, weights: NormWeights<'_>, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+pub fn norm_backward(x: &Tensor, weights: NormParams<'_>, dy: &Tensor) -> Result<(Tensor, Tensor)> {
     expect_width(x, weights.weight)?;
-    of(x)?.norm_backward(&x.contiguous()?, weights, &dy.contiguous()?)
+    backend_of(x)?.norm_backward(&x.contiguous()?, weights, &dy.contiguous()?)
 }
 
 fn expect_width(x: &Tensor, weight: &Tensor) -> Result<()> {
@@ -41,7 +41,7 @@ mod tests {
     use crate::ops::NormKind;
     use crate::testing::{assert_close, check_backward, random};
 
-    fn plain(kind: NormKind, x: &Tensor, weight: &Tensor, eps: f64) -> candle_core::Result<Tensor> {
+    fn reference(kind: NormKind, x: &Tensor, weight: &Tensor, eps: f64) -> candle_core::Result<Tensor> {
         let last = x.rank() - 1;
         let center = kind == NormKind::Layer;
         let x = if center { x.broadcast_sub(&x.mean_keepdim(last)?)? } else { x.clone() };
@@ -50,12 +50,12 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_plain_tensors() {
+    fn agrees_with_candle() {
         for (rows, d) in [(1, 1), (3, 17), (70, 64)] {
             let (x, weight) = (random(&[rows, d], 1), random(&[d], 2));
             for kind in [NormKind::Layer, NormKind::Rms] {
-                let found = norm(&x, NormWeights { kind, weight: &weight, eps: 1e-5 }).unwrap();
-                assert_close(&found, &plain(kind, &x, &weight, 1e-5).unwrap(), 1e-5);
+                let found = norm(&x, NormParams { kind, weight: &weight, eps: 1e-5 }).unwrap();
+                assert_close(&found, &reference(kind, &x, &weight, 1e-5).unwrap(), 1e-5);
             }
         }
     }
@@ -63,12 +63,12 @@ mod tests {
     #[test]
     fn gradients_agree_with_the_formula_and_finite_differences() {
         for kind in [NormKind::Layer, NormKind::Rms] {
-            fn weights(kind: NormKind, weight: &Tensor) -> NormWeights<'_> {
-                NormWeights { kind, weight, eps: 0.1 }
+            fn weights(kind: NormKind, weight: &Tensor) -> NormParams<'_> {
+                NormParams { kind, weight, eps: 0.1 }
             }
             check_backward(
                 &[random(&[35, 6], 1), random(&[6], 2)],
-                |args| plain(kind, &args[0], &args[1], 0.1),
+                |args| reference(kind, &args[0], &args[1], 0.1),
                 |args| norm(&args[0], weights(kind, &args[1])),
                 |args, dy| norm_backward(&args[0], weights(kind, &args[1]), dy).map(|(dx, dw)| vec![dx, dw]),
             );

@@ -1,45 +1,45 @@
-//! Optimizer steps on parameters in place, and the norm that clips them.
+//! Optimizer steps on parameters in place, and the squared norm for clipping.
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::error::{Error, Result};
 use crate::kernels::cpu::optim::{AdamWStep, LionStep};
 
-/// One Lion step: `param` and `momentum` change in place, in one pass.
+/// One Lion step in place, in one pass over `param`, `momentum` and `grad`.
 ///
 /// # Errors
 /// When `param`, `momentum` and `grad` differ in length or are not contiguous f32.
 pub fn lion_step(param: &Tensor, momentum: &Tensor, grad: &Tensor, step: &LionStep) -> Result<()> {
     expect_lengths(param, &[momentum, grad])?;
-    of(param)?.lion_step(param, momentum, &grad.contiguous()?, step)
+    backend_of(param)?.lion_step(param, momentum, &grad.contiguous()?, step)
 }
 
-/// One AdamW step: `param` and the moments `m` and `v` change in place, in one pass.
+/// One AdamW step in place, in one pass over `param`, the moments `m` and `v`, and `grad`.
 ///
 /// # Errors
 /// When `param`, `m`, `v` and `grad` differ in length or are not contiguous f32.
 pub fn adamw_step(param: &Tensor, [m, v]: [&Tensor; 2], grad: &Tensor, step: &AdamWStep) -> Result<()> {
     expect_lengths(param, &[m, v, grad])?;
-    of(param)?.adamw_step(param, [m, v], &grad.contiguous()?, step)
+    backend_of(param)?.adamw_step(param, [m, v], &grad.contiguous()?, step)
 }
 
-/// The sum of squares of all elements, in f64 and in one order for any number of threads.
+/// Sum of squares of all elements in f64; the order of additions does not depend on the number of threads.
 ///
 /// # Errors
 /// When the tensor is not f32.
 pub fn square_norm(tensor: &Tensor) -> Result<f64> {
-    of(tensor)?.square_norm(&tensor.contiguous()?)
+    backend_of(tensor)?.square_norm(&tensor.contiguous()?)
 }
 
-/// Replaces the elements of `param` (f32, contiguous) by `values`, in place.
+/// Overwrites the elements of `param`, f32 and contiguous, with `values`.
 ///
 /// # Errors
 /// When lengths differ.
 pub(crate) fn overwrite(param: &Tensor, values: &[f32]) -> Result<()> {
     let values = Tensor::from_slice(values, values.len(), param.device())?;
     expect_lengths(param, &[&values])?;
-    of(param)?.overwrite(param, &values)
+    backend_of(param)?.overwrite(param, &values)
 }
 
 fn expect_lengths(param: &Tensor, others: &[&Tensor]) -> Result<()> {

@@ -1,28 +1,28 @@
-//! Causal attention with ALiBi over the pages of a pool, and the keys and values written there.
+//! Paged attention: causal attention with ALiBi over the pages of a pool, and the keys and values written there.
 
 use candle_core::Tensor;
 
-use super::arguments::Scores;
-use super::device::of;
+use super::arguments::ScoreParams;
+use super::device::backend_of;
 use crate::batch::Batch;
 use crate::cache::KvPool;
 use crate::error::{Error, Result};
 
-/// Writes one layer's keys and values of the new tokens of a batch that has begun, `[tokens, kv_n_heads, head_dim]`, f32:
-/// views of a larger tensor too, as long as the numbers of a head are neighbors.
+/// Writes one layer's keys and values `[tokens, kv_n_heads, head_dim]`, f32, of the new tokens of a batch that has begun.
+///
+/// Views of a larger tensor are accepted when the elements of a head are contiguous.
 ///
 /// # Errors
-/// [`Error::Shape`] when they are of another size, there is no such layer, or the batch has not begun.
+/// [`Error::Shape`] when sizes disagree, there is no such layer, or the batch has not begun.
 pub fn append_kv(pool: &mut KvPool, layer: usize, batch: &Batch, [k, v]: [&Tensor; 2]) -> Result<()> {
-    of(k)?.append_kv(pool, layer, batch, [k, v])
+    backend_of(k)?.append_kv(pool, layer, batch, [k, v])
 }
 
-/// Attention of the new tokens of a batch that has begun, `q` `[tokens, n_heads, head_dim]`, f32, over the keys and values
-/// of their sequences in `layer`, to which those of the new tokens have been appended. A token sees itself and the tokens of
-/// its document before it, `window` of them at most where that is given. Returns `[tokens, n_heads, head_dim]`.
+/// Attention of the new tokens of a batch that has begun over the keys and values of their sequences in `layer`.
 ///
-/// The bits of a token's output depend on its own sequence alone. Products are those of f32, whatever precision `scores`
-/// names.
+/// `q` `[tokens, n_heads, head_dim]`, f32; returns the same shape. Keys and values of the new tokens have been appended. A token
+/// sees itself and the earlier tokens of its document, the last `window` of them if given. The bits of a token's output depend on
+/// its own sequence alone. Products are f32, whatever the precision of `scores`.
 ///
 /// # Errors
 /// [`Error::Shape`] naming the argument when shapes disagree or the batch has not begun.
@@ -31,7 +31,7 @@ pub fn paged_attention(
     pool: &KvPool,
     layer: usize,
     batch: &Batch,
-    scores: &Scores,
+    scores: &ScoreParams,
     window: Option<usize>,
 ) -> Result<Tensor> {
     let wrong = |argument, actual: String, expected: String| {
@@ -48,5 +48,5 @@ pub fn paged_attention(
         return wrong("slopes", actual, format!("{n_heads}, one a head"));
     }
     pool.expect_layer(layer)?;
-    of(q)?.paged_attention(q, pool, layer, batch, scores, window)
+    backend_of(q)?.paged_attention(q, pool, layer, batch, scores, window)
 }

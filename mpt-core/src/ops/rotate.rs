@@ -1,8 +1,8 @@
-//! Rotation of heads by angles: rotary position embedding.
+//! Rotary position embedding: rotation of heads by angles.
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::error::{Error, Result};
 
 /// Rotates the pairs `(x[i], x[i + e/2])` of every head of a token by the token's angles.
@@ -10,28 +10,28 @@ use crate::error::{Error, Result};
 /// `x` `[tokens, heads, e]`, e even; `angles` `[tokens * e/2]` in radians. Returns the shape of `x`.
 ///
 /// # Errors
-/// [`Error::Shape`] when the count of angles is another.
+/// [`Error::Shape`] when the number of angles is wrong.
 ///
-/// Source: Su et al. 2021, section 3.4.2, with halves for neighbors.
+/// Source: Su et al. 2021, section 3.4.2, with pairs of half-head distance instead of neighbors.
 pub fn rotate(x: &Tensor, angles: &[f32]) -> Result<Tensor> {
-    turned(x, angles, 1.0)
+    rotate_by(x, angles, 1.0)
 }
 
-/// Gradient of the input of [`rotate`]: that of its result, `dy` `[tokens, heads, e]`, turned back.
+/// Gradient of the input of [`rotate`]: `dy` `[tokens, heads, e]` rotated by the negative angles.
 ///
 /// # Errors
-/// [`Error::Shape`] when the count of angles is another.
+/// [`Error::Shape`] when the number of angles is wrong.
 pub fn rotate_backward(dy: &Tensor, angles: &[f32]) -> Result<Tensor> {
-    turned(dy, angles, -1.0)
+    rotate_by(dy, angles, -1.0)
 }
 
-fn turned(x: &Tensor, angles: &[f32], direction: f32) -> Result<Tensor> {
+fn rotate_by(x: &Tensor, angles: &[f32], direction: f32) -> Result<Tensor> {
     let (tokens, _, e) = x.dims3()?;
     if e % 2 != 0 || angles.len() != tokens * e / 2 {
         let (actual, expected) = (format!("{} values", angles.len()), format!("{tokens} x {e} / 2 values"));
         return Err(Error::Shape { op: "rotate", argument: "angles", actual, expected });
     }
-    of(x)?.rotate(&x.contiguous()?, angles, direction)
+    backend_of(x)?.rotate(&x.contiguous()?, angles, direction)
 }
 
 #[cfg(test)]
@@ -40,7 +40,7 @@ mod tests {
     use crate::testing::{check_backward, random};
 
     #[test]
-    fn pairs_turn_as_complex_numbers() {
+    fn pairs_rotate_as_complex_numbers() {
         let x = Tensor::new(&[[[1f32, 0.0, 0.0, 2.0]]], &candle_core::Device::Cpu).unwrap();
         let quarter = std::f32::consts::FRAC_PI_2;
         let y: Vec<f32> = rotate(&x, &[quarter, quarter]).unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -48,8 +48,8 @@ mod tests {
         assert!(y.iter().zip(expected).all(|(y, x)| (y - x).abs() < 1e-6), "{y:?}");
     }
 
-    /// The same from plain tensors.
-    fn plain(x: &Tensor, angles: &[f32]) -> candle_core::Result<Tensor> {
+    /// Rotation from candle ops.
+    fn reference(x: &Tensor, angles: &[f32]) -> candle_core::Result<Tensor> {
         let (tokens, _, e) = x.dims3()?;
         let angles = Tensor::from_slice(angles, (tokens, 1, e / 2), x.device())?;
         let (sin, cos) = (angles.sin()?, angles.cos()?);
@@ -64,7 +64,7 @@ mod tests {
         let angles: Vec<f32> = (0..12).map(|i| i as f32 * 0.3).collect();
         check_backward(
             &[random(&[6, 2, 4], 1)],
-            |args| plain(&args[0], &angles),
+            |args| reference(&args[0], &angles),
             |args| rotate(&args[0], &angles),
             |_, dy| Ok(vec![rotate_backward(dy, &angles)?]),
         );

@@ -1,10 +1,10 @@
-//! Products with a factor of few rows, as adapters have: `r` is the rank.
+//! Skinny GEMM: products with a factor of few rows, such as those of LoRA; `r` is the rank.
 //!
-//! Factors are f32 whatever the model's precision: rounding them would take longer than multiplying them.
+//! Factors stay f32 at any precision of the model, since rounding them would take longer than multiplying them.
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::error::{Error, Result};
 
 /// `x w^T`: `x` `[.., k]`, `w` `[r, k]`; returns `[.., r]`.
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub fn skinny_linear(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     let (_, k) = w.dims2()?;
     expect_width("x", x, k)?;
-    of(x)?.skinny_linear(&x.contiguous()?, &w.contiguous()?)
+    backend_of(x)?.skinny_linear(&x.contiguous()?, &w.contiguous()?)
 }
 
 /// `y += a w`, in place: `y` `[.., n]` contiguous and not shared, `a` `[.., r]` of as many rows, `w` `[r, n]`.
@@ -26,17 +26,17 @@ pub fn skinny_linear_add(y: &Tensor, a: &Tensor, w: &Tensor) -> Result<()> {
     expect_width("a", a, r)?;
     expect_width("y", y, n)?;
     expect_rows(a, r, y, n)?;
-    of(y)?.skinny_linear_add(y, &a.contiguous()?, &w.contiguous()?)
+    backend_of(y)?.skinny_linear_add(y, &a.contiguous()?, &w.contiguous()?)
 }
 
 /// `a^T x`: `a` `[.., r]`, `x` `[.., n]` of as many rows; returns `[r, n]`.
 ///
 /// # Errors
-/// [`Error::Shape`] when the counts of rows differ.
+/// [`Error::Shape`] when the numbers of rows differ.
 pub fn skinny_gradient(a: &Tensor, x: &Tensor) -> Result<Tensor> {
     let width = |x: &Tensor| x.dims().last().copied().unwrap_or(1).max(1);
     expect_rows(a, width(a), x, width(x))?;
-    of(x)?.skinny_gradient(&a.contiguous()?, &x.contiguous()?)
+    backend_of(x)?.skinny_gradient(&a.contiguous()?, &x.contiguous()?)
 }
 
 fn expect_width(argument: &'static str, x: &Tensor, width: usize) -> Result<()> {

@@ -1,18 +1,18 @@
-//! A soft bound on values.
+//! Soft cap of values.
 
 use candle_core::Tensor;
 
-use super::device::of;
+use super::device::backend_of;
 use crate::error::Result;
 
-/// `cap * tanh(x / cap)` of every element, in place. `x` contiguous and not shared.
+/// `cap * tanh(x / cap)` element by element, in place: `x` contiguous and not shared.
 ///
 /// # Errors
 /// When `x` is not f32.
 ///
 /// Source: Gemma Team 2024 (Gemma 2), section 2.
 pub fn soft_cap(x: &Tensor, cap: f64) -> Result<()> {
-    of(x)?.soft_cap(x, cap)
+    backend_of(x)?.soft_cap(x, cap)
 }
 
 #[cfg(test)]
@@ -21,7 +21,7 @@ mod tests {
     use crate::testing::{assert_close, random};
 
     #[test]
-    fn agrees_with_plain_tensors() {
+    fn agrees_with_candle() {
         let x = (random(&[5, 9], 1) * 20.0).unwrap();
         let plain = ((&x / 7.0).unwrap().tanh().unwrap() * 7.0).unwrap();
         soft_cap(&x, 7.0).unwrap();

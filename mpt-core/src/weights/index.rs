@@ -70,7 +70,8 @@ fn present(dir: &Path, index: &Path, files: &BTreeSet<String>) -> Result<Vec<Pat
         count => format!("`{}` and {} more files are not there", quoted(first), count - 1),
     };
     let found = format!("{found}, of {} that it names", files.len());
-    Err(damaged(index, found, "a whole download; fetch the model again, as with `mpt pull`"))
+    let expected = "a whole download; fetch the model again";
+    Err(Error::NotFetched { path: index.to_owned(), found, expected })
 }
 
 /// The values of `weight_map`, each once.

@@ -11,8 +11,8 @@ use super::file::{FileTensor, MappedFile};
 use super::limits::elements;
 use crate::dtype::WeightDtype;
 use crate::error::damaged;
-use crate::error::{Error, Result};
-use crate::nf4::{BLOCK, GROUP, LEVELS, join};
+use crate::error::{Error, Result, damaged_by};
+use crate::nf4::{BLOCK, CODEBOOK, NESTED_BLOCK, pack_blocks};
 use crate::quoted::quoted;
 
 /// What the name of a tensor's state adds to the tensor's name.
@@ -83,12 +83,7 @@ pub(super) fn collect(
 }
 
 fn unsupported(path: &Path, field: &'static str, actual: String) -> Error {
-    Error::Unsupported {
-        path: path.to_owned(),
-        field,
-        actual,
-        instead: "quantize the original with `mpt quantize --type nf4`",
-    }
+    Error::Unsupported { path: path.to_owned(), field, actual, instead: "quantize the original model again" }
 }
 
 /// A tensor `name` and what lies beside it.
@@ -109,16 +104,16 @@ impl Beside<'_> {
         })?;
         let blocks = num_values / BLOCK;
         let codes = self.part("", "U8", num_values / 2)?;
-        let map = self.part(".quant_map", "F32", LEVELS.len())?;
-        if !f32s(self.bytes(map)).zip(LEVELS).all(|(found, level)| (found - level).abs() <= 1e-6) {
+        let map = self.part(".quant_map", "F32", CODEBOOK.len())?;
+        if !f32s(self.bytes(map)).zip(CODEBOOK).all(|(found, level)| (found - level).abs() <= 1e-6) {
             return Err(self.wrong(".quant_map", "other levels than NF4's".to_owned(), SOUND));
         }
         let mut places = vec![codes, map];
         let scales = match (state.nested_blocksize, state.nested_offset) {
             (None, None) => Scales::Plain(self.part(".absmax", "F32", blocks)?),
-            (Some(GROUP), Some(offset)) if offset.is_finite() => Scales::Nested {
+            (Some(NESTED_BLOCK), Some(offset)) if offset.is_finite() => Scales::Nested {
                 indices: self.part(".absmax", "U8", blocks)?,
-                scales: self.part(".nested_absmax", "F32", blocks.div_ceil(GROUP))?,
+                scales: self.part(".nested_absmax", "F32", blocks.div_ceil(NESTED_BLOCK))?,
                 map: self.part(".nested_quant_map", "F32", 256)?,
                 offset,
             },
@@ -142,8 +137,10 @@ impl Beside<'_> {
             let found = format!("{} bytes of {}", bytes.len(), tensor.dtype);
             return Err(self.wrong(STATE, found, "at most 4096 bytes of JSON"));
         }
-        let state: State = serde_json::from_slice(bytes)
-            .map_err(|error| self.wrong(STATE, quoted(&error.to_string()), SOUND))?;
+        let state: State = serde_json::from_slice(bytes).map_err(|error| {
+            let found = format!("tensor `{}{STATE}`: {}", self.name, quoted(&error.to_string()));
+            damaged_by(&self.files[place.0].path, found, SOUND, error)
+        })?;
         if state.quant_type != "nf4" {
             return Err(self.wrong(STATE, format!("`quant_type` {}", quoted(&state.quant_type)), "`nf4`"));
         }
@@ -192,12 +189,14 @@ impl Parts {
         match self.scales {
             Scales::Plain(scales) => {
                 let scales = bytes(files, scales);
-                join(codes, |block| f32_at(scales, block))
+                pack_blocks(codes, |block| f32_at(scales, block))
             }
             Scales::Nested { indices, scales, map, offset } => {
                 let (indices, scales) = (bytes(files, indices), bytes(files, scales));
                 let map: Vec<f32> = f32s(bytes(files, map)).collect();
-                join(codes, |block| map[usize::from(indices[block])] * f32_at(scales, block / GROUP) + offset)
+                pack_blocks(codes, |block| {
+                    map[usize::from(indices[block])] * f32_at(scales, block / NESTED_BLOCK) + offset
+                })
             }
         }
     }

@@ -1,10 +1,11 @@
-//! Paths that people take for a model: what they are, and what to run instead.
+//! Paths that people take for a model: what they are.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::mistaken::Mistaken;
 
 /// Refuses a path that is known to be something else; says nothing of one that may be a model.
 ///
@@ -12,42 +13,37 @@ use crate::error::{Error, Result};
 /// [`Error::NotAModel`].
 pub(super) fn refuse(path: &Path) -> Result<()> {
     match what(path) {
-        Some((found, instead)) => Err(Error::NotAModel { path: path.to_owned(), found, instead }),
+        Some(found) => Err(Error::NotAModel { path: path.to_owned(), found }),
         None => Ok(()),
     }
 }
 
-fn what(path: &Path) -> Option<(&'static str, &'static str)> {
+fn what(path: &Path) -> Option<Mistaken> {
     let has = |name: &str| path.join(name).is_file();
     if path.is_file() {
         let extension = path.extension()?.to_str()?;
         let is_weights = matches!(extension, "safetensors" | "bin" | "pt" | "pth") && !is_gguf(path);
-        return is_weights.then_some(("a weights file", "name the folder that holds it and its config.json"));
+        return is_weights.then_some(Mistaken::WeightsFile);
     }
     if !path.is_dir() {
-        let parts: Vec<_> = path.iter().collect();
-        let is_hub = !path.exists() && path.is_relative() && parts.len() == 2 && parts[0] != "..";
-        let is_hub = is_hub && path.extension().is_none_or(|extension| extension != "gguf");
-        let instead = "if it is the name of a model on a hub, run `mpt pull` with it and name the folder that it prints";
-        return is_hub.then_some(("nothing on this machine", instead));
+        return may_be_on_a_hub(path).then_some(Mistaken::Absent);
     }
     if has("config.json") {
-        return None;
+        None
+    } else if has("adapter_config.json") {
+        Some(Mistaken::Adapter)
+    } else if has("manifest.json") {
+        Some(Mistaken::DataFolder)
+    } else {
+        path.join("checkpoints").is_dir().then_some(Mistaken::Run)
     }
-    if has("adapter_config.json") {
-        let instead =
-            "name its base model here and the adapter with --adapter, or fold it in with `mpt merge`";
-        return Some(("a LoRA adapter", instead));
-    }
-    if has("manifest.json") {
-        return Some((
-            "a data folder",
-            "`mpt data inspect` shows it; a model is trained on it by `mpt train`",
-        ));
-    }
-    let is_run = path.join("checkpoints").is_dir();
-    let instead = "name one of its `checkpoints/step-…`; `mpt train` saves the first one";
-    is_run.then_some(("a run folder", instead))
+}
+
+/// Whether a path where nothing is has the form `owner/name`.
+fn may_be_on_a_hub(path: &Path) -> bool {
+    let parts: Vec<_> = path.iter().collect();
+    let is_name = !path.exists() && path.is_relative() && parts.len() == 2 && parts[0] != "..";
+    is_name && path.extension().is_none_or(|extension| extension != "gguf")
 }
 
 /// Whether a file is one of llama.cpp's, whatever its name.

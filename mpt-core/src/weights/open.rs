@@ -151,8 +151,8 @@ impl Weights {
     fn missing(&self, name: String) -> Error {
         if let Some(file) = self.index().and_then(|index| index::file_of(&index, &name)) {
             let found = format!("no tensor `{}`, which the index says it holds", quoted(&name));
-            let expected = "the files of one download; fetch the model again, as with `mpt pull`";
-            return damaged(&self.path.join(file), found, expected);
+            let expected = "the files of one download; fetch the model again";
+            return Error::NotFetched { path: self.path.join(file), found, expected };
         }
         if self.passed_over().is_some() {
             let found = format!("no tensor `{}`", quoted(&name));

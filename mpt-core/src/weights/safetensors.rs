@@ -18,7 +18,7 @@ use super::limits::{MOST_DIMS, MOST_TENSORS, check_name, elements};
 use crate::bounded_file::refuse_pointer;
 use crate::dtype::WeightDtype;
 use crate::error::damaged;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_by};
 use crate::mmap::map;
 use crate::quoted::quoted;
 
@@ -37,7 +37,7 @@ pub(crate) fn open(path: &Path) -> Result<MappedFile> {
     let header = header(path, &map)?;
     let Header(mut entries) = serde_json::from_slice(header).map_err(|error| {
         let found = format!("the header from byte 8 on: {}", quoted(&error.to_string()));
-        damaged(path, found, SOUND)
+        damaged_by(path, found, SOUND, error)
     })?;
     entries.sort_by_key(|entry| entry.info.data_offsets);
     let file = File { path, data: 8 + header.len(), end: map.len() };

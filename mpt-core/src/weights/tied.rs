@@ -28,8 +28,8 @@ fn is_same(a: &StoredTensor, b: &StoredTensor) -> bool {
     }
     let (mut left, mut right) = (vec![0f32; a.row_len()], vec![0f32; a.row_len()]);
     (0..a.num_rows()).all(|row| {
-        a.widen_rows(row..row + 1, &mut left);
-        b.widen_rows(row..row + 1, &mut right);
+        a.dequantize_rows(row..row + 1, &mut left);
+        b.dequantize_rows(row..row + 1, &mut right);
         left == right
     })
 }

@@ -136,11 +136,11 @@ fn configurations_that_are_no_json_are_named_by_what_they_have() {
 fn other_things_than_models_are_named() {
     let folder = Folder::model().with(MODEL, sound::safetensors(&tensors()));
     assert_names(folder.open_file(MODEL), &["a weights file", "name the folder"]);
-    Folder::new().with("adapter_config.json", "{}").refused(&["a LoRA adapter", "--adapter", "mpt merge"]);
-    Folder::new().with("manifest.json", "{}").refused(&["a data folder", "mpt train"]);
+    Folder::new().with("adapter_config.json", "{}").refused(&["a LoRA adapter", "name its base model"]);
+    Folder::new().with("manifest.json", "{}").refused(&["a data folder", "name a model"]);
     let hub = mpt_core::Weights::open("mosaicml/mpt-7b".as_ref()).expect_err("not here").to_string();
     assert!(
-        hub.contains("mosaicml/mpt-7b: this is nothing on this machine") && hub.contains("mpt pull"),
+        hub.contains("mosaicml/mpt-7b: this is nothing on this machine") && hub.contains("download that"),
         "{hub}"
     );
 }

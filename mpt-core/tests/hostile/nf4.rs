@@ -101,7 +101,7 @@ fn states_that_do_not_fit_are_refused() {
     with_state("shape", json!([128, 32])).refused(&[FILE, STATE, "whole blocks"]);
     with_state("shape", json!([32, 128])).refused(&[FILE, LINEAR, "[32, 128]", "[64, 64]"]);
     with_state("shape", json!([4096])).refused(&[FILE, STATE]);
-    with_state("blocksize", json!(128)).refused(&[FILE, "blocksize", "128", "mpt quantize"]);
+    with_state("blocksize", json!(128)).refused(&[FILE, "blocksize", "128", "quantize the original"]);
     with_state("quant_type", json!("fp4\u{1b}[2J")).refused(&[FILE, STATE, r"\u{1b}"]);
     with_state("nested_blocksize", json!(0)).refused(&[FILE, STATE, "groups of 256"]);
     with_state("nested_offset", Value::Null).refused(&[FILE, STATE, "groups of 256"]);

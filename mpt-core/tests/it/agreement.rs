@@ -7,14 +7,15 @@
 //! the limits of `parity`.
 
 use candle_core::Device;
+use mpt_core::testing::largest;
 use mpt_core::{
     Activation, Gradients, IGNORE_LABEL, MptConfig, Params, Recompute, RopeScaling, TrainBatch, Weights,
 };
 
 use crate::compare::{flat, range, relative_error};
-use crate::fixtures::{Expected, case};
+use crate::fixtures::{self, Expected};
 use crate::options::{Case, cases, config, ids};
-use crate::parity::{CASES, shifted};
+use crate::parity::shifted;
 use crate::reference::{Batch, Reference, View};
 
 fn reference<'a>(config: &'a MptConfig, params: &Params) -> Reference<'a> {
@@ -32,8 +33,7 @@ fn real(values: &[f32], width: usize, batch: &Batch) -> Vec<f32> {
 
 #[test]
 fn the_reference_agrees_with_the_fixtures() {
-    for name in CASES {
-        let Some(dir) = case(name) else { return };
+    for (name, dir) in fixtures::cases() {
         let (weights, expected) = (Weights::open(&dir).expect("weights"), Expected::read(&dir));
         let params = Params::load(&weights, &Device::Cpu).expect("parameters");
         let reference = reference(weights.config(), &params);
@@ -61,7 +61,7 @@ fn the_reference_agrees_with_the_fixtures() {
         assert!((flat(&loss)[0] - theirs).abs() < 1e-5 * theirs, "{name}: {loss}, expected {theirs}");
         let gradients = loss.backward().expect("a backward pass");
         // those of `lora` are the adapter's
-        for parameter in expected.names("main.grad.").iter().filter(|_| *name != "lora") {
+        for parameter in expected.names("main.grad.").iter().filter(|_| name != "lora") {
             let theirs = expected.tensor(&format!("main.grad.{parameter}")).expect("a gradient");
             let error = relative_error(&flat(reference.gradient(&gradients, parameter)), &flat(&theirs));
             assert!(error < 1e-3, "{name} {parameter}: {error:e}");
@@ -71,15 +71,16 @@ fn the_reference_agrees_with_the_fixtures() {
 
 #[test]
 fn the_reference_agrees_with_the_fixture_of_packed_documents() {
-    let Some(dir) = case("f-sequence-id") else { return };
-    let (weights, expected) = (Weights::open(&dir).expect("weights"), Expected::read(&dir));
-    let params = Params::load(&weights, &Device::Cpu).expect("parameters");
-    let rows = expected.rows("main.input_ids").expect("ids");
-    let documents = expected.rows("main.sequence_id").expect("sequence ids").concat();
-    let batch = Batch { rows, view: View::Documents(documents) };
-    let logits = reference(weights.config(), &params).logits(&batch).expect("logits");
-    let error = relative_error(&flat(&logits), &flat(&expected.tensor("main.logits").expect("logits")));
-    assert!(error < 1e-4, "{error:e}");
+    for dir in fixtures::both("f-sequence-id") {
+        let (weights, expected) = (Weights::open(&dir).expect("weights"), Expected::read(&dir));
+        let params = Params::load(&weights, &Device::Cpu).expect("parameters");
+        let rows = expected.rows("main.input_ids").expect("ids");
+        let documents = expected.rows("main.sequence_id").expect("sequence ids").concat();
+        let batch = Batch { rows, view: View::Documents(documents) };
+        let logits = reference(weights.config(), &params).logits(&batch).expect("logits");
+        let error = relative_error(&flat(&logits), &flat(&expected.tensor("main.logits").expect("logits")));
+        assert!(error < 1e-4, "{error:e}");
+    }
 }
 
 /// Rows that see all before them, rows with padding on either side, and rows of documents.
@@ -122,7 +123,7 @@ fn expect_agreement(case: &Case, batch: &Batch) {
     let expected = expected_loss.backward().expect("gradients");
     let expected: Vec<(&str, Vec<f32>)> =
         reference.names().map(|name| (name, flat(reference.gradient(&expected, name)))).collect();
-    let least = 1e-2 * expected.iter().map(|(_, gradient)| range(gradient)).fold(0f32, f32::max);
+    let least = 1e-2 * largest(expected.iter().map(|(_, gradient)| range(gradient))) as f32;
     for (parameter, expected) in &expected {
         let gradient = gradients.get(parameter).unwrap_or_else(|error| panic!("{name}: {error}"));
         let scale = range(expected) / range(expected).max(least);

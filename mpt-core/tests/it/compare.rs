@@ -1,6 +1,7 @@
 //! Comparing tensors of two implementations.
 
 use candle_core::{DType, Tensor};
+use mpt_core::testing::largest;
 
 /// All values in order, as f32.
 pub(crate) fn flat(tensor: &Tensor) -> Vec<f32> {
@@ -11,11 +12,11 @@ pub(crate) fn flat(tensor: &Tensor) -> Vec<f32> {
 /// Largest difference relative to the range of the expected values; not a number where one of them is none.
 pub(crate) fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
-    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    differences.fold(0f32, |top, next| if next > top || next.is_nan() { next } else { top }) / range(expected)
+    largest(found.iter().zip(expected).map(|(a, b)| a - b)) as f32 / range(expected)
 }
 
-/// The largest absolute value.
+/// The largest absolute value; not a number where one of them is none.
 pub(crate) fn range(values: &[f32]) -> f32 {
-    values.iter().fold(0f32, |top, x| top.max(x.abs())).max(f32::MIN_POSITIVE)
+    let top = largest(values.iter().copied()) as f32;
+    if top == 0.0 { f32::MIN_POSITIVE } else { top }
 }

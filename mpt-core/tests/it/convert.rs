@@ -11,6 +11,7 @@ use mpt_core::{
 };
 
 use crate::fixtures::{Expected, case};
+use crate::shared::golden;
 
 fn saved(dir: &Path) -> Weights {
     let (config, params) = tiny_model(1);
@@ -178,11 +179,18 @@ fn an_adapter_is_saved_opened_and_folded_in() {
 
 #[test]
 fn merging_agrees_with_the_reference() {
-    let Some(dir) = case("lora") else { return };
-    let (weights, expected) = (Weights::open(&dir).expect("weights"), Expected::read(&dir.join("adapter")));
-    let adapter = Adapter::open(&dir.join("adapter"), weights.config()).expect("an adapter");
+    expect_merged(&golden("clip"), &golden("lora"));
+    if let Some(dir) = case("lora") {
+        expect_merged(&dir, &dir.join("adapter"));
+    }
+}
+
+fn expect_merged(base: &Path, adapter: &Path) {
+    let (weights, expected) = (Weights::open(base).expect("weights"), Expected::read(adapter));
+    let adapter = Adapter::open(adapter, weights.config()).expect("an adapter");
     let out = tempfile::tempdir().expect("a folder");
-    let options = ConvertOptions { adapter: Some(&adapter), ..ConvertOptions::default() };
+    let format = Some(WeightDtype::F32);
+    let options = ConvertOptions { adapter: Some(&adapter), format, ..ConvertOptions::default() };
     let merged = folder(&weights, out.path(), &options);
     let names = expected.names("merged.");
     let weight = names.iter().find(|name| name.ends_with(".weight")).expect("a merged weight");

@@ -1,20 +1,61 @@
-//! The shared fixtures: tiny checkpoints with what the reference code computed from them.
+//! Tiny checkpoints with what the reference implementations computed from them.
 
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-/// The folder of one case, or `None`, saying so, where the fixtures are not present.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+use crate::shared::{golden, shared};
+
+/// Golden cases of transformers and (`f-`) of llm-foundry, which every clone has.
+const GOLDEN: [&str; 6] = ["alibi", "three-heads", "clip", "f-qk-ln", "f-gqa", "f-rmsnorm-glu"];
+
+/// Cases beside the checkout, of transformers and (`f-`) of llm-foundry; `f-sequence-id` and the adapter of `lora` have tests
+/// of their own.
+const SHARED: [&str; 26] = [
+    "pow2-heads",
+    "nonpow2-heads",
+    "odd-heads",
+    "head-dim-112",
+    "clip-qkv-8",
+    "clip-qkv-small",
+    "softmax-scale",
+    "alibi-max-16",
+    "logit-scale",
+    "untied",
+    "bf16",
+    "bf16-bin-sharded",
+    "layer-norm-eps",
+    "lora",
+    "f-plain",
+    "f-alibi-max",
+    "f-qk-ln",
+    "f-qk-gn",
+    "f-bias",
+    "f-logit-scale",
+    "f-learned-pos",
+    "f-expansion",
+    "f-gqa",
+    "f-mqa",
+    "f-rmsnorm-glu",
+    "f-norm-eps",
+];
+
+/// The folder of one case beside the checkout, or `None`, saying so, where it is not there.
 pub(crate) fn case(name: &str) -> Option<PathBuf> {
-    let dir =
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures/mpt-tiny")).join(name);
-    if !dir.is_dir() {
-        eprintln!("skipped: {} is absent", dir.display());
-        return None;
-    }
-    Some(dir)
+    shared("fixtures/mpt-tiny").map(|cases| cases.join(name))
+}
+
+/// Name and folder of every golden case, and of every case beside the checkout where they are.
+pub(crate) fn cases() -> impl Iterator<Item = (&'static str, PathBuf)> {
+    let all = shared("fixtures/mpt-tiny");
+    let more = SHARED.into_iter().filter_map(move |name| Some((name, all.as_ref()?.join(name))));
+    GOLDEN.into_iter().map(|name| (name, golden(name))).chain(more)
+}
+
+/// Folders that are called the same: the golden one, and the one beside the checkout where it is.
+pub(crate) fn both(name: &str) -> impl Iterator<Item = PathBuf> {
+    [golden(name)].into_iter().chain(case(name))
 }
 
 /// The expected tensors of one case.

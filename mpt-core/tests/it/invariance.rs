@@ -34,8 +34,8 @@ impl ParameterSource for Rounded<'_> {
     fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
         let parameter = ParameterSource::get(self.params, id, shape)?;
         let (Parameter::Tensor(values), [_, _]) = (&parameter, shape) else { return Ok(parameter) };
-        let stored = stored(values, self.format).in_panels()?;
-        let stored = if self.precision == Precision::Bf16 { stored.in_tiles()? } else { stored };
+        let stored = stored(values, self.format).prepack_int8()?;
+        let stored = if self.precision == Precision::Bf16 { stored.prepack_bf16()? } else { stored };
         Ok(Parameter::Stored(stored))
     }
 

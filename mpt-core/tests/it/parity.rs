@@ -1,58 +1,31 @@
-//! Logits, hidden states, losses and gradients of every fixture.
+//! Logits, hidden states, losses and gradients of every golden case and of every case beside the checkout.
 //!
 //! Tolerances: both sides compute in f32 and differ in the order of sums. Logits agree within 1e-4 of the range of the
 //! logits, gradients within 1e-3 of the largest gradient of the parameter.
 
+use std::path::Path;
+
 use candle_core::{Device, Tensor};
 use mpt_core::nn::KeyValues;
+use mpt_core::testing::largest;
 use mpt_core::{
     Adapted, Adapter, AttnMask, Block, CausalLm, Gradients, MptConfig, Params, Recompute, TrainBatch,
     WeightDtype, Weights,
 };
 
 use crate::compare::{flat, relative_error};
-use crate::fixtures::{Expected, case};
-
-/// Cases of transformers and (`f-`) of llm-foundry; `f-sequence-id` and the adapter of `lora` have tests of their own.
-pub(crate) const CASES: &[&str] = &[
-    "pow2-heads",
-    "nonpow2-heads",
-    "odd-heads",
-    "head-dim-112",
-    "clip-qkv-8",
-    "clip-qkv-small",
-    "softmax-scale",
-    "alibi-max-16",
-    "logit-scale",
-    "untied",
-    "bf16",
-    "bf16-bin-sharded",
-    "layer-norm-eps",
-    "lora",
-    "f-plain",
-    "f-alibi-max",
-    "f-qk-ln",
-    "f-qk-gn",
-    "f-bias",
-    "f-logit-scale",
-    "f-learned-pos",
-    "f-expansion",
-    "f-gqa",
-    "f-mqa",
-    "f-rmsnorm-glu",
-    "f-norm-eps",
-];
+use crate::fixtures::{Expected, both, case, cases};
+use crate::shared::golden;
 
 struct Loaded {
     model: CausalLm,
     expected: Expected,
 }
 
-fn load(name: &str) -> Option<Loaded> {
-    let dir = case(name)?;
-    let weights = Weights::open(&dir).expect("a supported case opens");
+fn load(dir: &Path) -> Loaded {
+    let weights = Weights::open(dir).expect("a supported case opens");
     let model = CausalLm::new(weights.config(), &weights).expect("a supported case loads");
-    Some(Loaded { model, expected: Expected::read(&dir) })
+    Loaded { model, expected: Expected::read(dir) }
 }
 
 impl Loaded {
@@ -68,10 +41,13 @@ fn causal(rows: &[Vec<u32>]) -> AttnMask {
 
 #[test]
 fn logits_agree() {
-    for name in CASES {
-        let Some(loaded) = load(name) else { return };
+    for (name, dir) in cases() {
+        let loaded = load(&dir);
         for part in ["main", "one"] {
-            let Some(rows) = loaded.expected.rows(&format!("{part}.input_ids")) else { continue };
+            let Some(rows) = loaded.expected.rows(&format!("{part}.input_ids")) else {
+                assert!(part == "one" && name.starts_with("f-"), "{name} has no {part}");
+                continue;
+            };
             let expected = loaded.expected.tensor(&format!("{part}.logits")).expect("logits");
             let error = relative_error(&flat(&loaded.logits(&rows, &causal(&rows))), &flat(&expected));
             assert!(error < 1e-4, "{name} {part}: {error:e}");
@@ -81,10 +57,13 @@ fn logits_agree() {
 
 #[test]
 fn logits_of_full_and_longer_sequences_agree() {
-    for name in CASES {
-        let Some(loaded) = load(name) else { return };
+    for (name, dir) in cases() {
+        let loaded = load(&dir);
         for part in ["full", "long"] {
-            let Some(rows) = loaded.expected.rows(&format!("{part}.input_ids")) else { continue };
+            let Some(rows) = loaded.expected.rows(&format!("{part}.input_ids")) else {
+                assert!(part == "full" || name.starts_with("f-"), "{name} has no {part}");
+                continue;
+            };
             let expected = loaded.expected.tensor(&format!("{part}.logits_last8")).expect("logits");
             let logits = loaded.logits(&rows, &causal(&rows));
             let last = logits.narrow(1, rows[0].len() - 8, 8).expect("8 positions");
@@ -96,9 +75,9 @@ fn logits_of_full_and_longer_sequences_agree() {
 
 #[test]
 fn logits_of_padded_batches_agree() {
-    for name in CASES {
-        let Some(loaded) = load(name) else { return };
-        let Some(rows) = loaded.expected.rows("pad.input_ids") else { continue };
+    for (name, dir) in cases() {
+        let loaded = load(&dir);
+        let rows = loaded.expected.rows("pad.input_ids").expect("every case has padded rows");
         let mask = loaded.expected.rows("pad.attention_mask").expect("a mask").concat();
         let bits: Vec<u8> = mask.iter().map(|&bit| bit as u8).collect();
         let attn_mask = AttnMask::padded(&bits, rows.len(), rows[0].len()).expect("left padding");
@@ -116,14 +95,15 @@ fn logits_of_padded_batches_agree() {
 
 #[test]
 fn hidden_states_agree() {
-    for name in CASES {
-        let Some(loaded) = load(name) else { return };
+    for (name, dir) in cases() {
+        let loaded = load(&dir);
         let rows = loaded.expected.rows("main.input_ids").expect("ids");
         let mask = causal(&rows);
-        // the reference kept the first row, and fewer places in its `f-` cases
+        // the reference kept the first row, and fewer places in its `f-` cases, none in golden ones
         let agrees = |place: &str, found: &Tensor| {
             let Some(expected) = loaded.expected.tensor(&format!("main.{place}")) else {
-                assert!(name.starts_with("f-") && !place.ends_with(".out"), "{name} has no {place}");
+                let is_kept = place.ends_with(".out") && dir != golden(name);
+                assert!(name.starts_with("f-") && !is_kept, "{name} has no {place}");
                 return;
             };
             let found = found.narrow(0, 0, rows[0].len()).expect("the first row");
@@ -151,8 +131,7 @@ fn hidden_states_agree() {
 
 #[test]
 fn losses_and_gradients_agree() {
-    for name in CASES {
-        let Some(dir) = case(name) else { return };
+    for (name, dir) in cases() {
         let expected = Expected::read(&dir);
         let params = Params::load(&Weights::open(&dir).expect("weights"), &Device::Cpu).expect("parameters");
         let config = MptConfig::from_file(&dir.join("config.json")).expect("a configuration");
@@ -202,22 +181,29 @@ pub(crate) fn shifted(labels: &[u32]) -> Vec<u32> {
 
 #[test]
 fn packed_documents_agree() {
-    let Some(loaded) = load("f-sequence-id") else { return };
-    let rows = loaded.expected.rows("main.input_ids").expect("ids");
-    let documents = loaded.expected.rows("main.sequence_id").expect("sequence ids").concat();
-    let mask = AttnMask::documents(&documents, rows.len(), rows[0].len()).expect("contiguous documents");
-    let expected = loaded.expected.tensor("main.logits").expect("logits");
-    let error = relative_error(&flat(&loaded.logits(&rows, &mask)), &flat(&expected));
-    assert!(error < 1e-4, "{error:e}");
+    for dir in both("f-sequence-id") {
+        let loaded = load(&dir);
+        let rows = loaded.expected.rows("main.input_ids").expect("ids");
+        let documents = loaded.expected.rows("main.sequence_id").expect("sequence ids").concat();
+        let mask = AttnMask::documents(&documents, rows.len(), rows[0].len()).expect("contiguous documents");
+        let expected = loaded.expected.tensor("main.logits").expect("logits");
+        let error = relative_error(&flat(&loaded.logits(&rows, &mask)), &flat(&expected));
+        assert!(error < 1e-4, "{}: {error:e}", dir.display());
+    }
+}
+
+#[test]
+fn a_lora_adapter_agrees() {
+    expect_adapter(&golden("clip"), &golden("lora"));
+    if let Some(dir) = case("lora") {
+        expect_adapter(&dir, &dir.join("adapter"));
+    }
 }
 
 /// The adapter's logits, loss and gradients, and the same model with the adapter folded in.
-#[test]
-fn a_lora_adapter_agrees() {
-    let Some(dir) = case("lora") else { return };
-    let (adapter, weights) = (dir.join("adapter"), Weights::open(&dir).expect("weights"));
-    let expected = Expected::read(&adapter);
-    let adapter = Adapter::open(&adapter, weights.config()).expect("an adapter");
+fn expect_adapter(base: &Path, adapter: &Path) {
+    let (weights, expected) = (Weights::open(base).expect("weights"), Expected::read(adapter));
+    let adapter = Adapter::open(adapter, weights.config()).expect("an adapter");
     let source = Adapted { base: &weights, adapter: &adapter };
     let model = CausalLm::new(weights.config(), &source).expect("a model");
     let rows = expected.rows("main.input_ids").expect("ids");
@@ -248,18 +234,20 @@ fn a_lora_adapter_agrees() {
 /// 8 bits, which moves its logits by up to about 0.2 on a spread of about 3.
 #[test]
 fn a_bf16_checkpoint_is_near_the_reference_in_bf16() {
-    let Some(loaded) = load("bf16") else { return };
+    let Some(dir) = case("bf16") else { return };
+    let loaded = load(&dir);
     let rows = loaded.expected.rows("main.input_ids").expect("ids");
     let expected = flat(&loaded.expected.tensor("main.logits_bf16").expect("logits"));
     let logits = flat(&loaded.logits(&rows, &causal(&rows)));
-    let worst = logits.iter().zip(&expected).fold(0f32, |top, (a, b)| top.max((a - b).abs()));
+    assert_eq!(logits.len(), expected.len());
+    let worst = largest(logits.iter().zip(&expected).map(|(a, b)| a - b));
     assert!(worst < 0.25, "{worst}");
 }
 
 /// Weights rounded to 16 bits at load: the same as a checkpoint stored so.
 #[test]
 fn rounding_at_load_is_rounding_the_file() {
-    let Some(dir) = case("pow2-heads") else { return };
+    let dir = golden("alibi");
     let weights = Weights::open(&dir).expect("weights");
     let exact = CausalLm::new(weights.config(), &weights).expect("a model");
     let rounded = weights.clone().rounded_to(WeightDtype::BF16);

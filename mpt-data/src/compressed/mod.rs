@@ -129,7 +129,10 @@ pub(crate) fn explain(path: &Path, error: io::Error) -> Error {
             path,
             "was compressed with a window of more than 128 MiB (`zstd --long=28` or more), which is not read; compress it with `--long=27` or less",
         ),
-        _ => Error::input(path, format!("the compressed data is damaged ({error}); fetch the file again")),
+        _ => {
+            let problem = format!("the compressed data is damaged ({error}); fetch the file again");
+            Error::unread(path, problem, error)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::key_errors::KeyErrors;
 use super::raw::RawSource;
 use super::{Format, SourceConfig};
 use crate::dedup::DedupKinds;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::mixing::{Quota, Share};
 
@@ -33,7 +33,7 @@ pub(super) fn check_source(raw: RawSource, path: &Path) -> Result<SourceConfig> 
     check_fields(&raw, &at)?;
     if matches!(raw.format, Format::Mds | Format::Megatron) {
         let format = if raw.format == Format::Mds { "\"mds\"" } else { "\"megatron\"" };
-        let instead = "its tokens need no building: `mpt data convert` makes a data folder of them";
+        let instead = "its tokens need no building: convert them to a data folder";
         return Err(at.unsupported("format", format, instead));
     }
     if raw.paths.is_empty() {
@@ -128,9 +128,11 @@ fn check_fields(raw: &RawSource, at: &KeyErrors<'_>) -> Result<()> {
 fn check_pattern(pattern: &str, at: &KeyErrors<'_>) -> Result<()> {
     if pattern.contains("://") {
         if !cfg!(feature = "remote") {
-            let instead =
-                "build `mpt` with `--features remote`, or copy the files to this machine and name them here";
-            return Err(at.unsupported("paths", format!("\"{pattern}\""), instead));
+            return Err(Error::NotBuilt {
+                what: format!("{}: `{}paths` = \"{pattern}\"", at.path.display(), at.table),
+                feature: "remote",
+                instead: "build it with that, or copy the files to this machine and name them here",
+            });
         }
         return crate::remote::check_pattern(pattern).map_err(|problem| {
             at.config("paths", format!("\"{pattern}\""), format!("an address that can be read: {problem}"))

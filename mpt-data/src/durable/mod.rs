@@ -2,6 +2,8 @@
 //! renamed, synced.
 
 mod place_lock;
+#[cfg(feature = "remote")]
+mod shared;
 mod staging;
 
 use std::ffi::OsString;
@@ -10,6 +12,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use self::place_lock::claim;
+#[cfg(feature = "remote")]
+pub(crate) use self::shared::write_shared;
 pub use self::staging::Staging;
 use crate::error::{Error, Result};
 

@@ -60,14 +60,17 @@ impl Manifest {
     /// Opens prepared data, in a folder or at an address of an object store.
     ///
     /// # Errors
-    /// [`Error::Manifest`] for a manifest that is missing, damaged, impossible or of another version;
+    /// [`Error::NoManifest`]; [`Error::Manifest`] for a manifest that is damaged, impossible or of another version;
     /// [`Error::Remote`].
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
-        let wrong = |problem: String| Error::Manifest { path: path.clone(), problem };
-        let text = read(&path, &wrong)?;
-        let wire: ManifestFile = serde_json::from_slice(&text)
-            .map_err(|error| wrong(format!("not a manifest of this version ({error}); {RESTORE}")))?;
+        let wrong = |problem: String| Error::Manifest { path: path.clone(), problem, source: None };
+        let text = read(&path)?;
+        let wire: ManifestFile = serde_json::from_slice(&text).map_err(|error| Error::Manifest {
+            path: path.clone(),
+            problem: format!("not a manifest of this version ({error}); {RESTORE}"),
+            source: Some(error.into()),
+        })?;
         let root = root_of(&wire.contents);
         if root != wire.root {
             return Err(wrong(format!(
@@ -171,11 +174,13 @@ fn root_of(contents: &ManifestContents) -> String {
 }
 
 /// Text of a manifest file.
-fn read(path: &Path, wrong: &dyn Fn(String) -> Error) -> Result<Vec<u8>> {
+fn read(path: &Path) -> Result<Vec<u8>> {
     let dir = path.parent().unwrap_or(Path::new(""));
     let mut text = Vec::new();
     let file = Blob::open(path).map_err(|error| match error {
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => wrong(missing(dir)),
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Error::NoManifest { path: path.to_owned(), interrupted: dir.join(UNITS).is_dir() }
+        }
         error => error,
     })?;
     file.into_read().read_to_end(&mut text).map_err(Error::io(path, "reading"))?;
@@ -188,13 +193,5 @@ fn tokenizer(dir: &Path, contents: &ManifestContents) -> Result<PathBuf> {
     match copy.filter(|_| remote::is_remote(dir)) {
         Some(file) => remote::local_copy(dir, &file.name, &file.sha256),
         None => Ok(dir.join(TOKENIZER)),
-    }
-}
-
-fn missing(dir: &Path) -> String {
-    if dir.join(UNITS).is_dir() {
-        "there is no manifest: the build here was interrupted; run the same `mpt data build` again and it continues".into()
-    } else {
-        "there is no manifest here; expected a folder made by `mpt data build`".into()
     }
 }

@@ -114,10 +114,12 @@ impl SemanticPass<'_> {
             tokens.clear();
             document.reader.tokens(&mut tokens)?;
             tokens.truncate(self.settings.tokens);
-            let failed = |problem: String| Error::Embedder { id: document.header.id.clone(), problem };
-            let vector = embedder.embed(&tokens).map_err(|error| failed(error.to_string()))?;
+            let failed =
+                |problem: String, source| Error::Embedder { id: document.header.id.clone(), problem, source };
+            let vector = embedder.embed(&tokens).map_err(|error| failed(error.to_string(), Some(error)))?;
             if !file.fits(&vector) {
-                return Err(failed("its vector has no direction, or another dimension than others".into()));
+                let problem = "its vector has no direction, or another dimension than others";
+                return Err(failed(problem.into(), None));
             }
             file.push(&vector)?;
             if progress.keep_going() { Ok(()) } else { Err(Error::Interrupted) }

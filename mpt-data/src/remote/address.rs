@@ -69,11 +69,6 @@ pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
     glob::Pattern::new(address.key).map(|_| ()).map_err(|error| format!("not a pattern ({error})"))
 }
 
-/// Remedy where object stores are not built in.
-#[cfg(not(feature = "remote"))]
-pub(super) const NOT_BUILT: &str = "this `mpt` was built without object stores; build it with `cargo build --release -p mpt-cli --features remote`, \
-     or copy the files to this machine";
-
 #[cfg(test)]
 mod tests {
     use super::*;

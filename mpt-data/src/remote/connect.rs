@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// Creates the client of an address's store. No request is sent yet.
 ///
 /// # Errors
-/// [`Error::Remote`] when the environment does not suffice.
+/// [`Error::Address`] when the environment does not suffice.
 pub(super) fn connect(address: &Address<'_>) -> Result<Arc<dyn ObjectStore>> {
     let root = address.root;
     let store = match address.scheme {
@@ -43,10 +43,14 @@ pub(super) fn connect(address: &Address<'_>) -> Result<Arc<dyn ObjectStore>> {
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
         _ => {
             let problem = "nothing is mounted under this name".to_owned();
-            return Err(Error::Remote { url: root.to_owned(), problem });
+            return Err(Error::Address { url: root.to_owned(), problem, source: None });
         }
     };
-    store.map_err(|error| Error::Remote { url: root.to_owned(), problem: error.to_string() })
+    store.map_err(|error| Error::Address {
+        url: root.to_owned(),
+        problem: error.to_string(),
+        source: Some(error.into()),
+    })
 }
 
 fn s3(root: &str) -> object_store::Result<Arc<dyn ObjectStore>> {

@@ -12,6 +12,7 @@ use object_store::path::Path as Key;
 use object_store::{GetOptions, GetResult, ObjectStore};
 
 use super::options::RemoteOptions;
+use crate::error::Cause;
 
 /// Longest wait between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -46,8 +47,15 @@ pub(super) enum FetchError {
     Changed(String),
     /// Object of this unexpected length.
     Length(u64),
-    /// Any other failure, in words.
-    Other(String),
+    /// Refusal by the store.
+    Refused(object_store::Error),
+    /// No answer, or one without the requested bytes.
+    Unanswered {
+        /// Problem, in words.
+        problem: String,
+        /// Last answer of the store, where there was one.
+        source: Option<Cause>,
+    },
 }
 
 /// Fetcher of a store's ranges, with the latencies of recent requests.
@@ -108,10 +116,10 @@ impl Fetcher {
         let (mut failures, mut all) = (0, 0);
         loop {
             let before = bytes.len();
-            let problem = match self.attempt(store, wanted, &mut bytes).await {
+            let (problem, source) = match self.attempt(store, wanted, &mut bytes).await {
                 Ok(()) => return Ok(bytes),
-                Err(AttemptError::Permanent(failure)) => return Err(failure),
-                Err(AttemptError::Transient(problem)) => problem,
+                Err(FetchError::Unanswered { problem, source }) => (problem, source),
+                Err(failure) => return Err(failure),
             };
             // Progress resets the failures in a row, but not those in all.
             failures = if bytes.len() > before { 1 } else { failures + 1 };
@@ -121,7 +129,7 @@ impl Fetcher {
                     "bytes {}..{} did not come in {all} attempts, the last: {problem}",
                     wanted.range.start, wanted.range.end
                 );
-                return Err(FetchError::Other(problem));
+                return Err(FetchError::Unanswered { problem, source });
             }
             tokio::time::sleep(self.backoff(failures)).await;
         }
@@ -133,7 +141,7 @@ impl Fetcher {
         store: &dyn ObjectStore,
         wanted: &RangeRequest<'_>,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), AttemptError> {
+    ) -> Result<(), FetchError> {
         let range = wanted.range.start + bytes.len() as u64..wanted.range.end;
         if range.is_empty() {
             return Ok(());
@@ -143,39 +151,39 @@ impl Fetcher {
             if_match: wanted.tag.map(str::to_owned),
             ..GetOptions::default()
         };
-        let got = self.with_timeout(store.get_opts(wanted.key, options)).await?.map_err(classify)?;
+        let got = self.with_timeout(store.get_opts(wanted.key, options)).await?.map_err(FetchError::from_store)?;
         if got.meta.size != wanted.bytes {
-            return Err(AttemptError::Permanent(FetchError::Length(got.meta.size)));
+            return Err(FetchError::Length(got.meta.size));
         }
         if got.range != range {
-            return Err(AttemptError::Transient(format!("bytes {:?} came instead of {range:?}", got.range)));
+            return Err(FetchError::unanswered(format!("bytes {:?} came instead of {range:?}", got.range)));
         }
         let total = (wanted.range.end - wanted.range.start) as usize;
         self.receive(got, total, bytes).await
     }
 
     /// Appends the body of an answer, after which `bytes` must have `total` bytes.
-    async fn receive(&self, got: GetResult, total: usize, bytes: &mut Vec<u8>) -> Result<(), AttemptError> {
+    async fn receive(&self, got: GetResult, total: usize, bytes: &mut Vec<u8>) -> Result<(), FetchError> {
         bytes.reserve(total - bytes.len());
         let mut stream = got.into_stream();
         while let Some(chunk) = self.with_timeout(stream.next()).await? {
-            let chunk = chunk.map_err(classify)?;
+            let chunk = chunk.map_err(FetchError::from_store)?;
             if bytes.len() + chunk.len() > total {
-                return Err(AttemptError::Transient("more bytes came than were asked for".to_owned()));
+                return Err(FetchError::unanswered("more bytes came than were asked for".to_owned()));
             }
             bytes.extend_from_slice(&chunk);
         }
         if bytes.len() < total {
             let problem = format!("the answer ended after {} of {total} bytes", bytes.len());
-            return Err(AttemptError::Transient(problem));
+            return Err(FetchError::unanswered(problem));
         }
         Ok(())
     }
 
-    async fn with_timeout<T>(&self, future: impl Future<Output = T>) -> Result<T, AttemptError> {
+    async fn with_timeout<T>(&self, future: impl Future<Output = T>) -> Result<T, FetchError> {
         tokio::time::timeout(self.options.timeout, future)
             .await
-            .map_err(|_| AttemptError::Transient(format!("nothing came for {:?}", self.options.timeout)))
+            .map_err(|_| FetchError::unanswered(format!("nothing came for {:?}", self.options.timeout)))
     }
 
     /// Wait after `failures` failures: exponential backoff with jitter from half to all of it.
@@ -208,21 +216,24 @@ impl Fetcher {
     }
 }
 
-/// Failure of one attempt.
-enum AttemptError {
-    Transient(String),
-    Permanent(FetchError),
-}
+impl FetchError {
+    /// Failure behind a store's error. Only [`FetchError::Unanswered`] is transient.
+    pub(super) fn from_store(error: object_store::Error) -> Self {
+        use object_store::Error as E;
+        match error {
+            E::NotFound { .. } => Self::Missing,
+            E::Precondition { .. } | E::NotModified { .. } => {
+                Self::Changed("was changed after it was first looked at".to_owned())
+            }
+            E::Generic { .. } | E::JoinError { .. } => {
+                Self::Unanswered { problem: error_chain(&error), source: Some(error.into()) }
+            }
+            _ => Self::Refused(error),
+        }
+    }
 
-fn classify(error: object_store::Error) -> AttemptError {
-    use object_store::Error as E;
-    match error {
-        E::NotFound { .. } => AttemptError::Permanent(FetchError::Missing),
-        E::Precondition { .. } | E::NotModified { .. } => AttemptError::Permanent(FetchError::Changed(
-            "was changed after it was first looked at".to_owned(),
-        )),
-        E::Generic { .. } | E::JoinError { .. } => AttemptError::Transient(error_chain(&error)),
-        _ => AttemptError::Permanent(FetchError::Other(error_chain(&error))),
+    fn unanswered(problem: String) -> Self {
+        Self::Unanswered { problem, source: None }
     }
 }
 

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use mpt_tokenize::ErrorKind;
 use object_store::path::Path as Key;
 
-use super::store::{MISSING, ObjectIdentity, PendingRange, Store, fetch_error, remote_error};
+use super::store::{ObjectIdentity, PendingRange, Store, fetch_error, missing, object_error};
+use crate::durable::write_shared;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
 
@@ -37,7 +39,7 @@ impl RemoteObject {
     /// # Errors
     /// [`Error::Remote`] for a missing object, and for another version than the plan's.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::find(path)?.ok_or_else(|| remote_error(path, MISSING))
+        Self::find(path)?.ok_or_else(|| missing(path))
     }
 
     /// Opens an object; `None` where there is none.
@@ -66,7 +68,7 @@ impl RemoteObject {
         let end = from.saturating_add(bytes as u64);
         if end > identity.bytes {
             let problem = format!("bytes {from}..{end} lie beyond its end at {}", identity.bytes);
-            return Err(remote_error(path, problem));
+            return Err(object_error(path, problem));
         }
         let fetched = store
             .fetch(key, identity, std::slice::from_ref(&(from..end)))?
@@ -148,9 +150,15 @@ impl Read for RemoteObjectReader {
 
 /// I/O error of a reader, without the path, which the caller names.
 fn to_io_error(error: Error) -> io::Error {
+    let kind = match error.kind() {
+        ErrorKind::Data => io::ErrorKind::InvalidData,
+        ErrorKind::Usage | ErrorKind::System | ErrorKind::Interrupted | ErrorKind::Bug => {
+            io::ErrorKind::Other
+        }
+    };
     match error {
-        Error::Remote { problem, .. } => io::Error::other(problem),
-        error => io::Error::other(error),
+        Error::Remote { problem, .. } | Error::Object { problem, .. } => io::Error::new(kind, problem),
+        error => io::Error::new(kind, error),
     }
 }
 
@@ -175,10 +183,6 @@ pub(crate) fn local_copy(dir: &Path, name: &str, sha256: &str) -> Result<PathBuf
         let problem = "is not as it was written; restore it, or build again".to_owned();
         return Err(Error::Shard(Damage { path: name.into(), row: None, problem }));
     }
-    // Two processes may write the same file: each has a temporary file of its own.
-    let aside = copy.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    fs::create_dir_all(folder.join(sha256)).map_err(Error::io(&copy, "making the folder of"))?;
-    fs::write(&aside, &bytes).map_err(Error::io(&aside, "writing"))?;
-    fs::rename(&aside, &copy).map_err(Error::io(&copy, "renaming to"))?;
+    write_shared(&copy, &bytes)?;
     Ok(copy)
 }

@@ -73,15 +73,16 @@ impl RemoteOptions {
     /// Defaults, overridden by `MPT_REMOTE_READ`, `MPT_REMOTE_CACHE` and `MPT_REMOTE_CACHE_LIMIT`.
     ///
     /// # Errors
-    /// [`Error::Remote`] names the variable, its value and the expectation.
+    /// [`Error::Address`] names the variable, its value and the expectation.
     pub fn from_environment() -> Result<Self> {
         Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
     fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let wrong = |name: &str, value: &str, expected: &str| Error::Remote {
+        let wrong = |name: &str, value: &str, expected: &str| Error::Address {
             url: name.to_owned(),
             problem: format!("is {value:?}, expected {expected}"),
+            source: None,
         };
         let mut options = Self::default();
         if let Some(value) = get("MPT_REMOTE_READ") {
@@ -135,7 +136,8 @@ fn parse_size(text: &str) -> Option<u64> {
 /// Parsed address of a path.
 pub(super) fn address(path: &Path) -> Result<Address<'_>> {
     let text = path.to_str().unwrap_or_default();
-    Address::parse(text).map_err(|problem| Error::Remote { url: path.display().to_string(), problem })
+    let wrong = |problem| Error::Address { url: path.display().to_string(), problem, source: None };
+    Address::parse(text).map_err(wrong)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use object_store::path::Path as Key;
 
 use super::fetch::FetchError;
 use super::page::{PageKey, PageSpan, row_ranges};
-use super::store::{ObjectIdentity, Store, remote_error};
+use super::store::{ObjectIdentity, Store, fetch_error, object_error};
 use crate::error::{Damage, Error, Result};
 use crate::layout::{RowBuffers, RowBytes, RowGroup, RowLayout, ShardRecord, length_problem, verified_row};
 
@@ -196,7 +196,8 @@ impl ShardInner {
         let answers = self.store.fetch(&self.key, &identity, &ranges)?.map_err(|failure| match failure {
             FetchError::Missing => self.damaged_file("is missing; restore it, or build again".to_owned()),
             FetchError::Length(found) => self.damaged_file(length_problem(found, self.bytes)),
-            FetchError::Changed(problem) | FetchError::Other(problem) => remote_error(&self.path, problem),
+            FetchError::Changed(problem) => object_error(&self.path, problem),
+            failure => fetch_error(&self.path, failure),
         })?;
         let answers: Vec<_> = ranges.into_iter().zip(answers).collect();
         let page = span.assemble(self.layout, &answers);

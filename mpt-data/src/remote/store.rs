@@ -56,7 +56,7 @@ pub(super) struct ObjectIdentity {
 /// Mounts a store at `mount://NAME`, or in place of the one that `root` (`s3://BUCKET`) would lead to.
 ///
 /// # Errors
-/// [`Error::Remote`] when `root` is no address of a store; [`Error::Io`] for an unusable cache.
+/// [`Error::Address`] when `root` is no address of a store; [`Error::Io`] when the cache cannot be used.
 pub fn mount(root: &str, objects: Arc<dyn ObjectStore>, options: RemoteOptions) -> Result<()> {
     let root = options::address(Path::new(root))?.root.to_owned();
     let store = Arc::new(Store::new(objects, options)?);
@@ -67,8 +67,8 @@ pub fn mount(root: &str, objects: Arc<dyn ObjectStore>, options: RemoteOptions) 
 /// Sets how the store of an address (`s3://BUCKET`) is read, in place of the environment.
 ///
 /// # Errors
-/// [`Error::Remote`] when `root` is no address of a store, or the environment does not suffice to reach it; [`Error::Io`] for
-/// an unusable cache.
+/// [`Error::Address`] when `root` is no address of a store, or the environment does not suffice to reach it; [`Error::Io`] when
+/// the cache cannot be used.
 pub fn configure(root: &str, options: RemoteOptions) -> Result<()> {
     let objects = connect(&options::address(Path::new(root))?)?;
     mount(root, objects, options)
@@ -99,7 +99,11 @@ impl Store {
     /// Store and key of an address.
     pub(super) fn for_path(path: &Path) -> Result<(Arc<Self>, Key)> {
         let address = options::address(path)?;
-        let wrong = |error: object_store::path::Error| remote_error(path, error_chain(&error));
+        let wrong = |error: object_store::path::Error| Error::Address {
+            url: path.display().to_string(),
+            problem: error_chain(&error),
+            source: Some(error.into()),
+        };
         let key = Key::parse(address.key).map_err(wrong)?;
         if let Some(store) = stores().get(address.root) {
             return Ok((store.clone(), key));
@@ -118,7 +122,7 @@ impl Store {
                     "was changed after the plan was made: it had {} bytes and {}, now {} and {}; start the build again",
                     planned.bytes, planned.tag, found.bytes, found.tag
                 );
-                Err(remote_error(path, problem))
+                Err(object_error(path, problem))
             }
             _ => Ok(found),
         }
@@ -127,24 +131,13 @@ impl Store {
     /// Identity of an object; `None` where there is none.
     pub(super) fn head_if_exists(&self, path: &Path, key: &Key) -> Result<Option<ObjectIdentity>> {
         match self.head_unchanged(path, key) {
-            Err(Error::Remote { problem, .. }) if problem == MISSING => Ok(None),
+            Err(Error::NoObject { .. }) => Ok(None),
             found => found.map(Some),
         }
     }
 
     fn head(&self, path: &Path, key: &Key) -> Result<ObjectMeta> {
-        let mut problem = String::new();
-        for failures in 0..self.options.attempts.max(1) {
-            if failures > 0 {
-                std::thread::sleep(self.fetcher.backoff(failures));
-            }
-            match block_on(self.objects.head(key))? {
-                Ok(meta) => return Ok(meta),
-                Err(object_store::Error::NotFound { .. }) => return Err(remote_error(path, MISSING)),
-                Err(error) => problem = error_chain(&error),
-            }
-        }
-        Err(remote_error(path, problem))
+        self.with_retries(path, || block_on(self.objects.head(key)))
     }
 
     /// Identity of an object, which is added to the plan.
@@ -165,7 +158,7 @@ impl Store {
                 self.remember(key, ObjectIdentity::of(&meta));
                 Ok(true)
             }
-            Err(Error::Remote { problem, .. }) if problem == MISSING => Ok(false),
+            Err(Error::NoObject { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -177,22 +170,28 @@ impl Store {
 
     /// Keys below a folder, in order; their objects are added to the plan.
     pub(super) fn list(&self, path: &Path, folder: Option<&Key>) -> Result<Vec<Key>> {
-        let mut problem = String::new();
-        for failures in 0..self.options.attempts.max(1) {
-            if failures > 0 {
-                std::thread::sleep(self.fetcher.backoff(failures));
+        let list = || block_on(futures_util::TryStreamExt::try_collect::<Vec<_>>(self.objects.list(folder)));
+        let mut found = self.with_retries(path, list)?;
+        found.sort_by(|a, b| a.location.cmp(&b.location));
+        found.iter().for_each(|meta| self.remember(&meta.location, ObjectIdentity::of(meta)));
+        Ok(found.into_iter().map(|meta| meta.location).collect())
+    }
+
+    /// Answer to a request, which is retried as often as the options allow.
+    fn with_retries<T>(&self, path: &Path, request: impl Fn() -> Result<object_store::Result<T>>) -> Result<T> {
+        let mut failures = 0;
+        loop {
+            let error = match request()? {
+                Ok(answer) => return Ok(answer),
+                Err(object_store::Error::NotFound { .. }) => return Err(missing(path)),
+                Err(error) => error,
+            };
+            failures += 1;
+            if failures >= self.options.attempts {
+                return Err(fetch_error(path, FetchError::from_store(error)));
             }
-            let listing = futures_util::TryStreamExt::try_collect::<Vec<_>>(self.objects.list(folder));
-            match block_on(listing)? {
-                Ok(mut found) => {
-                    found.sort_by(|a, b| a.location.cmp(&b.location));
-                    found.iter().for_each(|meta| self.remember(&meta.location, ObjectIdentity::of(meta)));
-                    return Ok(found.into_iter().map(|meta| meta.location).collect());
-                }
-                Err(error) => problem = error_chain(&error),
-            }
+            self.sleep_backoff(failures);
         }
-        Err(remote_error(path, problem))
     }
 
     /// Fetches ranges of an object concurrently.
@@ -242,7 +241,9 @@ impl PendingRange {
     /// Waits for the bytes.
     pub(super) fn wait(mut self) -> Result<Result<Vec<u8>, FetchError>> {
         let joined = block_on(&mut self.0)?;
-        Ok(joined.unwrap_or_else(|error| Err(FetchError::Other(error.to_string()))))
+        Ok(joined.unwrap_or_else(|error| {
+            Err(FetchError::Unanswered { problem: error.to_string(), source: Some(error.into()) })
+        }))
     }
 }
 
@@ -265,34 +266,42 @@ impl ObjectIdentity {
     }
 }
 
-/// Problem of a missing object.
-pub(super) const MISSING: &str = "there is no such object; check the address and the credentials";
+/// Error of a missing object.
+pub(super) fn missing(path: &Path) -> Error {
+    Error::NoObject { url: path.display().to_string() }
+}
 
-/// Error at an address.
-pub(super) fn remote_error(path: &Path, problem: impl Into<String>) -> Error {
-    Error::Remote { url: path.display().to_string(), problem: problem.into() }
+/// Error of an object that is not as it should be.
+pub(super) fn object_error(path: &Path, problem: impl Into<String>) -> Error {
+    Error::Object { url: path.display().to_string(), problem: problem.into(), source: None }
 }
 
 /// Error of a failed fetch at an address.
 pub(super) fn fetch_error(path: &Path, failure: FetchError) -> Error {
     match failure {
-        FetchError::Missing => remote_error(path, MISSING),
-        FetchError::Changed(problem) => {
-            remote_error(path, format!("{problem}; start again with what is there now"))
-        }
-        FetchError::Length(bytes) => remote_error(
+        FetchError::Missing => missing(path),
+        FetchError::Changed(problem) => object_error(path, format!("{problem}; start again with what is there now")),
+        FetchError::Length(bytes) => object_error(
             path,
             format!("has {bytes} bytes now, another number than before; start again with what is there now"),
         ),
-        FetchError::Other(problem) => remote_error(path, problem),
+        FetchError::Refused(error) => Error::Object {
+            url: path.display().to_string(),
+            problem: error_chain(&error),
+            source: Some(error.into()),
+        },
+        FetchError::Unanswered { problem, source } => {
+            Error::Remote { url: path.display().to_string(), problem, source }
+        }
     }
 }
 
 fn runtime() -> Result<&'static Runtime> {
-    let fetch_error = |error: &io::Error| {
-        remote_error(Path::new("object stores"), format!("no thread to wait in ({error})"))
-    };
-    RUNTIME.as_ref().map_err(fetch_error)
+    RUNTIME.as_ref().map_err(|error| Error::Remote {
+        url: "object stores".to_owned(),
+        problem: format!("no thread to wait in ({error})"),
+        source: None,
+    })
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {

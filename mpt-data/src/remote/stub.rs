@@ -10,8 +10,11 @@ use crate::error::{Damage, Error, Result};
 use crate::layout::{RowBuffers, RowBytes, RowLayout, ShardRecord};
 
 fn refused<T>(path: &Path) -> Result<T> {
-    let problem = super::address::NOT_BUILT.to_owned();
-    Err(Error::Remote { url: path.display().to_string(), problem })
+    Err(Error::NotBuilt {
+        what: path.display().to_string(),
+        feature: "remote",
+        instead: "build it with that, or copy the files to this machine",
+    })
 }
 
 /// Object of a store; never constructed.

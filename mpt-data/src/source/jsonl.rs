@@ -164,15 +164,22 @@ fn scalar(field: &str, value: RawValue<'_>) -> Result<Option<String>, JsonProble
 
 fn string(field: &str, value: RawValue<'_>) -> Result<String, JsonProblem> {
     let mut reader = serde_json::Deserializer::from_slice(value.bytes);
-    RoundedString.deserialize(&mut reader).map_err(|error| {
-        // serde_json counts from the beginning of what it was given.
-        let text = error.to_string();
-        let what = text.split(" at line ").next().unwrap_or(&text);
-        JsonProblem {
-            column: value.column + error.column().saturating_sub(1),
-            what: format!("{what} in `{field}`"),
-        }
+    // serde_json counts from the beginning of what it was given.
+    RoundedString.deserialize(&mut reader).map_err(|error| JsonProblem {
+        column: value.column + error.column().saturating_sub(1),
+        what: format!("{} in `{field}`", flaw(value.bytes)),
     })
+}
+
+/// Problem of a string whose quotes are right.
+fn flaw(quoted: &[u8]) -> &'static str {
+    if std::str::from_utf8(quoted).is_err() {
+        "bytes that are not UTF-8"
+    } else if quoted.iter().any(|&byte| byte < b' ') {
+        "a control character that is not escaped"
+    } else {
+        "an escape that JSON does not have, or half of a surrogate pair,"
+    }
 }
 
 /// String whose capacity is rounded up to a power of two, so that freed memory fits later texts.

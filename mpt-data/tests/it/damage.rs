@@ -97,8 +97,7 @@ fn a_folder_without_a_manifest_says_why() {
     let corpus = Corpus::new();
     let error = Manifest::open(corpus.dir.path()).expect_err("no data").to_string();
     assert!(
-        error
-            .contains("manifest.json: there is no manifest here; expected a folder made by `mpt data build`"),
+        error.contains("manifest.json: there is no manifest here; expected a folder of prepared data"),
         "{error}"
     );
 }

@@ -9,23 +9,10 @@ use mpt_data::interop::mds::{
 };
 use proptest::prelude::*;
 
-/// Written by mosaicml-streaming 0.13.0: `MDSWriter(columns={"tokens": "ndarray:uint16", "id": "int", "é": "str"},
-/// hashes=["md5", "xxh64"], size_limit=310)`, then `{"tokens": [1, 2, 300 + i], "id": i - 1, "é": "ü" * i}` for i in 0..3.
-const SHARDS: [&str; 2] = [
-    "02000000f60000000e010000280100007b22636f6c756d6e5f656e636f64696e6773223a205b22696e74222c20226e646172 \
-    7261793a75696e743136222c2022737472225d2c2022636f6c756d6e5f6e616d6573223a205b226964222c2022746f6b656e \
-    73222c20225c7530306539225d2c2022636f6c756d6e5f73697a6573223a205b382c206e756c6c2c206e756c6c5d2c202263 \
-    6f6d7072657373696f6e223a206e756c6c2c2022666f726d6174223a20226d6473222c2022686173686573223a205b226d64 \
-    35222c20227878683634225d2c202273697a655f6c696d6974223a203331302c202276657273696f6e223a20327d08000000 \
-    00000000ffffffffffffffff0403010002002c01080000000200000000000000000000000403010002002d01c3bc",
-    "01000000f20000000e0100007b22636f6c756d6e5f656e636f64696e6773223a205b22696e74222c20226e6461727261793a \
-    75696e743136222c2022737472225d2c2022636f6c756d6e5f6e616d6573223a205b226964222c2022746f6b656e73222c20 \
-    225c7530306539225d2c2022636f6c756d6e5f73697a6573223a205b382c206e756c6c2c206e756c6c5d2c2022636f6d7072 \
-    657373696f6e223a206e756c6c2c2022666f726d6174223a20226d6473222c2022686173686573223a205b226d6435222c20 \
-    227878683634225d2c202273697a655f6c696d6974223a203331302c202276657273696f6e223a20327d0800000004000000 \
-    01000000000000000403010002002e01c3bcc3bc",
-];
-const INDEX: &str = r#"{"shards": [{"column_encodings": ["int", "ndarray:uint16", "str"], "column_names": ["id", "tokens", "\u00e9"], "column_sizes": [8, null, null], "compression": null, "format": "mds", "hashes": ["md5", "xxh64"], "raw_data": {"basename": "shard.00000.mds", "bytes": 296, "hashes": {"md5": "61818d1483bf7b1a3520ebe01ea740e6", "xxh64": "fa795001279bad05"}}, "samples": 2, "size_limit": 310, "version": 2, "zip_data": null}, {"column_encodings": ["int", "ndarray:uint16", "str"], "column_names": ["id", "tokens", "\u00e9"], "column_sizes": [8, null, null], "compression": null, "format": "mds", "hashes": ["md5", "xxh64"], "raw_data": {"basename": "shard.00001.mds", "bytes": 270, "hashes": {"md5": "161eb73a9c07a9ea661365d40b8eb6d5", "xxh64": "365abe02e9545ed4"}}, "samples": 1, "size_limit": 310, "version": 2, "zip_data": null}], "version": 2}"#;
+/// Written by mosaicml-streaming, see `mpt-data/tests/golden/make.py`: the samples of `golden_sample`.
+const SHARDS: [&[u8]; 2] =
+    [include_bytes!("../golden/mds/shard.00000.mds"), include_bytes!("../golden/mds/shard.00001.mds")];
+const INDEX: &str = include_str!("../golden/mds/index.json");
 
 fn encoding(text: &str) -> Encoding {
     text.parse().expect("an encoding")
@@ -33,14 +20,6 @@ fn encoding(text: &str) -> Encoding {
 
 fn column(name: &str, text: &str) -> (String, Encoding) {
     (name.to_owned(), encoding(text))
-}
-
-fn bytes_of(hex: &str) -> Vec<u8> {
-    let digits: Vec<_> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(str::from_utf8(pair).expect("ASCII"), 16).expect("hex"))
-        .collect()
 }
 
 fn golden_sample(i: u16) -> Vec<Value> {
@@ -95,25 +74,26 @@ fn the_bytes_are_those_of_the_python_package() {
     write(dir.path(), &golden_columns(), options, &samples);
     for (at, shard) in SHARDS.iter().enumerate() {
         let found = fs::read(dir.path().join(format!("shard.0000{at}.mds"))).expect("there");
-        assert_eq!(found, bytes_of(shard), "shard {at}");
+        assert_eq!(found, *shard, "shard {at}");
     }
     assert_eq!(fs::read_to_string(dir.path().join("index.json")).expect("there"), INDEX);
 }
 
 #[test]
 fn what_the_python_package_wrote_is_read() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    golden(dir.path());
     let expected: Vec<_> = (0..3)
         .map(golden_sample)
         .map(|sample| vec![sample[1].clone(), sample[0].clone(), sample[2].clone()])
         .collect();
-    assert_eq!(read(dir.path()).expect("sound"), expected);
+    let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for name in ["mds", "mds-zstd"] {
+        assert_eq!(read(&written.join(name)).expect("sound"), expected, "{name}");
+    }
 }
 
 fn golden(dir: &Path) {
     for (at, shard) in SHARDS.iter().enumerate() {
-        fs::write(dir.join(format!("shard.0000{at}.mds")), bytes_of(shard)).expect("writable");
+        fs::write(dir.join(format!("shard.0000{at}.mds")), shard).expect("writable");
     }
     fs::write(dir.join("index.json"), INDEX).expect("writable");
 }
@@ -262,7 +242,7 @@ fn options() -> impl Strategy<Value = MdsOptions> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// What is written is read, whatever the encoding, codec, hashes and size of shards.
     #[test]

@@ -1,21 +1,17 @@
 //! The ten-source mix beside the repository: the copies that its table counts are found.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mpt_data::{DedupKind, Manifest, NoProgress, PrepareRun, prepare};
 use mpt_tokenize::Tokenizer;
 
+use crate::shared::shared;
+
 /// Two sources of the mix, or `None` where it is not there.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn build(dedup: &str, out: &Path) -> Option<Manifest> {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let tokenizer: PathBuf = shared.join("tokenizers/gpt-neox-20b/tokenizer.json");
-    if !shared.join("mix").is_dir() || !tokenizer.is_file() {
-        eprintln!("skipped: {} has no mix and tokenizer", shared.display());
-        return None;
-    }
+    let (mix, tokenizer) = (shared("data/mix")?, shared("data/tokenizers/gpt-neox-20b/tokenizer.json")?);
     let source = |name: &str| {
-        let pattern = shared.join(format!("mix/{name}/*.jsonl.*"));
+        let pattern = mix.join(format!("{name}/*.jsonl.*"));
         format!(
             "[[sources]]\nname = \"{name}\"\nproportion = 0.5\npaths = [{:?}]\nformat = \"jsonl\"\n",
             pattern.display().to_string()

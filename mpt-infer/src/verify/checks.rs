@@ -1,42 +1,42 @@
-//! What a model must hold on its own: finite numbers, and the same numbers whichever way they are computed.
+//! Self-checks of a model: finite logits, and the same logits by decoding, in a padded batch and in one pass.
 
 use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool, Weights};
 use serde::Serialize;
 
-use super::tally::{LogProbs, Place, Tally};
-use super::{Comparison, Limits, each_logits, each_pair, hidden_alone};
+use super::tally::{LogProbs, LogitPosition, Tally};
+use super::{Comparison, Limits, for_each_logits, for_each_pair, hidden_alone};
 use crate::error::Result;
 
-/// Rows on which the ways of computing are compared; numbers are checked on all.
+/// Number of rows whose decoding and batch are compared. All rows are checked for finite logits.
 const COMPARED_ROWS: usize = 8;
-/// Last tokens of a row that are decoded one at a time.
+/// Number of last tokens of a row that are decoded one at a time.
 const DECODED: usize = 16;
-/// Tokens of a row in the batch of unequal rows.
+/// Maximum length of a row in the padded batch.
 const BATCHED: usize = 48;
 
-/// One check.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Check {
     /// Its name.
     pub name: &'static str,
     /// Whether it holds.
     pub passed: bool,
-    /// What was found.
+    /// Figures of the check, in words.
     pub detail: String,
 }
 
-/// What a model's checks found.
+/// Result of all self-checks of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SelfReport {
     /// All checks.
     pub checks: Vec<Check>,
-    /// How far the ways of computing are apart, taken together; the reference is each row alone, at once.
+    /// Comparison of decoding and of the padded batch with one pass over each row.
     pub comparison: Comparison,
-    /// Perplexity on the rows, where tokens to predict were known.
+    /// Perplexity on the rows, where they are text.
     pub perplexity: Option<f64>,
 }
 
-/// The first tensor, in the order of names, that holds a number that is not finite, and the number's index.
+/// First tensor by name that holds an infinite or NaN value, and the index of that value.
 ///
 /// # Errors
 /// Those of the weights.
@@ -49,9 +49,9 @@ pub fn first_non_finite(weights: &Weights) -> Result<Option<(String, usize)>> {
     Ok(None)
 }
 
-/// Checks that logits are finite on all `rows`, and that decoding one token at a time and a padded batch give those of
-/// each row alone, within `limits`. With `predict`, each token is what the one before
-/// should predict. `advance` is told of every token of the rows.
+/// Checks that the logits of all `rows` are finite, and that decoding token by token and padded batches reproduce those
+/// of one pass over each row, within `limits`. `predict` says that rows are text, whose tokens are scored. `advance` is
+/// called with the number of tokens done.
 ///
 /// # Errors
 /// Those of the forward pass.
@@ -62,10 +62,10 @@ pub fn self_check(
     predict: bool,
     advance: &mut dyn FnMut(usize),
 ) -> Result<SelfReport> {
-    let mut numbers = Numbers::default();
+    let mut finiteness = Finiteness::default();
     let mut decoding = Tally::default();
     for (row, ids) in rows.iter().enumerate() {
-        numbers.add(model, row, ids, predict)?;
+        finiteness.add(model, row, ids, predict)?;
         if row < COMPARED_ROWS {
             compare_decoding(model, row, ids, &mut decoding)?;
         }
@@ -76,11 +76,11 @@ pub fn self_check(
     let mut both = decoding.clone();
     both.merge(&batch);
     let checks = vec![
-        numbers.check(),
+        finiteness.check(),
         close("one token at a time equals all at once", &decoding, limits),
         close("a batch of unequal rows equals each row alone", &batch, limits),
     ];
-    Ok(SelfReport { checks, comparison: both.comparison(), perplexity: numbers.perplexity() })
+    Ok(SelfReport { checks, comparison: both.comparison(), perplexity: finiteness.perplexity() })
 }
 
 fn close(name: &'static str, tally: &Tally, limits: &Limits) -> Check {
@@ -95,21 +95,21 @@ fn close(name: &'static str, tally: &Tally, limits: &Limits) -> Check {
     Check { name, passed: broken.is_empty(), detail: detail + &place.unwrap_or_default() }
 }
 
-/// Whether logits are numbers, and what they say of the tokens that follow.
+/// Finiteness of logits, and the loss of the tokens that follow.
 #[derive(Debug, Default)]
-struct Numbers {
+struct Finiteness {
     positions: usize,
-    bad: Option<(usize, usize)>,
+    first_non_finite: Option<(usize, usize)>,
     loss: f64,
     scored: usize,
 }
 
-impl Numbers {
+impl Finiteness {
     fn add(&mut self, model: &CausalLm, row: usize, ids: &[u32], predict: bool) -> Result<()> {
-        each_logits(model, &hidden_alone(model, ids)?, |position, logits| {
+        for_each_logits(model, &hidden_alone(model, ids)?, |position, logits| {
             self.positions += 1;
-            if self.bad.is_none() && logits.iter().any(|logit| !logit.is_finite()) {
-                self.bad = Some((row, position));
+            if self.first_non_finite.is_none() && logits.iter().any(|logit| !logit.is_finite()) {
+                self.first_non_finite = Some((row, position));
             }
             if let Some(&next) = ids.get(position + 1).filter(|_| predict) {
                 self.loss -= LogProbs::new(logits).of(next);
@@ -119,11 +119,11 @@ impl Numbers {
     }
 
     fn check(&self) -> Check {
-        let detail = match self.bad {
+        let detail = match self.first_non_finite {
             Some((row, position)) => format!("not finite first in row {row}, position {position}"),
             None => format!("{} positions", self.positions),
         };
-        Check { name: "logits are finite", passed: self.bad.is_none(), detail }
+        Check { name: "logits are finite", passed: self.first_non_finite.is_none(), detail }
     }
 
     fn perplexity(&self) -> Option<f64> {
@@ -131,7 +131,7 @@ impl Numbers {
     }
 }
 
-/// The last tokens of a row, one at a time behind a cache of those before, against the whole row at once.
+/// Compares decoding of a row's last tokens, over a cache of those before, with one pass over the row.
 fn compare_decoding(model: &CausalLm, row: usize, ids: &[u32], tally: &mut Tally) -> Result<()> {
     let n = ids.len();
     let whole = hidden_alone(model, ids)?;
@@ -145,17 +145,16 @@ fn compare_decoding(model: &CausalLm, row: usize, ids: &[u32], tally: &mut Tally
         let next =
             model.forward(&Batch::of(sequence, &ids[position..=position])?, &mut pool)?.unsqueeze(0)?;
         let at_once = whole.narrow(1, position, 1)?.contiguous()?;
-        each_pair((model, &next), (model, &at_once), |_, found, reference| {
-            tally.add(Place { part: "decoding", row, position }, found, reference, None);
+        for_each_pair((model, &next), (model, &at_once), |_, found, reference| {
+            tally.add(LogitPosition { part: "decoding", row, position }, found, reference, None);
         })?;
     }
     Ok(())
 }
 
-/// The beginnings of some rows, of unequal lengths, in one batch padded on the left and in one padded on the right,
-/// against each alone.
+/// Compares batches of prefixes of unequal lengths, padded on the left and on the right, with each prefix alone.
 fn compare_batch(model: &CausalLm, rows: &[Vec<u32>], tally: &mut Tally) -> Result<()> {
-    // rows of equal length are cut, each more than the one before
+    // each prefix is shorter than the one before, so that rows of equal length get unequal ones
     let cut = |(index, row): (usize, &Vec<u32>)| {
         let length = row.len().min(BATCHED);
         row[..length.saturating_sub(index).max(1)].to_vec()
@@ -166,18 +165,18 @@ fn compare_batch(model: &CausalLm, rows: &[Vec<u32>], tally: &mut Tally) -> Resu
         let padding = |row: &Vec<u32>| if left { longest - row.len() } else { 0 };
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         for row in &rows {
-            let place = padding(row)..padding(row) + row.len();
+            let span = padding(row)..padding(row) + row.len();
             let mut padded = vec![0; longest];
-            padded[place.clone()].copy_from_slice(row);
+            padded[span.clone()].copy_from_slice(row);
             ids.push(padded);
-            mask.extend((0..longest).map(|at| u8::from(place.contains(&at))));
+            mask.extend((0..longest).map(|at| u8::from(span.contains(&at))));
         }
         let hidden = model.hidden(&ids, &AttnMask::padded(&mask, rows.len(), longest)?)?;
         for (number, row) in rows.iter().enumerate() {
             let of_row = hidden.narrow(0, number, 1)?.narrow(1, padding(row), row.len())?.contiguous()?;
             let alone = hidden_alone(model, row)?;
-            each_pair((model, &of_row), (model, &alone), |position, found, reference| {
-                tally.add(Place { part: "batch", row: number, position }, found, reference, None);
+            for_each_pair((model, &of_row), (model, &alone), |position, found, reference| {
+                tally.add(LogitPosition { part: "batch", row: number, position }, found, reference, None);
             })?;
         }
     }

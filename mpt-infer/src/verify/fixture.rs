@@ -1,4 +1,4 @@
-//! Recorded numbers: a folder with `expected.safetensors`, as a reference implementation wrote it.
+//! Fixtures: inputs and logits recorded by a reference implementation, in a folder's `expected.safetensors`.
 //!
 //! | tensors | shapes |
 //! |---|---|
@@ -18,96 +18,101 @@ use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool};
 use serde::Serialize;
 
 use super::models::expect_vocabulary;
-use super::tally::{Place, Tally, best};
-use super::{Comparison, each_logits, rows_of};
+use super::tally::{LogitPosition, Tally, best};
+use super::{Comparison, for_each_logits, rows_of};
 use crate::error::{Error, Result};
 
 const FILE: &str = "expected.safetensors";
-const PARTS: [&str; 5] = ["main", "one", "full", "long", "pad"];
+const BATCHES: [&str; 5] = ["main", "one", "full", "long", "pad"];
 const GREEDY: [&str; 2] = ["greedy", "greedy_pad"];
 
-/// Recorded inputs and outputs of a model.
+/// Inputs and outputs of a model, recorded by a reference implementation.
 #[derive(Debug)]
 pub struct Fixture {
     path: PathBuf,
-    parts: Vec<Part>,
+    parts: Vec<RecordedBatch>,
     greedy: Vec<Continuation>,
 }
 
-/// A batch with its logits.
+/// A batch with its recorded logits.
 #[derive(Debug)]
-struct Part {
+struct RecordedBatch {
     name: &'static str,
     ids: Vec<Vec<u32>>,
     mask: AttnMask,
-    /// Which tokens are not padding.
+    /// Whether each token is text rather than padding.
     real: Vec<Vec<bool>>,
-    /// `[batch, k, vocab]`, of the last `k` positions.
+    /// Logits of the last `k` positions, `[batch, k, vocab]`.
     logits: Tensor,
 }
 
-/// A prompt, and the tokens that greedy decoding added.
+/// A prompt and its greedy continuation.
 #[derive(Debug, Clone)]
 struct Continuation {
     prompt: Vec<u32>,
     new: Vec<u32>,
 }
 
-/// What comparing with a fixture found.
+/// Result of comparing a model with a fixture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FixtureReport {
-    /// Logits.
+    /// Comparison of logits.
     pub comparison: Comparison,
     /// Greedy continuations, where the fixture has them.
     pub greedy: Option<GreedyReport>,
 }
 
-/// How many tokens of the greedy continuations the model would have chosen too, each after the reference's tokens.
+/// Agreement with greedy continuations, each token judged after the reference's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct GreedyReport {
-    /// Tokens that are the model's choice, or within the tolerance of it.
+    /// Number of tokens that are the model's choice, or within the tolerance of it.
     pub matched: usize,
-    /// All of them.
+    /// Number of tokens of all continuations.
     pub tokens: usize,
 }
 
 impl Fixture {
-    /// Whether a folder holds recorded numbers.
+    /// Whether `dir` holds a fixture.
     pub fn is_in(dir: &Path) -> bool {
         dir.join(FILE).is_file()
     }
 
-    /// Reads the recorded numbers of a folder.
+    /// Reads the fixture of a folder.
     ///
     /// # Errors
     /// [`Error::Fixture`] naming the tensor that is missing or has another shape.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
-        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|source| {
-            fixture_error(&path, "the file", source.to_string(), "a readable safetensors file")
-        })?;
+        let tensors =
+            candle_core::safetensors::load(&path, &Device::Cpu).map_err(|error| Error::Fixture {
+                path: path.clone(),
+                tensor: "the file".to_owned(),
+                found: error.to_string(),
+                expected: "a readable safetensors file",
+                source: Some(error.into()),
+            })?;
         let reader = Reader { path: &path, tensors: &tensors };
         let is_there = |name: &&str| *name == "main" || reader.has(name, "input_ids");
         let parts =
-            PARTS.into_iter().filter(is_there).map(|name| reader.part(name)).collect::<Result<_>>()?;
+            BATCHES.into_iter().filter(is_there).map(|name| reader.part(name)).collect::<Result<_>>()?;
         let greedy = GREEDY.into_iter().filter(|name| reader.has(name, "new_tokens"));
         let greedy = greedy.map(|name| reader.continuations(name)).collect::<Result<Vec<_>>>()?.concat();
         Ok(Self { path, parts, greedy })
     }
 
-    /// The file of the numbers.
+    /// Path of `expected.safetensors`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Tokens that the model runs.
+    /// Number of tokens that a comparison runs.
     pub fn num_tokens(&self) -> usize {
         let parts: usize = self.parts.iter().flat_map(|part| &part.ids).map(Vec::len).sum();
         parts + self.greedy.iter().map(|greedy| greedy.prompt.len() + greedy.new.len()).sum::<usize>()
     }
 
-    /// Compares the model's numbers with the recorded ones. A greedy token counts as matched when its logit is within
-    /// `tolerance` times the range of the recorded logits of the best. `advance` is told of every token run.
+    /// Compares the model with the fixture. A greedy token counts as matched when its logit is within
+    /// `tolerance` times the range of the recorded logits of the best. `advance` is called with the number of tokens done.
     ///
     /// # Errors
     /// [`Error::Vocabulary`] when the model has another number of ids, and those of the forward pass.
@@ -134,7 +139,7 @@ impl Fixture {
     }
 }
 
-impl Part {
+impl RecordedBatch {
     fn compare(&self, model: &CausalLm, tally: &mut Tally) -> Result<()> {
         let (_, recorded, vocab_size) = self.logits.dims3()?;
         expect_vocabulary(model, vocab_size)?;
@@ -143,11 +148,11 @@ impl Part {
         for (row, real) in self.real.iter().enumerate() {
             let reference = rows_of(&self.logits.get(row)?)?;
             let hidden = hidden.narrow(0, row, 1)?.narrow(1, skipped, recorded)?.contiguous()?;
-            each_logits(model, &hidden, |index, found| {
+            for_each_logits(model, &hidden, |index, found| {
                 let position = skipped + index;
                 if real[position] {
                     let reference = &reference[index * vocab_size..(index + 1) * vocab_size];
-                    tally.add(Place { part: self.name, row, position }, found, reference, None);
+                    tally.add(LogitPosition { part: self.name, row, position }, found, reference, None);
                 }
             })?;
         }
@@ -176,7 +181,7 @@ impl Continuation {
     }
 }
 
-/// The tensors of the file, with checks.
+/// Tensors of the file, with checked access.
 struct Reader<'a> {
     path: &'a Path,
     tensors: &'a HashMap<String, Tensor>,
@@ -187,7 +192,7 @@ impl Reader<'_> {
         self.tensors.contains_key(&format!("{part}.{name}"))
     }
 
-    fn part(&self, name: &'static str) -> Result<Part> {
+    fn part(&self, name: &'static str) -> Result<RecordedBatch> {
         let ids = self.ids(name, "input_ids")?;
         let (batch, seq) = (ids.len(), ids[0].len());
         let real = self.mask(name, (batch, seq))?;
@@ -213,10 +218,10 @@ impl Reader<'_> {
             let bytes: Vec<u8> = real.iter().flatten().map(|&real| u8::from(real)).collect();
             AttnMask::padded(&bytes, batch, seq)?
         };
-        Ok(Part { name, ids, mask, real, logits: logits.clone() })
+        Ok(RecordedBatch { name, ids, mask, real, logits: logits.clone() })
     }
 
-    /// The rows of a greedy batch, each without its padding.
+    /// Continuations of a greedy batch, without padding.
     fn continuations(&self, name: &str) -> Result<Vec<Continuation>> {
         let ids = self.ids(name, "input_ids")?;
         let real = self.mask(name, (ids.len(), ids[0].len()))?;
@@ -233,7 +238,7 @@ impl Reader<'_> {
         Ok(pairs.filter(|continuation| !continuation.prompt.is_empty()).collect())
     }
 
-    /// Which tokens are real: all where there is no mask.
+    /// Whether each token is text, `[batch][seq]`; all are where there is no mask.
     fn mask(&self, part: &str, (batch, seq): (usize, usize)) -> Result<Vec<Vec<bool>>> {
         if !self.has(part, "attention_mask") {
             return Ok(vec![vec![true; seq]; batch]);
@@ -251,7 +256,7 @@ impl Reader<'_> {
         Err(fixture_error(self.path, &format!("{part}.{name}"), found, "the shape of input_ids"))
     }
 
-    /// Rows of small whole numbers, at least one row of at least one.
+    /// Rows of token ids: at least one row, of at least one id.
     fn ids(&self, part: &str, name: &str) -> Result<Vec<Vec<u32>>> {
         let tensor = self.tensor(part, name)?;
         let fail = |found| fixture_error(self.path, &format!("{part}.{name}"), found, "rows of token ids");
@@ -279,5 +284,5 @@ impl Reader<'_> {
 }
 
 fn fixture_error(path: &Path, tensor: &str, found: String, expected: &'static str) -> Error {
-    Error::Fixture { path: path.to_owned(), tensor: tensor.to_owned(), found, expected }
+    Error::Fixture { path: path.to_owned(), tensor: tensor.to_owned(), found, expected, source: None }
 }

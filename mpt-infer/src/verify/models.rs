@@ -1,20 +1,19 @@
-//! Two models on the same rows.
+//! Comparison of two models on the same rows.
 
 use candle_core::Tensor;
 use mpt_core::CausalLm;
 
-use super::tally::{Place, Tally};
-use super::{Comparison, each_pair, hidden_alone};
+use super::tally::{LogitPosition, Tally};
+use super::{Comparison, for_each_pair, hidden_alone};
 use crate::error::{Error, Result};
 
-/// Tokens that one model runs before the other does: a pass over the weights serves this many.
+/// Number of tokens that one model runs before the other does, so that one pass over its weights serves many tokens.
 const GROUP_TOKENS: usize = 4096;
 
 /// Compares the logits of `model` with those of `against` at every position of `rows`, each row alone.
 ///
-/// With `predict`, each token is also what the one before should predict, which gives perplexities. The models take
-/// turns, some thousand tokens each, so that neither's weights need stay in memory. `advance` is told of every token
-/// that a model ran.
+/// `predict` says that rows are text, and asks for perplexities. The models take turns of some thousand tokens, so that
+/// neither's weights need stay in memory. `advance` is called with the number of tokens that a model has done.
 ///
 /// # Errors
 /// [`Error::Vocabulary`] when the models differ in their number of ids, and those of the forward pass.
@@ -33,9 +32,9 @@ pub fn compare_models(
         let reference = all_hidden(against, group, advance)?;
         for (index, row) in group.iter().enumerate() {
             let pair = ((model, &found[index]), (against, &reference[index]));
-            each_pair(pair.0, pair.1, |position, found, reference| {
+            for_each_pair(pair.0, pair.1, |position, found, reference| {
                 let next = row.get(position + 1).copied().filter(|_| predict);
-                let place = Place { part: "rows", row: first + index, position };
+                let place = LogitPosition { part: "rows", row: first + index, position };
                 tally.add(place, found, reference, next);
             })?;
         }
@@ -44,7 +43,7 @@ pub fn compare_models(
     Ok(tally.comparison())
 }
 
-/// The model has as many ids as the reference.
+/// Refuses a model whose vocabulary size differs from the reference's.
 pub(super) fn expect_vocabulary(model: &CausalLm, expected: usize) -> Result<()> {
     match model.config().vocab_size {
         actual if actual == expected => Ok(()),
@@ -61,7 +60,7 @@ fn all_hidden(model: &CausalLm, rows: &[Vec<u32>], advance: &mut dyn FnMut(usize
     rows.iter().map(hidden).collect()
 }
 
-/// Runs of rows of at most [`GROUP_TOKENS`] tokens, or of one row.
+/// Consecutive rows of at most [`GROUP_TOKENS`] tokens together, or a single longer row.
 fn groups(rows: &[Vec<u32>]) -> impl Iterator<Item = &[Vec<u32>]> {
     let mut tokens = 0;
     let mut rest = rows;

@@ -1,17 +1,17 @@
-//! The rows of ids that models are run on.
+//! Rows of token ids to verify a model on.
 
 use mpt_core::MptConfig;
 use mpt_core::rng::CounterRng;
 
-/// Lengths of the short built-in rows: a single token, few, and across the sizes at which kernels change.
+/// Lengths of the short built-in rows, on both sides of the sizes at which kernels switch.
 const LENGTHS: [usize; 5] = [1, 2, 7, 33, 100];
-/// How far the last built-in row goes beyond `max_seq_len`.
+/// Number of tokens by which the last built-in row exceeds `max_seq_len`.
 const BEYOND: usize = 8;
-/// Contexts up to this length are filled by the last built-in row; longer ones would take too long.
+/// Longest `max_seq_len` that the last built-in row fills; a longer one would take minutes.
 const FILLED: usize = 4096;
 
-/// Rows of ids drawn evenly within the vocabulary, the same for a seed: several lengths, and one beyond `max_seq_len`
-/// where positions allow, or of exactly that where they are learned. Contexts above 4096 tokens are not filled.
+/// Rows of ids drawn uniformly from the vocabulary by `seed`. The last one exceeds `max_seq_len`, or has exactly that
+/// length where positions are learned; a `max_seq_len` above 4096 is not filled.
 pub fn builtin_rows(config: &MptConfig, seed: u64) -> Vec<Vec<u32>> {
     let limit = if config.learned_pos_emb { config.max_seq_len } else { config.max_seq_len + BEYOND };
     let mut lengths: Vec<usize> = LENGTHS.into_iter().filter(|&length| length < limit).collect();
@@ -25,7 +25,7 @@ pub fn builtin_rows(config: &MptConfig, seed: u64) -> Vec<Vec<u32>> {
     lengths.into_iter().enumerate().map(row).collect()
 }
 
-/// Windows of at most `seq` ids over one text. They overlap by one, so that each id but the first is predicted once.
+/// Windows of at most `seq` ids over one text. They overlap by one id, so that each id but the first is predicted once.
 ///
 /// # Panics
 /// When `seq` is below 2.

@@ -1,54 +1,54 @@
-//! What comparing logits adds up to.
+//! Comparison of logits, its limits, and the sums it is made from.
 
 use serde::Serialize;
 
-/// A position that was compared.
+/// Position of compared logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Place {
-    /// What was compared: `rows` of two models, a part of a fixture, or a check.
+pub struct LogitPosition {
+    /// Name of the comparison: `rows` of two models, a batch of a fixture, or a check.
     pub part: &'static str,
-    /// The row, from 0.
+    /// Index of the row.
     pub row: usize,
-    /// The position in it, from 0.
+    /// Index of the token in the row.
     pub position: usize,
 }
 
-/// How far logits are from their reference.
+/// Distance of logits from their reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Positions compared.
+    /// Number of positions compared.
     pub positions: u64,
-    /// Largest absolute error of a logit; infinite where one is not a number.
+    /// Largest absolute error of a logit; infinite where a logit is not finite.
     pub max_error: f64,
-    /// The same as a share of the range of the reference's logits.
+    /// `max_error` as a share of the range of the reference's logits.
     pub relative_error: f64,
     /// Mean Kullback-Leibler divergence of the next-token distributions from the reference's, in nats.
     pub kl_mean: f64,
-    /// The largest of them.
+    /// Largest Kullback-Leibler divergence at a position, in nats.
     pub kl_max: f64,
-    /// Share of positions whose most probable token is the reference's.
+    /// Share of positions with the same most probable token.
     pub top1_agreement: f64,
-    /// Perplexity of the model on the rows, where tokens to predict were known.
+    /// Perplexity of the model on the rows, where they are text.
     pub perplexity: Option<f64>,
-    /// The reference's.
+    /// Perplexity of the reference.
     pub perplexity_against: Option<f64>,
-    /// Where the largest error is.
-    pub worst: Option<Place>,
+    /// Position of the largest error.
+    pub worst: Option<LogitPosition>,
 }
 
-/// What a comparison must keep to.
+/// Limits of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Bound on [`Comparison::relative_error`].
+    /// Maximum of [`Comparison::relative_error`].
     pub tolerance: f64,
-    /// Bound on [`Comparison::kl_max`], if any.
+    /// Maximum of [`Comparison::kl_max`], if any.
     pub max_kl: Option<f64>,
-    /// Least [`Comparison::top1_agreement`], if any.
+    /// Minimum of [`Comparison::top1_agreement`], if any.
     pub min_top1: Option<f64>,
 }
 
 impl Limits {
-    /// The wider of each of two limits.
+    /// The wider of each limit of two.
     #[must_use]
     pub fn wider(&self, other: &Self) -> Self {
         let both = |a: Option<f64>, b: Option<f64>, wider: fn(f64, f64) -> f64| Some(wider(a?, b?));
@@ -59,7 +59,7 @@ impl Limits {
         }
     }
 
-    /// What `found` breaks, in words; nothing where it keeps to all.
+    /// Limits that `found` exceeds, in words.
     pub fn broken(&self, found: &Comparison) -> Vec<String> {
         let mut broken = Vec::new();
         let mut expect = |holds: bool, message: String| {
@@ -80,12 +80,12 @@ impl Limits {
     }
 }
 
-/// Sums over positions.
+/// Running sums of a comparison.
 #[derive(Debug, Clone)]
 pub(crate) struct Tally {
     positions: u64,
     max_error: f64,
-    worst: Option<Place>,
+    worst: Option<LogitPosition>,
     low: f64,
     high: f64,
     kl_sum: f64,
@@ -115,8 +115,8 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Counts one position: its logits `found` and those of the `reference`, and the token that follows where known.
-    pub(crate) fn add(&mut self, place: Place, found: &[f32], reference: &[f32], next: Option<u32>) {
+    /// Adds a position: its logits and the reference's, `[vocab]`, and the token that follows, where known.
+    pub(crate) fn add(&mut self, place: LogitPosition, found: &[f32], reference: &[f32], next: Option<u32>) {
         let errors = found.iter().zip(reference).map(|(a, b)| f64::from(a - b).abs());
         let error = errors.fold(0.0, largest);
         if self.worst.is_none() || error > self.max_error {
@@ -139,7 +139,7 @@ impl Tally {
         }
     }
 
-    /// Adds what another tally counted.
+    /// Adds the sums of another tally.
     pub(crate) fn merge(&mut self, other: &Self) {
         if other.worst.is_some() && (self.worst.is_none() || other.max_error > self.max_error) {
             (self.max_error, self.worst) = (other.max_error, other.worst);
@@ -155,12 +155,12 @@ impl Tally {
         self.scored += other.scored;
     }
 
-    /// The reference's largest logit minus its smallest.
+    /// Largest logit of the reference minus its smallest.
     pub(crate) fn range(&self) -> f64 {
         (self.high - self.low).max(0.0)
     }
 
-    /// The figures.
+    /// Figures of the comparison.
     pub(crate) fn comparison(&self) -> Comparison {
         let per_position = |sum: f64| sum / self.positions.max(1) as f64;
         let perplexity = |loss: f64| (self.scored > 0).then(|| (loss / self.scored as f64).exp());
@@ -179,12 +179,12 @@ impl Tally {
     }
 }
 
-/// The larger number; what is not a number counts as infinite.
+/// Larger of two numbers; NaN counts as infinite.
 fn largest(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::INFINITY } else { a.max(b) }
 }
 
-/// Logits with the logarithm of the sum of their exponentials.
+/// Log-probabilities: logits and their log-sum-exp.
 pub(crate) struct LogProbs<'a> {
     logits: &'a [f32],
     log_sum: f64,
@@ -197,12 +197,12 @@ impl<'a> LogProbs<'a> {
         Self { logits, log_sum: high + sum.ln() }
     }
 
-    /// The logarithm of a token's probability; that of nothing for a token outside.
+    /// Log-probability of a token; minus infinity outside the vocabulary.
     pub(crate) fn of(&self, token: u32) -> f64 {
         self.logits.get(token as usize).map_or(f64::NEG_INFINITY, |&x| f64::from(x) - self.log_sum)
     }
 
-    /// KL(self || other), in nats; rounding below 0 is 0.
+    /// KL(self || other) in nats, clamped at 0.
     fn divergence(&self, other: &Self) -> f64 {
         let pairs = self.logits.iter().zip(other.logits);
         let term = |(&p, &q): (&f32, &f32)| {
@@ -213,13 +213,13 @@ impl<'a> LogProbs<'a> {
         largest(0.0, pairs.map(term).sum())
     }
 
-    /// The most probable token, the first of equals.
+    /// Most probable token, the first of equals.
     fn best(&self) -> Option<usize> {
         best(self.logits)
     }
 }
 
-/// The index of the largest number, the first of equals.
+/// Index of the largest logit, the first of equals.
 pub(crate) fn best(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
 }
@@ -228,7 +228,7 @@ pub(crate) fn best(logits: &[f32]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { part: "rows", row: 1, position: 2 };
+    const PLACE: LogitPosition = LogitPosition { part: "rows", row: 1, position: 2 };
 
     fn of(found: &[f32], reference: &[f32], next: Option<u32>) -> Comparison {
         let mut tally = Tally::default();
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn merging_is_counting_together() {
         let (mut all, mut a, mut b) = (Tally::default(), Tally::default(), Tally::default());
-        let second = Place { row: 7, ..PLACE };
+        let second = LogitPosition { row: 7, ..PLACE };
         for tally in [&mut all, &mut a] {
             tally.add(PLACE, &[1.0, 2.0], &[1.0, 2.5], Some(0));
         }

@@ -1,13 +1,13 @@
-//! How far the matrices of two models are apart: where their forms differ, no further than rounding takes them.
+//! Comparison of two models' matrices: where their dtypes differ, rounding must explain the difference.
 
 use mpt_core::{WeightDtype, Weights};
 
 use super::Check;
-use super::forms::narrower;
+use super::limits_by_dtype::narrower;
 use crate::error::Result;
 
-/// Checks that every matrix which `model` and `against` hold in different forms is the same but for the rounding of the
-/// narrower form. Broken layers of a quantized model show here, however little they change the logits.
+/// Checks that every matrix whose dtype differs between `model` and `against` is equal up to the rounding of the narrower
+/// dtype. It finds broken layers of a quantized model, however little they change the logits.
 ///
 /// # Errors
 /// Those of the weights.
@@ -18,13 +18,13 @@ pub fn compare_weights(model: &Weights, against: &Weights) -> Result<Check> {
         if shape.len() < 2 || others.get(&name) != Some(&shape) {
             continue;
         }
-        let forms = (model.form(&name)?, against.form(&name)?);
-        if forms.0 == forms.1 {
+        let dtypes = (model.form(&name)?, against.form(&name)?);
+        if dtypes.0 == dtypes.1 {
             continue;
         }
         let (found, expected) = (model.stored(&name, Some(&shape))?, against.stored(&name, Some(&shape))?);
-        let form = narrower(forms.0, forms.1);
-        let difference = Difference { error: found.relative_difference(&expected), form, name };
+        let dtype = narrower(dtypes.0, dtypes.1);
+        let difference = Difference { error: found.relative_difference(&expected), dtype, name };
         compared += 1;
         if worst.as_ref().is_none_or(|worst: &Difference| difference.share() > worst.share()) {
             worst = Some(difference);
@@ -33,42 +33,44 @@ pub fn compare_weights(model: &Weights, against: &Weights) -> Result<Check> {
     Ok(check(compared, worst))
 }
 
+/// Check over `compared` matrices, of which `worst` has the largest share of its allowed error.
 fn check(compared: usize, worst: Option<Difference>) -> Check {
     let name = "matrices are the other model's, rounded";
-    let Some(Difference { name: matrix, form, error }) = &worst else {
+    let Some(Difference { name: matrix, dtype, error }) = &worst else {
         return Check { name, passed: true, detail: "none has another form".to_owned() };
     };
-    let (limit, passed) = (rounding(*form), worst.as_ref().is_some_and(|worst| worst.share() <= 1.0));
+    let (limit, passed) = (rounding_error(*dtype), worst.as_ref().is_some_and(|worst| worst.share() <= 1.0));
     let detail = match passed {
         true => format!("{compared} of another form, relative difference {error:.1e} at most"),
         false => format!(
-            "`{matrix}` has the relative difference {error:.3e}, and rounding to {form} gives {limit:.1e} at most"
+            "`{matrix}` has the relative difference {error:.3e}, and rounding to {dtype} gives {limit:.1e} at most"
         ),
     };
     Check { name, passed, detail }
 }
 
-/// A matrix that was compared.
+/// Difference of a matrix from its reference.
 struct Difference {
     name: String,
-    /// The narrower of the two forms.
-    form: WeightDtype,
-    /// Root mean square of the difference over that of the reference.
+    /// Narrower dtype of the two.
+    dtype: WeightDtype,
+    /// RMS of the difference, relative to the RMS of the reference.
     error: f64,
 }
 
 impl Difference {
-    /// The error as a share of what is allowed.
+    /// Error as a share of the allowed one.
     fn share(&self) -> f64 {
-        self.error / rounding(self.form)
+        self.error / rounding_error(self.dtype)
     }
 }
 
-/// The largest relative difference that rounding a whole matrix to a form makes. For bf16, q8_0 and q4_0 no values give
-/// more: half a step of every value of a block beside one that is as large as the block's step allows. The others are three
-/// times what normal values give; f16 is wider for matrices of numbers too small for it.
-fn rounding(form: WeightDtype) -> f64 {
-    match form {
+/// Largest relative RMS error of rounding a matrix to `dtype`.
+///
+/// For bf16, q8_0 and q4_0 it is the worst case: every value of a block is off by half a step. The others are three times
+/// the error on normally distributed values; f16 allows for values below its smallest normal number.
+fn rounding_error(dtype: WeightDtype) -> f64 {
+    match dtype {
         WeightDtype::F32 => 1e-6,
         WeightDtype::F16 => 1e-2,
         WeightDtype::BF16 => 4e-3,

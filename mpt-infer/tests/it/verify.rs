@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 use mpt_core::testing::tiny_model;
 use mpt_core::{AttnMask, CausalLm, MptConfig, Params, WeightDtype, Weights, write_safetensors};
 use mpt_infer::verify::{
-    Fixture, Forms, Limits, builtin_rows, compare_models, compare_weights, first_non_finite, limits_alone,
-    limits_between, self_check,
+    Fixture, Limits, MatrixDtypes, builtin_rows, compare_models, compare_weights, first_non_finite,
+    limits_alone, limits_between, self_check,
 };
 
 fn model(config: &MptConfig, params: &Params) -> CausalLm {
@@ -66,7 +66,7 @@ fn rounding_stays_within_the_tolerance_of_its_form() {
         let found = CausalLm::new(&config, &rounded).unwrap();
         let found =
             compare_models(&found, &reference, &builtin_rows(&config, 0), false, &mut |_| {}).unwrap();
-        let forms = [format, WeightDtype::F32].map(|asked| Forms::of(&exact, asked).unwrap());
+        let forms = [format, WeightDtype::F32].map(|asked| MatrixDtypes::of(&exact, asked).unwrap());
         assert_eq!(forms[0].narrowest(), format);
         let tolerance = limits_between(&forms[0], Some(&forms[1])).tolerance;
         assert!(found.relative_error > 1e-4 && found.relative_error < tolerance / 3.0, "{format}: {found:?}");
@@ -106,10 +106,10 @@ fn sound_models_of_every_form_pass_alone_and_against_the_exact_one() {
     for form in ROUNDED {
         let weights = exact.clone().rounded_to(form);
         let found = CausalLm::new(&config, &weights).unwrap();
-        let forms = Forms::of(&exact, form).unwrap();
+        let forms = MatrixDtypes::of(&exact, form).unwrap();
         let alone = self_check(&found, &rows, &limits_alone(&forms), false, &mut |_| {}).unwrap();
         assert!(alone.checks.iter().all(|check| check.passed), "{form}: {alone:?}");
-        let limits = limits_between(&forms, Some(&Forms::of(&exact, WeightDtype::F32).unwrap()));
+        let limits = limits_between(&forms, Some(&MatrixDtypes::of(&exact, WeightDtype::F32).unwrap()));
         let compared = compare_models(&found, &reference, &rows, false, &mut |_| {}).unwrap();
         assert_eq!(limits.broken(&compared), [""; 0], "{form}: {compared:?}");
         let matrices = compare_weights(&weights, &exact).unwrap();

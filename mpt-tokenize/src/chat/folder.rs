@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::jinja::{Jinja, SpecialTokens};
 use super::{ChatTemplate, Form};
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::lfs::{POINTED_AT, POINTER, is_pointer};
 
 /// The largest `tokenizer_config.json`, in bytes.
@@ -29,9 +29,7 @@ pub(super) fn from_source(source: String, origin: &Path, bos: &str, eos: &str) -
 pub(super) fn from_folder(dir: &Path) -> Result<Option<ChatTemplate>> {
     let config_path = dir.join("tokenizer_config.json");
     let config = match read_text(&config_path)? {
-        Some(text) => {
-            serde_json::from_str(&text).map_err(|error| unusable(&config_path, error.to_string()))?
-        }
+        Some(text) => serde_json::from_str(&text).map_err(|error| unread(&config_path, error))?,
         None => Value::Null,
     };
     let special = SpecialTokens { bos: token(&config["bos_token"]), eos: token(&config["eos_token"]) };
@@ -72,7 +70,13 @@ fn template(source: String, path: &Path, special: SpecialTokens) -> Result<ChatT
 }
 
 fn unusable(path: &Path, problem: String) -> Error {
-    Error::TemplateFile { path: path.to_owned(), problem }
+    Error::TemplateFile { path: path.to_owned(), problem, source: None }
+}
+
+/// A file at which a library stumbled.
+fn unread(path: &Path, error: impl Into<Cause>) -> Error {
+    let source = error.into();
+    Error::TemplateFile { path: path.to_owned(), problem: source.to_string(), source: Some(source) }
 }
 
 /// The text of a file, `None` where there is no file.
@@ -91,5 +95,5 @@ fn read_text(path: &Path) -> Result<Option<String>> {
     if is_pointer(&bytes) {
         return Err(unusable(path, format!("{POINTER}; expected {POINTED_AT}")));
     }
-    String::from_utf8(bytes).map(Some).map_err(|error| unusable(path, error.to_string()))
+    String::from_utf8(bytes).map(Some).map_err(|error| unread(path, error))
 }

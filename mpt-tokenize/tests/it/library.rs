@@ -7,6 +7,8 @@ use mpt_tokenize::{Tokenizer, TrainConfig, train};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::shared::shared;
+
 const TEXT: &str = "The cat's 12 cats sat.\n    def f():\n\n\n\treturn 3.14  # ½ Übergröße\n  日本語のテキスト 🐈‍⬛ ﬁne Å e\u{301}\n";
 
 /// One tokenizer in both implementations.
@@ -38,9 +40,7 @@ fn merges(value: &mut Value) -> &mut Vec<Value> {
 
 /// The GPT-NeoX-20B tokenizer; none where it is not there.
 static NEOX: LazyLock<Option<Both>> = LazyLock::new(|| {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/data/tokenizers/gpt-neox-20b/tokenizer.json");
-    file.exists().then(|| {
+    shared("data/tokenizers/gpt-neox-20b/tokenizer.json").map(|file| {
         let library = tokenizers::Tokenizer::from_file(&file).expect("loadable");
         Both { ours: Tokenizer::from_file(&file).expect("loadable"), library }
     })
@@ -139,10 +139,7 @@ proptest! {
 
     #[test]
     fn neox_ids_are_those_of_the_library(text in text()) {
-        let Some(neox) = &*NEOX else {
-            eprintln!("skipped: no GPT-NeoX-20B tokenizer beside the project");
-            return Ok(());
-        };
+        let Some(neox) = &*NEOX else { return Ok(()) };
         let expected = neox.library.encode_fast(text.as_str(), false).expect("encoded");
         prop_assert_eq!(neox.ours.encode(&text).expect("encoded"), expected.get_ids());
     }

@@ -7,3 +7,5 @@ mod hostile;
 mod library;
 mod roundtrip;
 mod seeds;
+#[path = "../../../mpt-core/tests/it/shared.rs"]
+mod shared;

@@ -2,3 +2,5 @@
 
 mod parity;
 mod runs;
+#[path = "../../../mpt-core/tests/it/shared.rs"]
+mod shared;

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mpt_core::latest_checkpoint;
 use mpt_data::{PrepareRun, prepare};
 use mpt_tokenize::{Tokenizer, TrainConfig};
-use mpt_train::{
-    Error, Observer, Result, Resume, Silent, TrainEvent, TrainRun, TrainSummary, latest_checkpoint, train,
-};
+use mpt_train::{Error, Observer, Result, Resume, Silent, TrainEvent, TrainRun, TrainSummary, train};
 
 const MIX: &str = r#"
 tokenizer = "tokenizer.json"
@@ -320,7 +319,7 @@ fn an_older_checkpoint_of_the_run_is_gone_on_from() {
     let done = folder.train("run", &steps, Resume::Auto).unwrap();
     fs::write(done.checkpoint.join("training/optimizer.safetensors"), "damage").unwrap();
     let error = folder.train("run", &steps, Resume::Auto).expect_err("damaged").to_string();
-    assert!(error.contains("step-00000014") && error.contains("`--resume PATH`"), "{error}");
+    assert!(error.contains("step-00000014") && error.contains("name an older checkpoint"), "{error}");
     let older = folder.path("run/checkpoints/step-00000007");
     let again = folder.train("run", &steps, Resume::From(older)).unwrap();
     assert!(checkpoint_bytes(&again.checkpoint) == checkpoint_bytes(&whole.checkpoint));
@@ -337,7 +336,7 @@ fn a_run_that_diverged_is_rescued_and_says_so() {
     let rescue = ["train.steps=9", "optimizer.lr=0.001", "schedule.warmup_steps=9", "train.clip_norm=0.5"];
     let error = folder.train("run", &rescue, Resume::Auto).expect_err("not named").to_string();
     assert!(error.contains("`optimizer.lr`"), "{error}");
-    assert!(error.contains("or name the checkpoint with `--resume PATH`"), "{error}");
+    assert!(error.contains("or name the checkpoint to change it from there"), "{error}");
     let refused = folder.train("run", &["data.seed=3"], Resume::From(checkpoint.clone()));
     assert!(matches!(refused, Err(Error::Changed { .. })), "{refused:?}");
     let done = folder.train("run", &rescue, Resume::From(checkpoint)).unwrap();
@@ -360,6 +359,6 @@ fn weights_that_are_no_numbers_are_not_saved() {
     let error = folder.train("run", &wild, Resume::From(begun.checkpoint.clone())).expect_err("overflows");
     let Error::NotFinite { step, checkpoint, .. } = &error else { panic!("{error}") };
     assert_eq!((*step, checkpoint.as_ref()), (8, Some(&begun.checkpoint)), "{error}");
-    assert!(error.to_string().contains("the last checkpoint is sound: go on with `--resume "), "{error}");
+    assert!(error.to_string().contains("is sound: go on from it with a lower `optimizer.lr`"), "{error}");
     assert_eq!(latest_checkpoint(&folder.path("run")).unwrap(), Some(begun.checkpoint));
 }

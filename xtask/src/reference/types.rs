@@ -1,38 +1,37 @@
-//! Types of a run file as their source declares them: fields, documentation, serde's attributes, defaults.
+//! Types of run files, parsed from their source: fields, documentation, serde attributes and defaults.
 //!
-//! It reads tokens, not text, and knows the forms that our run files have: structs with named fields, enums of plain
-//! variants, and enums told apart by a tag. Everything else in a file is passed over.
+//! It supports structs with named fields, enums of plain variants and tagged enums. Other items are skipped.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
-/// All types of some source files, by name.
+/// Types of some source files.
 #[derive(Debug, Default)]
-pub(super) struct Types {
-    /// Types by their Rust names.
+pub(super) struct TypeTable {
+    /// Types by Rust name.
     pub(super) by_name: BTreeMap<String, Type>,
-    /// Values of constants, as TOML.
+    /// Values of constants as TOML.
     constants: BTreeMap<String, String>,
 }
 
-/// A struct or an enum.
+/// Struct or enum.
 #[derive(Debug, Default)]
 pub(super) struct Type {
-    /// Its documentation, a line a paragraph.
+    /// Documentation, a line per paragraph.
     pub(super) doc: String,
-    /// Its serde attributes.
-    pub(super) serde: Serde,
-    /// What it is made of.
+    /// Serde attributes.
+    pub(super) serde: SerdeAttributes,
+    /// Fields or variants.
     pub(super) body: Body,
-    /// Defaults of its fields by name, where `Default` is written out.
+    /// Field defaults by name, from an explicit `Default`.
     defaults: BTreeMap<String, TokenStream>,
-    /// What functions of its file return, by name.
+    /// Bodies of the file's functions by name.
     functions: BTreeMap<String, TokenStream>,
 }
 
-/// What a type is made of.
+/// Fields or variants of a type.
 #[derive(Debug)]
 pub(super) enum Body {
     /// Named fields.
@@ -41,46 +40,46 @@ pub(super) enum Body {
     Enum(Vec<Variant>),
 }
 
-/// A key of a table.
+/// Key of a table.
 #[derive(Debug)]
 pub(super) struct Field {
-    /// The key.
+    /// Key.
     pub(super) name: String,
-    /// Its documentation.
+    /// Documentation.
     pub(super) doc: String,
-    /// Its type, in words of Rust without blanks.
+    /// Type as Rust tokens without spaces.
     pub(super) ty: String,
-    /// Its serde attributes.
-    pub(super) serde: Serde,
+    /// Serde attributes.
+    pub(super) serde: SerdeAttributes,
 }
 
-/// One of the values of an enum.
+/// Variant of an enum.
 #[derive(Debug)]
 pub(super) struct Variant {
-    /// Its Rust name.
+    /// Rust name.
     pub(super) name: String,
-    /// Its documentation.
+    /// Documentation.
     pub(super) doc: String,
     /// Keys beside the tag.
     pub(super) fields: Vec<Field>,
-    /// The type that has the keys, where the variant holds one.
-    pub(super) holds: Option<String>,
+    /// Type with the keys, for a newtype variant.
+    pub(super) newtype_of: Option<String>,
     is_default: bool,
     rename: Option<String>,
 }
 
-/// Attributes of serde: `a` or `a = "b"`.
+/// Serde attributes: `a` or `a = "b"`.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Serde(Vec<(String, Option<String>)>);
+pub(super) struct SerdeAttributes(Vec<(String, Option<String>)>);
 
-/// What stands where a key is left out.
+/// Default of a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DefaultValue {
-    /// The key must be there.
+    /// The key is required.
     Required,
-    /// Nothing, or what the documentation says.
+    /// No value, or one that the documentation describes.
     Absent,
-    /// This value, as TOML.
+    /// Value as TOML.
     Value(String),
 }
 
@@ -90,24 +89,24 @@ impl Default for Body {
     }
 }
 
-impl Serde {
-    /// Whether there is an attribute of this name.
+impl SerdeAttributes {
+    /// Whether an attribute is present.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name)
     }
 
-    /// The text of an attribute `name = "text"`.
+    /// Text of an attribute `name = "text"`.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name)?.1.as_deref()
     }
 }
 
-impl Types {
-    /// Adds the types of a file.
+impl TypeTable {
+    /// Adds the types of a source file.
     pub(super) fn read(&mut self, text: &str) -> Result<()> {
         let tokens: TokenStream = text.parse().map_err(|error| anyhow!("is not Rust: {error}"))?;
         let tokens: Vec<_> = tokens.into_iter().collect();
-        let mut file = File::default();
+        let mut file = ParsedFile::default();
         file.scan(&tokens);
         for (name, mut ty) in file.types {
             ty.defaults = file.defaults.remove(&name).unwrap_or_default();
@@ -115,21 +114,22 @@ impl Types {
             self.by_name.entry(name).or_insert(ty);
         }
         for (name, tokens) in file.constants {
-            let value = self.value(tokens);
+            let value = self.toml_value(tokens);
             self.constants.entry(name).or_insert(value);
         }
         Ok(())
     }
 
-    /// What stands where `field` of `of` is left out.
+    /// Default of `field` of `of`.
     pub(super) fn default_of(&self, of: &Type, field: &Field) -> DefaultValue {
         if let Some(function) = field.serde.text("default") {
             let tokens = of.functions.get(function).cloned();
-            let value = tokens.map_or_else(|| self.path_value(function), |tokens| self.value(tokens));
+            let value =
+                tokens.map_or_else(|| self.path_toml_value(function), |tokens| self.toml_value(tokens));
             return DefaultValue::Value(value);
         }
         if let Some(tokens) = of.defaults.get(&field.name).filter(|_| of.serde.has("default")) {
-            return match self.value(tokens.clone()) {
+            return match self.toml_value(tokens.clone()) {
                 value if value == "None" => DefaultValue::Absent,
                 value => DefaultValue::Value(value),
             };
@@ -143,7 +143,7 @@ impl Types {
         self.default_of_type(&field.ty).map_or(DefaultValue::Absent, DefaultValue::Value)
     }
 
-    /// The value of a type's own `Default`.
+    /// Value of a type's own `Default`, as TOML.
     fn default_of_type(&self, ty: &str) -> Option<String> {
         match ty {
             "bool" => return Some("false".to_owned()),
@@ -158,26 +158,26 @@ impl Types {
         Some(format!("\"{}\"", ty.value_name(variant)))
     }
 
-    /// An expression as TOML, of the kinds that defaults are.
-    fn value(&self, tokens: TokenStream) -> String {
+    /// TOML of a default's expression.
+    fn toml_value(&self, tokens: TokenStream) -> String {
         let tokens: Vec<_> = tokens.into_iter().collect();
         match tokens.first() {
             Some(TokenTree::Literal(literal)) => literal.to_string(),
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Bracket => {
-                let items = split(group.stream()).into_iter().map(|item| self.value(item));
+                let items = split_at_commas(group.stream()).into_iter().map(|item| self.toml_value(item));
                 format!("[{}]", items.collect::<Vec<_>>().join(", "))
             }
             Some(TokenTree::Ident(_)) => {
                 let path = tokens.iter().take_while(|token| !matches!(token, TokenTree::Group(_)));
                 let path: String = path.map(ToString::to_string).collect();
-                self.path_value(path.split('.').next().unwrap_or_default())
+                self.path_toml_value(path.split('.').next().unwrap_or_default())
             }
             _ => String::new(),
         }
     }
 
-    /// A constant, a variant, or the last name of a path in quotes.
-    fn path_value(&self, path: &str) -> String {
+    /// TOML of a path: a constant's value, a variant's name, or the last segment in quotes.
+    fn path_toml_value(&self, path: &str) -> String {
         if let Some(value) = self.constants.get(path) {
             return value.clone();
         }
@@ -189,14 +189,14 @@ impl Types {
         format!("\"{name}\"")
     }
 
-    /// The value of a constant, as TOML.
+    /// Value of a constant as TOML.
     pub(super) fn constant(&self, name: &str) -> Option<&str> {
         self.constants.get(name).map(String::as_str)
     }
 }
 
 impl Type {
-    /// A variant as it is written in a run file.
+    /// Name of a variant in a run file.
     pub(super) fn value_name(&self, variant: &Variant) -> String {
         let name = &variant.name;
         if let Some(name) = &variant.rename {
@@ -221,72 +221,73 @@ fn snake_case(name: &str) -> String {
     text
 }
 
-/// What a file declares.
+/// Items of a file.
 #[derive(Debug, Default)]
-struct File {
+struct ParsedFile {
     types: Vec<(String, Type)>,
     defaults: BTreeMap<String, BTreeMap<String, TokenStream>>,
     functions: BTreeMap<String, TokenStream>,
     constants: Vec<(String, TokenStream)>,
 }
 
-impl File {
+impl ParsedFile {
     fn scan(&mut self, tokens: &[TokenTree]) {
         let mut at = 0;
         while at < tokens.len() {
             let (attributes, length) = Attributes::read(&tokens[at..]);
-            at += length + visibility(&tokens[at + length..]);
+            at += length + visibility_length(&tokens[at + length..]);
             let rest = &tokens[at..];
-            match (word(rest, 0).as_deref(), word(rest, 1)) {
-                (Some("struct" | "enum"), Some(name)) => self.declare(name, attributes, rest),
+            match (ident_at(rest, 0).as_deref(), ident_at(rest, 1)) {
+                (Some("struct" | "enum"), Some(name)) => self.read_type(name, attributes, rest),
                 (Some("fn"), Some(name)) => {
-                    self.functions.extend(body(rest).map(|group| (name, group.stream())))
+                    self.functions.extend(brace_group(rest).map(|group| (name, group.stream())))
                 }
-                (Some("const"), Some(name)) => self.constants.push((name, after_equals(rest))),
-                (Some("impl"), _) => self.implementation(rest),
+                (Some("const"), Some(name)) => self.constants.push((name, constant_value(rest))),
+                (Some("impl"), _) => self.read_default_impl(rest),
                 _ => {}
             }
             at += item_length(rest);
         }
     }
 
-    fn declare(&mut self, name: String, attributes: Attributes, tokens: &[TokenTree]) {
-        let Some(group) = body(tokens) else { return };
-        let body = match word(tokens, 0).as_deref() {
+    fn read_type(&mut self, name: String, attributes: Attributes, tokens: &[TokenTree]) {
+        let Some(group) = brace_group(tokens) else { return };
+        let body = match ident_at(tokens, 0).as_deref() {
             Some("struct") => Body::Struct(fields(group.stream())),
-            _ => Body::Enum(split(group.stream()).into_iter().filter_map(variant).collect()),
+            _ => Body::Enum(split_at_commas(group.stream()).into_iter().filter_map(variant).collect()),
         };
         let Attributes { doc, serde, .. } = attributes;
         self.types.push((name, Type { doc, serde, body, ..Type::default() }));
     }
 
-    /// Of `impl Default for X`, the fields that `Self { .. }` sets.
-    fn implementation(&mut self, tokens: &[TokenTree]) {
-        let words = [word(tokens, 1), word(tokens, 2)].map(Option::unwrap_or_default);
-        let (["Default", "for"], Some(name)) = (words.each_ref().map(String::as_str), word(tokens, 3)) else {
+    /// Reads the field defaults of an `impl Default for X`.
+    fn read_default_impl(&mut self, tokens: &[TokenTree]) {
+        let words = [ident_at(tokens, 1), ident_at(tokens, 2)].map(Option::unwrap_or_default);
+        let (["Default", "for"], Some(name)) = (words.each_ref().map(String::as_str), ident_at(tokens, 3))
+        else {
             return;
         };
-        let inner: Vec<_> = body(tokens).into_iter().flat_map(|group| group.stream()).collect();
-        let inner: Vec<_> = body(&inner).into_iter().flat_map(|group| group.stream()).collect();
-        let Some(set) = body(&inner) else { return };
-        let set = split(set.stream()).into_iter().filter_map(|tokens| {
+        let inner: Vec<_> = brace_group(tokens).into_iter().flat_map(|group| group.stream()).collect();
+        let inner: Vec<_> = brace_group(&inner).into_iter().flat_map(|group| group.stream()).collect();
+        let Some(set) = brace_group(&inner) else { return };
+        let set = split_at_commas(set.stream()).into_iter().filter_map(|tokens| {
             let tokens: Vec<_> = tokens.into_iter().collect();
-            Some((word(&tokens, 0)?, tokens.get(2..)?.iter().cloned().collect()))
+            Some((ident_at(&tokens, 0)?, tokens.get(2..)?.iter().cloned().collect()))
         });
         self.defaults.insert(name, set.collect());
     }
 }
 
-/// The attributes before an item.
+/// Attributes of an item.
 #[derive(Debug, Default)]
 struct Attributes {
     doc: String,
-    serde: Serde,
+    serde: SerdeAttributes,
     is_default: bool,
 }
 
 impl Attributes {
-    /// Attributes at the beginning of `tokens`, and how many tokens they are.
+    /// Reads the attributes at the beginning of `tokens`. Returns them with their length in tokens.
     fn read(tokens: &[TokenTree]) -> (Self, usize) {
         let (mut read, mut at) = (Self::default(), 0);
         while let [TokenTree::Punct(hash), rest @ ..] = &tokens[at..]
@@ -294,7 +295,7 @@ impl Attributes {
         {
             let inner = usize::from(matches!(rest.first(), Some(TokenTree::Punct(_))));
             if let Some(TokenTree::Group(group)) = rest.get(inner) {
-                read.take(&group.stream().into_iter().collect::<Vec<_>>());
+                read.add(&group.stream().into_iter().collect::<Vec<_>>());
             }
             at += 2 + inner;
         }
@@ -302,16 +303,16 @@ impl Attributes {
         (read, at)
     }
 
-    fn take(&mut self, tokens: &[TokenTree]) {
-        match (word(tokens, 0).as_deref(), tokens.get(1), tokens.get(2)) {
+    fn add(&mut self, tokens: &[TokenTree]) {
+        match (ident_at(tokens, 0).as_deref(), tokens.get(1), tokens.get(2)) {
             (Some("doc"), _, Some(TokenTree::Literal(text))) => {
-                let text = unquoted(&text.to_string());
+                let text = unquote(&text.to_string());
                 self.doc.push_str(text.trim());
                 self.doc.push(if text.trim().is_empty() { '\n' } else { ' ' });
             }
             (Some("default"), None, _) => self.is_default = true,
             (Some("serde"), Some(TokenTree::Group(group)), _) => {
-                self.serde.0.extend(split(group.stream()).into_iter().filter_map(serde_item));
+                self.serde.0.extend(split_at_commas(group.stream()).into_iter().filter_map(serde_item));
             }
             _ => {}
         }
@@ -320,19 +321,19 @@ impl Attributes {
 
 fn serde_item(tokens: TokenStream) -> Option<(String, Option<String>)> {
     let tokens: Vec<_> = tokens.into_iter().collect();
-    let text = tokens.get(2).map(|token| unquoted(&token.to_string()));
-    Some((word(&tokens, 0)?, text))
+    let text = tokens.get(2).map(|token| unquote(&token.to_string()));
+    Some((ident_at(&tokens, 0)?, text))
 }
 
 fn fields(tokens: TokenStream) -> Vec<Field> {
-    split(tokens).into_iter().filter_map(field).collect()
+    split_at_commas(tokens).into_iter().filter_map(field).collect()
 }
 
 fn field(tokens: TokenStream) -> Option<Field> {
     let tokens: Vec<_> = tokens.into_iter().collect();
     let (Attributes { doc, serde, .. }, length) = Attributes::read(&tokens);
-    let rest = &tokens[length + visibility(&tokens[length..])..];
-    let name = word(rest, 0)?.trim_start_matches("r#").to_owned();
+    let rest = &tokens[length + visibility_length(&tokens[length..])..];
+    let name = ident_at(rest, 0)?.trim_start_matches("r#").to_owned();
     let ty = rest.get(2..)?.iter().map(ToString::to_string).collect::<String>().replace(' ', "");
     Some(Field { name, doc, ty, serde })
 }
@@ -341,45 +342,45 @@ fn variant(tokens: TokenStream) -> Option<Variant> {
     let tokens: Vec<_> = tokens.into_iter().collect();
     let (Attributes { doc, serde, is_default }, length) = Attributes::read(&tokens);
     let rest = &tokens[length..];
-    let (mut keys, mut holds) = (Vec::new(), None);
+    let (mut keys, mut newtype_of) = (Vec::new(), None);
     if let Some(TokenTree::Group(group)) = rest.get(1) {
         match group.delimiter() {
             Delimiter::Brace => keys = fields(group.stream()),
-            _ => holds = Some(group.stream().to_string()),
+            _ => newtype_of = Some(group.stream().to_string()),
         }
     }
     let rename = serde.text("rename").map(str::to_owned);
-    Some(Variant { name: word(rest, 0)?, doc, fields: keys, holds, is_default, rename })
+    Some(Variant { name: ident_at(rest, 0)?, doc, fields: keys, newtype_of, is_default, rename })
 }
 
-/// Tokens between the commas that stand outside of brackets, `<` and `>` among them.
-fn split(tokens: TokenStream) -> Vec<TokenStream> {
-    let (mut parts, mut depth) = (vec![Vec::new()], 0_i32);
+/// Splits tokens at commas outside of brackets, including `<` and `>`.
+fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
+    let (mut items, mut depth) = (vec![Vec::new()], 0_i32);
     for token in tokens {
         match &token {
             TokenTree::Punct(punct) if punct.as_char() == ',' && depth == 0 => {
-                parts.push(Vec::new());
+                items.push(Vec::new());
                 continue;
             }
             TokenTree::Punct(punct) if punct.as_char() == '<' => depth += 1,
             TokenTree::Punct(punct) if punct.as_char() == '>' => depth -= 1,
             _ => {}
         }
-        parts.last_mut().expect("there is a part").push(token);
+        items.last_mut().expect("there is a part").push(token);
     }
-    parts.into_iter().filter(|part| !part.is_empty()).map(|part| part.into_iter().collect()).collect()
+    items.into_iter().filter(|item| !item.is_empty()).map(|item| item.into_iter().collect()).collect()
 }
 
-/// Tokens of `pub` or `pub(super)`.
-fn visibility(tokens: &[TokenTree]) -> usize {
-    match (word(tokens, 0).as_deref(), tokens.get(1)) {
+/// Length of `pub` or `pub(super)` in tokens.
+fn visibility_length(tokens: &[TokenTree]) -> usize {
+    match (ident_at(tokens, 0).as_deref(), tokens.get(1)) {
         (Some("pub"), Some(TokenTree::Group(group))) if group.delimiter() == Delimiter::Parenthesis => 2,
         (Some("pub"), _) => 1,
         _ => 0,
     }
 }
 
-/// Tokens up to the end of an item: a semicolon or a group in braces.
+/// Length of an item in tokens, up to a semicolon or a group in braces.
 fn item_length(tokens: &[TokenTree]) -> usize {
     let ends = |token: &TokenTree| match token {
         TokenTree::Punct(punct) => punct.as_char() == ';',
@@ -389,16 +390,16 @@ fn item_length(tokens: &[TokenTree]) -> usize {
     tokens.iter().position(ends).map_or(tokens.len(), |at| at + 1)
 }
 
-/// The first group in braces of an item.
-fn body(tokens: &[TokenTree]) -> Option<Group> {
+/// First group in braces of an item.
+fn brace_group(tokens: &[TokenTree]) -> Option<Group> {
     tokens[..item_length(tokens)].iter().find_map(|token| match token {
         TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => Some(group.clone()),
         _ => None,
     })
 }
 
-/// What follows the `=` of a constant.
-fn after_equals(tokens: &[TokenTree]) -> TokenStream {
+/// Tokens after the `=` of a constant.
+fn constant_value(tokens: &[TokenTree]) -> TokenStream {
     let item = &tokens[..item_length(tokens)];
     let is_equals = |token: &&TokenTree| !matches!(token, TokenTree::Punct(punct) if punct.as_char() == '=');
     let value = item.iter().skip_while(is_equals).skip(1);
@@ -408,15 +409,15 @@ fn after_equals(tokens: &[TokenTree]) -> TokenStream {
         .collect()
 }
 
-fn word(tokens: &[TokenTree], at: usize) -> Option<String> {
+fn ident_at(tokens: &[TokenTree], at: usize) -> Option<String> {
     match tokens.get(at)? {
         TokenTree::Ident(ident) => Some(ident.to_string()),
         _ => None,
     }
 }
 
-/// The text of a string literal.
-fn unquoted(literal: &str) -> String {
+/// Text of a string literal.
+fn unquote(literal: &str) -> String {
     let inner = literal.trim_start_matches('r').trim_matches('#');
     let inner = inner.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(inner);
     if literal.starts_with('r') {
@@ -461,13 +462,13 @@ impl Default for Square {
 fn count() -> usize { 100_000 }
 "#;
 
-    fn types() -> Types {
-        let mut types = Types::default();
+    fn types() -> TypeTable {
+        let mut types = TypeTable::default();
         types.read(SOURCE).expect("it is Rust");
         types
     }
 
-    fn defaults(types: &Types, name: &str) -> Vec<DefaultValue> {
+    fn defaults(types: &TypeTable, name: &str) -> Vec<DefaultValue> {
         let ty = &types.by_name[name];
         let Body::Struct(fields) = &ty.body else { panic!("{name} is a struct") };
         fields.iter().map(|field| types.default_of(ty, field)).collect()
@@ -498,10 +499,10 @@ fn count() -> usize { 100_000 }
     #[test]
     fn variants_have_the_names_of_the_file() {
         let types = types();
-        let part = &types.by_name["Part"];
-        let Body::Enum(variants) = &part.body else { panic!("an enum") };
-        assert_eq!(part.serde.text("tag"), Some("kind"));
-        assert_eq!((part.value_name(&variants[0]), variants[0].fields.len()), ("round".to_owned(), 1));
-        assert_eq!(variants[1].holds.as_deref(), Some("Square"));
+        let item = &types.by_name["Part"];
+        let Body::Enum(variants) = &item.body else { panic!("an enum") };
+        assert_eq!(item.serde.text("tag"), Some("kind"));
+        assert_eq!((item.value_name(&variants[0]), variants[0].fields.len()), ("round".to_owned(), 1));
+        assert_eq!(variants[1].newtype_of.as_deref(), Some("Square"));
     }
 }

@@ -1,8 +1,8 @@
-//! What Markdown pages point to: relative links, their anchors, and paths of the repository between backticks.
+//! References of Markdown pages: relative links, their anchors, and repository paths between backticks.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Beginnings of paths that a page means as paths of the repository.
+/// Prefixes of repository paths.
 const OUR_FOLDERS: [&str; 11] = [
     "mpt-cli/",
     "mpt-core/",
@@ -17,11 +17,11 @@ const OUR_FOLDERS: [&str; 11] = [
     ".cargo/",
 ];
 
-/// The page that has every other page of `docs`.
+/// Index page, which links to every other page of `docs`.
 pub(super) const INDEX: &str = "docs/README.md";
 
-/// Links and paths of `page` at `path` that lead nowhere. `read` gives the text of a page that exists.
-pub(super) fn broken(
+/// References of `page` at `path` that lead nowhere. `read` returns the text of an existing page.
+pub(super) fn broken_links(
     path: &Path,
     page: &str,
     exists: &dyn Fn(&Path) -> bool,
@@ -29,14 +29,14 @@ pub(super) fn broken(
 ) -> Vec<String> {
     let prose = without_code_blocks(page);
     let mut problems = Vec::new();
-    for named in spans(&prose).filter(|span| is_path(span)) {
+    for named in code_spans(&prose).filter(|code_span| is_path(code_span)) {
         if !exists(Path::new(named)) {
             problems.push(format!("{} names {named}, which does not exist", path.display()));
         }
     }
     for link in links(&prose) {
         let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-        let target = if file.is_empty() { path.to_owned() } else { resolved(path, file) };
+        let target = if file.is_empty() { path.to_owned() } else { resolve(path, file) };
         if !exists(&target) {
             problems.push(format!("{} links to {link}, which does not exist", path.display()));
         } else if !anchor.is_empty() && !anchors(&read(&target)).any(|heading| heading == anchor) {
@@ -46,10 +46,10 @@ pub(super) fn broken(
     problems
 }
 
-/// Pages of `docs` that the index does not link to, so that a reader would not find them.
-pub(super) fn unlisted(files: &[PathBuf], index: &str) -> Vec<String> {
+/// Pages of `docs` that the index does not link to.
+pub(super) fn unlisted_pages(files: &[PathBuf], index: &str) -> Vec<String> {
     let listed: Vec<_> = links(index)
-        .map(|link| resolved(Path::new(INDEX), link.split('#').next().unwrap_or_default()))
+        .map(|link| resolve(Path::new(INDEX), link.split('#').next().unwrap_or_default()))
         .collect();
     let is_page =
         |path: &&PathBuf| path.starts_with("docs") && path.extension().is_some_and(|end| end == "md");
@@ -58,23 +58,24 @@ pub(super) fn unlisted(files: &[PathBuf], index: &str) -> Vec<String> {
     missing.map(|path| format!("{INDEX} does not link to {}", path.display())).collect()
 }
 
-/// Text between single backticks, on one line.
-fn spans(page: &str) -> impl Iterator<Item = &str> {
+/// Code spans: text between single backticks on one line.
+fn code_spans(page: &str) -> impl Iterator<Item = &str> {
     page.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// Targets of links that are no addresses.
+/// Link targets within the repository.
 fn links(page: &str) -> impl Iterator<Item = &str> {
     let all = page.lines().flat_map(|line| line.split("](").skip(1));
     all.filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://"))
 }
 
-fn is_path(span: &str) -> bool {
-    OUR_FOLDERS.iter().any(|folder| span.starts_with(folder)) && !span.contains([' ', '*', '<', '{', '…'])
+fn is_path(code_span: &str) -> bool {
+    OUR_FOLDERS.iter().any(|folder| code_span.starts_with(folder))
+        && !code_span.contains([' ', '*', '<', '{', '…'])
 }
 
-/// The path that a link means from the page at `page`.
-fn resolved(page: &Path, link: &str) -> PathBuf {
+/// Path of a link on the page at `page`.
+fn resolve(page: &Path, link: &str) -> PathBuf {
     let mut path = page.parent().unwrap_or(Path::new("")).to_owned();
     for part in Path::new(link).components() {
         match part {
@@ -86,7 +87,7 @@ fn resolved(page: &Path, link: &str) -> PathBuf {
     path
 }
 
-/// Headings of a page as GitHub makes anchors of them.
+/// Anchors that GitHub makes of a page's headings.
 fn anchors(page: &str) -> impl Iterator<Item = String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     headings.map(|line| {
@@ -96,7 +97,7 @@ fn anchors(page: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The page without what stands between lines of three backticks.
+/// Page without fenced code blocks.
 fn without_code_blocks(page: &str) -> String {
     let mut is_code = false;
     let mut prose = String::new();
@@ -120,7 +121,7 @@ mod tests {
             ["docs/a.md", "docs/x/b.md", "mpt-core/src/model.rs", "README.md"]
                 .contains(&path.to_str().unwrap_or(""))
         };
-        broken(Path::new("docs/x/b.md"), page, &exists, &|_| "# A page\n## Keys of `run`\n".to_owned())
+        broken_links(Path::new("docs/x/b.md"), page, &exists, &|_| "# A page\n## Keys of `run`\n".to_owned())
     }
 
     #[test]
@@ -134,7 +135,7 @@ mod tests {
     fn a_page_that_the_index_lacks_is_named() {
         let files =
             ["docs/README.md", "docs/a.md", "docs/x/b.md", "docs/c.svg", "README.md"].map(PathBuf::from);
-        assert_eq!(unlisted(&files, "[a](a.md#part)"), ["docs/README.md does not link to docs/x/b.md"]);
+        assert_eq!(unlisted_pages(&files, "[a](a.md#part)"), ["docs/README.md does not link to docs/x/b.md"]);
     }
 
     #[test]

@@ -1,24 +1,24 @@
-//! The module graph of every crate: no cycle among the modules of a folder, and no arrow up where a crate has layers.
+//! Module graph of each crate: no cycle among the modules of a folder, and no edge upward in a crate with layers.
 
-mod arrows;
 mod cycles;
+mod graph;
 mod layers;
 mod source;
 
 use std::path::{Path, PathBuf};
 
-use self::arrows::{Graph, module_of};
 use self::cycles::cycles;
+use self::graph::{Graph, module_of};
 use self::layers::LAYERS;
 use self::source::{Module, Source};
 
-/// What is wrong with the modules of some crates; `files` are all files of the tree.
+/// Violations in some crates. `files` are all files of the tree.
 pub(super) fn problems(crates: &[&str], files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> Vec<String> {
     let rules = Rules { layers: LAYERS };
     crates.iter().flat_map(|name| rules.check(name, files, read)).collect()
 }
 
-/// What is asked of the modules.
+/// Rules of modules.
 struct Rules<'a> {
     layers: &'a [(&'a str, &'a [&'a str])],
 }
@@ -28,8 +28,8 @@ impl Rules<'_> {
         let (graph, mut problems) = graph(name, files, read);
         problems.extend(cycle_problems(name, &graph));
         if let Some((_, layers)) = self.layers.iter().find(|(of, _)| *of == name) {
-            problems.extend(strangers(name, &graph, layers));
-            problems.extend(arrows_up(&graph, layers));
+            problems.extend(layer_table_problems(name, &graph, layers));
+            problems.extend(upward_edges(&graph, layers));
         }
         problems
     }
@@ -42,11 +42,13 @@ fn cycle_problems(name: &str, graph: &Graph) -> Vec<String> {
     };
     cycles(graph)
         .into_iter()
-        .map(|cycle| format!("the modules of `{}` form a cycle: {}", folder(&cycle), shown(graph, &cycle)))
+        .map(|cycle| {
+            format!("the modules of `{}` form a cycle: {}", folder(&cycle), format_cycle(graph, &cycle))
+        })
         .collect()
 }
 
-/// The graph of a crate, and the files that cannot be read as Rust.
+/// Module graph of a crate, and the files that do not parse.
 fn graph(name: &str, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> (Graph, Vec<String>) {
     let folder = Path::new(name).join("src");
     let (mut sources, mut problems) = (Vec::new(), Vec::new());
@@ -60,38 +62,38 @@ fn graph(name: &str, files: &[PathBuf], read: &dyn Fn(&Path) -> String) -> (Grap
     (Graph::new(sources), problems)
 }
 
-/// A cycle with the place of each of its arrows.
-fn shown(graph: &Graph, cycle: &[&Module]) -> String {
-    let arrow = |(at, &from): (usize, &&Module)| {
+/// Cycle with the source location of each edge.
+fn format_cycle(graph: &Graph, cycle: &[&Module]) -> String {
+    let edge = |(at, &from): (usize, &&Module)| {
         let to = cycle[(at + 1) % cycle.len()];
-        let place = &graph.arrows[&(from.clone(), to.clone())];
-        format!("`{}` uses `{}` ({place})", last(from), last(to))
+        let location = &graph.edges[&(from.clone(), to.clone())];
+        format!("`{}` uses `{}` ({location})", last(from), last(to))
     };
-    cycle.iter().enumerate().map(arrow).collect::<Vec<_>>().join(", ")
+    cycle.iter().enumerate().map(edge).collect::<Vec<_>>().join(", ")
 }
 
 fn last(module: &Module) -> &str {
     module.last().map_or("crate", String::as_str)
 }
 
-/// Modules at the top of the crate that the table does not have, and names in it that are no module.
-fn strangers(name: &str, graph: &Graph, layers: &[&str]) -> Vec<String> {
+/// Top-level modules missing from the table of layers, and names in it that are no module.
+fn layer_table_problems(name: &str, graph: &Graph, layers: &[&str]) -> Vec<String> {
     let top: Vec<_> = graph.modules.iter().filter(|module| module.len() == 1).map(last).collect();
-    let unknown = top.iter().filter(|module| !layers.contains(module));
-    let gone = layers.iter().filter(|layer| !top.contains(layer));
-    let unknown = unknown
+    let unlisted = top.iter().filter(|module| !layers.contains(module));
+    let unknown_layers = layers.iter().filter(|layer| !top.contains(layer));
+    let unlisted = unlisted
         .map(|module| format!("`{name}`: the module `{module}` has no place in tidy's table of layers"));
-    let gone =
-        gone.map(|layer| format!("`{name}`: tidy's table of layers has `{layer}`, which is no module"));
-    unknown.chain(gone).collect()
+    let unknown_layers = unknown_layers
+        .map(|layer| format!("`{name}`: tidy's table of layers has `{layer}`, which is no module"));
+    unlisted.chain(unknown_layers).collect()
 }
 
-fn arrows_up(graph: &Graph, layers: &[&str]) -> Vec<String> {
-    let place = |module: &Module| match module.as_slice() {
+fn upward_edges(graph: &Graph, layers: &[&str]) -> Vec<String> {
+    let layer = |module: &Module| match module.as_slice() {
         [module] => layers.iter().position(|layer| layer == module),
         _ => None,
     };
-    let up = graph.arrows.iter().filter(|((from, to), _)| place(to) < place(from));
+    let up = graph.edges.iter().filter(|((from, to), _)| layer(to) < layer(from));
     up.map(|((from, to), at)| {
         format!("{at}: `{}` must not use `{}`, which is above it", last(from), last(to))
     })
@@ -102,7 +104,7 @@ fn arrows_up(graph: &Graph, layers: &[&str]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// What is wrong with a crate `x` of these files.
+    /// Violations in a crate `x` of these files.
     fn check(rules: &Rules<'_>, files: &[(&str, &str)]) -> Vec<String> {
         let paths: Vec<_> = files.iter().map(|(path, _)| Path::new("x/src").join(path)).collect();
         let read = |path: &Path| {

@@ -1,4 +1,4 @@
-//! `mpt bench data`: batches in the order of training, every row checked against its checksum.
+//! `mpt bench data`: throughput of the data loader in training order, with the checksum of every row.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use mpt_data::{Loader, LoaderConfig, Manifest, Split, TokenBatch};
 use serde_json::json;
 
-use super::rates::median;
+use super::measurement::median;
 use crate::commands::data::OrderArgs;
 use crate::exit::CliError;
 use crate::machine;
@@ -33,8 +33,8 @@ pub(super) struct Args {
     order: OrderArgs,
 }
 
-/// What one repetition took.
-struct Taken {
+/// Timings of one repetition.
+struct Repetition {
     seconds: f64,
     cpu_seconds: f64,
     tokens: u64,
@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let config = LoaderConfig {
         seq_len: args.seq_len.unwrap_or(default.seq_len),
         seed: ctx.seed.unwrap_or(default.seed),
-        mixing: args.order.over(&default.mixing)?,
+        mixing: args.order.apply_to(&default.mixing)?,
         batch_size: args.batch as usize,
         ..default
     };
@@ -57,14 +57,14 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let first_batch = began.elapsed().as_secs_f64();
     let mut reps = Vec::new();
     for _ in 0..=args.reps {
-        // The same samples each time: they are in the memory of the system from the second time on.
+        // The same samples each time: from the second repetition on they are in the page cache.
         loader.seek(0);
-        reps.push(repetition(&mut loader, &mut batch, args.batches)?);
+        reps.push(run_once(&mut loader, &mut batch, args.batches)?);
     }
     let reps = &reps[1..];
-    let median_of = |rate: fn(&Taken) -> f64| median(&reps.iter().map(rate).collect::<Vec<_>>());
-    let tokens_per_cpu_s = median_of(|taken| taken.tokens as f64 / taken.cpu_seconds);
-    let tokens_per_s = median_of(|taken| taken.tokens as f64 / taken.seconds);
+    let median_of = |rate: fn(&Repetition) -> f64| median(&reps.iter().map(rate).collect::<Vec<_>>());
+    let tokens_per_cpu_s = median_of(|repetition| repetition.tokens as f64 / repetition.cpu_seconds);
+    let tokens_per_s = median_of(|repetition| repetition.tokens as f64 / repetition.seconds);
     let samples_per_s = tokens_per_s / batch.seq as f64;
     let bytes_per_s = tokens_per_s * manifest.token_bytes() as f64;
     let header = ["test", "samples/s", "tokens/s", "tokens/CPU-s", "GB/s", "first batch"];
@@ -77,15 +77,15 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         format!("{:.1} ms", 1e3 * first_batch),
     ];
     table::lines(&header, &[row]).iter().try_for_each(|line| ctx.out.text(line))?;
-    ctx.out.document(&json!({
+    ctx.out.json(&json!({
         "tokens_per_cpu_s": tokens_per_cpu_s, "tokens_per_s": tokens_per_s, "samples_per_s": samples_per_s,
         "gb_per_s": bytes_per_s / 1e9, "first_batch_seconds": first_batch, "seq_len": batch.seq, "batch": args.batch,
-        "batches": args.batches, "reps": reps.iter().map(|taken| taken.seconds).collect::<Vec<_>>(),
+        "batches": args.batches, "reps": reps.iter().map(|repetition| repetition.seconds).collect::<Vec<_>>(),
         "peak_rss_bytes": machine::peak_rss_bytes(),
     }))
 }
 
-fn repetition(loader: &mut Loader, batch: &mut TokenBatch, batches: u64) -> Result<Taken, CliError> {
+fn run_once(loader: &mut Loader, batch: &mut TokenBatch, batches: u64) -> Result<Repetition, CliError> {
     let (began, cpu) = (Instant::now(), machine::thread_cpu_seconds());
     let mut tokens = 0;
     for _ in 0..batches {
@@ -97,5 +97,5 @@ fn repetition(loader: &mut Loader, batch: &mut TokenBatch, batches: u64) -> Resu
         (Some(before), Some(after)) if after > before => after - before,
         _ => seconds,
     };
-    Ok(Taken { seconds, cpu_seconds, tokens })
+    Ok(Repetition { seconds, cpu_seconds, tokens })
 }

@@ -1,4 +1,4 @@
-//! `mpt bench infer`: reading a prompt, and generating after it a token at a time.
+//! `mpt bench infer`: throughput of prefill and of decoding.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use mpt_core::{
 };
 use serde_json::json;
 
-use super::rates::{Measured, Subject, median, table};
+use super::measurement::{BenchModel, Measurement, median, table};
 use crate::dtype_args::{kv_dtype, weight_dtype};
 use crate::exit::CliError;
 use crate::machine;
-use crate::model::ModelArgs;
+use crate::model_args::ModelArgs;
 use crate::settings::Context;
 
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,7 @@ pub(super) struct Args {
     reps: u32,
 }
 
-/// Tokens of a prompt that go through the model at once, as in generation.
+/// Prefill chunk in tokens, as in generation.
 const PREFILL_TOKENS: usize = 512;
 
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
@@ -55,18 +55,18 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let load_seconds = began.elapsed().as_secs_f64();
     let kv_dtype = args.kv_dtype;
     let (prompt, new, batch) = (args.prompt as usize, args.r#gen as usize, args.batch as usize);
-    repetition(&loaded.lm, kv_dtype, batch, prompt.min(32), 1)?;
+    run_once(&loaded.lm, kv_dtype, batch, prompt.min(32), 1)?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for _ in 0..args.reps {
-        let [prefill_seconds, decode_seconds] = repetition(&loaded.lm, kv_dtype, batch, prompt, new)?;
+        let [prefill_seconds, decode_seconds] = run_once(&loaded.lm, kv_dtype, batch, prompt, new)?;
         prefill.push((batch * prompt) as f64 / prefill_seconds);
         decode.push((batch * new) as f64 / decode_seconds);
     }
     let peak_rss_bytes = machine::peak_rss_bytes(); // before the machine itself is measured
-    let Loaded { lm, subject, decode_bytes } = loaded;
+    let LoadedModel { lm, bench_model, decode_bytes } = loaded;
     let config = lm.config().clone();
     drop(lm);
-    let (peak, bandwidth) = (machine::peak_flops()?, machine::read_bytes_per_s());
+    let (peak, bandwidth) = (machine::measure_peak_flops()?, machine::measure_read_bandwidth());
     let step_bytes = decode_bytes + batch as u64 * KvPool::bytes(&config, prompt + new / 2, kv_dtype);
     let decode_share = median(&decode) / batch as f64 * step_bytes as f64 / bandwidth;
     let prefill_share = median(&prefill) * prefill_flops(&config, prompt) / peak;
@@ -74,17 +74,22 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         1 => format!("{name}{tokens}"),
         _ => format!("{name}{tokens} x {batch}"),
     };
-    let of = machine::shown_flops(peak);
+    let peak_text = machine::format_flops(peak);
     let rows = [
-        Measured { test: test("pp", prompt), rates: prefill.clone(), share: prefill_share, of },
-        Measured {
+        Measurement {
+            test: test("pp", prompt),
+            rates: prefill.clone(),
+            utilization: prefill_share,
+            peak_text,
+        },
+        Measurement {
             test: test("tg", new),
             rates: decode.clone(),
-            share: decode_share,
-            of: format!("{:.1} GB/s, reading", bandwidth / 1e9),
+            utilization: decode_share,
+            peak_text: format!("{:.1} GB/s, reading", bandwidth / 1e9),
         },
     ];
-    for line in table(&subject, &rows) {
+    for line in table(&bench_model, &rows) {
         ctx.out.text(line)?;
     }
     let reps: Vec<_> = prefill
@@ -92,72 +97,77 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         .zip(&decode)
         .map(|(p, d)| json!({ "prefill_tokens_per_s": p, "decode_tokens_per_s": d }))
         .collect();
-    ctx.out.document(&json!({
+    ctx.out.json(&json!({
         "prefill_tokens_per_s": median(&prefill), "decode_tokens_per_s": median(&decode), "load_seconds": load_seconds,
-        "peak_rss_bytes": peak_rss_bytes, "reps": reps, "weight_bytes": subject.bytes,
+        "peak_rss_bytes": peak_rss_bytes, "reps": reps, "weight_bytes": bench_model.bytes,
         "prefill_flops_utilisation": prefill_share, "decode_bandwidth_utilisation": decode_share,
         "machine_flops_per_s": peak, "machine_read_bytes_per_s": bandwidth,
     }))
 }
 
-/// A model to measure.
-struct Loaded {
+/// Loaded model.
+struct LoadedModel {
     lm: CausalLm,
-    subject: Subject,
-    /// Bytes of weights that one step of decoding reads.
+    bench_model: BenchModel,
+    /// Bytes of weights that a decoding step reads.
     decode_bytes: u64,
 }
 
-fn load(args: &Args, ctx: &Context) -> Result<Loaded, CliError> {
+fn load(args: &Args, ctx: &Context) -> Result<LoadedModel, CliError> {
     let dtype = args.dtype;
     match (&args.model, &args.config) {
         (Some(model), _) => {
             let weights =
                 ModelArgs { model: model.clone(), dtype }.weights(ctx)?.multiplied_as(dtype.precision());
-            built(weights.config(), &weights, named(model))
+            load_counted(weights.config(), &weights, model_name(model))
         }
         (None, Some(path)) => {
             let config = MptConfig::from_file(path)?;
-            expect_memory(2 * largest_bytes(&config))?;
-            let drawn = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype);
-            built(&config, &drawn, named(path))
+            expect_memory(2 * largest_parameter_bytes(&config))?;
+            let random_init = Drawn::new(&config, ctx.seed.unwrap_or(17), dtype);
+            load_counted(&config, &random_init, model_name(path))
         }
         (None, None) => unreachable!("a model or a config is required"),
     }
 }
 
-/// Bytes of the largest parameter in f32, as it is drawn before it is rounded.
-fn largest_bytes(config: &MptConfig) -> u64 {
+/// Bytes of the largest parameter in f32, the dtype of its random init.
+fn largest_parameter_bytes(config: &MptConfig) -> u64 {
     let values =
         |shape: Vec<usize>| shape.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64));
     let largest = config.parameters().map(|(_, shape)| values(shape)).max().unwrap_or(0);
     largest.saturating_mul(size_of::<f32>() as u64).min(u64::MAX / 2)
 }
 
-fn built(config: &MptConfig, source: &dyn ParameterSource, name: String) -> Result<Loaded, CliError> {
+fn load_counted(
+    config: &MptConfig,
+    source: &dyn ParameterSource,
+    name: String,
+) -> Result<LoadedModel, CliError> {
     let is_head = config.tie_word_embeddings;
     let (bytes, tables, form) = Default::default();
-    let counted = Counted { source, is_head, bytes, tables, form };
-    let lm = CausalLm::new(config, &counted)?;
-    let (bytes, tables) = (counted.bytes.get(), counted.tables.get());
-    let form = counted.form.take();
-    let subject = Subject { name: format!("{name} {form}"), bytes, parameters: config.num_parameters() };
-    Ok(Loaded { lm, subject, decode_bytes: bytes - tables })
+    let source = CountingSource { source, is_head, bytes, tables, form };
+    let lm = CausalLm::new(config, &source)?;
+    let (bytes, tables) = (source.bytes.get(), source.tables.get());
+    let form = source.form.take();
+    let bench_model =
+        BenchModel { name: format!("{name} {form}"), bytes, parameters: config.num_parameters() };
+    Ok(LoadedModel { lm, bench_model, decode_bytes: bytes - tables })
 }
 
-/// A source that counts what it gives.
-struct Counted<'a> {
+/// Parameter source that counts the bytes it hands out.
+struct CountingSource<'a> {
     source: &'a dyn ParameterSource,
-    /// Whether the embedding is the head too.
+    /// Whether the head is tied to the embedding.
     is_head: bool,
     bytes: Cell<u64>,
-    /// Bytes of tables of which a step reads single rows.
+    /// Bytes of embedding tables, of which a step reads single rows.
     tables: Cell<u64>,
-    /// The form of the last matrix.
+    /// Dtype of the last matrix.
     form: Cell<String>,
 }
 
-impl ParameterSource for Counted<'_> {
+impl ParameterSource for CountingSource<'_> {
     fn get(&self, id: ParamId, shape: &[usize]) -> CoreResult<Parameter> {
         let parameter = self.source.get(id, shape)?;
         let bytes = match &parameter {
@@ -188,15 +198,15 @@ impl ParameterSource for Counted<'_> {
     }
 }
 
-/// The name of a model's folder or file; of a `config.json`, that of its folder.
-pub(super) fn named(path: &Path) -> String {
+/// Name of a model's folder or file; for a `config.json`, that of its folder.
+pub(super) fn model_name(path: &Path) -> String {
     let folder = path.parent().and_then(Path::file_name);
     let name = if path.ends_with("config.json") { folder } else { path.file_stem() };
     name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Seconds of reading a prompt of `prompt` tokens a row, and of `new` steps after it.
-fn repetition(
+/// Runs one repetition. Returns the seconds of prefill, `prompt` tokens per sequence, and of `new` decoding steps.
+fn run_once(
     lm: &CausalLm,
     kv_dtype: KvDtype,
     batch: usize,
@@ -210,25 +220,25 @@ fn repetition(
     let began = Instant::now();
     let mut next = Vec::new();
     for from in (0..prompt).step_by(PREFILL_TOKENS) {
-        let piece = from..prompt.min(from + PREFILL_TOKENS);
-        next = likeliest(lm, &mut pool, sequences.iter().zip(rows.iter().map(|row| &row[piece.clone()])))?;
+        let chunk = from..prompt.min(from + PREFILL_TOKENS);
+        next = greedy_step(lm, &mut pool, sequences.iter().zip(rows.iter().map(|row| &row[chunk.clone()])))?;
     }
     let prefill_seconds = began.elapsed().as_secs_f64();
     let began = Instant::now();
     for _ in 0..new {
-        next = likeliest(lm, &mut pool, sequences.iter().zip(next.chunks(1)))?;
+        next = greedy_step(lm, &mut pool, sequences.iter().zip(next.chunks(1)))?;
     }
     Ok([prefill_seconds, began.elapsed().as_secs_f64()])
 }
 
-/// Runs new tokens of all sequences and gives the likeliest next id of each.
-fn likeliest<'a>(
+/// Runs new tokens of all sequences. Returns the most probable next id of each.
+fn greedy_step<'a>(
     lm: &CausalLm,
     pool: &mut KvPool,
-    news: impl Iterator<Item = (&'a SeqId, &'a [u32])>,
+    new_tokens: impl Iterator<Item = (&'a SeqId, &'a [u32])>,
 ) -> Result<Vec<u32>, CliError> {
     let mut batch = Batch::new();
-    for (&sequence, tokens) in news {
+    for (&sequence, tokens) in new_tokens {
         batch.push(sequence, tokens)?;
     }
     let last = Tensor::new(batch.last_token_indices(), &Device::Cpu)?;
@@ -241,8 +251,8 @@ fn likeliest<'a>(
     Ok(logits.chunks(lm.config().vocab_size).map(best).collect())
 }
 
-/// Operations of reading one token of a prompt of `prompt`: two a weight of the blocks, and scores and values over half
-/// the prompt, which is what a causal mask leaves. The head is computed for the last token only.
+/// FLOPs per prompt token at a prompt of `prompt` tokens: two per weight of the blocks, and attention over half the
+/// prompt, which a causal mask leaves. The head runs for the last token only.
 fn prefill_flops(config: &MptConfig, prompt: usize) -> f64 {
     let embeddings = config.parameters().filter(|(id, shape)| shape.len() > 1 && id.layer().is_none());
     let outside: usize = embeddings.map(|(_, shape)| shape.iter().product::<usize>()).sum();

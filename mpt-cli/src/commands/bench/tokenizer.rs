@@ -1,4 +1,4 @@
-//! `mpt bench tokenizer`: encoding on all threads, decoding, loading.
+//! `mpt bench tokenizer`: throughput of encoding on all threads and of decoding on one, and the time to load.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
-use super::rates::median;
+use super::measurement::median;
 use crate::exit::{CliError, ExitStatus};
 use crate::machine;
 use crate::settings::Context;
@@ -23,8 +23,8 @@ pub(super) struct Args {
     reps: u32,
 }
 
-/// Bytes of a piece at least, which is as much as a long document has.
-const PIECE_BYTES: usize = 64 << 10;
+/// Minimum size of a chunk, that of a long document.
+const CHUNK_BYTES: usize = 64 << 10;
 
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let began = Instant::now();
@@ -36,15 +36,15 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     if text.is_empty() {
         return Err(CliError::data(format!("{}: the file is empty", file.display())));
     }
-    let pieces = pieces(&text);
+    let chunks = chunks(&text);
     let (mut encode, mut decode, mut tokens) = (Vec::new(), Vec::new(), 0);
     for _ in 0..args.reps {
         let began = Instant::now();
-        let ids = tokenizer.encode_batch(&pieces)?;
+        let ids = tokenizer.encode_batch(&chunks)?;
         encode.push(began.elapsed().as_secs_f64());
         let began = Instant::now();
-        for piece in &ids {
-            tokenizer.decode(piece)?;
+        for chunk in &ids {
+            tokenizer.decode(chunk)?;
         }
         decode.push(began.elapsed().as_secs_f64());
         tokens = ids.iter().map(Vec::len).sum();
@@ -57,21 +57,21 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         "{megabytes:.1} MB, {tokens} tokens, {threads} threads: {mb_per_s:.1} MB/s, {tokens_per_s:.0} tokens/s; decoding on one {:.1} MB/s; loading {load_seconds:.3} s",
         megabytes / decode,
     ))?;
-    ctx.out.document(&json!({
+    ctx.out.json(&json!({
         "mb_per_s": mb_per_s, "tokens_per_s": tokens_per_s, "decode_mb_per_s": megabytes / decode, "bytes": bytes,
         "tokens": tokens, "threads": threads, "load_seconds": load_seconds, "peak_rss_bytes": machine::peak_rss_bytes(),
     }))
 }
 
-/// A text in pieces that end with a line.
-fn pieces(text: &str) -> Vec<&str> {
-    let (mut pieces, mut rest) = (Vec::new(), text);
+/// Splits a text into chunks at line ends.
+fn chunks(text: &str) -> Vec<&str> {
+    let (mut chunks, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {
-        let from = rest.floor_char_boundary(PIECE_BYTES);
+        let from = rest.floor_char_boundary(CHUNK_BYTES);
         let end = rest[from..].find('\n').map_or(rest.len(), |line| from + line + 1);
-        let (piece, after) = rest.split_at(end);
-        pieces.push(piece);
+        let (chunk, after) = rest.split_at(end);
+        chunks.push(chunk);
         rest = after;
     }
-    pieces
+    chunks
 }

@@ -1,4 +1,4 @@
-//! `mpt bench train`: steps on random tokens with random weights.
+//! `mpt bench train`: throughput of training steps, with random weights on random tokens.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use mpt_train::OptimizerConfig;
 use mpt_train::bench::{BenchConfig, flops_per_token, step_seconds};
 use serde_json::json;
 
-use super::rates::{Measured, Subject, median, table};
+use super::measurement::{BenchModel, Measurement, median, table};
 use crate::exit::CliError;
 use crate::machine;
 use crate::settings::Context;
@@ -51,29 +51,29 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     };
     let seconds = step_seconds(&config, &bench)?;
     let peak_rss_bytes = machine::peak_rss_bytes(); // before the machine itself is measured
-    let peak = machine::peak_flops()?;
+    let peak = machine::measure_peak_flops()?;
     let step = median(&seconds);
     let tokens_per_s = (batch * seq_len) as f64 / step;
     let utilisation = tokens_per_s * flops_per_token(&config, seq_len) / peak;
     let parameters = config.num_parameters();
-    let subject = Subject {
-        name: format!("{} {}", super::infer::named(&args.config), args.precision),
+    let bench_model = BenchModel {
+        name: format!("{} {}", super::infer::model_name(&args.config), args.precision),
         bytes: 4 * parameters,
         parameters,
     };
-    let row = Measured {
+    let row = Measurement {
         test: match args.lora {
             Some(rank) => format!("LoRA of rank {rank} {batch}x{seq_len} {}", args.optimizer),
             None => format!("train {batch}x{seq_len} {}", args.optimizer),
         },
         rates: seconds.iter().map(|seconds| (batch * seq_len) as f64 / seconds).collect(),
-        share: utilisation,
-        of: machine::shown_flops(peak),
+        utilization: utilisation,
+        peak_text: machine::format_flops(peak),
     };
-    for line in table(&subject, &[row]) {
+    for line in table(&bench_model, &[row]) {
         ctx.out.text(line)?;
     }
-    ctx.out.document(&json!({
+    ctx.out.json(&json!({
         "tokens_per_s": tokens_per_s, "step_seconds": step, "peak_rss_bytes": peak_rss_bytes,
         "model_flops_utilisation": utilisation, "machine_flops_per_s": peak,
     }))

@@ -1,4 +1,4 @@
-//! `mpt data convert`: our data folders to MDS or Megatron files, and those to ours.
+//! `mpt data convert`: data folders to MDS or Megatron files, and back.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use mpt_data::{Format, Manifest, Split, inspect};
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
-use super::{Bars, MIX_HEADER, mix_cells};
+use super::{MIX_HEADER, PrepareProgress, mix_rows};
 use crate::exit::CliError;
 use crate::export::Size;
-use crate::output::shown;
+use crate::output::path_text;
 use crate::settings::Context;
 use crate::table;
 
@@ -31,7 +31,7 @@ pub(super) struct Args {
     output: PathBuf,
     /// What to write; `parquet` is what `mpt data build` makes
     #[arg(long, value_name = "FORMAT")]
-    to: To,
+    to: OutputFormat,
     /// The tokenizer that the tokens are of [to parquet]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     column: Option<String>,
     /// Type of the tokens: of an MDS column of `bytes`, or to write [default: the narrowest that holds the vocabulary]
-    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    #[arg(long, value_name = "TYPE", value_parser = parse_dtype)]
     token_dtype: Option<Dtype>,
     /// The token that ends each document, as text or id, or `none` [from MDS; default: <|endoftext|>]
     #[arg(long, value_name = "TOKEN")]
@@ -54,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "CODEC")]
     compression: Option<Codec>,
     /// A hash to keep in the MDS index; may be given several times [to mds]
-    #[arg(long, value_name = "NAME", value_parser = hash)]
+    #[arg(long, value_name = "NAME", value_parser = parse_hash)]
     hash: Vec<HashAlgorithm>,
     /// Begin another MDS shard beyond this size [to mds; default: 64 MiB]
     #[arg(long, value_name = "SIZE")]
@@ -65,35 +65,35 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum To {
+enum OutputFormat {
     Parquet,
     Mds,
     Megatron,
 }
 
-fn dtype(name: &str) -> Result<Dtype, String> {
+fn parse_dtype(name: &str) -> Result<Dtype, String> {
     let found = Dtype::from_name(name).filter(|dtype| dtype.is_integer());
     let known = || Dtype::ALL.into_iter().filter(|dtype| dtype.is_integer()).map(Dtype::name);
     found.ok_or_else(|| format!("expected one of {}", known().collect::<Vec<_>>().join(", ")))
 }
 
-fn hash(name: &str) -> Result<HashAlgorithm, String> {
+fn parse_hash(name: &str) -> Result<HashAlgorithm, String> {
     let known = || HashAlgorithm::all().map(HashAlgorithm::name).collect::<Vec<_>>().join(", ");
     HashAlgorithm::from_name(name).ok_or_else(|| format!("expected one of {}", known()))
 }
 
-/// What a conversion is, by what the input holds and what is asked for.
+/// Chooses the conversion by the content of the input and the requested format.
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
-    let ours = args.input.join("manifest.json").is_file();
-    match (ours, args.to) {
-        (true, To::Parquet) => {
+    let is_our_data = args.input.join("manifest.json").is_file();
+    match (is_our_data, args.to) {
+        (true, OutputFormat::Parquet) => {
             let input = args.input.display();
             Err(CliError::usage(format!("{input}: is a data folder of Parquet shards already"))
                 .help("name another format with --to"))
         }
-        (true, _) => to_theirs(args, ctx),
-        (false, To::Parquet) => to_ours(args, ctx),
-        (false, To::Mds) if args.input.join("index.json").is_file() => again(args, ctx),
+        (true, _) => export_data(args, ctx),
+        (false, OutputFormat::Parquet) => import_data(args, ctx),
+        (false, OutputFormat::Mds) if args.input.join("index.json").is_file() => rewrite_mds(args, ctx),
         (false, _) => {
             let input = args.input.display();
             Err(CliError::usage(format!(
@@ -105,8 +105,8 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
 }
 
 impl Args {
-    /// Refuses options that mean nothing for a conversion.
-    fn only(&self, what: &str, allowed: &[&str]) -> Result<(), CliError> {
+    /// Refuses flags that do not apply to the conversion `what`.
+    fn expect_only(&self, what: &str, allowed: &[&str]) -> Result<(), CliError> {
         let given = [
             ("--tokenizer", self.tokenizer.is_some()),
             ("--column", self.column.is_some()),
@@ -134,23 +134,23 @@ impl Args {
     }
 }
 
-fn to_theirs(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
-    let is_mds = args.to == To::Mds;
+fn export_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
+    let is_mds = args.to == OutputFormat::Mds;
     if is_mds {
-        args.only(
+        args.expect_only(
             "from our data to MDS",
             &["--token-dtype", "--seq-len", "--compression", "--hash", "--size-limit"],
         )?;
     } else {
-        args.only("from our data to Megatron", &["--token-dtype"])?;
+        args.expect_only("from our data to Megatron", &["--token-dtype"])?;
     }
     let data = Manifest::open(&args.input)?;
     let target = match args.to {
-        To::Mds => ExportFormat::Mds { options: args.mds_options(), seq_len: args.seq_len },
+        OutputFormat::Mds => ExportFormat::Mds { options: args.mds_options(), seq_len: args.seq_len },
         _ => ExportFormat::Megatron,
     };
     let options = ExportOptions { target, token_dtype: args.token_dtype };
-    let done = export(&data, &args.output, &options, &mut Bars::new(ctx))?;
+    let done = export(&data, &args.output, &options, &mut PrepareProgress::new(ctx))?;
     let cells: Vec<_> = done
         .sources
         .iter()
@@ -172,22 +172,27 @@ fn to_theirs(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         }
     };
     ctx.out.text(format_args!("\n{form}; {lost}"))?;
-    ctx.out.document(&json!({
-        "dir": shown(&args.output), "token_dtype": done.token_dtype.name(), "sources": done.sources,
+    ctx.out.json(&json!({
+        "dir": path_text(&args.output), "token_dtype": done.token_dtype.name(), "sources": done.sources,
     }))
 }
 
-fn again(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
-    args.only("from MDS to MDS", &["--compression", "--hash", "--size-limit", "--no-verify"])?;
-    let samples =
-        rewrite(&args.input, &args.output, &args.mds_options(), !args.no_verify, &mut Bars::new(ctx))?;
+fn rewrite_mds(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
+    args.expect_only("from MDS to MDS", &["--compression", "--hash", "--size-limit", "--no-verify"])?;
+    let samples = rewrite(
+        &args.input,
+        &args.output,
+        &args.mds_options(),
+        !args.no_verify,
+        &mut PrepareProgress::new(ctx),
+    )?;
     ctx.out.text(format_args!("{}: {} samples", args.output.display(), table::count(samples)))?;
-    ctx.out.document(&json!({ "dir": shown(&args.output), "samples": samples }))
+    ctx.out.json(&json!({ "dir": path_text(&args.output), "samples": samples }))
 }
 
-fn to_ours(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
+fn import_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let allowed = ["--tokenizer", "--column", "--token-dtype", "--eos", "--bos", "--seq-len", "--no-verify"];
-    args.only("to Parquet", &allowed)?;
+    args.expect_only("to Parquet", &allowed)?;
     let Some(tokenizer) = &args.tokenizer else {
         return Err(CliError::usage("--tokenizer is missing: the input does not say what its tokens mean")
             .help("name the tokenizer.json that made them"));
@@ -197,37 +202,41 @@ fn to_ours(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let options = ImportOptions {
         column: args.column.clone().unwrap_or(default.column),
         token_dtype: args.token_dtype,
-        boundaries: boundaries(args, &tokenizer)?,
+        boundaries: parse_boundaries(args, &tokenizer)?,
         seq_len: args.seq_len,
         seed: ctx.seed,
         verify: !args.no_verify,
     };
-    let done = import(&args.input, &args.output, &tokenizer, &options, &mut Bars::new(ctx))?;
+    let done = import(&args.input, &args.output, &tokenizer, &options, &mut PrepareProgress::new(ctx))?;
     let mix = inspect(&done.manifest, None)?;
-    table::lines(&MIX_HEADER, &mix_cells(&mix)).iter().try_for_each(|line| ctx.out.text(line))?;
-    let (starts, said) = starts(&done);
+    table::lines(&MIX_HEADER, &mix_rows(&mix)).iter().try_for_each(|line| ctx.out.text(line))?;
+    let (document_starts, said) = document_starts(&done);
     let (out, root) = (args.output.display(), done.manifest.root());
     ctx.out.text(format_args!("\n{out}: manifest {}; {said}; nothing is held out", &root[..16]))?;
-    ctx.out.document(&json!({
-        "dir": shown(&args.output), "manifest": root, "train_tokens": done.manifest.tokens(Split::Train),
-        "document_starts": starts, "sources": mix.sources,
+    ctx.out.json(&json!({
+        "dir": path_text(&args.output), "manifest": root, "train_tokens": done.manifest.tokens(Split::Train),
+        "document_starts": document_starts, "sources": mix.sources,
     }))
 }
 
-/// The tokens around documents, where any was named.
-fn boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<BoundaryTokens>, CliError> {
+/// Document boundary tokens of `--bos` and `--eos`; `None` if neither is given.
+fn parse_boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<BoundaryTokens>, CliError> {
     if args.eos.is_none() && args.bos.is_none() {
         return Ok(None);
     }
-    let bos = token("--bos", args.bos.as_deref(), tokenizer)?;
-    Ok(Some(BoundaryTokens { bos, eos: token("--eos", args.eos.as_deref(), tokenizer)? }))
+    let bos = parse_token("--bos", args.bos.as_deref(), tokenizer)?;
+    Ok(Some(BoundaryTokens { bos, eos: parse_token("--eos", args.eos.as_deref(), tokenizer)? }))
 }
 
-/// A token by its text or id.
-fn token(flag: &str, text: Option<&str>, tokenizer: &Tokenizer) -> Result<Option<(u32, String)>, CliError> {
+/// Resolves a token by its text or id.
+fn parse_token(
+    flag: &str,
+    text: Option<&str>,
+    tokenizer: &Tokenizer,
+) -> Result<Option<(u32, String)>, CliError> {
     let Some(text) = text.filter(|text| *text != "none") else { return Ok(None) };
     let as_id = || text.parse().ok().filter(|&id| (id as usize) < tokenizer.num_ids());
-    // A number is an id, also where it is a word of the vocabulary.
+    // A number is an id, even if the vocabulary has a token of that text.
     let id = as_id().or_else(|| tokenizer.id_of(text)).ok_or_else(|| {
         let ids = tokenizer.num_ids();
         CliError::usage(format!("{flag} {text}: the tokenizer has no such token, and {ids} ids"))
@@ -237,8 +246,8 @@ fn token(flag: &str, text: Option<&str>, tokenizer: &Tokenizer) -> Result<Option
     Ok(Some((id, String::from_utf8_lossy(bytes).into_owned())))
 }
 
-/// Where document starts come from, for programs and in words.
-fn starts(done: &ImportSummary) -> (&'static str, String) {
+/// Origin of the document starts: its name in JSON, and a sentence.
+fn document_starts(done: &ImportSummary) -> (&'static str, String) {
     if done.format == Format::Megatron {
         return ("index", "documents begin where the index says".into());
     }

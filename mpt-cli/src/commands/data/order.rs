@@ -1,4 +1,4 @@
-//! The flags that change the order of samples for commands that look at it.
+//! Flags of the sample order, for commands that inspect it.
 
 use std::path::PathBuf;
 
@@ -8,23 +8,23 @@ use serde::de::DeserializeOwned;
 
 use crate::exit::CliError;
 
-/// How samples are drawn and ordered; by default as the data says.
+/// Flags of the sample order. The default is that of the data.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OrderArgs {
     /// Draw and order as the `[data]` of this run file says, its stages too [default: as the data says]
     #[arg(long, value_name = "RUN.toml")]
     run: Option<PathBuf>,
     /// How sources are drawn: `exact` or `iid` [default: as the data says]
-    #[arg(long, value_name = "KIND", value_parser = named::<Sampling>)]
+    #[arg(long, value_name = "KIND", value_parser = from_serde_name::<Sampling>)]
     sampling: Option<Sampling>,
     /// What groups of samples have in common: `random`, `stratified` or `per_source` [default: as the data says]
-    #[arg(long, value_name = "KIND", value_parser = named::<Batching>)]
+    #[arg(long, value_name = "KIND", value_parser = from_serde_name::<Batching>)]
     batching: Option<Batching>,
     /// Samples in a group [default: as the data says, or a batch]
     #[arg(long, value_name = "N")]
     batch_group: Option<u64>,
     /// How samples of a source are shuffled: `global`, `windowed` or `none` [default: as the data says]
-    #[arg(long, value_name = "KIND", value_parser = named::<Shuffle>)]
+    #[arg(long, value_name = "KIND", value_parser = from_serde_name::<Shuffle>)]
     shuffle: Option<Shuffle>,
     /// Chunks in a window of `--shuffle windowed` [default: 16]
     #[arg(long, value_name = "K")]
@@ -32,8 +32,8 @@ pub(crate) struct OrderArgs {
 }
 
 impl OrderArgs {
-    /// What run file and flags make of the data's own way.
-    pub(crate) fn over(&self, data: &Mixing) -> Result<Mixing, CliError> {
+    /// Mixing of the data, overridden by the run file and by flags.
+    pub(crate) fn apply_to(&self, data: &Mixing) -> Result<Mixing, CliError> {
         let base = match &self.run {
             Some(path) => TrainRun::from_file(path, &[])?.data.mixing(data),
             None => data.clone(),
@@ -50,7 +50,7 @@ impl OrderArgs {
     }
 }
 
-/// A value as it is written in run files.
-fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+/// Parses a value by its name in run files.
+fn from_serde_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error: serde_json::Error| error.to_string())
 }

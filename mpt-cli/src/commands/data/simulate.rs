@@ -1,4 +1,4 @@
-//! `mpt data simulate`: what a run will ask of its storage, and how well it is shuffled.
+//! `mpt data simulate`: storage traffic and shuffle quality of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     samples: u64,
     /// The first of them
-    #[arg(long, value_name = "I", default_value_t = 0, value_parser = super::sample_number())]
+    #[arg(long, value_name = "I", default_value_t = 0, value_parser = super::sample_index())]
     start: u64,
     /// Samples in a batch, over all processes
     #[arg(long, value_name = "B", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
@@ -33,7 +33,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     nodes: u64,
     /// Bytes that each machine may keep, such as 2e9
-    #[arg(long, value_name = "BYTES", default_value = "1e9", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "1e9", value_parser = parse_bytes)]
     cache_bytes: u64,
     /// Dollars for a thousand requests
     #[arg(long, value_name = "DOLLARS", default_value_t = 0.0004)]
@@ -45,8 +45,8 @@ pub(super) struct Args {
     order: OrderArgs,
 }
 
-/// A number of bytes, `1e9` allowed, 0 too.
-fn bytes(text: &str) -> Result<u64, String> {
+/// Parser of a byte count; `1e9` and 0 are allowed.
+fn parse_bytes(text: &str) -> Result<u64, String> {
     let number: f64 =
         text.replace('_', "").parse().map_err(|_| "expected a number such as 2e9".to_owned())?;
     if (0.0..1e18).contains(&number) {
@@ -56,12 +56,12 @@ fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Ids of a vocabulary that fits two bytes, as that of the MPT models does.
-const NARROW_VOCAB: usize = 1 << 16;
+/// Vocabulary size of a mix without a tokenizer. It fits two bytes, as that of the MPT models does.
+const MIX_VOCAB_SIZE: usize = 1 << 16;
 
 pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let (order, vocab_size) =
-        if args.data.is_dir() { of_data(args, ctx)? } else { of_mix(args, &args.data, ctx)? };
+        if args.data.is_dir() { order_of_data(args, ctx)? } else { order_of_mix(args, &args.data, ctx)? };
     let simulation = simulate(&SimulateConfig {
         order,
         vocab_size,
@@ -74,32 +74,32 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         price_per_1000: args.price_per_1000,
     })?;
     print(&simulation, ctx)?;
-    ctx.out.document(&simulation)
+    ctx.out.json(&simulation)
 }
 
-fn of_data(args: &Args, ctx: &Context) -> Result<(OrderConfig, usize), CliError> {
+fn order_of_data(args: &Args, ctx: &Context) -> Result<(OrderConfig, usize), CliError> {
     let manifest = Manifest::open(&args.data)?;
     let default = LoaderConfig::new(&manifest, Split::Train);
     let config = LoaderConfig {
         seq_len: args.seq_len.unwrap_or(default.seq_len),
         seed: ctx.seed.unwrap_or(default.seed),
-        mixing: args.order.over(&default.mixing)?,
+        mixing: args.order.apply_to(&default.mixing)?,
         batch_size: args.batch as usize,
         ..default
     };
     Ok((OrderConfig::from_manifest(&manifest, &config), manifest.plan().vocab_size))
 }
 
-fn of_mix(args: &Args, mix: &Path, ctx: &Context) -> Result<(OrderConfig, usize), CliError> {
+fn order_of_mix(args: &Args, mix: &Path, ctx: &Context) -> Result<(OrderConfig, usize), CliError> {
     let mut run = PrepareRun::from_file(mix)?;
     run.seed = ctx.seed.unwrap_or(run.seed);
     run.seq_len = args.seq_len.unwrap_or(run.seq_len);
-    run.mixing = args.order.over(&run.mixing)?;
+    run.mixing = args.order.apply_to(&run.mixing)?;
     let order = OrderConfig::from_mix(&run, args.batch).ok_or_else(|| {
         CliError::usage(format!("{}: some source does not say its `tokens`", mix.display()))
             .help("add `tokens` to every source, or build the data and simulate its folder")
     })?;
-    Ok((order, NARROW_VOCAB))
+    Ok((order, MIX_VOCAB_SIZE))
 }
 
 fn print(simulation: &Simulation, ctx: &mut Context) -> Result<(), CliError> {
@@ -121,7 +121,7 @@ fn print(simulation: &Simulation, ctx: &mut Context) -> Result<(), CliError> {
         vec![
             source.source.clone(),
             table::count(source.samples),
-            super::epochs(source.epochs),
+            super::format_epochs(source.epochs),
             table::count(source.chunks),
             format!("{:.3}", source.spread.entropy),
             format!("{:.3}", source.spread.entropy_of_true_shuffle),

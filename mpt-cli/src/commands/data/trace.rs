@@ -1,4 +1,4 @@
-//! `mpt data trace`: which documents were in a batch.
+//! `mpt data trace`: documents of a batch.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     batch: Option<u64>,
     /// A single sample, counted from 0 as `mpt data cat` does
-    #[arg(long, value_name = "I", required_unless_present = "step", value_parser = super::sample_number())]
+    #[arg(long, value_name = "I", required_unless_present = "step", value_parser = super::sample_index())]
     sample: Option<u64>,
     /// Tokens in a sample [default: that of the data]
     #[arg(long, value_name = "L")]
@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     let config = LoaderConfig {
         seq_len: args.seq_len.unwrap_or(default.seq_len),
         seed: ctx.seed.unwrap_or(default.seed),
-        mixing: args.order.over(&default.mixing)?,
+        mixing: args.order.apply_to(&default.mixing)?,
         batch_size: batch as usize,
         ..default
     };
@@ -49,12 +49,12 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     table::lines(&HEADER, &samples.iter().flat_map(cells).collect::<Vec<_>>())
         .iter()
         .try_for_each(|line| ctx.out.text(line))?;
-    ctx.out.document(&samples)
+    ctx.out.json(&samples)
 }
 
 const HEADER: [&str; 8] = ["document", "tokens", "sample", "source", "epoch", "shard", "row", "from token"];
 
-/// A row per document of a sample.
+/// Table rows of a sample, one per document.
 fn cells(sample: &TracedSample) -> Vec<Vec<String>> {
     let place = &sample.location;
     let cells = |document: &mpt_data::TracedDocument| {

@@ -1,4 +1,4 @@
-//! `mpt data build` at once, and in steps for a scheduler: `plan --units`, `unit`, `commit`.
+//! `mpt data build`, and its steps for a scheduler: `plan --units`, `unit`, `commit`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,51 +8,51 @@ use mpt_data::{
 use mpt_tokenize::Tokenizer;
 use serde_json::json;
 
-use super::{Bars, mix_of, print, print_dedup};
+use super::{PrepareProgress, print_dedup, print_mix, read_mix};
 use crate::embed::ModelEmbedder;
 use crate::exit::CliError;
-use crate::output::shown;
+use crate::output::path_text;
 use crate::settings::Context;
 use crate::table;
 
-/// A mix with what its stages need.
-struct Loaded {
+/// Inputs of preparation: the run, its tokenizer and its embedding model.
+struct PrepareInputs {
     run: PrepareRun,
     tokenizer: Tokenizer,
     embedder: Option<ModelEmbedder>,
 }
 
-impl Loaded {
+impl PrepareInputs {
     fn new(mix: &Path, out: PathBuf, ctx: &Context) -> Result<Self, CliError> {
-        let mut run = mix_of(mix, ctx)?;
+        let mut run = read_mix(mix, ctx)?;
         run.out = out;
         let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
-        let embedder = ModelEmbedder::of(&run, &tokenizer)?;
+        let embedder = ModelEmbedder::for_run(&run, &tokenizer)?;
         Ok(Self { run, tokenizer, embedder })
     }
 
-    fn fingerprinted(&self) -> Option<&dyn Embedder> {
+    fn embedder(&self) -> Option<&dyn Embedder> {
         self.embedder.as_ref().map(|embedder| embedder as &dyn Embedder)
     }
 }
 
 pub(super) fn build(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<(), CliError> {
-    let mut mix = Loaded::new(mix, out, ctx)?;
+    let mut mix = PrepareInputs::new(mix, out, ctx)?;
     let embedder = mix.embedder.as_mut().map(|embedder| embedder as &mut dyn Embedder);
-    let manifest = prepare_with(&mix.run, &mix.tokenizer, embedder, &mut Bars::new(ctx))?;
-    built(&mix.run, &manifest, ctx)
+    let manifest = prepare_with(&mix.run, &mix.tokenizer, embedder, &mut PrepareProgress::new(ctx))?;
+    print_build(&mix.run, &manifest, ctx)
 }
 
 pub(super) fn commit(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<(), CliError> {
-    let mut mix = Loaded::new(mix, out, ctx)?;
+    let mut mix = PrepareInputs::new(mix, out, ctx)?;
     let embedder = mix.embedder.as_mut().map(|embedder| embedder as &mut dyn Embedder);
-    let manifest = commit_units(&mix.run, &mix.tokenizer, embedder, &mut Bars::new(ctx))?;
-    built(&mix.run, &manifest, ctx)
+    let manifest = commit_units(&mix.run, &mix.tokenizer, embedder, &mut PrepareProgress::new(ctx))?;
+    print_build(&mix.run, &manifest, ctx)
 }
 
 pub(super) fn plan(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<(), CliError> {
-    let mix = Loaded::new(mix, out, ctx)?;
-    let units = plan_units(&mix.run, &mix.tokenizer, mix.fingerprinted(), &mut Bars::new(ctx))?;
+    let mix = PrepareInputs::new(mix, out, ctx)?;
+    let units = plan_units(&mix.run, &mix.tokenizer, mix.embedder(), &mut PrepareProgress::new(ctx))?;
     let row = |unit: &mpt_data::UnitStatus| {
         let done = if unit.done { "done" } else { "" };
         vec![unit.id.clone(), unit.source.clone(), table::count(unit.bytes), done.to_owned()]
@@ -61,23 +61,23 @@ pub(super) fn plan(mix: &Path, out: PathBuf, ctx: &mut Context) -> Result<(), Cl
     table::lines(&["unit", "source", "bytes", ""], &rows)
         .into_iter()
         .try_for_each(|line| ctx.out.text(line))?;
-    ctx.out.document(&json!({ "dir": shown(&mix.run.out), "units": units }))
+    ctx.out.json(&json!({ "dir": path_text(&mix.run.out), "units": units }))
 }
 
 pub(super) fn unit(mix: &Path, id: &str, out: PathBuf, ctx: &mut Context) -> Result<(), CliError> {
-    let mix = Loaded::new(mix, out, ctx)?;
-    let unit = prepare_unit(&mix.run, &mix.tokenizer, mix.fingerprinted(), id, &mut Bars::new(ctx))?;
+    let mix = PrepareInputs::new(mix, out, ctx)?;
+    let unit = prepare_unit(&mix.run, &mix.tokenizer, mix.embedder(), id, &mut PrepareProgress::new(ctx))?;
     ctx.out.text(format_args!("{}: {} bytes of {} done", unit.id, unit.bytes, unit.source))?;
-    ctx.out.document(&unit)
+    ctx.out.json(&unit)
 }
 
-fn built(run: &PrepareRun, manifest: &Manifest, ctx: &mut Context) -> Result<(), CliError> {
+fn print_build(run: &PrepareRun, manifest: &Manifest, ctx: &mut Context) -> Result<(), CliError> {
     let table = inspect(manifest, None)?;
-    print(&table, ctx)?;
+    print_mix(&table, ctx)?;
     print_dedup(&manifest.contents().dedup, ctx)?;
     ctx.out.text(format_args!("\n{}: manifest {}", run.out.display(), &manifest.root()[..16]))?;
-    ctx.out.document(&json!({
-        "dir": shown(&run.out), "manifest": manifest.root(), "train_tokens": manifest.tokens(Split::Train),
+    ctx.out.json(&json!({
+        "dir": path_text(&run.out), "manifest": manifest.root(), "train_tokens": manifest.tokens(Split::Train),
         "eval_tokens": manifest.tokens(Split::Eval), "sources": table.sources,
         "dedup": manifest.contents().dedup,
     }))

@@ -1,8 +1,8 @@
-//! The text quickstart learns from: what cargo fetched to build this binary, or any text the user names.
+//! Training text of quickstart: the sources of the crates in cargo's registry, or files that the user names.
 //!
-//! The choice is a pure function of the files: the crates of the lock file this binary was built with, one version of
-//! each, a file of each crate in turn until the source is full. Generated files, and documents that mostly repeat
-//! earlier ones, are left out, so that the held-out documents are not copies of the training documents.
+//! The selection is a pure function of the files: the crates of the lock file of this binary, one version of each, a
+//! file of each crate in turn until the source is full. Generated files and near-duplicates of earlier documents are
+//! left out, so that held-out documents are not copies of training documents.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -12,52 +12,52 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::exit::{CliError, ExitStatus};
 
-/// One document, as it stands in the JSONL files.
+/// Document, as in the JSONL files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Document {
-    /// Where it is from: `crate-version/path`, or a path below the one that was named.
+    /// Origin: `crate-version/path`, or a path below the user's.
     #[serde(default)]
     pub(super) id: String,
-    /// The text.
+    /// Text.
     pub(super) text: String,
 }
 
-/// A named set of documents.
+/// Source: named documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
-    /// Its name in the mix.
+    /// Name in the mix.
     pub(super) name: String,
-    /// Its documents, in their final order.
+    /// Documents in their final order.
     pub(super) documents: Vec<Document>,
 }
 
-/// A kind of file in the crates cargo fetched, and how much of it is taken.
-struct Kind {
+/// Kind of files in cargo's registry, with the bytes to take.
+struct FileKind {
     name: &'static str,
     budget_bytes: usize,
     matches: fn(&Path) -> bool,
 }
 
-/// The sources of the default corpus, in the order of the mix.
-const KINDS: [Kind; 3] = [
-    Kind { name: "code", budget_bytes: 6 << 20, matches: is_rust },
-    Kind { name: "markdown", budget_bytes: 3 << 20, matches: is_markdown },
-    Kind { name: "licences", budget_bytes: 1 << 20, matches: is_license },
+/// Sources of the default corpus, in the order of the mix.
+const FILE_KINDS: [FileKind; 3] = [
+    FileKind { name: "code", budget_bytes: 6 << 20, matches: is_rust },
+    FileKind { name: "markdown", budget_bytes: 3 << 20, matches: is_markdown },
+    FileKind { name: "licences", budget_bytes: 1 << 20, matches: is_license },
 ];
 
-/// Files outside of this range are no documents: too little to learn from, or tables and bindings.
+/// Sizes of files that become documents. Smaller ones have little to learn from, larger ones are tables and bindings.
 const DOCUMENT_BYTES: std::ops::RangeInclusive<u64> = 256..=(96 << 10);
 
-/// A plain text file longer than this is cut into documents at empty lines.
-const PIECE_BYTES: usize = 4 << 10;
+/// Minimum size of a document that is cut from a longer text file.
+const CHUNK_BYTES: usize = 4 << 10;
 
-/// The default corpus.
+/// Default corpus.
 ///
 /// # Errors
-/// Exit status 3 when cargo's sources are not on this machine, with what to do instead.
+/// Exit status 3 if cargo's registry is not on this machine, with an alternative.
 pub(super) fn from_cargo(lock: &str) -> Result<Vec<Source>, CliError> {
     let crates = fetched_crates(lock, &registry_roots());
-    let sources: Vec<_> = KINDS.iter().map(|kind| kind.collect(&crates)).collect();
+    let sources: Vec<_> = FILE_KINDS.iter().map(|kind| kind.collect(&crates)).collect();
     match sources.iter().find(|source| source.documents.is_empty()) {
         None => Ok(sources),
         Some(source) => Err(CliError::data(format!(
@@ -70,10 +70,10 @@ pub(super) fn from_cargo(lock: &str) -> Result<Vec<Source>, CliError> {
     }
 }
 
-/// A corpus of the user's own: a source per path.
+/// Corpus of the user's files, a source per path.
 ///
 /// # Errors
-/// Exit status 2 when a path does not exist or two paths give the same name, 3 when it holds no text.
+/// Exit status 2 if a path does not exist or two paths give the same name, 3 if one holds no text.
 pub(super) fn from_paths(paths: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     let sources: Vec<_> = paths.iter().map(|path| from_path(path)).collect::<Result<_, _>>()?;
     let mut names = HashSet::new();
@@ -86,8 +86,8 @@ pub(super) fn from_paths(paths: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     }
 }
 
-impl Kind {
-    /// A file of each crate in turn, until the budget is reached or the files are.
+impl FileKind {
+    /// Collects a file of each crate in turn, until the budget or the files are used up.
     fn collect(&self, crates: &BTreeMap<String, PathBuf>) -> Source {
         let mut queues: Vec<_> =
             crates.iter().map(|(name, root)| (name, root, self.files(root).into_iter())).collect();
@@ -98,7 +98,7 @@ impl Kind {
             queues.retain_mut(|(name, root, files)| {
                 let Some(file) = files.next() else { return false };
                 if bytes < self.budget_bytes
-                    && let Some(text) = readable(&file).filter(|text| seen.is_new(text))
+                    && let Some(text) = read_handwritten(&file).filter(|text| seen.is_new(text))
                 {
                     bytes += text.len();
                     documents.push(Document { id: document_id(name, root, &file), text });
@@ -116,7 +116,7 @@ impl Kind {
     }
 }
 
-/// The folders of crates in the lock file that cargo unpacked here, by name; the last version of each.
+/// Folders of the lock file's crates in cargo's registry, by name and version; the last version of each.
 fn fetched_crates(lock: &str, roots: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     let mut crates = BTreeMap::new();
     for (name, version) in locked_crates(lock) {
@@ -128,7 +128,7 @@ fn fetched_crates(lock: &str, roots: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     crates
 }
 
-/// Name and version of every package with a source, in the order of the lock file.
+/// Name and version of each package with a source, in the order of the lock file.
 fn locked_crates(lock: &str) -> impl Iterator<Item = (&str, &str)> {
     lock.split("[[package]]").skip(1).filter_map(|package| {
         let field = |key: &str| {
@@ -140,7 +140,7 @@ fn locked_crates(lock: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Where cargo unpacks crates, in sorted order.
+/// Folders where cargo unpacks crates, sorted.
 fn registry_roots() -> Vec<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
@@ -158,21 +158,22 @@ fn from_path(path: &Path) -> Result<Source, CliError> {
     Ok(Source { name: source_name(path), documents })
 }
 
-/// The documents of every file of text below a folder; other files are passed over.
+/// Documents of all text files below a folder. Other files are skipped.
 fn folder_documents(folder: &Path) -> Vec<Document> {
     let mut seen = Shingles::default();
     let mut documents = Vec::new();
     for file in files_below(folder) {
         let Ok(found) = file_documents(&file) else { continue };
-        let below = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
-        let named =
-            found.into_iter().map(|document| Document { id: format!("{below}{}", document.id), ..document });
+        let relative = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
+        let named = found
+            .into_iter()
+            .map(|document| Document { id: format!("{relative}{}", document.id), ..document });
         documents.extend(named.filter(|document| seen.is_new(&document.text)));
     }
     documents
 }
 
-/// The documents of one file: the lines of a `.jsonl`, else the text in pieces.
+/// Documents of a file: the lines of a `.jsonl`, else chunks of its text.
 fn file_documents(path: &Path) -> Result<Vec<Document>, CliError> {
     let bytes = std::fs::read(path).map_err(|error| CliError::read(ExitStatus::Data, path, error))?;
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -183,8 +184,8 @@ fn file_documents(path: &Path) -> Result<Vec<Document>, CliError> {
     if path.extension().is_some_and(|extension| extension == "jsonl") {
         return json_documents(path, &text);
     }
-    let pieces = pieces(&text).into_iter().enumerate();
-    Ok(pieces.map(|(n, piece)| Document { id: format!("#{n}"), text: piece.to_owned() }).collect())
+    let chunks = split_at_blank_lines(&text).into_iter().enumerate();
+    Ok(chunks.map(|(n, chunk)| Document { id: format!("#{n}"), text: chunk.to_owned() }).collect())
 }
 
 fn json_documents(path: &Path, text: &str) -> Result<Vec<Document>, CliError> {
@@ -200,22 +201,22 @@ fn json_documents(path: &Path, text: &str) -> Result<Vec<Document>, CliError> {
         .collect()
 }
 
-/// A text in documents of about [`PIECE_BYTES`], cut at empty lines.
-fn pieces(text: &str) -> Vec<&str> {
-    let mut pieces = Vec::new();
+/// Splits a text at empty lines into chunks of about [`CHUNK_BYTES`].
+fn split_at_blank_lines(text: &str) -> Vec<&str> {
+    let mut chunks = Vec::new();
     let mut start = 0;
     for (at, _) in text.match_indices("\n\n") {
-        if at - start >= PIECE_BYTES {
-            pieces.push(&text[start..at + 2]);
+        if at - start >= CHUNK_BYTES {
+            chunks.push(&text[start..at + 2]);
             start = at + 2;
         }
     }
-    pieces.push(&text[start..]);
-    pieces.retain(|piece| !piece.trim().is_empty());
-    pieces
+    chunks.push(&text[start..]);
+    chunks.retain(|chunk| !chunk.trim().is_empty());
+    chunks
 }
 
-/// A name a mix file can hold: the stem of the path in lower-case letters, digits and `-`.
+/// Source name for a mix file: the stem of the path in lower-case letters, digits and `-`.
 fn source_name(path: &Path) -> String {
     let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let stem = canonical.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -225,17 +226,17 @@ fn source_name(path: &Path) -> String {
 }
 
 fn document_id(name: &str, root: &Path, file: &Path) -> String {
-    let below = file.strip_prefix(root).unwrap_or(file).to_string_lossy().replace('\\', "/");
-    format!("{name}/{below}")
+    let relative = file.strip_prefix(root).unwrap_or(file).to_string_lossy().replace('\\', "/");
+    format!("{name}/{relative}")
 }
 
-/// The text of a file that people wrote, if it is one.
-fn readable(path: &Path) -> Option<String> {
+/// Text of a file, unless it is generated.
+fn read_handwritten(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     (!is_generated(&text)).then_some(text)
 }
 
-/// Whether a file was made by a program, by what it says of itself or by lines no one would write.
+/// Whether a text is generated, by its header or by lines that no one would write.
 fn is_generated(text: &str) -> bool {
     let head: String = text.chars().take(2048).collect::<String>().to_lowercase();
     let says_so =
@@ -266,7 +267,7 @@ fn has_document_size(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| DOCUMENT_BYTES.contains(&metadata.len()))
 }
 
-/// Every file below a folder, in sorted order; hidden files and links are left out.
+/// Files below a folder, sorted, without hidden files and links.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![folder.to_owned()];
@@ -290,17 +291,17 @@ fn sorted_entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Runs of words already seen, to tell a new document from a repetition.
+/// Word shingles of earlier documents, to recognize near-duplicates.
 #[derive(Debug, Default)]
 struct Shingles {
     seen: HashSet<u64>,
 }
 
 impl Shingles {
-    /// Words in a run.
+    /// Words per shingle.
     const WORDS: usize = 8;
 
-    /// Whether at least a quarter of the runs of words is new; all of them count as seen from now on.
+    /// Whether at least a quarter of the text's shingles is new. Adds them all.
     fn is_new(&mut self, text: &str) -> bool {
         let words: Vec<&str> =
             text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
@@ -345,7 +346,7 @@ mod tests {
         let crates =
             BTreeMap::from(["a-1.0.0", "b-2.0.0"].map(|name| (name.to_owned(), dir.path().join(name))));
         let ids: Vec<_> =
-            KINDS[0].collect(&crates).documents.into_iter().map(|document| document.id).collect();
+            FILE_KINDS[0].collect(&crates).documents.into_iter().map(|document| document.id).collect();
         assert_eq!(ids, ["a-1.0.0/src/a.rs", "b-2.0.0/src/a.rs", "a-1.0.0/src/b.rs"]);
     }
 
@@ -368,13 +369,13 @@ mod tests {
     #[test]
     fn long_texts_are_cut_at_empty_lines_and_nothing_is_lost() {
         let text = format!("{PROSE}\n").repeat(200);
-        let pieces = pieces(&text);
+        let chunks = split_at_blank_lines(&text);
         assert!(
-            pieces.len() > 2 && pieces.iter().all(|piece| piece.len() < PIECE_BYTES + 200),
+            chunks.len() > 2 && chunks.iter().all(|chunk| chunk.len() < CHUNK_BYTES + 200),
             "{}",
-            pieces.len()
+            chunks.len()
         );
-        assert_eq!(pieces.concat(), text);
+        assert_eq!(chunks.concat(), text);
     }
 
     #[test]
@@ -405,7 +406,7 @@ mod tests {
             sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(),
             ["code", "markdown", "licences"]
         );
-        for (source, kind) in sources.iter().zip(&KINDS) {
+        for (source, kind) in sources.iter().zip(&FILE_KINDS) {
             let bytes: usize = source.documents.iter().map(|document| document.text.len()).sum();
             println!("{}: {} documents, {bytes} bytes", source.name, source.documents.len());
             assert!(source.documents.len() >= 10, "{}", source.name);

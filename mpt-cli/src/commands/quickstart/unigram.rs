@@ -1,4 +1,4 @@
-//! The baseline a language model has to beat: how often each token occurs, and nothing else.
+//! Unigram baseline: token frequencies, which a language model must beat.
 
 /// Token frequencies with add-one smoothing.
 #[derive(Debug, Clone)]
@@ -8,12 +8,12 @@ pub(super) struct Unigram {
 }
 
 impl Unigram {
-    /// No token seen yet, of a vocabulary of `num_ids`.
+    /// Zero counts for a vocabulary of `num_ids`.
     pub(super) fn new(num_ids: usize) -> Self {
         Self { counts: vec![0; num_ids], total: 0 }
     }
 
-    /// Counts training tokens; ids outside the vocabulary have been refused where the tokens came from.
+    /// Counts training tokens. Ids outside of the vocabulary were refused when they were read.
     pub(super) fn count(&mut self, tokens: &[u32]) {
         for &token in tokens {
             self.counts[token as usize] += 1;

@@ -1,15 +1,15 @@
-//! Activations of the feed-forward layer, and their derivatives, in place.
+//! Activation functions of the feed-forward layer and their derivatives, in place.
 //!
-//! In place, because the arithmetic of an element is long: the processor sees few loads ahead, so that values should lie
-//! in its first cache. The caller copies a block there, which is short work, and hands it over.
+//! The arithmetic of an element is long, and the processor sees few loads ahead, so callers pass blocks that lie in the
+//! first-level cache (`elementwise::map_blocks`).
 //!
-//! Errors against exact arithmetic, in units in the last place: GELU 5, its derivative 5 of the larger of its two terms;
-//! what is below 1e-37 may be 0. At the infinities the results are the limits; the tanh and sigmoid forms stay within
-//! 1e-34 of theirs at the left end. NaN stays NaN.
+//! Errors in units in the last place: GELU 5; its derivative 5 of the larger of its two terms. Results below 1e-37 may be 0. At
+//! the infinities results are the limits; the tanh and sigmoid approximations stay within 1e-34 of them at the left end. NaN
+//! stays NaN.
 
 use super::dispatch::for_each_level;
+use super::gelu;
 use super::math::exp;
-use super::normal;
 use super::pool;
 use crate::config::Activation;
 
@@ -27,76 +27,84 @@ pub(crate) fn forward(activation: Activation, values: &mut [f32]) {
 /// Replaces every `x` of `values` by `dy * act'(x)`.
 pub(crate) fn backward(activation: Activation, dy: &[f32], values: &mut [f32]) {
     match activation {
-        Activation::Gelu => gelu_slope(values),
-        Activation::GeluTanh => gelu_tanh_slope(values),
-        Activation::QuickGelu => silu_slope(1.702, values),
-        Activation::Silu => silu_slope(1.0, values),
-        Activation::Relu => relu_slope(values),
+        Activation::Gelu => gelu_derivative(values),
+        Activation::GeluTanh => gelu_tanh_derivative(values),
+        Activation::QuickGelu => silu_derivative(1.702, values),
+        Activation::Silu => silu_derivative(1.0, values),
+        Activation::Relu => relu_derivative(values),
     }
     multiply(values, dy);
 }
 
-/// [`backward`] of all threads.
-pub(crate) fn backward_pooled(activation: Activation, dy: &[f32], values: &mut [f32]) {
+/// [`backward`] on all threads.
+///
+/// # Panics
+/// When the lengths differ.
+pub(crate) fn backward_parallel(activation: Activation, dy: &[f32], values: &mut [f32]) {
     assert_eq!(dy.len(), values.len(), "a gradient for every value");
     pool::run_chunks(values, CHUNK, |task, values| {
         backward(activation, &dy[task * CHUNK..][..values.len()], values);
     });
 }
 
-/// Values of a task: what the first-level cache holds.
+/// Values of a task: they fit the first-level cache.
 const CHUNK: usize = 4096;
 
-/// sqrt(2 / pi)
+/// sqrt(2 / pi).
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+/// Coefficient of `x^3` in the tanh approximation of GELU.
 const CUBIC: f32 = 0.044_715;
 
-/// Where the sigmoid forms are flat to the last bit: products with an infinity would be NaN beyond.
-const FLAT: f32 = 90.0;
-/// The same for the tanh form, which has a cube in its exponent.
-const TANH_FLAT: f32 = 10.0;
+/// Bound of the argument of sigmoid forms: beyond it they are constant, and products with an infinity would be NaN.
+const SIGMOID_LIMIT: f32 = 90.0;
+/// Bound of the argument of the tanh approximation, whose exponent is cubic.
+const TANH_LIMIT: f32 = 10.0;
 
+/// `1 / (1 + e^-x)`.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// Hyperbolic tangent.
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     2.0 * sigmoid(2.0 * x) - 1.0
 }
 
+/// The larger of both; NaN when `x` is.
 #[inline(always)]
-fn no_less_than(least: f32, x: f32) -> f32 {
-    if x < least { least } else { x }
+fn max_or_nan(min: f32, x: f32) -> f32 {
+    if x < min { min } else { x }
 }
 
 for_each_level! {
     /// `x * Phi(x)`
     fn gelu(values: &mut [f32]) {
         for x in values {
-            *x = normal::gelu(*x);
+            *x = gelu::gelu(*x);
         }
     }
 
     /// `Phi(x) + x * phi(x)`
-    fn gelu_slope(values: &mut [f32]) {
+    fn gelu_derivative(values: &mut [f32]) {
         for x in values {
-            *x = normal::gelu_slope(*x);
+            *x = gelu::gelu_derivative(*x);
         }
     }
 
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, which is `x * sigmoid` of twice the inner term.
     fn gelu_tanh(values: &mut [f32]) {
         for value in values {
-            let x = no_less_than(-TANH_FLAT, *value);
+            let x = max_or_nan(-TANH_LIMIT, *value);
             *value = x * sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
         }
     }
 
-    fn gelu_tanh_slope(values: &mut [f32]) {
+    /// Derivative of [`gelu_tanh`].
+    fn gelu_tanh_derivative(values: &mut [f32]) {
         for value in values {
-            let x = value.clamp(-TANH_FLAT, TANH_FLAT);
+            let x = value.clamp(-TANH_LIMIT, TANH_LIMIT);
             let s = sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
             let inner = 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
             *value = s + x * s * (1.0 - s) * inner;
@@ -106,33 +114,35 @@ for_each_level! {
     /// `x * sigmoid(beta x)`
     fn silu(beta: f32, values: &mut [f32]) {
         for value in values {
-            let x = no_less_than(-FLAT, *value);
+            let x = max_or_nan(-SIGMOID_LIMIT, *value);
             *value = x * sigmoid(beta * x);
         }
     }
 
-    fn silu_slope(beta: f32, values: &mut [f32]) {
+    /// Derivative of [`silu`].
+    fn silu_derivative(beta: f32, values: &mut [f32]) {
         for value in values {
-            let x = value.clamp(-FLAT, FLAT);
+            let x = value.clamp(-SIGMOID_LIMIT, SIGMOID_LIMIT);
             let s = sigmoid(beta * x);
             *value = s + beta * x * s * (1.0 - s);
         }
     }
 
+    /// `max(x, 0)`
     fn relu(values: &mut [f32]) {
         for x in values {
-            *x = no_less_than(0.0, *x);
+            *x = max_or_nan(0.0, *x);
         }
     }
 
-    /// 1 at NaN, which the forward pass has let through already.
-    fn relu_slope(values: &mut [f32]) {
+    /// 0 or 1; 1 at NaN, which the forward pass keeps.
+    fn relu_derivative(values: &mut [f32]) {
         for x in values {
             *x = if *x <= 0.0 { 0.0 } else { 1.0 };
         }
     }
 
-    /// A loop of its own: short enough that the loads of `by` run ahead.
+    /// `values *= by`, a separate loop so that the loads of `by` run ahead.
     fn multiply(values: &mut [f32], by: &[f32]) {
         for (value, by) in values.iter_mut().zip(by) {
             *value *= by;
@@ -156,7 +166,7 @@ mod tests {
         };
         match activation {
             Activation::Gelu => {
-                let (tail, density) = (normal::exact::tail(-x), normal::exact::density(x));
+                let (tail, density) = (gelu::exact::tail(-x), gelu::exact::density(x));
                 (x * tail, tail + x * density)
             }
             Activation::GeluTanh => {

@@ -1,16 +1,17 @@
-//! Intel's matrix tiles (AMX): whether they may be used, and how a thread takes them into use.
+//! Intel's matrix unit (AMX): its detection, and the tile configuration of a thread. The products are beside their kernels.
 //!
-//! A tile register holds 16 rows of 64 bytes. Rust has no stable intrinsics for them, so the instructions stand as
-//! assembly. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
+//! A tile register holds 16 rows of 64 bytes. Rust has no stable intrinsics for AMX, so the instructions are assembly.
+//!
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-/// Whether processor and operating system let this process use tiles of bf16 and int8.
+/// Whether this process may use AMX with bf16 and int8: the processor has it, and the operating system permits it.
 pub(crate) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| has_instructions() && permitted())
+    *AVAILABLE.get_or_init(|| has_instructions() && request_permission())
 }
 
 fn has_instructions() -> bool {
@@ -18,11 +19,11 @@ fn has_instructions() -> bool {
     __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8
 }
 
-/// Asks Linux for the use of tile state, which a process must do once.
+/// Requests tile state from Linux, once per process; true when it is granted.
 ///
 /// Source: Linux, `Documentation/arch/x86/xstate.rst`.
 #[cfg(target_os = "linux")]
-fn permitted() -> bool {
+fn request_permission() -> bool {
     const ARCH_PRCTL: isize = 158;
     const REQUEST_PERMISSION: usize = 0x1023;
     const TILE_DATA: usize = 18;
@@ -37,11 +38,11 @@ fn permitted() -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
+fn request_permission() -> bool {
     false
 }
 
-/// The shape of the eight tile registers.
+/// Operand of `ldtilecfg`: the shapes of the tile registers.
 #[repr(C, align(64))]
 struct TileConfig {
     palette: u8,
@@ -51,35 +52,37 @@ struct TileConfig {
     rows: [u8; 16],
 }
 
-/// Eight full tiles of 16 rows of 64 bytes.
-static FULL_TILES: TileConfig = config([(16, 64); 8]);
+/// Eight tiles of 16 rows of 64 bytes.
+static FULL: TileConfig = config([(16, 64); 8]);
 
-/// Tiles for products of `columns` bytes: sums, 16 rows of `columns`, and `columns / 4` rows of 16 words of four.
-const fn group_tiles(columns: u8) -> TileConfig {
-    let (sums, left, right) = ((16, 64), (16, columns as u16), (columns / 4, 64));
-    config([sums, left, right, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)])
+/// Configuration for products over `columns` bytes of int8: accumulators, 16 rows of `columns` bytes, and their weights,
+/// `columns / 4` rows of 16 words of four.
+const fn int8_group_config(columns: u8) -> TileConfig {
+    let (acc, x, weights) = ((16, 64), (16, columns as u16), (columns / 4, 64));
+    config([acc, x, weights, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)])
 }
 
-/// Tiles for products of 16 rows of 64 bytes with `columns` columns of 32 bits: two of sums, three of columns and three of rows.
-const fn column_tiles(columns: u16) -> TileConfig {
+/// Configuration for products of 16 rows of 64 bytes with `columns` columns of 32 bits: two tiles of accumulators, three of
+/// columns, three of rows.
+const fn gemv_config(columns: u16) -> TileConfig {
     let (column, row) = ((16, 4 * columns), (16, 64));
     config([column, column, column, column, column, row, row, row])
 }
 
-static TILES_OF_COLUMNS: [TileConfig; 16] = {
-    let mut tiles = [const { column_tiles(0) }; 16];
+static GEMV_CONFIGS: [TileConfig; 16] = {
+    let mut tiles = [const { gemv_config(0) }; 16];
     let mut i = 0;
     while i < tiles.len() {
-        tiles[i] = column_tiles(i as u16 + 1);
+        tiles[i] = gemv_config(i as u16 + 1);
         i += 1;
     }
     tiles
 };
 
-static TILES_OF_16: TileConfig = group_tiles(16);
-static TILES_OF_32: TileConfig = group_tiles(32);
+static INT8_GROUP_16: TileConfig = int8_group_config(16);
+static INT8_GROUP_32: TileConfig = int8_group_config(32);
 
-/// A configuration from each tile's rows and bytes of a row.
+/// Configuration from the rows and the bytes of a row of each tile.
 const fn config(tiles: [(u8, u16); 8]) -> TileConfig {
     let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
     let mut i = 0;
@@ -90,28 +93,30 @@ const fn config(tiles: [(u8, u16); 8]) -> TileConfig {
     TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
 }
 
-/// The calling thread's tiles, in use until this is dropped.
-pub(crate) struct Tiles(());
+/// Tile configuration of the calling thread, released on drop.
+pub(crate) struct TileGuard(());
 
-impl Tiles {
-    /// Takes the tiles into use, all of 16 rows of 64 bytes.
+impl TileGuard {
+    /// Configures eight tiles of 16 rows of 64 bytes.
     pub(crate) fn full() -> Self {
-        Self::with(&FULL_TILES)
+        Self::with(&FULL)
     }
 
-    /// Takes three tiles into use: 0 for sums, 1 for 16 rows of `columns` bytes, 2 for their weights `[columns / 4, 16, 4]`.
-    pub(crate) fn of_groups(columns: usize) -> Self {
-        Self::with(if columns == 16 { &TILES_OF_16 } else { &TILES_OF_32 })
+    /// Configures three tiles: 0 for accumulators, 1 for 16 rows of `columns` bytes (16 or 32), 2 for weights `[columns / 4, 16, 4]`.
+    pub(crate) fn for_int8_group(columns: usize) -> Self {
+        Self::with(if columns == 16 { &INT8_GROUP_16 } else { &INT8_GROUP_32 })
     }
 
-    /// Takes eight tiles into use: 0 and 1 for sums of 16 rows and `columns` columns, at most 16, 2 to 4 for 16 words of each column,
-    /// 5 to 7 for 16 rows of 16 words.
-    pub(crate) fn of_columns(columns: usize) -> Self {
-        Self::with(&TILES_OF_COLUMNS[columns - 1])
+    /// Configures eight tiles: 0 and 1 for accumulators of 16 rows and `columns` columns, at most 16; 2 to 4 for 16 words of each
+    /// column; 5 to 7 for 16 rows of 16 words.
+    pub(crate) fn for_gemv(columns: usize) -> Self {
+        Self::with(&GEMV_CONFIGS[columns - 1])
     }
 
+    /// Loads a configuration.
+    ///
     /// # Panics
-    /// Where [`available`] is false.
+    /// When [`available`] is false.
     fn with(config: &'static TileConfig) -> Self {
         assert!(available(), "this processor has no matrix tiles");
         #[expect(unsafe_code, reason = "tile instructions")]
@@ -123,10 +128,10 @@ impl Tiles {
     }
 }
 
-impl Drop for Tiles {
+impl Drop for TileGuard {
     fn drop(&mut self) {
         #[expect(unsafe_code, reason = "tile instructions")]
-        // SAFETY: tiles are in use, so the instruction exists.
+        // SAFETY: tiles are configured, so the instruction exists.
         unsafe {
             asm!("tilerelease", options(nostack, nomem));
         }

@@ -1,4 +1,4 @@
-//! Cross-entropy of rows of logits, in place: the logits become their own gradient.
+//! Cross-entropy of a row of logits, in place: the logits become their gradient.
 
 use super::dispatch::for_each_level;
 use super::math::{exp_shifted, max};
@@ -7,7 +7,7 @@ for_each_level! {
     /// Returns -log softmax(logits)`[label]` and turns `logits` into softmax(logits) - onehot(label).
     ///
     /// A NaN or an infinity among the logits makes the result NaN.
-    pub(crate) fn row_with_gradient(logits: &mut [f32], label: usize) -> f32 {
+    pub(crate) fn loss_and_gradient(logits: &mut [f32], label: usize) -> f32 {
         let target = logits[label];
         let top = max(logits);
         let total = exp_shifted(logits, top);
@@ -22,7 +22,7 @@ for_each_level! {
     }
 
     /// Returns -log softmax(logits)`[label]`; `logits` is left with unnormalized probabilities.
-    pub(crate) fn row(logits: &mut [f32], label: usize) -> f32 {
+    pub(crate) fn loss(logits: &mut [f32], label: usize) -> f32 {
         let target = logits[label];
         let top = max(logits);
         let total = exp_shifted(logits, top);

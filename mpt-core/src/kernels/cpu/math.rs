@@ -1,17 +1,17 @@
-//! Elementary functions and sums that vectorize: `exp`, lane-wise reductions.
+//! Exponential and reductions that vectorize.
 
 use super::dispatch::for_each_level;
 
-/// Partial sums kept by [`sum`] and [`dot`]; their order of addition is part of the result.
+/// Partial sums of [`sum`] and [`dot`]; their order of addition is part of the result.
 const LANES: usize = 16;
 
-/// e^x, within 2 units in the last place for x in `[-87, 88]`; below that range e^-87, above it e^88.
+/// e^x within 2 units in the last place for `x` in `[-87, 88]`; constant beyond.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     exp_of_sum(x.clamp(-87.0, 88.0), -0.0) // adding -0 is free
 }
 
-/// e^(x + rest) for `x` in `[-87.3, 88]` and a `rest` below 1/16 that `x` has no bits left for.
+/// e^(x + rest) for `x` in `[-87.3, 88]` and a `rest` below 1/16, the rounding error of `x`.
 #[inline(always)]
 pub(crate) fn exp_of_sum(x: f32, rest: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer in the low bits
@@ -26,7 +26,7 @@ pub(crate) fn exp_of_sum(x: f32, rest: f32) -> f32 {
     poly * f32::from_bits(exponent << 23)
 }
 
-/// The sum of `map` over the pairs of `a` and `b`, in a fixed order.
+/// Sum of `map` over the pairs of `a` and `b`, in a fixed order.
 #[inline(always)]
 fn reduce(a: &[f32], b: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -47,25 +47,25 @@ fn reduce(a: &[f32], b: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0] + tail
 }
 
-/// The sum of `values`.
+/// Sum of `values`.
 #[inline(always)]
 pub(crate) fn sum(values: &[f32]) -> f32 {
     reduce(values, values, |x, _| x)
 }
 
-/// The inner product of two slices of one length.
+/// Dot product of two slices of one length.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     reduce(a, b, |x, y| x * y)
 }
 
-/// The sum of squared deviations of `values` from `mean`.
+/// Sum of squared deviations of `values` from `mean`.
 #[inline(always)]
-pub(crate) fn deviation(values: &[f32], mean: f32) -> f32 {
+pub(crate) fn squared_deviation(values: &[f32], mean: f32) -> f32 {
     reduce(values, values, |x, _| (x - mean) * (x - mean))
 }
 
-/// The largest of `values`, negative infinity for none.
+/// Largest of `values`; negative infinity for none. NaN is ignored.
 #[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -89,7 +89,7 @@ pub(crate) fn exp_shifted(values: &mut [f32], shift: f32) -> f32 {
 }
 
 for_each_level! {
-    /// The sum of squares of `values`, accumulated in f64 over blocks of fixed size.
+    /// Sum of squares of `values`, accumulated in f64 over blocks of fixed size.
     pub(crate) fn square_sum(values: &[f32]) -> f64 {
         values.chunks(1024).map(|block| f64::from(dot(block, block))).sum()
     }

@@ -1,9 +1,9 @@
-//! Layer normalization and root-mean-square normalization of rows, without bias.
+//! Layer and root-mean-square normalization of rows, without bias.
 
 use super::dispatch::for_each_level;
-use super::math::{deviation, dot};
+use super::math::{dot, squared_deviation};
 
-/// Which statistics a norm uses.
+/// Kind of a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// Subtract the mean, divide by the standard deviation.
@@ -20,7 +20,7 @@ fn statistics(kind: NormKind, x: &[f32], eps: f32) -> (f32, f32) {
         NormKind::Layer => super::math::sum(x) / n,
         NormKind::Rms => 0.0,
     };
-    (mean, 1.0 / (deviation(x, mean) / n + eps).sqrt())
+    (mean, 1.0 / (squared_deviation(x, mean) / n + eps).sqrt())
 }
 
 for_each_level! {
@@ -35,7 +35,7 @@ for_each_level! {
         }
     }
 
-    /// Writes the gradient of the rows, `dx` `[rows, d]`, and adds the gradient of the weight to `dw` `[d]`.
+    /// Writes the gradient of the rows to `dx` `[rows, d]` and adds that of the weight to `dw` `[d]`.
     pub(crate) fn backward(kind: NormKind, x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dw: &mut [f32]) {
         let d = weight.len();
         let n = d as f32;
@@ -49,10 +49,10 @@ for_each_level! {
                 NormKind::Layer => super::math::sum(dx) / n,
                 NormKind::Rms => 0.0,
             };
-            // sum of dx * (x - mean), written without a second pass over the normalized row
-            let along = (dot(dx, x) - mean * mean_dx * n) * scale * scale / n;
+            // sum of dx * (x - mean), without a second pass over the normalized row
+            let projection = (dot(dx, x) - mean * mean_dx * n) * scale * scale / n;
             for j in 0..d {
-                dx[j] = scale * (dx[j] - mean_dx - (x[j] - mean) * along);
+                dx[j] = scale * (dx[j] - mean_dx - (x[j] - mean) * projection);
             }
         }
     }
@@ -74,8 +74,8 @@ mod tests {
         let normal: Vec<f64> = x.iter().map(|x| (x - mean) * scale).collect();
         let inner: Vec<f64> = weight.iter().zip(&dy).map(|(w, dy)| w * dy).collect();
         let shift = if is_layer { inner.iter().sum::<f64>() / n } else { 0.0 };
-        let along = inner.iter().zip(&normal).map(|(a, b)| a * b).sum::<f64>() / n;
-        let dx = inner.iter().zip(&normal).map(|(g, x)| scale * (g - shift - x * along)).collect();
+        let projection = inner.iter().zip(&normal).map(|(a, b)| a * b).sum::<f64>() / n;
+        let dx = inner.iter().zip(&normal).map(|(g, x)| scale * (g - shift - x * projection)).collect();
         let y = normal.iter().zip(&weight).map(|(x, w)| x * w).collect();
         [y, dx, normal.iter().zip(&dy).map(|(x, dy)| x * dy).collect()]
     }

@@ -1,8 +1,8 @@
-//! The threads that kernels share: tasks of one call are taken in turn by the caller and by workers that wait awake.
+//! The thread pool of the kernels: the caller and spinning workers take the tasks of one call in turn.
 //!
-//! A call costs about a microsecond while the workers are awake, which matters in decoding, where a token takes a
-//! hundred calls. Workers that find nothing to do for [`SPINS`] rounds sleep until the next call. What a task computes
-//! depends on its index alone, so the number of threads never changes a result.
+//! A call costs about a microsecond while the workers spin, which matters in decoding, where a token takes a hundred calls.
+//! Workers without a task for [`SPINS`] rounds sleep until the next call. A task depends on its index alone, so the number of
+//! threads never changes a result.
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, TryLockError};
 use std::thread::{self, Thread};
 
-/// Rounds of waiting before a worker sleeps, tens of microseconds.
+/// Rounds of spinning before a worker sleeps: tens of microseconds.
 const SPINS: u32 = 4000;
 
-/// Set in [`Pool::state`] while workers may enter the call.
+/// Bit of [`Pool::state`] that is set while workers may enter the call.
 const OPEN: u64 = 1 << 31;
-/// What one call adds to [`Pool::state`]; the bits below [`OPEN`] count the workers inside.
+/// Increment of [`Pool::state`] per call; the bits below [`OPEN`] count the workers inside.
 const CALL: u64 = 1 << 32;
 
-/// One call's work, with the lifetime of its closure erased.
+/// Work of one call, with the lifetime of its closure erased.
 #[derive(Clone, Copy)]
 struct Job {
     body: *const (dyn Fn(usize) + Sync),
@@ -32,7 +32,7 @@ struct Job {
 unsafe impl Send for Job {}
 
 struct Pool {
-    /// Number of the call, [`OPEN`], and how many workers are inside.
+    /// Number of the call, [`OPEN`], and the number of workers inside.
     state: AtomicU64,
     job: UnsafeCell<Option<Job>>,
     next: AtomicUsize,
@@ -69,9 +69,9 @@ pub(crate) fn run(tasks: usize, body: impl Fn(usize) + Sync) {
     pool.call(tasks, &body);
 }
 
-/// [`run`] over the chunks of `data`, `len` elements each but the last.
+/// [`run`] over the chunks of `data`, each of `len` elements except the last.
 pub(crate) fn run_chunks<T: Send>(data: &mut [T], len: usize, body: impl Fn(usize, &mut [T]) + Sync) {
-    let (all, base) = (data.len(), Shared(data.as_mut_ptr()));
+    let (all, base) = (data.len(), SharedPtr(data.as_mut_ptr()));
     run(all.div_ceil(len.max(1)), |task| {
         let from = task * len;
         #[expect(unsafe_code, reason = "tasks write parts of one slice")]
@@ -82,15 +82,18 @@ pub(crate) fn run_chunks<T: Send>(data: &mut [T], len: usize, body: impl Fn(usiz
     });
 }
 
-/// [`run`] over ranges of units that follow each other from 0 on, each with its part of `data`: `len` elements a unit, but
-/// for the last one, which may have fewer.
+/// [`run`] over consecutive ranges of units, the first from 0, each with its part of `data`: `len` elements a unit, fewer in
+/// the last one.
+///
+/// # Panics
+/// When the ranges are not consecutive, or a task panics.
 pub(crate) fn run_ranges<T: Send>(
     data: &mut [T],
     ranges: &[Range<usize>],
     len: usize,
     body: impl Fn(usize, &mut [T]) + Sync,
 ) {
-    let (all, base) = (data.len(), Shared(data.as_mut_ptr()));
+    let (all, base) = (data.len(), SharedPtr(data.as_mut_ptr()));
     assert!(ranges.iter().try_fold(0, |from, range| (range.start == from).then_some(range.end)).is_some());
     run(ranges.len(), |task| {
         let [from, to] = [ranges[task].start, ranges[task].end].map(|unit| (unit * len).min(all));
@@ -102,32 +105,34 @@ pub(crate) fn run_ranges<T: Send>(
     });
 }
 
-/// The units of each task: first long ranges, since memory is read fastest in long ones, then ever shorter ones, so that threads
-/// end together. Ranges are multiples of `together` units, and of `least` where as many are left.
-pub(crate) fn shrinking(units: usize, least: usize, together: usize) -> Vec<Range<usize>> {
+/// Ranges of units for tasks of ever smaller size, as OpenMP's guided schedule cuts a loop.
+///
+/// Memory is read fastest in long ranges, and short ones at the end let threads finish together. A range is a multiple of
+/// `multiple_of` units and has at least `min` units, except the last one.
+pub(crate) fn guided_ranges(units: usize, min: usize, multiple_of: usize) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut from = 0;
     while from < units {
         let share = (units - from).div_ceil(2 * rayon::current_num_threads());
-        let to = (from + share.max(least).next_multiple_of(together)).min(units);
+        let to = (from + share.max(min).next_multiple_of(multiple_of)).min(units);
         ranges.push(from..to);
         from = to;
     }
     ranges
 }
 
-/// A pointer that tasks share; what each may touch is the business of who makes it.
-pub(crate) struct Shared<T>(pub(crate) *mut T);
+/// Pointer that tasks share. Its maker decides which elements each task may touch.
+pub(crate) struct SharedPtr<T>(pub(crate) *mut T);
 
-impl<T> Clone for Shared<T> {
+impl<T> Clone for SharedPtr<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Shared<T> {}
+impl<T> Copy for SharedPtr<T> {}
 
-impl<T> Shared<T> {
+impl<T> SharedPtr<T> {
     /// The pointer; a method, so that closures capture the whole value.
     pub(crate) fn get(self) -> *mut T {
         self.0
@@ -136,7 +141,7 @@ impl<T> Shared<T> {
 
 #[expect(unsafe_code, reason = "tasks on other threads write through the pointer")]
 // SAFETY: the pointer itself is plain data; every dereference states why it is sound.
-unsafe impl<T: Send> Sync for Shared<T> {}
+unsafe impl<T: Send> Sync for SharedPtr<T> {}
 
 fn pool() -> &'static Pool {
     static POOL: OnceLock<Pool> = OnceLock::new();
@@ -153,13 +158,14 @@ fn pool() -> &'static Pool {
     pool
 }
 
-/// Starts a worker; where the system gives no thread, the others do its work.
+/// Starts a worker, or returns `None` when the system gives no thread; the others then do its work.
 fn spawn(pool: &'static Pool, index: usize) -> Option<Thread> {
     let builder = thread::Builder::new().name(format!("mpt-kernel-{index}"));
     builder.spawn(move || pool.work(index)).ok().map(|handle| handle.thread().clone())
 }
 
 impl Pool {
+    /// Runs the tasks of one call; the caller holds `turn`.
     fn call(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) {
         #[expect(unsafe_code, reason = "workers outlive the closure's lifetime, not this call")]
         // SAFETY: only the lifetime changes. This function does not return before every worker that could read the
@@ -193,6 +199,7 @@ impl Pool {
         assert!(!worker_panicked, "a task of a kernel panicked");
     }
 
+    /// Runs tasks until none is left.
     fn take_tasks(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) {
         loop {
             let task = self.next.fetch_add(1, Ordering::Relaxed);
@@ -203,6 +210,7 @@ impl Pool {
         }
     }
 
+    /// Wakes up to `wanted` sleeping workers.
     fn wake(&self, wanted: usize) {
         let Some(workers) = self.workers.get() else { return };
         for (sleeping, worker) in self.sleeping.iter().zip(workers).take(wanted) {
@@ -214,6 +222,7 @@ impl Pool {
         }
     }
 
+    /// Loop of worker `index`.
     fn work(&self, index: usize) {
         let mut seen = 0;
         loop {
@@ -253,7 +262,7 @@ impl Pool {
         }
     }
 
-    /// Counts this worker as inside `call`, unless that call is over.
+    /// Counts this worker as inside `call`, or returns false when that call is over.
     fn enter(&self, call: u64) -> bool {
         let enter = |state: u64| {
             let open = state & !(CALL - 1) == call && state & OPEN != 0;

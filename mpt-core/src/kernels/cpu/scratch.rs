@@ -1,27 +1,27 @@
-//! Buffers that are used again, so that steady work touches no fresh pages.
+//! Scratch buffers, recycled per thread, so that steady work touches no fresh pages.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// Bytes that a thread keeps for later.
-const KEPT_BYTES: usize = 1 << 30;
+/// Bytes that a thread caches at most.
+const MAX_CACHED_BYTES: usize = 1 << 30;
 
 thread_local! {
-    /// Buffers given back on this thread, each a `Vec` of some type, with its size in bytes.
-    static KEPT: RefCell<Vec<(usize, Box<dyn Any>)>> = const { RefCell::new(Vec::new()) };
+    /// Buffers returned on this thread: bytes, and a `Vec` of some type.
+    static CACHE: RefCell<Vec<(usize, Box<dyn Any>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A buffer of some length and of any content, given back to its thread when dropped.
+/// Buffer with unspecified contents, returned to its thread when dropped.
 pub(crate) struct Scratch<T: Copy + 'static> {
     data: Vec<T>,
     len: usize,
 }
 
 impl<T: Copy + 'static> Scratch<T> {
-    /// A buffer of `len` elements: `fill` where memory is fresh, whatever was left there where it is not.
+    /// Takes a buffer of `len` elements: `fill` in fresh memory, stale values in recycled memory.
     pub(crate) fn take(len: usize, fill: T) -> Self {
-        let mut data = KEPT.with_borrow_mut(|kept| best::<T>(kept, len)).unwrap_or_default();
+        let mut data = CACHE.with_borrow_mut(|cache| take_best_fit::<T>(cache, len)).unwrap_or_default();
         if data.len() < len {
             data = vec![fill; len];
         }
@@ -29,16 +29,16 @@ impl<T: Copy + 'static> Scratch<T> {
     }
 }
 
-/// The smallest kept buffer that holds `len` elements, or else the largest, which is then replaced.
-fn best<T: 'static>(kept: &mut Vec<(usize, Box<dyn Any>)>, len: usize) -> Option<Vec<T>> {
+/// Removes the smallest cached buffer of `len` elements or more, or else the largest one.
+fn take_best_fit<T: 'static>(cache: &mut Vec<(usize, Box<dyn Any>)>, len: usize) -> Option<Vec<T>> {
     let wanted = len * size_of::<T>();
-    let of_type = |index: &usize| kept[*index].1.is::<Vec<T>>();
+    let of_type = |index: &usize| cache[*index].1.is::<Vec<T>>();
     let key = |&index: &usize| {
-        let bytes = kept[index].0;
+        let bytes = cache[index].0;
         if bytes >= wanted { (0, bytes) } else { (1, usize::MAX - bytes) }
     };
-    let index = (0..kept.len()).filter(of_type).min_by_key(key)?;
-    kept.swap_remove(index).1.downcast().ok().map(|data| *data)
+    let index = (0..cache.len()).filter(of_type).min_by_key(key)?;
+    cache.swap_remove(index).1.downcast().ok().map(|data| *data)
 }
 
 impl<T: Copy + 'static> Deref for Scratch<T> {
@@ -59,11 +59,11 @@ impl<T: Copy + 'static> Drop for Scratch<T> {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
         let bytes = data.len() * size_of::<T>();
-        // at the end of a thread there is nobody to keep it for
-        let _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if bytes > 0 && kept.iter().map(|(bytes, _)| bytes).sum::<usize>() + bytes <= KEPT_BYTES {
-                kept.push((bytes, Box::new(data)));
+        // no cache is left at the end of a thread
+        let _ = CACHE.try_with(|cache| {
+            let mut cache = cache.borrow_mut();
+            if bytes > 0 && cache.iter().map(|(bytes, _)| bytes).sum::<usize>() + bytes <= MAX_CACHED_BYTES {
+                cache.push((bytes, Box::new(data)));
             }
         });
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_comes_back_for_the_next_of_its_type() {
+    fn a_buffer_is_recycled_for_its_type() {
         let mut first = Scratch::take(100, 0u32);
         first[99] = 7;
         let at = first.as_ptr();

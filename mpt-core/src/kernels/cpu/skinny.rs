@@ -1,7 +1,7 @@
-//! Products with a factor of few rows, such as an adapter's: what reads or writes the long factor once is the cost.
+//! Skinny GEMM: products with a factor of few rows, such as those of LoRA. They read or write the long factor once.
 //!
-//! A matrix product would pack the long factor first, which takes longer than the product itself. Sums are f32 in an order
-//! that depends on the shapes alone, and factors are not rounded.
+//! `gemm` would pack the long factor first, which takes longer than the product. Sums are f32 in an order that depends on the
+//! shapes alone, and factors are not rounded. Products of few rows with stored weights are `gemv`.
 
 use super::dispatch::for_each_level;
 use super::pool;
@@ -9,21 +9,25 @@ use super::pool;
 /// Rows of a task.
 const TASK_ROWS: usize = 32;
 
-/// Columns of a task, and of a strip whose sums stay in registers.
+/// Columns of a task.
 const TASK_COLS: usize = 256;
+
+/// Columns of a strip, whose accumulators stay in registers.
 const STRIP: usize = 64;
 
-/// Rows of the short factor whose sums run side by side.
+/// Rows of the short factor that are summed side by side.
 const LANES: usize = 16;
 
-/// Rows, or columns, of the long factor that share what is loaded of the short one.
+/// Rows of the long factor that share loads of the short one.
 const ROWS: usize = 8;
+
+/// Columns of the long factor that share loads of the short one.
 const COLS: usize = 4;
 
-/// `x w^T` for `x` `[m, k]` and `w` `[r, k]`: `[m, r]`, summed in the order of columns.
-pub(crate) fn dots(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
+/// `x w^T` `[m, r]` for `x` `[m, k]` and `w` `[r, k]`, summed in the order of columns.
+pub(crate) fn matmul_nt(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
     let (m, r) = (x.len() / k, w.len() / k);
-    let panels: Vec<_> = w.chunks(LANES * k).map(|rows| columns(rows, k)).collect();
+    let panels: Vec<_> = w.chunks(LANES * k).map(|rows| transpose_panel(rows, k)).collect();
     let mut y = vec![0f32; m * r];
     pool::run_chunks(&mut y, TASK_ROWS * r, |task, y| {
         let x = &x[task * TASK_ROWS * k..][..y.len() / r * k];
@@ -34,8 +38,8 @@ pub(crate) fn dots(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
             blocks
                 .iter_mut()
                 .zip(x_blocks.chunks_exact(ROWS * k))
-                .for_each(|(sums, x)| block_dots(sums, x, w));
-            rest.iter_mut().zip(x_rest.chunks_exact(k)).for_each(|(sums, x)| row_dots(sums, x, w));
+                .for_each(|(sums, x)| dot_block(sums, x, w));
+            rest.iter_mut().zip(x_rest.chunks_exact(k)).for_each(|(sums, x)| dot_row(sums, x, w));
             for (y, sums) in y.chunks_exact_mut(r).zip(&sums) {
                 let y = &mut y[panel * LANES..r.min((panel + 1) * LANES)];
                 y.copy_from_slice(&sums[..y.len()]);
@@ -45,8 +49,8 @@ pub(crate) fn dots(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
     y
 }
 
-/// The columns of up to 16 rows of `k` values, padded with zeros.
-fn columns(rows: &[f32], k: usize) -> Vec<[f32; LANES]> {
+/// Transpose `[k, LANES]` of up to 16 rows of `k` values, padded with zeros.
+fn transpose_panel(rows: &[f32], k: usize) -> Vec<[f32; LANES]> {
     let mut columns = vec![[0f32; LANES]; k];
     for (lane, row) in rows.chunks_exact(k).enumerate() {
         columns.iter_mut().zip(row).for_each(|(column, &value)| column[lane] = value);
@@ -54,47 +58,47 @@ fn columns(rows: &[f32], k: usize) -> Vec<[f32; LANES]> {
     columns
 }
 
-/// Inner products of R rows of `x` with the rows whose columns are `w`.
+/// Dot products of R rows of `x` with the rows whose columns are `w` `[k, LANES]`.
 #[inline(always)]
-fn products<const R: usize>(sums: &mut [[f32; LANES]; R], x: &[f32], w: &[[f32; LANES]]) {
+fn dot_rows<const R: usize>(sums: &mut [[f32; LANES]; R], x: &[f32], w: &[[f32; LANES]]) {
     let mut rows: [&[f32]; R] = [&[]; R];
     for i in 0..R {
         rows[i] = &x[i * w.len()..][..w.len()];
     }
-    // sums of its own stay in registers
-    let mut totals = [[0f32; LANES]; R];
+    // local accumulators stay in registers
+    let mut acc = [[0f32; LANES]; R];
     for (j, w) in w.iter().enumerate() {
         for i in 0..R {
             let value = rows[i][j];
             for lane in 0..LANES {
-                totals[i][lane] += value * w[lane];
+                acc[i][lane] += value * w[lane];
             }
         }
     }
-    *sums = totals;
+    *sums = acc;
 }
 
 /// `y += a w` for `y` `[m, n]`, `a` `[m, r]` and `w` `[r, n]`.
-pub(crate) fn add_combinations(y: &mut [f32], a: &[f32], w: &[f32], n: usize) {
+pub(crate) fn matmul_nn_add(y: &mut [f32], a: &[f32], w: &[f32], n: usize) {
     let r = w.len() / n;
     pool::run_chunks(y, TASK_ROWS * n, |task, y| {
         for (y, a) in y.chunks_exact_mut(n).zip(a[task * TASK_ROWS * r..].chunks_exact(r)) {
-            add_rows(y, a, w);
+            add_scaled_rows(y, a, w);
         }
     });
 }
 
-/// `a^T x` for `a` `[m, r]` and `x` `[m, n]`: `[r, n]`, summed in the order of rows, some rows at a time.
-pub(crate) fn combinations(a: &[f32], x: &[f32], n: usize) -> Vec<f32> {
+/// `a^T x` `[r, n]` for `a` `[m, r]` and `x` `[m, n]`, summed in the order of rows, [`TASK_ROWS`] rows at a time.
+pub(crate) fn matmul_tn(a: &[f32], x: &[f32], n: usize) -> Vec<f32> {
     let m = x.len() / n;
     let r = a.len() / m.max(1);
-    let panels: Vec<_> = (0..r).step_by(LANES).map(|from| panel(a, r, from)).collect();
-    // `[n, lane]` of one panel after the other
+    let panels: Vec<_> = (0..r).step_by(LANES).map(|from| column_panel(a, r, from)).collect();
+    // [panel, n, lane]
     let mut sums = vec![[0f32; LANES]; panels.len() * n];
     for (sums, a) in sums.chunks_exact_mut(n.max(1)).zip(&panels) {
         pool::run_chunks(sums, TASK_COLS, |task, sums| {
             for (x, a) in x.chunks(TASK_ROWS * n).zip(a.chunks(TASK_ROWS)) {
-                add_columns(sums, &x[task * TASK_COLS..], n, a);
+                add_outer_products(sums, &x[task * TASK_COLS..], n, a);
             }
         });
     }
@@ -106,8 +110,8 @@ pub(crate) fn combinations(a: &[f32], x: &[f32], n: usize) -> Vec<f32> {
     y
 }
 
-/// Up to 16 columns from `from` on of `a` `[m, r]`, padded with zeros.
-fn panel(a: &[f32], r: usize, from: usize) -> Vec<[f32; LANES]> {
+/// Up to 16 columns of `a` `[m, r]` from `from` on, padded with zeros: `[m, LANES]`.
+fn column_panel(a: &[f32], r: usize, from: usize) -> Vec<[f32; LANES]> {
     let width = LANES.min(r - from);
     let lanes = |row: &[f32]| {
         let mut lanes = [0f32; LANES];
@@ -117,45 +121,50 @@ fn panel(a: &[f32], r: usize, from: usize) -> Vec<[f32; LANES]> {
     a.chunks_exact(r).map(lanes).collect()
 }
 
-/// Adds to the sums of R columns of `x`, whose rows are `n` values apart, the products with the columns of `a`.
+/// Adds to `sums[i]` the products of column `i` of `x`, whose rows are `n` values apart, with the columns of `a`.
 #[inline(always)]
-fn add_block<const R: usize>(sums: &mut [[f32; LANES]; R], x: &[f32], n: usize, a: &[[f32; LANES]]) {
-    // a slice for each column: the compiler would load a row of `x` as a vector and take it to pieces
+fn outer_product_block<const R: usize>(
+    sums: &mut [[f32; LANES]; R],
+    x: &[f32],
+    n: usize,
+    a: &[[f32; LANES]],
+) {
+    // a slice for each column; otherwise the compiler loads rows of `x` as vectors and takes them apart
     let len = (a.len() - 1) * n + 1;
     let mut columns: [&[f32]; R] = [&[]; R];
     for i in 0..R {
         columns[i] = &x[i..][..len];
     }
-    // sums of its own stay in registers
-    let mut totals = [[0f32; LANES]; R];
+    // local accumulators stay in registers
+    let mut acc = [[0f32; LANES]; R];
     for (j, a) in a.iter().enumerate() {
         for i in 0..R {
             let value = columns[i][j * n];
             for lane in 0..LANES {
-                totals[i][lane] += value * a[lane];
+                acc[i][lane] += value * a[lane];
             }
         }
     }
     for i in 0..R {
         for lane in 0..LANES {
-            sums[i][lane] += totals[i][lane];
+            sums[i][lane] += acc[i][lane];
         }
     }
 }
 
 for_each_level! {
-    /// Inner products of some rows of `x` `[ROWS, k]` with the rows whose columns are `w` `[k, LANES]`.
-    fn block_dots(sums: &mut [[f32; LANES]; ROWS], x: &[f32], w: &[[f32; LANES]]) {
-        products(sums, x, w);
+    /// Dot products of `x` `[ROWS, k]` with the rows whose columns are `w` `[k, LANES]`.
+    fn dot_block(sums: &mut [[f32; LANES]; ROWS], x: &[f32], w: &[[f32; LANES]]) {
+        dot_rows(sums, x, w);
     }
 
-    /// [`block_dots`] of one row.
-    fn row_dots(sums: &mut [f32; LANES], x: &[f32], w: &[[f32; LANES]]) {
-        products(std::array::from_mut(sums), x, w);
+    /// [`dot_block`] for one row.
+    fn dot_row(sums: &mut [f32; LANES], x: &[f32], w: &[[f32; LANES]]) {
+        dot_rows(std::array::from_mut(sums), x, w);
     }
 
-    /// Adds to one row `y` `[n]` the rows of `w` `[r, n]`, each times its factor.
-    fn add_rows(y: &mut [f32], a: &[f32], w: &[f32]) {
+    /// `y += a w` for one row `y` `[n]`, `a` `[r]` and `w` `[r, n]`.
+    fn add_scaled_rows(y: &mut [f32], a: &[f32], w: &[f32]) {
         let n = y.len();
         for from in (0..n / STRIP * STRIP).step_by(STRIP) {
             let mut sums = [0f32; STRIP];
@@ -176,15 +185,15 @@ for_each_level! {
         }
     }
 
-    /// Adds to the sums of columns of `x`, whose rows are `n` values apart, the products of some rows with those of `a`.
-    fn add_columns(sums: &mut [[f32; LANES]], x: &[f32], n: usize, a: &[[f32; LANES]]) {
+    /// Adds to `sums[i]` the products of column `i` of `x`, whose rows are `n` values apart, with the columns of `a`.
+    fn add_outer_products(sums: &mut [[f32; LANES]], x: &[f32], n: usize, a: &[[f32; LANES]]) {
         let (blocks, rest) = sums.as_chunks_mut::<COLS>();
         let first_of_rest = blocks.len() * COLS;
         for (block, sums) in blocks.iter_mut().enumerate() {
-            add_block(sums, &x[block * COLS..], n, a);
+            outer_product_block(sums, &x[block * COLS..], n, a);
         }
         for (column, sums) in rest.iter_mut().enumerate() {
-            add_block(std::array::from_mut(sums), &x[first_of_rest + column..], n, a);
+            outer_product_block(std::array::from_mut(sums), &x[first_of_rest + column..], n, a);
         }
     }
 }
@@ -213,13 +222,13 @@ mod tests {
             let (x, w, a) = (values(m * k, seed), values(r * k, seed + 1), values(m * r, seed + 2));
             let product = |a: f32, b: f32| f64::from(a) * f64::from(b);
             let dot = |at: usize| (0..k).map(|i| product(x[at / r * k + i], w[at % r * k + i])).sum();
-            prop_assert!(close(&dots(&x, &w, k), dot));
+            prop_assert!(close(&matmul_nt(&x, &w, k), dot));
             let mut y = x.clone();
-            add_combinations(&mut y, &a, &w, k);
+            matmul_nn_add(&mut y, &a, &w, k);
             let sum = |at: usize| -> f64 { (0..r).map(|i| product(a[at / k * r + i], w[i * k + at % k])).sum() };
             prop_assert!(close(&y, |at| f64::from(x[at]) + sum(at)));
             let outer = |at: usize| (0..m).map(|i| product(a[i * r + at / k], x[i * k + at % k])).sum();
-            prop_assert!(close(&combinations(&a, &x, k), outer));
+            prop_assert!(close(&matmul_tn(&a, &x, k), outer));
         }
     }
 }

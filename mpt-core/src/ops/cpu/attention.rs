@@ -1,18 +1,18 @@
-//! Attention on the processor.
+//! CPU attention.
 
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::host::{host_slice, strided_slice, tensor_like};
-use crate::kernels::cpu::attention::{self as kernel, Heads, Saved};
-use crate::ops::arguments::{AttentionInputs, AttentionOutputs, Scores};
+use crate::host::{host_slice, host_slice_strided, tensor_like};
+use crate::kernels::cpu::attention::{self as kernel, BackwardInputs, HeadsView};
+use crate::ops::arguments::{AttentionInputs, AttentionOutputs, ScoreParams};
 
-pub(crate) fn attention(inputs: &AttentionInputs, scores: &Scores) -> Result<AttentionOutputs> {
+pub(crate) fn attention(inputs: &AttentionInputs, scores: &ScoreParams) -> Result<AttentionOutputs> {
     let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
     let mut lse = vec![0f32; batch * seq * n_heads];
     let mut out = vec![0f32; lse.len() * head_dim];
     with_heads(inputs, |qkv| {
-        kernel::forward(&shape(inputs, scores)?, qkv, &mut out, &mut lse);
+        kernel::forward(&args(inputs, scores)?, qkv, &mut out, &mut lse);
         Ok(())
     })?;
     let lse = Tensor::from_vec(lse, (batch, seq, n_heads), inputs.q.device())?;
@@ -21,7 +21,7 @@ pub(crate) fn attention(inputs: &AttentionInputs, scores: &Scores) -> Result<Att
 
 pub(crate) fn attention_backward(
     inputs: &AttentionInputs,
-    scores: &Scores,
+    scores: &ScoreParams,
     outputs: &AttentionOutputs,
     d_out: &Tensor,
 ) -> Result<Tensor> {
@@ -30,26 +30,28 @@ pub(crate) fn attention_backward(
     let mut d_qkv = vec![0f32; batch * seq * heads * head_dim];
     let (out, lse, d_out) = (host_slice(&outputs.out)?, host_slice(&outputs.lse)?, host_slice(d_out)?);
     with_heads(inputs, |qkv| {
-        let saved = Saved { out: &out, lse: &lse, d_out: &d_out };
-        kernel::backward(&shape(inputs, scores)?, qkv, &saved, &mut d_qkv);
+        let backward_inputs = BackwardInputs { out: &out, lse: &lse, d_out: &d_out };
+        kernel::backward(&args(inputs, scores)?, qkv, &backward_inputs, &mut d_qkv);
         Ok(())
     })?;
     Ok(Tensor::from_vec(d_qkv, (batch, seq, heads, head_dim), inputs.q.device())?)
 }
 
-/// Runs `body` on queries, keys and values as kernels take them.
-fn with_heads(inputs: &AttentionInputs, body: impl FnOnce([Heads<'_>; 3]) -> Result<()>) -> Result<()> {
+/// Runs `body` on views of queries, keys and values.
+fn with_heads(inputs: &AttentionInputs, body: impl FnOnce([HeadsView<'_>; 3]) -> Result<()>) -> Result<()> {
     let tensors = [&inputs.q, &inputs.k, &inputs.v];
-    let slices = [strided_slice(tensors[0])?, strided_slice(tensors[1])?, strided_slice(tensors[2])?];
+    let slices =
+        [host_slice_strided(tensors[0])?, host_slice_strided(tensors[1])?, host_slice_strided(tensors[2])?];
     body(std::array::from_fn(|at| {
         let stride = tensors[at].stride();
-        Heads { data: &slices[at], batch_stride: stride[0], row_stride: stride[1] }
+        HeadsView { data: &slices[at], batch_stride: stride[0], row_stride: stride[1] }
     }))
 }
 
-fn shape<'a>(inputs: &'a AttentionInputs, scores: &'a Scores) -> Result<kernel::Shape<'a>> {
+/// Arguments of the kernel.
+fn args<'a>(inputs: &'a AttentionInputs, scores: &'a ScoreParams) -> Result<kernel::AttentionArgs<'a>> {
     let (batch, seq, n_heads, head_dim) = inputs.q.dims4()?;
-    Ok(kernel::Shape {
+    Ok(kernel::AttentionArgs {
         batch,
         seq,
         n_heads,

@@ -1,14 +1,14 @@
-//! Vectors added to rows, and sums of rows, on the processor.
+//! CPU bias and sums of rows.
 
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::host::{change_in_place, host_slice};
-use crate::kernels::cpu::blocks::{add_rows, sum_rows};
+use crate::host::{host_slice, with_slice_mut};
+use crate::kernels::cpu::elementwise::{add_to_rows, sum_rows};
 
 pub(crate) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
     let bias = host_slice(bias)?;
-    change_in_place(y, |y| add_rows(y, &bias))
+    with_slice_mut(y, |y| add_to_rows(y, &bias))
 }
 
 pub(crate) fn column_sum(dy: &Tensor) -> Result<Tensor> {

@@ -1,16 +1,16 @@
-//! Sums and multiples on the processor.
+//! CPU sums and multiples.
 
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::host::{change_in_place, host_slice};
-use crate::kernels::cpu::blocks::{add_into, scale_all};
+use crate::host::{host_slice, with_slice_mut};
+use crate::kernels::cpu::elementwise::{add_assign, scale_assign};
 
 pub(crate) fn add(sum: &Tensor, x: &Tensor) -> Result<()> {
     let x = host_slice(x)?;
-    change_in_place(sum, |sum| add_into(sum, &x))
+    with_slice_mut(sum, |sum| add_assign(sum, &x))
 }
 
 pub(crate) fn scale(x: &Tensor, factor: f64) -> Result<()> {
-    change_in_place(x, |x| scale_all(x, factor as f32))
+    with_slice_mut(x, |x| scale_assign(x, factor as f32))
 }

@@ -1,12 +1,12 @@
-//! Products with weights on the processor.
+//! CPU products with weights.
 
 use candle_core::Tensor;
 
 use crate::dtype::Precision;
 use crate::error::Result;
-use crate::host::{host_slice, tensor_of_width};
-use crate::kernels::cpu::gemm::{Mat, matmul_new};
-use crate::kernels::cpu::stored;
+use crate::host::{host_slice, tensor_with_width};
+use crate::kernels::cpu::gemm::{MatRef, matmul_new};
+use crate::kernels::cpu::linear as kernel;
 use crate::parameter::Parameter;
 
 pub(crate) fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
@@ -19,11 +19,11 @@ pub(crate) fn linear(x: &Tensor, weight: &Parameter, precision: Precision) -> Re
         }
         Parameter::Stored(weight) => {
             let mut y = vec![0f32; x_data.len() / d_in * d_out];
-            stored::times_transposed(&mut y, &x_data, weight);
+            kernel::forward(&mut y, &x_data, weight);
             y
         }
     };
-    tensor_of_width(y, x, d_out)
+    tensor_with_width(y, x, d_out)
 }
 
 pub(crate) fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precision) -> Result<Tensor> {
@@ -36,11 +36,11 @@ pub(crate) fn linear_backward(dy: &Tensor, weight: &Parameter, precision: Precis
         }
         Parameter::Stored(weight) => {
             let mut dx = vec![0f32; dy_data.len() / d_out * d_in];
-            stored::times(&mut dx, &dy_data, weight);
+            kernel::backward_input(&mut dx, &dy_data, weight);
             dx
         }
     };
-    tensor_of_width(dx, dy, d_in)
+    tensor_with_width(dx, dy, d_in)
 }
 
 pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
@@ -50,7 +50,7 @@ pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, precision: Precision) -> 
     Ok(Tensor::from_vec(dw, (d_out, d_in), x.device())?)
 }
 
-/// `x` as a matrix of rows.
-fn rows<'a>(x: &'a [f32], width: usize) -> Mat<'a> {
-    Mat::new(x, x.len() / width.max(1), width, width)
+/// `x` as a matrix `[rows, width]`.
+fn rows<'a>(x: &'a [f32], width: usize) -> MatRef<'a> {
+    MatRef::new(x, x.len() / width.max(1), width, width)
 }

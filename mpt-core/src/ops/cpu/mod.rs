@@ -1,4 +1,4 @@
-//! The processor's implementation of every op: tensors as slices, handed to kernels. A file an op, as above.
+//! CPU backend: tensors as slices, passed to kernels, one file an op.
 
 mod activation;
 mod attention;
@@ -19,7 +19,7 @@ mod soft_cap;
 use candle_core::Tensor;
 
 use super::arguments::{
-    AttentionInputs, AttentionOutputs, CrossEntropy, HeadGradients, NormWeights, Scores, WantedGradients,
+    AttentionInputs, AttentionOutputs, CrossEntropyInputs, LossAndGrads, NeedsGrad, NormParams, ScoreParams,
 };
 use super::backend::Backend;
 use crate::batch::Batch;
@@ -31,7 +31,7 @@ use crate::kernels::cpu::optim::{AdamWStep, LionStep};
 use crate::parameter::Parameter;
 use crate::rng::Dropout;
 
-/// The processor.
+/// The CPU backend.
 pub(super) struct Cpu;
 
 impl Backend for Cpu {
@@ -67,11 +67,11 @@ impl Backend for Cpu {
         bias::column_sum(dy)
     }
 
-    fn norm(&self, x: &Tensor, weights: NormWeights<'_>) -> Result<Tensor> {
+    fn norm(&self, x: &Tensor, weights: NormParams<'_>) -> Result<Tensor> {
         norm::norm(x, weights)
     }
 
-    fn norm_backward(&self, x: &Tensor, weights: NormWeights<'_>, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    fn norm_backward(&self, x: &Tensor, weights: NormParams<'_>, dy: &Tensor) -> Result<(Tensor, Tensor)> {
         norm::norm_backward(x, weights, dy)
     }
 
@@ -95,14 +95,14 @@ impl Backend for Cpu {
         elementwise::scale(x, factor)
     }
 
-    fn attention(&self, inputs: &AttentionInputs, scores: &Scores) -> Result<AttentionOutputs> {
+    fn attention(&self, inputs: &AttentionInputs, scores: &ScoreParams) -> Result<AttentionOutputs> {
         attention::attention(inputs, scores)
     }
 
     fn attention_backward(
         &self,
         inputs: &AttentionInputs,
-        scores: &Scores,
+        scores: &ScoreParams,
         outputs: &AttentionOutputs,
         d_out: &Tensor,
     ) -> Result<Tensor> {
@@ -119,7 +119,7 @@ impl Backend for Cpu {
         pool: &KvPool,
         layer: usize,
         batch: &Batch,
-        scores: &Scores,
+        scores: &ScoreParams,
         window: Option<usize>,
     ) -> Result<Tensor> {
         paged_attention::paged_attention(q, pool, layer, batch, scores, window)
@@ -153,8 +153,8 @@ impl Backend for Cpu {
         embedding::embedding_backward(d_table, ids, d_rows)
     }
 
-    fn cross_entropy(&self, inputs: CrossEntropy<'_>, wanted: WantedGradients) -> Result<HeadGradients> {
-        cross_entropy::cross_entropy(inputs, wanted)
+    fn cross_entropy(&self, inputs: CrossEntropyInputs<'_>, needs: NeedsGrad) -> Result<LossAndGrads> {
+        cross_entropy::cross_entropy(inputs, needs)
     }
 
     fn lion_step(&self, param: &Tensor, momentum: &Tensor, grad: &Tensor, step: &LionStep) -> Result<()> {

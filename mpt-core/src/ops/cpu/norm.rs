@@ -1,4 +1,4 @@
-//! Norms on the processor.
+//! CPU norms.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -6,12 +6,12 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::host::{host_slice, tensor_like};
 use crate::kernels::cpu::norm as kernel;
-use crate::ops::arguments::NormWeights;
+use crate::ops::arguments::NormParams;
 
-/// Rows of one task; partial gradients of the weight are summed in the order of tasks.
+/// Rows of a task; the partial gradients of the weight are summed in the order of tasks.
 const ROWS: usize = 32;
 
-pub(crate) fn norm(x: &Tensor, NormWeights { kind, weight, eps }: NormWeights<'_>) -> Result<Tensor> {
+pub(crate) fn norm(x: &Tensor, NormParams { kind, weight, eps }: NormParams<'_>) -> Result<Tensor> {
     let (x_data, weight) = (host_slice(x)?, host_slice(weight)?);
     let mut y = vec![0f32; x_data.len()];
     let chunk = ROWS * weight.len();
@@ -23,7 +23,7 @@ pub(crate) fn norm(x: &Tensor, NormWeights { kind, weight, eps }: NormWeights<'_
 
 pub(crate) fn norm_backward(
     x: &Tensor,
-    NormWeights { kind, weight, eps }: NormWeights<'_>,
+    NormParams { kind, weight, eps }: NormParams<'_>,
     dy: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let (x_data, dy, w_data) = (host_slice(x)?, host_slice(dy)?, host_slice(weight)?);

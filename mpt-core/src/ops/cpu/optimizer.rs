@@ -1,20 +1,20 @@
-//! Optimizer steps on the processor.
+//! CPU optimizer steps.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::host::{change_in_place, host_slice};
+use crate::host::{host_slice, with_slice_mut};
 use crate::kernels::cpu::math;
 use crate::kernels::cpu::optim::{self as kernel, AdamWStep, LionStep};
 
-/// Elements of one task.
+/// Elements of a task.
 const CHUNK: usize = 1 << 15;
 
 pub(crate) fn lion_step(param: &Tensor, momentum: &Tensor, grad: &Tensor, step: &LionStep) -> Result<()> {
     let grad = host_slice(grad)?;
-    change_in_place(param, |param| {
-        change_in_place(momentum, |momentum| {
+    with_slice_mut(param, |param| {
+        with_slice_mut(momentum, |momentum| {
             param
                 .par_chunks_mut(CHUNK)
                 .zip(momentum.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK)))
@@ -37,12 +37,12 @@ pub(crate) fn adamw_step(
             .zip(moments.zip(grad.par_chunks(CHUNK)))
             .for_each(|(param, ((m, v), grad))| kernel::adamw(param, m, v, grad, step));
     };
-    change_in_place(param, |param| change_in_place(m, |m| change_in_place(v, |v| run(param, m, v))))??
+    with_slice_mut(param, |param| with_slice_mut(m, |m| with_slice_mut(v, |v| run(param, m, v))))??
 }
 
 pub(crate) fn overwrite(param: &Tensor, values: &Tensor) -> Result<()> {
     let values = host_slice(values)?;
-    change_in_place(param, |param| param.copy_from_slice(&values))
+    with_slice_mut(param, |param| param.copy_from_slice(&values))
 }
 
 pub(crate) fn square_norm(tensor: &Tensor) -> Result<f64> {

@@ -1,13 +1,13 @@
-//! Attention over pages in main memory.
+//! CPU paged attention.
 
 use candle_core::{Device, Tensor};
 
 use crate::batch::Batch;
 use crate::cache::{HostHeads, KvPool};
 use crate::error::Result;
-use crate::kernels::cpu::attention::paged::{self, Call};
+use crate::kernels::cpu::attention::paged::{self, PagedAttentionArgs};
 use crate::kernels::cpu::dispatch::{Level, level};
-use crate::ops::arguments::Scores;
+use crate::ops::arguments::ScoreParams;
 
 pub(crate) fn append_kv(pool: &mut KvPool, layer: usize, batch: &Batch, [k, v]: [&Tensor; 2]) -> Result<()> {
     pool.append(layer, batch, k, v)
@@ -18,23 +18,24 @@ pub(crate) fn paged_attention(
     pool: &KvPool,
     layer: usize,
     batch: &Batch,
-    scores: &Scores,
+    scores: &ScoreParams,
     window: Option<usize>,
 ) -> Result<Tensor> {
-    attention_of_level(level(), q, pool, (layer, batch), scores, window)
+    attention_at_level(level(), q, pool, (layer, batch), scores, window)
 }
 
-fn attention_of_level(
+/// [`paged_attention`] with the kernels of `level`.
+fn attention_at_level(
     level: Level,
     q: &Tensor,
     pool: &KvPool,
     (layer, batch): (usize, &Batch),
-    scores: &Scores,
+    scores: &ScoreParams,
     window: Option<usize>,
 ) -> Result<Tensor> {
     let q = HostHeads::new("attention", "q", q, [Some(batch.len()), None, Some(pool.head_dim())])?;
     let (n_heads, memory) = (q.heads(), pool.memory());
-    let call = Call {
+    let args = PagedAttentionArgs {
         n_heads,
         pages: pool.layer(layer, &memory),
         scale: scores.scale as f32,
@@ -44,7 +45,7 @@ fn attention_of_level(
         first_key: &pool.first_keys(batch, window)?,
     };
     let mut out = vec![0f32; batch.len() * n_heads * pool.head_dim()];
-    paged::forward(level, &call, q.rows(), &mut out);
+    paged::forward(level, &args, q.rows(), &mut out);
     Ok(Tensor::from_vec(out, (batch.len(), n_heads, pool.head_dim()), &Device::Cpu)?)
 }
 
@@ -57,10 +58,10 @@ mod tests {
     use crate::kv_dtype::KvDtype;
     use crate::mask::alibi_slopes;
     use crate::ops::Precision;
-    use crate::testing::random;
+    use crate::testing::{largest, random};
     use proptest::prelude::*;
 
-    /// How a model attends, and the numbers of a sequence.
+    /// Shape and options of attention, and the seed of its inputs.
     #[derive(Clone, Debug)]
     struct Case {
         groups: usize,
@@ -79,8 +80,8 @@ mod tests {
             self.groups * self.per_group
         }
 
-        fn scores(&self) -> Scores {
-            Scores {
+        fn scores(&self) -> ScoreParams {
+            ScoreParams {
                 scale: 1.0 / (self.e as f64).sqrt(),
                 cap: self.cap,
                 precision: Precision::F32,
@@ -114,13 +115,13 @@ mod tests {
     }
 
     /// A pool with sequences that are fed from fused tensors.
-    struct Run<'a> {
+    struct Session<'a> {
         case: &'a Case,
         level: Level,
         pool: KvPool,
     }
 
-    impl Run<'_> {
+    impl Session<'_> {
         /// Runs the next tokens of sequences, each as far as told; returns their outputs `[new tokens, h e]`, a vector each.
         fn feed(&mut self, parts: &[(SeqId, &Tensor, usize)]) -> Vec<Vec<f32>> {
             let (mut batch, mut new, case) = (Batch::new(), Vec::new(), self.case);
@@ -140,7 +141,7 @@ mod tests {
             self.pool.append(0, &batch, &part(h, g), &part(h + g, g)).unwrap();
             let (scores, q) = (case.scores(), part(0, h));
             let out =
-                attention_of_level(self.level, &q, &self.pool, (0, &batch), &scores, case.window).unwrap();
+                attention_at_level(self.level, &q, &self.pool, (0, &batch), &scores, case.window).unwrap();
             self.pool.commit(&batch).unwrap();
             let of_part = |part: &crate::batch::Part| {
                 let tokens = part.tokens();
@@ -168,13 +169,13 @@ mod tests {
         x.iter().map(|x| x.to_bits()).collect()
     }
 
-    fn run(case: &Case, dtype: KvDtype) -> Run<'_> {
-        Run { case, level: level(), pool: case.pool(8 * case.tokens + 1024, dtype) }
+    fn run(case: &Case, dtype: KvDtype) -> Session<'_> {
+        Session { case, level: level(), pool: case.pool(8 * case.tokens + 1024, dtype) }
     }
 
     /// All tokens of one sequence at once, in a pool of its own.
     fn whole(case: &Case, dtype: KvDtype, level: Level, number: u64) -> Vec<f32> {
-        let mut run = Run { level, ..run(case, dtype) };
+        let mut run = Session { level, ..run(case, dtype) };
         let id = run.pool.add();
         run.feed(&[(id, &case.fused(number), case.tokens)]).concat()
     }
@@ -210,11 +211,7 @@ mod tests {
 
     fn largest_difference(found: &[f32], expected: &[f64]) -> f64 {
         assert_eq!(found.len(), expected.len());
-        found
-            .iter()
-            .zip(expected)
-            .map(|(&x, y)| (f64::from(x) - y).abs())
-            .fold(0.0, |top, x| if x <= top { top } else { x })
+        largest(found.iter().zip(expected).map(|(&x, y)| f64::from(x) - y))
     }
 
     fn cases() -> impl Strategy<Value = Case> {
@@ -244,7 +241,7 @@ mod tests {
             let q = fused.narrow(1, 0, case.heads()).unwrap();
             for dtype in KvDtype::ALL {
                 for level in levels() {
-                    let mut run = Run { level, ..run(&case, dtype) };
+                    let mut run = Session { level, ..run(&case, dtype) };
                     let id = run.pool.add();
                     let found = run.feed(&[(id, &fused, case.tokens)]).concat();
                     let (k, v) = run.pool.gather(0, id, 0).unwrap(); // what the pool holds, to the last bit
@@ -261,13 +258,12 @@ mod tests {
             let (fused, h, g) = (case.fused(0), case.heads(), case.groups);
             let [q, k, v] = [(0, h), (h, g), (h + g, g)].map(|(from, heads)| fused.narrow(1, from, heads).unwrap());
             let expected = oracle(&case, &q, &k, &v);
-            let largest = |x: &Tensor| flat(x).iter().fold(0f64, |top, x| top.max(f64::from(x.abs())));
-            let q_sum = flat(&q).chunks_exact(case.e)
-                .map(|q| q.iter().map(|x| f64::from(x.abs())).sum::<f64>()).fold(0.0, f64::max);
+            let sums = |q: &[f32]| q.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+            let q_sum = largest(flat(&q).chunks_exact(case.e).map(sums));
             for (dtype, share) in [(KvDtype::F32, 0.0), (KvDtype::Bf16, 1.0 / 256.0), (KvDtype::Int8, 1.0001 / 254.0)] {
                 let found = whole(&case, dtype, level(), 0);
-                let moved = case.scores().scale * q_sum * largest(&k) * share;
-                let bound = largest(&v) * (share + f64::exp_m1(2.0 * moved)) + 2e-5;
+                let moved = case.scores().scale * q_sum * largest(flat(&k)) * share;
+                let bound = largest(flat(&v)) * (share + f64::exp_m1(2.0 * moved)) + 2e-5;
                 let error = largest_difference(&found, &expected);
                 prop_assert!(error < bound, "{dtype}: {error:e}, bound {bound:e}");
             }
@@ -278,7 +274,7 @@ mod tests {
             let fused = case.fused(0);
             for (dtype, level) in KvDtype::ALL.into_iter().flat_map(|dtype| levels().map(move |level| (dtype, level))) {
                 let expected = bits(&whole(&case, dtype, level, 0));
-                let mut run = Run { level, ..run(&case, dtype) };
+                let mut run = Session { level, ..run(&case, dtype) };
                 let [pieces, then_ones] = [run.pool.add(), run.pool.add()];
                 prop_assert_eq!(&bits(&run.alone(pieces, &fused, |_| piece)), &expected, "{} {:?}", dtype, level);
                 // one by one behind a first piece, which leaves time for the rest of this test
@@ -337,7 +333,7 @@ mod tests {
     }
 
     /// Leaves pages full of NaN behind.
-    fn fill_with_nan(run: &mut Run<'_>) {
+    fn fill_with_nan(run: &mut Session<'_>) {
         let (id, case) = (run.pool.add(), run.case);
         let tokens = run.pool.total_pages() * run.pool.page_tokens();
         let mut batch = Batch::new();
@@ -436,7 +432,7 @@ mod tests {
         let id = pool.add();
         let mut batch = Batch::new();
         batch.push(id, &[0]).unwrap();
-        let attend = |pool: &KvPool, sizes: [usize; 3], layer, scores: &Scores| {
+        let attend = |pool: &KvPool, sizes: [usize; 3], layer, scores: &ScoreParams| {
             crate::ops::paged_attention(&random(&sizes, 1), pool, layer, &batch, scores, None)
                 .unwrap_err()
                 .to_string()

@@ -174,7 +174,7 @@ fn refuse_unsupported(config: &MptConfig) -> Result<()> {
             path: "config.json".into(),
             field,
             actual: "set".to_owned(),
-            instead: "llama.cpp's MPT has no such option and would compute something else; convert with `--to hf`",
+            instead: "llama.cpp's MPT has no such option and would compute something else; write a folder of safetensors",
         }),
         None => Ok(()),
     }

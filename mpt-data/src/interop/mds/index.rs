@@ -112,8 +112,9 @@ impl MdsDataset {
     /// As [`MdsDataset::open`].
     pub fn parse(dir: &Path, text: &[u8]) -> Result<Self> {
         let path = dir.join(INDEX);
-        let raw: RawIndex = serde_json::from_slice(text)
-            .map_err(|error| Error::input(&path, format!("is no index of an MDS dataset ({error})")))?;
+        let raw: RawIndex = serde_json::from_slice(text).map_err(|error| {
+            Error::unread(&path, format!("is no index of an MDS dataset ({error})"), error)
+        })?;
         if raw.version != 2 {
             return Err(Error::input(&path, format!("`version` is {}, expected 2", raw.version)));
         }

@@ -114,7 +114,7 @@ impl<'a> ParquetInput<'a> {
 fn sound<T>(file: &SourceFile<'_>, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
     match catch_panic(call) {
         Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(damaged(file, &error.to_string())),
+        Ok(Err(error)) => Err(Error::unread(file.path, format!("not a sound Parquet file ({error})"), error)),
         Err(panic) => Err(damaged(file, &panic)),
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mpt_data::remote::{CacheOptions, ReadMode, RemoteOptions, configure, mount, unmount};
-use mpt_data::{Error, Loader, LoaderConfig, Manifest, Sample, Split};
+use mpt_data::{Error, ErrorKind, Loader, LoaderConfig, Manifest, Sample, Split};
 use proptest::prelude::*;
 
 use crate::corpus::Corpus;
@@ -119,7 +119,12 @@ fn a_store_that_always_fails_is_an_error_after_a_bounded_number_of_requests() {
         let mounted = Mounted::new(store, options(ReadMode::Chunks));
         let address = mounted.at("data").display().to_string();
         match Manifest::open(&mounted.at("data")).and_then(|manifest| samples(&manifest, 50)) {
-            Err(Error::Remote { url, problem }) => assert!(url.starts_with(&address), "{url}: {problem}"),
+            Err(error @ Error::Remote { .. }) => {
+                assert_eq!(error.kind(), ErrorKind::System);
+                assert!(error.to_string().starts_with(&address), "{error}");
+                let source = std::error::Error::source(&error).expect("the store's answer");
+                assert!(source.to_string().contains("503 Slow Down"), "{source}");
+            }
             other => panic!("{:?}", other.map(|samples| samples.len())),
         }
         assert!(mounted.requests() < 20, "{}", mounted.requests());

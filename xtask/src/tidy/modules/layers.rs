@@ -1,6 +1,7 @@
-//! The layers of the crates: what stands above what.
+//! Layers of the crates: the allowed direction between modules.
 
-/// The modules of a crate from top to bottom: each may use those below it. A crate that is not here is only checked for cycles.
+/// Top-level modules of each crate from top to bottom: each may use those below it. A crate that is not listed is
+/// checked for cycles only.
 pub(super) const LAYERS: &[(&str, &[&str])] = &[
     (
         "mpt-core",
@@ -29,6 +30,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "rope",
             "mask",
             "host",
+            "run_folder",
             "kernels",
             "storage",
             "nf4",
@@ -40,6 +42,8 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "params",
             "rng",
             "error",
+            "error_kind",
+            "mistaken",
             "quoted",
             "dtype",
         ],
@@ -95,22 +99,23 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "train",
             "lfs",
             "error",
+            "error_kind",
         ],
     ),
     (
         "mpt-train",
         &[
             "train",
+            "session",
             "metrics",
             "evaluate",
             "checkpoint",
-            "sums",
             "observer",
             "run",
             "bench",
             "step",
             "optim",
-            "available",
+            "available_memory",
             "schedule",
             "config",
             "error",
@@ -124,7 +129,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "text_stream",
             "text_files",
             "stop",
-            "gguf_text",
+            "gguf_tokenizer",
             "open",
             "generate",
             "sampler",
@@ -136,15 +141,15 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
         "mpt-cli",
         &[
             "commands",
-            "environment",
+            "flag_env",
             "report",
             "embed",
             "export",
             "hub",
-            "model",
+            "model_args",
             "dtype_args",
             "machine",
-            "tui",
+            "progress",
             "table",
             "settings",
             "interrupt",
@@ -152,6 +157,7 @@ pub(super) const LAYERS: &[(&str, &[&str])] = &[
             "output",
             "common_args",
             "exit",
+            "help",
             "allocator",
         ],
     ),

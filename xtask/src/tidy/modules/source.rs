@@ -1,58 +1,58 @@
-//! What a source file says of modules: the paths it writes, the names it brings into scope, the modules it declares.
+//! Parser of a source file's module structure: paths, imports and declared modules.
 //!
-//! The text is cut into tokens, so that comments, doc comments and strings say nothing; macros are read like all else.
-//! What stands under `#[cfg(test)]` is left out.
+//! It works on tokens, so comments, doc comments and strings are ignored, and macros are read like other code. Items
+//! under `#[cfg(test)]` are skipped.
 
 use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// A module by its path from the root of its crate, which is the empty path.
+/// Module, as its path from the crate root, which is empty.
 pub(super) type Module = Vec<String>;
 
-/// What a file says of modules.
+/// Module structure of a file.
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    /// The file's own module and those written inside of it.
+    /// Module of the file, and modules declared inline.
     pub(super) modules: Vec<Module>,
-    /// Modules that exist in tests alone.
+    /// Modules under `#[cfg(test)]`.
     pub(super) test_modules: Vec<Module>,
-    /// Paths that begin at the root, at the module or at its parent.
+    /// Paths that begin with `crate`, `self` or `super`.
     pub(super) mentions: Vec<Mention>,
-    /// What `use` brings into scope.
+    /// Imported names.
     pub(super) imports: Vec<Import>,
 }
 
-/// A path that begins with `crate`, `self` or `super`.
+/// Path that begins with `crate`, `self` or `super`.
 #[derive(Debug)]
 pub(super) struct Mention {
-    /// Where it stands.
+    /// Module that contains it.
     pub(super) module: Module,
-    /// Its segments, the first of them `crate`, `self` or `super`.
+    /// Segments, the first of which is `crate`, `self` or `super`.
     pub(super) path: Vec<String>,
-    /// Its line, from 1.
+    /// Line, from 1.
     pub(super) line: usize,
 }
 
-/// A name in scope, and the path it stands for.
+/// Imported name.
 #[derive(Debug)]
 pub(super) struct Import {
-    /// In which module.
+    /// Module that contains it.
     pub(super) module: Module,
-    /// The name.
+    /// Name in scope.
     pub(super) name: String,
-    /// The path.
+    /// Path it resolves to.
     pub(super) path: Vec<String>,
 }
 
-/// A path at the end of a tree of paths such as `a::{b, c as d}`.
-struct Leaf {
+/// Leaf of a use tree such as `a::{b, c as d}`.
+struct UseLeaf {
     path: Vec<String>,
     alias: Option<String>,
     line: usize,
 }
 
 impl Source {
-    /// Reads the text of the file that holds `module`.
+    /// Parses the file of `module`.
     pub(super) fn read(text: &str, module: Module) -> Result<Self> {
         let tokens: TokenStream = text.parse().map_err(|error| anyhow!("is not Rust: {error}"))?;
         let mut source = Self::default();
@@ -79,7 +79,7 @@ impl Source {
             } else if let Some((inner, tokens)) = inline_module(rest, module) {
                 self.scan_module(tokens, inner);
                 3
-            } else if is_word(rest, 0, "use") {
+            } else if is_ident(rest, 0, "use") {
                 self.scan_use(rest, module)
             } else if starts_path(rest) {
                 self.scan_path(rest, module)
@@ -92,7 +92,7 @@ impl Source {
         }
     }
 
-    /// A `use` with its tree; returns the length in tokens.
+    /// Reads a `use` item. Returns its length in tokens.
     fn scan_use(&mut self, tokens: &[TokenTree], module: &Module) -> usize {
         let mut leaves = Vec::new();
         let length = 1 + tree(&tokens[1..], Vec::new(), &mut leaves);
@@ -106,7 +106,7 @@ impl Source {
         length
     }
 
-    /// A path in code; returns the length in tokens.
+    /// Reads a path in code. Returns its length in tokens.
     fn scan_path(&mut self, tokens: &[TokenTree], module: &Module) -> usize {
         let mut leaves = Vec::new();
         let length = tree(tokens, Vec::new(), &mut leaves);
@@ -114,24 +114,24 @@ impl Source {
         length
     }
 
-    fn mention(&mut self, leaf: Leaf, module: &Module) {
+    fn mention(&mut self, leaf: UseLeaf, module: &Module) {
         if leaf.path.first().is_some_and(|first| is_anchor(first)) {
             self.mentions.push(Mention { module: module.clone(), path: leaf.path, line: leaf.line });
         }
     }
 }
 
-fn is_anchor(word: &str) -> bool {
-    ["crate", "self", "super"].contains(&word)
+fn is_anchor(ident: &str) -> bool {
+    ["crate", "self", "super"].contains(&ident)
 }
 
-/// Whether a path that begins at a known module stands here.
+/// Whether the tokens begin a path of `crate`, `self` or `super`.
 fn starts_path(tokens: &[TokenTree]) -> bool {
-    word(tokens, 0).is_some_and(|word| is_anchor(&word)) && is_separator(tokens, 1)
+    ident_at(tokens, 0).is_some_and(|ident| is_anchor(&ident)) && is_separator(tokens, 1)
 }
 
-/// The leaves of the tree of paths that stands here; returns its length in tokens.
-fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<Leaf>) -> usize {
+/// Collects the leaves of a use tree. Returns its length in tokens.
+fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<UseLeaf>) -> usize {
     let mut at = 0;
     let mut line = 0;
     loop {
@@ -143,8 +143,8 @@ fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<Leaf>) -> 
             }
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
                 let inner: Vec<_> = group.stream().into_iter().collect();
-                inner.split(|token| is_punct(Some(token), ',')).for_each(|part| {
-                    tree(part, path.clone(), leaves);
+                inner.split(|token| is_punct(Some(token), ',')).for_each(|branch| {
+                    tree(branch, path.clone(), leaves);
                 });
                 return at + 1;
             }
@@ -155,28 +155,28 @@ fn tree(tokens: &[TokenTree], mut path: Vec<String>, leaves: &mut Vec<Leaf>) -> 
         }
         at += 2;
     }
-    let alias = if is_word(tokens, at, "as") { word(tokens, at + 1) } else { None };
+    let alias = if is_ident(tokens, at, "as") { ident_at(tokens, at + 1) } else { None };
     at += if alias.is_some() { 2 } else { 0 };
     if path.len() > 1 && path.last().is_some_and(|last| last == "self") {
         path.pop();
     }
     if line > 0 {
-        leaves.push(Leaf { path, alias, line });
+        leaves.push(UseLeaf { path, alias, line });
     }
     at
 }
 
-/// `#![cfg(test)]`: all that follows in this file is for tests.
+/// Whether the tokens begin with `#![cfg(test)]`, which makes the rest of the file a test.
 fn opens_tests(tokens: &[TokenTree]) -> bool {
     is_punct(tokens.first(), '#') && is_punct(tokens.get(1), '!') && is_cfg_test(tokens.get(2))
 }
 
-/// The length of `#[cfg(test)]` with the item after it.
+/// Length in tokens of an item under `#[cfg(test)]`, attribute included.
 fn test_item(tokens: &[TokenTree]) -> Option<usize> {
     if !is_punct(tokens.first(), '#') || !is_cfg_test(tokens.get(1)) {
         return None;
     }
-    let is_use = item_words(&tokens[2..]).any(|word| word == "use");
+    let is_use = item_idents(&tokens[2..]).any(|ident| ident == "use");
     let ends = |token: &TokenTree| match token {
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace && !is_use,
         token => is_punct(Some(token), ';'),
@@ -185,14 +185,14 @@ fn test_item(tokens: &[TokenTree]) -> Option<usize> {
     Some(end.map_or(tokens.len(), |end| end + 1))
 }
 
-/// The words of an item up to its first brace, semicolon or path separator.
-fn item_words(tokens: &[TokenTree]) -> impl Iterator<Item = String> {
+/// Identifiers of an item up to its first brace, semicolon or path separator.
+fn item_idents(tokens: &[TokenTree]) -> impl Iterator<Item = String> {
     let in_head = |token: &&TokenTree| match token {
         TokenTree::Group(group) => group.delimiter() != Delimiter::Brace,
         TokenTree::Punct(punct) => punct.as_char() == '#',
         _ => true,
     };
-    tokens.iter().take_while(in_head).filter_map(|token| word(std::slice::from_ref(token), 0))
+    tokens.iter().take_while(in_head).filter_map(|token| ident_at(std::slice::from_ref(token), 0))
 }
 
 fn is_cfg_test(attribute: Option<&TokenTree>) -> bool {
@@ -201,15 +201,15 @@ fn is_cfg_test(attribute: Option<&TokenTree>) -> bool {
     text == "cfg(test)" || text.starts_with("cfg(all(test,")
 }
 
-/// The module that an item such as `mod name;` declares.
+/// Module that an item such as `mod name;` declares.
 fn declared(item: &[TokenTree], module: &Module) -> Option<Module> {
-    let at = (0..item.len()).find(|&at| is_word(item, at, "mod"))?;
-    Some(child(module, word(item, at + 1)?))
+    let at = (0..item.len()).find(|&at| is_ident(item, at, "mod"))?;
+    Some(child(module, ident_at(item, at + 1)?))
 }
 
-/// The module of `mod name { … }`, and what is in it.
+/// Module and content of `mod name { … }`.
 fn inline_module(tokens: &[TokenTree], module: &Module) -> Option<(Module, TokenStream)> {
-    let name = is_word(tokens, 0, "mod").then(|| word(tokens, 1))??;
+    let name = is_ident(tokens, 0, "mod").then(|| ident_at(tokens, 1))??;
     let Some(TokenTree::Group(group)) = tokens.get(2) else { return None };
     Some((child(module, name), group.stream()))
 }
@@ -218,13 +218,13 @@ fn child(module: &Module, name: String) -> Module {
     module.iter().cloned().chain([name]).collect()
 }
 
-fn word(tokens: &[TokenTree], at: usize) -> Option<String> {
+fn ident_at(tokens: &[TokenTree], at: usize) -> Option<String> {
     let Some(TokenTree::Ident(ident)) = tokens.get(at) else { return None };
     Some(ident.to_string())
 }
 
-fn is_word(tokens: &[TokenTree], at: usize, expected: &str) -> bool {
-    word(tokens, at).is_some_and(|word| word == expected)
+fn is_ident(tokens: &[TokenTree], at: usize, expected: &str) -> bool {
+    ident_at(tokens, at).is_some_and(|ident| ident == expected)
 }
 
 fn is_separator(tokens: &[TokenTree], at: usize) -> bool {

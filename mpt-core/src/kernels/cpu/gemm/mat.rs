@@ -4,9 +4,9 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// A read-only matrix: element (i, j) is `data[i * row_stride + j * col_stride]`, where one of the strides is 1.
+/// A read-only matrix `[rows, cols]`: element (i, j) is `data[i * row_stride + j * col_stride]`; one of the strides is 1.
 #[derive(Clone, Copy)]
-pub(crate) struct Mat<'a> {
+pub(crate) struct MatRef<'a> {
     pub(super) data: &'a [f32],
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -14,7 +14,7 @@ pub(crate) struct Mat<'a> {
     pub(super) col_stride: usize,
 }
 
-impl<'a> Mat<'a> {
+impl<'a> MatRef<'a> {
     /// A row-major matrix `[rows, cols]` whose rows lie `row_stride` elements apart.
     ///
     /// # Panics
@@ -42,7 +42,7 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// A writable row-major matrix, which may hold nothing yet.
+/// A writable row-major matrix `[rows, cols]`, possibly uninitialized.
 pub(crate) struct MatMut<'a> {
     pub(super) data: *mut f32,
     pub(super) rows: usize,
@@ -61,25 +61,25 @@ impl<'a> MatMut<'a> {
         Self { data: data.as_mut_ptr(), rows, cols, row_stride, borrowed: PhantomData }
     }
 
-    /// A matrix `[rows, cols]` in fresh memory, which may only be overwritten.
-    pub(super) fn fresh(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize) -> Self {
+    /// A matrix `[rows, cols]` in uninitialized memory, which may only be overwritten.
+    pub(super) fn from_uninit(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize) -> Self {
         assert!(extent(rows, cols, cols) <= data.len(), "matrix lies outside its data");
         Self { data: data.as_mut_ptr().cast(), rows, cols, row_stride: cols, borrowed: PhantomData }
     }
 
-    /// Some of the columns.
+    /// The columns `cols`.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// When the matrix has fewer columns.
     pub(super) fn columns(&mut self, cols: Range<usize>) -> MatMut<'_> {
         assert!(cols.start <= cols.end && cols.end <= self.cols, "a matrix has fewer columns");
         MatMut { data: self.data.wrapping_add(cols.start), cols: cols.len(), borrowed: PhantomData, ..*self }
     }
 
     /// Overwrites every element with zero.
-    pub(super) fn clear(self) {
+    pub(super) fn fill_zero(self) {
         for row in 0..self.rows {
-            #[expect(unsafe_code, reason = "memory that holds nothing yet is written")]
+            #[expect(unsafe_code, reason = "uninitialized memory is written")]
             // SAFETY: the row lies inside the data, as was checked, which is borrowed uniquely.
             unsafe {
                 std::ptr::write_bytes(self.data.add(row * self.row_stride), 0, self.cols);
@@ -88,7 +88,7 @@ impl<'a> MatMut<'a> {
     }
 }
 
-/// Elements from the first to the last of a matrix.
+/// Elements from the first to the last of a row-major matrix.
 fn extent(rows: usize, cols: usize, row_stride: usize) -> usize {
     if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols }
 }

@@ -1,77 +1,78 @@
-//! Matrix products over strided f32 views, with factors of f32 or rounded to bf16 and sums of f32.
+//! Matrix products of strided f32 views (GEMM), with factors in f32 or rounded to bf16 and sums in f32.
 //!
-//! Both operands are cut into tiles (`pack`), then tasks of the pool multiply them (`blocks`) with the innermost loop of the
-//! processor's level (`tiles`). An operand that is used again is packed once ([`Packed`]).
+//! As in BLIS: operands are packed into panels of tiles (`pack`), the product is blocked into tasks (`blocking`), a task loops
+//! over its block of C (`macro_kernel`), and the innermost loops are those of an instruction set (`micro_kernel`). An operand
+//! of several products is packed once ([`PackedMatrix`]). Products with weights in other dtypes are `linear`.
 
-mod blocks;
+mod blocking;
+mod macro_kernel;
 mod mat;
+mod micro_kernel;
 mod pack;
-mod patches;
-mod plan;
-#[cfg(target_arch = "x86_64")]
-mod squares;
-mod tiles;
 
 use std::ops::Range;
 
-pub(crate) use mat::{Mat, MatMut};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use pack::transposed;
-pub(crate) use pack::{Form, Packed, SIDE, Tile, column_of_pairs, fill_right_pairs, tiles_of_pairs};
+pub(crate) use macro_kernel::amx::bf16x3_kc_steps;
+pub(crate) use mat::{MatMut, MatRef};
+pub(crate) use micro_kernel::mul_add;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use squares::split_chunk_steps;
-pub(crate) use tiles::multiply_add;
+pub(crate) use pack::transpose_16x16;
+pub(crate) use pack::{
+    PackFormat, PackedMatrix, TILE_DIM, Tile, bf16_tiles, pack_b_panel_bf16, unpack_bf16_column,
+};
 
 use crate::dtype::Precision;
 
 use super::dispatch::{Level, level};
 
-/// What happens to the old content of the result.
+/// Factor of C in `C = A B + beta C`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Write {
-    /// It is overwritten.
-    Overwrite,
-    /// The product is added to it.
-    Add,
+pub(crate) enum Beta {
+    /// C is overwritten and may hold anything.
+    Zero,
+    /// The product is added to C.
+    One,
 }
 
-/// Who computes a product.
+/// Threads of a product.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Threads {
+pub(crate) enum Parallelism {
     /// The calling thread alone, for products inside a parallel loop.
-    Caller,
+    Serial,
     /// All threads of the pool.
     Pool,
 }
 
-/// `c = a b` or `c += a b`.
+/// `C = A B + beta C`.
 ///
-/// Each element is a sum in the order of the inner dimension, which no other row or column and no thread changes.
+/// `a` `[m, k]`, `b` `[k, n]`, `c` `[m, n]`. Each element is a sum in the order of the inner dimension; other rows and columns
+/// and the number of threads do not change its bits.
 ///
 /// # Panics
-/// When the shapes of `a` `[m, k]`, `b` `[k, n]` and `c` `[m, n]` disagree.
+/// When the shapes disagree.
 pub(crate) fn matmul(
     c: MatMut<'_>,
-    a: Mat<'_>,
-    b: Mat<'_>,
-    products: Precision,
-    write: Write,
-    threads: Threads,
+    a: MatRef<'_>,
+    b: MatRef<'_>,
+    precision: Precision,
+    beta: Beta,
+    parallelism: Parallelism,
 ) {
     assert_eq!((c.rows, c.cols, a.cols), (a.rows, b.cols, b.rows), "shapes of a matrix product disagree");
-    let right = Packed::right_in(b, Form::of(level(), products, threads), threads);
-    matmul_at(level(), c, a, &right, write, threads);
+    let b = PackedMatrix::pack_b_as(b, PackFormat::for_level(level(), precision, parallelism), parallelism);
+    matmul_at_level(level(), c, a, &b, beta, parallelism);
 }
 
-/// `a b` in a new vector, row-major, by all threads.
+/// `A B` in a new row-major vector, on all threads.
 ///
 /// # Panics
 /// When the shapes of `a` `[m, k]` and `b` `[k, n]` disagree.
-pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, products: Precision) -> Vec<f32> {
+pub(crate) fn matmul_new(a: MatRef<'_>, b: MatRef<'_>, precision: Precision) -> Vec<f32> {
     let (rows, cols) = (a.rows, b.cols);
     let mut out = Vec::with_capacity(rows * cols);
-    let c = MatMut::fresh(&mut out.spare_capacity_mut()[..rows * cols], rows, cols);
-    matmul(c, a, b, products, Write::Overwrite, Threads::Pool);
+    let c = MatMut::from_uninit(&mut out.spare_capacity_mut()[..rows * cols], rows, cols);
+    matmul(c, a, b, precision, Beta::Zero, Parallelism::Pool);
     #[expect(unsafe_code, reason = "zeroing a vector that is written whole costs a pass over memory")]
     // SAFETY: the capacity is at least `rows * cols`, and the product wrote every element.
     unsafe {
@@ -80,69 +81,65 @@ pub(crate) fn matmul_new(a: Mat<'_>, b: Mat<'_>, products: Precision) -> Vec<f32
     out
 }
 
-/// [`matmul`] of all threads with the right operand packed already; factors are rounded as it was.
+/// [`matmul`] on all threads with B packed before; factors are rounded as B was.
 ///
 /// # Panics
 /// When the shapes disagree.
-pub(crate) fn matmul_packed(c: MatMut<'_>, a: Mat<'_>, b: &Packed<'_>, write: Write) {
-    matmul_at(level(), c, a, b, write, Threads::Pool);
+pub(crate) fn matmul_packed(c: MatMut<'_>, a: MatRef<'_>, b: &PackedMatrix<'_>, beta: Beta) {
+    matmul_at_level(level(), c, a, b, beta, Parallelism::Pool);
 }
 
-/// [`matmul_packed`] at `level`, whatever the processor's own.
+/// [`matmul_packed`] with the kernels of `level`.
 ///
 /// # Panics
 /// When the shapes disagree.
-pub(crate) fn matmul_at(
+pub(crate) fn matmul_at_level(
     level: Level,
     c: MatMut<'_>,
-    a: Mat<'_>,
-    b: &Packed<'_>,
-    write: Write,
-    threads: Threads,
+    a: MatRef<'_>,
+    b: &PackedMatrix<'_>,
+    beta: Beta,
+    parallelism: Parallelism,
 ) {
-    assert_eq!(
-        (c.rows, c.cols, a.cols),
-        (a.rows, b.rows(), b.inner()),
-        "shapes of a matrix product disagree"
-    );
+    assert_eq!((c.rows, c.cols, a.cols), (a.rows, b.rows(), b.k()), "shapes of a matrix product disagree");
     if c.rows == 0 || c.cols == 0 {
         return;
     }
     if a.cols == 0 {
-        if write == Write::Overwrite {
-            c.clear();
+        if beta == Beta::Zero {
+            c.fill_zero();
         }
         return;
     }
-    let left = Packed::left_in(a, b.form(), threads);
-    blocks::product(c, &left, b, tiles::kernel(level, b.form()), write, threads);
+    let a = PackedMatrix::pack_a_as(a, b.format(), parallelism);
+    blocking::gemm(c, &a, b, micro_kernel::select(level, b.format()), beta, parallelism);
 }
 
-/// `c = a b` of all threads at `level` for a right operand that is packed block by block: `right` gives some of its columns in
-/// `form`, at most `block` of them.
+/// `C = A B` on all threads with the kernels of `level`, for a B that is packed one block of columns at a time: `pack_b` gives
+/// the columns of a range in `format`, at most `block` of them.
 ///
 /// # Panics
-/// When the shapes of `a` `[m, k]`, a block and `c` `[m, n]` disagree.
-pub(crate) fn matmul_by_blocks<'b>(
+/// When the shapes of `a` `[m, k]`, a block of B and `c` `[m, n]` disagree.
+pub(crate) fn matmul_in_column_blocks<'b>(
     level: Level,
     mut c: MatMut<'_>,
-    a: Mat<'_>,
-    form: Form,
+    a: MatRef<'_>,
+    format: PackFormat,
     block: usize,
-    right: impl Fn(Range<usize>) -> Packed<'b>,
+    pack_b: impl Fn(Range<usize>) -> PackedMatrix<'b>,
 ) {
-    let (kernel, n) = (tiles::kernel(level, form), c.cols);
-    let left = Packed::left_in(a, form, Threads::Pool);
+    let (kernel, n) = (micro_kernel::select(level, format), c.cols);
+    let packed_a = PackedMatrix::pack_a_as(a, format, Parallelism::Pool);
     for from in (0..n).step_by(block) {
         let cols = from..(from + block).min(n);
-        let right = right(cols.clone());
+        let b = pack_b(cols.clone());
         let c = c.columns(cols);
         assert_eq!(
-            (c.rows, c.cols, a.cols, form),
-            (a.rows, right.rows(), right.inner(), right.form()),
+            (c.rows, c.cols, a.cols, format),
+            (a.rows, b.rows(), b.k(), b.format()),
             "shapes of a matrix product disagree"
         );
-        blocks::product(c, &left, &right, kernel, Write::Overwrite, Threads::Pool);
+        blocking::gemm(c, &packed_a, &b, kernel, Beta::Zero, Parallelism::Pool);
     }
 }
 
@@ -154,8 +151,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// The sum of the products, and of their absolute values, in f64.
-    fn plain(a: Mat<'_>, b: Mat<'_>, (i, j): (usize, usize), products: Precision) -> (f64, f64) {
-        let round = |x: f32| match products {
+    fn reference(a: MatRef<'_>, b: MatRef<'_>, (i, j): (usize, usize), precision: Precision) -> (f64, f64) {
+        let round = |x: f32| match precision {
             Precision::F32 => f64::from(x),
             Precision::Bf16 => half::bf16::from_f32(x).to_f64(),
         };
@@ -179,7 +176,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn every_level_agrees_with_the_plain_sum(m in 1usize..70, n in 1usize..110, k in 0usize..1100, pad in 0usize..5,
+        fn every_level_agrees_with_the_sum_in_f64(m in 1usize..70, n in 1usize..110, k in 0usize..1100, pad in 0usize..5,
                                                  ta: bool, tb: bool, add: bool, pooled: bool, bf16: bool, wide: bool, seed: u64) {
             let mut rng = CounterRng::new(seed, 0);
             let (a_rows, a_cols) = if ta { (k, m) } else { (m, k) };
@@ -187,15 +184,15 @@ mod tests {
             let a = values(&mut rng, a_rows * (a_cols + pad), wide);
             let b = values(&mut rng, b_rows * (b_cols + pad), wide);
             let before = values(&mut rng, m * (n + pad), wide);
-            let (a, b) = (Mat::new(&a, a_rows, a_cols, a_cols + pad), Mat::new(&b, b_rows, b_cols, b_cols + pad));
+            let (a, b) = (MatRef::new(&a, a_rows, a_cols, a_cols + pad), MatRef::new(&b, b_rows, b_cols, b_cols + pad));
             let (a, b) = (if ta { a.t() } else { a }, if tb { b.t() } else { b });
-            let write = if add { Write::Add } else { Write::Overwrite };
-            let products = if bf16 { Precision::Bf16 } else { Precision::F32 };
-            let threads = if pooled { Threads::Pool } else { Threads::Caller };
+            let beta = if add { Beta::One } else { Beta::Zero };
+            let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+            let parallelism = if pooled { Parallelism::Pool } else { Parallelism::Serial };
             for level in levels() {
                 let mut c = before.clone();
-                let packed = Packed::right_in(b, Form::of(level, products, threads), threads);
-                matmul_at(level, MatMut::new(&mut c, m, n, n + pad), a, &packed, write, threads);
+                let packed = PackedMatrix::pack_b_as(b, PackFormat::for_level(level, precision, parallelism), parallelism);
+                matmul_at_level(level, MatMut::new(&mut c, m, n, n + pad), a, &packed, beta, parallelism);
                 for i in 0..m {
                     for j in 0..n + pad {
                         let (found, old) = (f64::from(c[i * (n + pad) + j]), f64::from(before[i * (n + pad) + j]));
@@ -203,12 +200,12 @@ mod tests {
                             prop_assert_eq!(found.to_bits(), old.to_bits(), "{:?}: beyond the result", level);
                             continue;
                         }
-                        let (sum, size) = plain(a, b, (i, j), products);
+                        let (sum, size) = reference(a, b, (i, j), precision);
                         let (sum, size) = if add { (sum + old, size + old.abs()) } else { (sum, size) };
                         // each addition errs by at most 2^-24 of the sum so far, a split product by four times that; matrix
                         // units also drop what lies below 2^-126
                         let bound = size * (k + 5) as f64 * 2f64.powi(-24) + 1e-34;
-                        prop_assert!((found - sum).abs() <= bound, "{:?} {:?}: {} {}", level, products, found, sum);
+                        prop_assert!((found - sum).abs() <= bound, "{:?} {:?}: {} {}", level, precision, found, sum);
                     }
                 }
             }
@@ -218,10 +215,10 @@ mod tests {
         fn a_new_matrix_is_written_whole(m in 1usize..70, n in 1usize..70, k in 0usize..70, seed: u64) {
             let mut rng = CounterRng::new(seed, 0);
             let (a, b) = (values(&mut rng, m * k, false), values(&mut rng, n * k, false));
-            let (a, b) = (Mat::new(&a, m, k, k), Mat::new(&b, k, n, n));
+            let (a, b) = (MatRef::new(&a, m, k, k), MatRef::new(&b, k, n, n));
             let mut expected = vec![f32::NAN; m * n];
             let c = MatMut::new(&mut expected, m, n, n);
-            matmul(c, a, b, Precision::F32, Write::Overwrite, Threads::Pool);
+            matmul(c, a, b, Precision::F32, Beta::Zero, Parallelism::Pool);
             prop_assert_eq!(matmul_new(a, b, Precision::F32), expected);
         }
 
@@ -229,18 +226,18 @@ mod tests {
         fn a_row_has_the_same_bits_alone_and_among_others(m in 2usize..60, n in 1usize..100, k in 1usize..900,
                                                           row: usize, bf16: bool, seed: u64) {
             let mut rng = CounterRng::new(seed, 0);
-            let (row, products) = (row % m, if bf16 { Precision::Bf16 } else { Precision::F32 });
+            let (row, precision) = (row % m, if bf16 { Precision::Bf16 } else { Precision::F32 });
             let (a, b) = (values(&mut rng, m * k, true), values(&mut rng, n * k, true));
-            let b = Mat::new(&b, n, k, k).t();
+            let b = MatRef::new(&b, n, k, k).t();
             for level in levels() {
                 let (mut all, mut alone) = (vec![0f32; m * n], vec![0f32; n]);
-                let packed = Packed::right_in(b, Form::of(level, products, Threads::Pool), Threads::Caller);
-                let a_row = Mat::new(&a[row * k..(row + 1) * k], 1, k, k);
-                let a = Mat::new(&a, m, k, k);
-                matmul_at(level, MatMut::new(&mut all, m, n, n), a, &packed, Write::Overwrite, Threads::Pool);
-                matmul_at(level, MatMut::new(&mut alone, 1, n, n), a_row, &packed, Write::Overwrite, Threads::Caller);
+                let packed = PackedMatrix::pack_b_as(b, PackFormat::for_level(level, precision, Parallelism::Pool), Parallelism::Serial);
+                let a_row = MatRef::new(&a[row * k..(row + 1) * k], 1, k, k);
+                let a = MatRef::new(&a, m, k, k);
+                matmul_at_level(level, MatMut::new(&mut all, m, n, n), a, &packed, Beta::Zero, Parallelism::Pool);
+                matmul_at_level(level, MatMut::new(&mut alone, 1, n, n), a_row, &packed, Beta::Zero, Parallelism::Serial);
                 let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                prop_assert_eq!(bits(&all[row * n..(row + 1) * n]), bits(&alone), "{:?} {:?}", level, products);
+                prop_assert_eq!(bits(&all[row * n..(row + 1) * n]), bits(&alone), "{:?} {:?}", level, precision);
             }
         }
     }

@@ -1,128 +1,131 @@
-//! Products with quantized weights, computed in integers.
+//! Products of quantized weights and int8 activations.
 //!
-//! Weights lie in panels of 16 rows (`panel`), the same bytes as in the file in another order. A panel is unpacked 256 columns at
-//! a time (`unpack`) to 8-bit codes with f32 scales, `w = scale * code - min`, and multiplied with activations that are
-//! rounded to 8 bits with a scale for every 32 (`activations`). Sums of codes are exact integers and every level adds
-//! their scaled values up in one order with fused multiply-adds (`products`), so that results have the same bits at every
-//! level, for any number of threads and for any rows beside them.
+//! A weight lies in panels of 16 rows (`panel`): ggml's bytes in another order. Activations are quantized to int8 on the fly
+//! (`activations`). A panel is unpacked one super-block of 256 columns at a time (`unpack`), to int8 codes and f32 scales with
+//! `w = scale * code - min`, and multiplied (`vec_dot`). Sums of code products are exact integers, and all levels add their scaled
+//! values in one order with fused multiply-adds. Results therefore have the same bits at every level, for any number of threads
+//! and whatever the other rows.
 
 mod activations;
 mod panel;
-mod products;
 mod unpack;
-
-pub(crate) use panel::pack_panel;
-
-use panel::unpack_row;
-
-use activations::Activations;
+mod vec_dot;
 
 use std::ops::Range;
 
+pub(crate) use panel::pack_panel;
+
+use activations::Int8Activations;
+use panel::unpack_row;
+
 use crate::dtype::WeightDtype;
 use crate::kernels::cpu::dispatch::Level;
-use crate::kernels::cpu::pool::{self, Shared};
+use crate::kernels::cpu::pool::{self, SharedPtr};
 use crate::kernels::cpu::scratch::Scratch;
 
-/// Rows of a weight that lie together.
-pub(crate) const LANES: usize = 16;
+/// Rows of a panel.
+pub(crate) const PANEL_ROWS: usize = 16;
 
-/// Values along a row that are unpacked together: ggml's largest block.
-const SPAN: usize = 256;
+/// Columns of a super-block, ggml's largest block.
+const QK_K: usize = 256;
 
-/// Values that share a scale in activations.
+/// Activations that share a scale.
 const GROUP: usize = 32;
 
-/// Panels that are read side by side.
-const TOGETHER: usize = 2;
+/// Panels read side by side.
+const PANELS_AT_ONCE: usize = 2;
 
-/// Rows of activations of a task: their sums stay in the first two levels of cache.
+/// Rows of activations of a task: their accumulators stay in the first two levels of cache.
 const TASK_ROWS: usize = 256;
 
-/// Whether weights of this form are multiplied in integers.
-pub(crate) fn in_integers(format: WeightDtype) -> bool {
+/// Bytes of weights of a task at least.
+const MIN_TASK_BYTES: usize = 32 << 10;
+
+/// Whether weights of `dtype` have an int8 kernel.
+pub(crate) fn has_int8_kernel(dtype: WeightDtype) -> bool {
     matches!(
-        format,
+        dtype,
         WeightDtype::Q8_0 | WeightDtype::Q4_0 | WeightDtype::Q4K | WeightDtype::Q5K | WeightDtype::Q6K
     )
 }
 
-/// A weight `[n, k]` in panels.
+/// Quantized weight `[n, k]` in panels.
 #[derive(Clone, Copy)]
-pub(crate) struct Panels<'a> {
-    /// One panel after the other; rows that do not exist are zero.
+pub(crate) struct QuantPanels<'a> {
+    /// Panel after panel; missing rows are zero.
     pub(crate) bytes: &'a [u8],
-    pub(crate) format: WeightDtype,
+    pub(crate) dtype: WeightDtype,
     pub(crate) n: usize,
     pub(crate) k: usize,
 }
 
-impl Panels<'_> {
-    /// The bytes of one row in ggml's order.
+impl QuantPanels<'_> {
+    /// Bytes of one row in ggml's order.
     pub(crate) fn row(&self, row: usize) -> Vec<u8> {
-        let panel = row / LANES * self.panel_bytes();
-        let mut bytes = vec![0; self.panel_bytes() / LANES];
-        unpack_row(self.format, &self.bytes[panel..panel + self.panel_bytes()], row % LANES, &mut bytes);
+        let panel = row / PANEL_ROWS * self.panel_bytes();
+        let mut bytes = vec![0; self.panel_bytes() / PANEL_ROWS];
+        unpack_row(self.dtype, &self.bytes[panel..panel + self.panel_bytes()], row % PANEL_ROWS, &mut bytes);
         bytes
     }
 
-    /// Adds to `sums[panel][i]` the products of some panels with row `from + i` of `x`.
-    fn add_products(
+    /// Adds to `acc[panel][i]` the products of the panels `panels` with row `from + i` of `x`.
+    fn accumulate(
         &self,
         level: Level,
-        sums: &mut [[f32; LANES]],
-        x: &Activations,
+        acc: &mut [[f32; PANEL_ROWS]],
+        x: &Int8Activations,
         from: usize,
         panels: Range<usize>,
     ) {
-        let rows = sums.len() / TOGETHER;
-        let mut sums: Vec<_> = sums.chunks_exact_mut(rows).take(panels.len()).collect();
+        let rows = acc.len() / PANELS_AT_ONCE;
+        let mut acc: Vec<_> = acc.chunks_exact_mut(rows).take(panels.len()).collect();
         let panels: Vec<_> =
             panels.map(|panel| &self.bytes[panel * self.panel_bytes()..][..self.panel_bytes()]).collect();
-        products::add_panels(level, &mut sums, x, from, self.format, &panels);
+        vec_dot::add_panels(level, &mut acc, x, from, self.dtype, &panels);
     }
 
+    /// Bytes of a panel.
     fn panel_bytes(&self) -> usize {
-        LANES * self.format.row_bytes(self.k).expect("rows are whole blocks")
+        PANEL_ROWS * self.dtype.row_bytes(self.k).expect("rows are whole blocks")
     }
 }
 
-/// `y = x W^T` for `x` `[m, k]`; `y` `[m, n]` is row-major.
-pub(crate) fn times_transposed(level: Level, y: &mut [f32], x: &[f32], weight: &Panels<'_>) {
+/// `y = x W^T` for `x` `[m, k]`, `weight` `[n, k]` and `y` `[m, n]`, row-major.
+///
+/// # Panics
+/// When the shapes disagree.
+pub(crate) fn matmul_nt(level: Level, y: &mut [f32], x: &[f32], weight: &QuantPanels<'_>) {
     let (n, k) = (weight.n, weight.k);
     let m = x.len() / k;
     assert_eq!((x.len(), y.len()), (m * k, m * n), "shapes of a quantized product disagree");
-    let x = Activations::new(x, k);
-    let least = (TASK_BYTES / weight.panel_bytes().max(1)).max(TOGETHER);
-    let ranges = pool::shrinking(n.div_ceil(LANES), least, TOGETHER);
+    let x = Int8Activations::new(x, k);
+    let min_panels = (MIN_TASK_BYTES / weight.panel_bytes().max(1)).max(PANELS_AT_ONCE);
+    let ranges = pool::guided_ranges(n.div_ceil(PANEL_ROWS), min_panels, PANELS_AT_ONCE);
     let row_tasks = m.div_ceil(TASK_ROWS);
-    let y = Shared(y.as_mut_ptr());
+    let y = SharedPtr(y.as_mut_ptr());
     pool::run(row_tasks * ranges.len(), |task| {
         let rows = task % row_tasks * TASK_ROWS;
         let rows = rows..(rows + TASK_ROWS).min(m);
         let panels = ranges[task / row_tasks].clone();
-        let mut sums = Scratch::take(TOGETHER * rows.len(), [0f32; LANES]);
-        for first in panels.clone().step_by(TOGETHER) {
-            let together = first..(first + TOGETHER).min(panels.end);
-            sums.fill([0.0; LANES]);
-            weight.add_products(level, &mut sums, &x, rows.start, together.clone());
-            for (panel, sums) in together.zip(sums.chunks_exact(rows.len())) {
-                let lanes = LANES.min(n - panel * LANES);
-                for (row, sums) in rows.clone().zip(sums) {
+        let mut acc = Scratch::take(PANELS_AT_ONCE * rows.len(), [0f32; PANEL_ROWS]);
+        for first in panels.clone().step_by(PANELS_AT_ONCE) {
+            let pair = first..(first + PANELS_AT_ONCE).min(panels.end);
+            acc.fill([0.0; PANEL_ROWS]);
+            weight.accumulate(level, &mut acc, &x, rows.start, pair.clone());
+            for (panel, acc) in pair.zip(acc.chunks_exact(rows.len())) {
+                let lanes = PANEL_ROWS.min(n - panel * PANEL_ROWS);
+                for (row, acc) in rows.clone().zip(acc) {
                     #[expect(unsafe_code, reason = "tasks write parts of one matrix")]
                     // SAFETY: `y` has m rows of n elements; this task alone writes these rows of this panel's columns.
                     let out = unsafe {
-                        std::slice::from_raw_parts_mut(y.get().add(row * n + panel * LANES), lanes)
+                        std::slice::from_raw_parts_mut(y.get().add(row * n + panel * PANEL_ROWS), lanes)
                     };
-                    out.copy_from_slice(&sums[..lanes]);
+                    out.copy_from_slice(&acc[..lanes]);
                 }
             }
         }
     });
 }
-
-/// Bytes of weights that are worth a task of their own.
-const TASK_BYTES: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests;

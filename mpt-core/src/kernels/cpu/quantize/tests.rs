@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::kernels::cpu::widen::widen;
+use crate::kernels::cpu::dequantize::dequantize;
 use crate::rng::CounterRng;
+use crate::testing::largest;
 
 const GGML: [WeightDtype; 5] =
     [WeightDtype::Q8_0, WeightDtype::Q4_0, WeightDtype::Q4K, WeightDtype::Q5K, WeightDtype::Q6K];
@@ -38,21 +39,21 @@ fn sample(i: usize) -> f32 {
     ((i * 37 + 11) % 101) as f32 / 64.0 * (1 + i % 7) as f32 - 50.0 / 64.0 * (1 + i % 7) as f32
 }
 
-fn bytes(format: WeightDtype, values: &[f32]) -> Vec<u8> {
-    match format {
-        WeightDtype::Nf4 => nf4::Nf4::of(values).expect("finite values").blocks(),
-        _ => quantize(format, values).expect("finite values of usual size"),
+fn bytes(dtype: WeightDtype, values: &[f32]) -> Vec<u8> {
+    match dtype {
+        WeightDtype::Nf4 => nf4::Nf4::quantize(values).expect("finite values").blocks(),
+        _ => quantize(dtype, values).expect("finite values of usual size"),
     }
 }
 
-fn widened(format: WeightDtype, bytes: &[u8]) -> Vec<f32> {
-    let mut out = vec![0f32; bytes.len() / format.block_bytes() * format.block_len()];
-    widen(format, bytes, &mut out);
+fn dequantized(dtype: WeightDtype, bytes: &[u8]) -> Vec<f32> {
+    let mut out = vec![0f32; bytes.len() / dtype.block_bytes() * dtype.block_len()];
+    dequantize(dtype, bytes, &mut out);
     out
 }
 
-fn there_and_back(format: WeightDtype, values: &[f32]) -> Vec<f32> {
-    widened(format, &bytes(format, values))
+fn there_and_back(dtype: WeightDtype, values: &[f32]) -> Vec<f32> {
+    dequantized(dtype, &bytes(dtype, values))
 }
 
 fn normal(n: usize, seed: u64, scale: f32) -> Vec<f32> {
@@ -62,35 +63,35 @@ fn normal(n: usize, seed: u64, scale: f32) -> Vec<f32> {
 
 #[test]
 fn the_bytes_are_those_of_ggml() {
-    for (format, expected) in GGML.into_iter().zip([Q8_0, Q4_0, Q4_K, Q5_K, Q6_K]) {
-        let values: Vec<f32> = (0..format.block_len()).map(sample).collect();
-        let found: String = bytes(format, &values).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(found, expected, "{format}");
+    for (dtype, expected) in GGML.into_iter().zip([Q8_0, Q4_0, Q4_K, Q5_K, Q6_K]) {
+        let values: Vec<f32> = (0..dtype.block_len()).map(sample).collect();
+        let found: String = bytes(dtype, &values).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, expected, "{dtype}");
     }
 }
 
 /// The step of a form on this block: the distance of two neighboring levels at most.
-fn step(format: WeightDtype, block: &[f32]) -> f32 {
-    let largest = block.iter().fold(0f32, |top, x| top.max(x.abs()));
+fn step(dtype: WeightDtype, block: &[f32]) -> f32 {
+    let top = largest(block.iter().copied()) as f32;
     let range = |group: &[f32]| {
         let (low, high) = group.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
         high - low
     };
-    let widest = |len: usize| block.chunks(len).map(range).fold(0f32, f32::max);
-    match format {
-        WeightDtype::Q8_0 => largest / 127.0,
-        WeightDtype::Q4_0 => largest / 8.0,
+    let widest = |len: usize| largest(block.chunks(len).map(range)) as f32;
+    match dtype {
+        WeightDtype::Q8_0 => top / 127.0,
+        WeightDtype::Q4_0 => top / 8.0,
         WeightDtype::Q4K => widest(32) / 15.0,
         WeightDtype::Q5K => widest(32) / 31.0,
-        WeightDtype::Q6K => largest / 32.0,
-        _ => largest * 0.304, // between the first two levels
+        WeightDtype::Q6K => top / 32.0,
+        _ => top * 0.304, // between the first two levels
     }
 }
 
 /// How many steps a value may move. Half a step is what rounding costs; scales are rounded too, the K forms give up large
 /// errors of small values, and Q4_0 has no level for the value opposite to the farthest.
-fn steps(format: WeightDtype) -> f32 {
-    match format {
+fn steps(dtype: WeightDtype) -> f32 {
+    match dtype {
         WeightDtype::Q8_0 => 0.57,
         WeightDtype::Q4_0 => 1.01,
         WeightDtype::Q6K => 1.25,
@@ -108,13 +109,13 @@ proptest! {
         if uniform {
             values.iter_mut().for_each(|x| *x = (*x / scale + shift).sin() * scale);
         }
-        for format in ALL {
-            let found = there_and_back(format, &values);
-            let blocks = values.chunks(format.block_len()).zip(found.chunks(format.block_len()));
+        for dtype in ALL {
+            let found = there_and_back(dtype, &values);
+            let blocks = values.chunks(dtype.block_len()).zip(found.chunks(dtype.block_len()));
             for (block, found) in blocks {
-                let limit = steps(format) * step(format, block) + 1e-6;
+                let limit = steps(dtype) * step(dtype, block) + 1e-6;
                 for (x, found) in block.iter().zip(found) {
-                    prop_assert!((x - found).abs() <= limit, "{format}: {x} became {found}, limit {limit}");
+                    prop_assert!((x - found).abs() <= limit, "{dtype}: {x} became {found}, limit {limit}");
                 }
             }
         }
@@ -124,12 +125,12 @@ proptest! {
     #[test]
     fn what_was_quantized_stays(seed: u64, exponent in -8i32..8) {
         let values = normal(640, seed, 2f32.powi(exponent));
-        for format in [WeightDtype::Q8_0, WeightDtype::Q4_0] {
-            let once = bytes(format, &values);
-            prop_assert_eq!(&bytes(format, &widened(format, &once)), &once, "{}", format);
+        for dtype in [WeightDtype::Q8_0, WeightDtype::Q4_0] {
+            let once = bytes(dtype, &values);
+            prop_assert_eq!(&bytes(dtype, &dequantized(dtype, &once)), &once, "{}", dtype);
         }
         let (once, block) = (bytes(WeightDtype::Nf4, &values), nf4::BLOCK_BYTES);
-        let twice = bytes(WeightDtype::Nf4, &widened(WeightDtype::Nf4, &once));
+        let twice = bytes(WeightDtype::Nf4, &dequantized(WeightDtype::Nf4, &once));
         for (once, twice) in once.chunks(block).zip(twice.chunks(block)) {
             prop_assert_eq!(&once[..32], &twice[..32]);
         }
@@ -140,11 +141,11 @@ proptest! {
     fn any_bits_are_quantized_or_refused(seed: u64) {
         let mut rng = CounterRng::new(seed, 0);
         let values: Vec<f32> = (0..512).map(|_| f32::from_bits(rng.bits() as u32)).collect();
-        for format in GGML {
+        for dtype in GGML {
             let small: Vec<f32> = values.iter().map(|x| if x.abs() < 1e5 { *x } else { 0.0 }).collect();
-            prop_assert!(there_and_back(format, &small).iter().all(|x| x.is_finite()), "{format}");
-            if let Ok(bytes) = quantize(format, &values) {
-                prop_assert!(widened(format, &bytes).iter().all(|x| x.is_finite()), "{format}");
+            prop_assert!(there_and_back(dtype, &small).iter().all(|x| x.is_finite()), "{dtype}");
+            if let Ok(bytes) = quantize(dtype, &values) {
+                prop_assert!(dequantized(dtype, &bytes).iter().all(|x| x.is_finite()), "{dtype}");
             }
         }
     }
@@ -154,7 +155,7 @@ proptest! {
 #[test]
 fn errors_are_those_the_forms_are_known_for() {
     let values = normal(1 << 16, 5, 0.02);
-    for (format, least, most) in [
+    for (dtype, least, most) in [
         (WeightDtype::Q8_0, 0.004, 0.007),
         (WeightDtype::Q6K, 0.010, 0.020),
         (WeightDtype::Q5K, 0.025, 0.040),
@@ -162,31 +163,31 @@ fn errors_are_those_the_forms_are_known_for() {
         (WeightDtype::Q4_0, 0.07, 0.10),
         (WeightDtype::Nf4, 0.07, 0.10),
     ] {
-        let found = there_and_back(format, &values);
+        let found = there_and_back(dtype, &values);
         let squared: f64 = values.iter().zip(&found).map(|(x, y)| f64::from(x - y).powi(2)).sum();
         let squares: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
         let error = (squared / squares).sqrt();
-        assert!((least..most).contains(&error), "{format}: {error}");
+        assert!((least..most).contains(&error), "{dtype}: {error}");
     }
 }
 
 #[test]
 fn zeros_constants_and_the_smallest_numbers() {
-    for format in ALL {
-        assert!(there_and_back(format, &[0.0; 512]).iter().all(|&x| x == 0.0), "{format}");
+    for dtype in ALL {
+        assert!(there_and_back(dtype, &[0.0; 512]).iter().all(|&x| x == 0.0), "{dtype}");
         for constant in [1.0, -3.0, 0.25] {
-            let found = there_and_back(format, &[constant; 512]);
+            let found = there_and_back(dtype, &[constant; 512]);
             assert!(
                 found.iter().all(|x| (x / constant - 1.0).abs() < 0.01),
-                "{format}: {constant} became {}",
+                "{dtype}: {constant} became {}",
                 found[0]
             );
         }
         for tiny in [f32::MIN_POSITIVE, f32::from_bits(1), -1e-40, 1e-20] {
-            let found = there_and_back(format, &[tiny; 512]);
+            let found = there_and_back(dtype, &[tiny; 512]);
             assert!(
                 found.iter().all(|x| x.is_finite() && (x - tiny).abs() <= tiny.abs()),
-                "{format}: {tiny:e}"
+                "{dtype}: {tiny:e}"
             );
         }
     }
@@ -196,8 +197,8 @@ fn zeros_constants_and_the_smallest_numbers() {
 fn a_block_of_zeros_beside_others_stays_zero() {
     let mut values = normal(1024, 9, 1.0);
     values[256..512].fill(0.0);
-    for format in ALL {
-        assert!(there_and_back(format, &values)[256..512].iter().all(|&x| x == 0.0), "{format}");
+    for dtype in ALL {
+        assert!(there_and_back(dtype, &values)[256..512].iter().all(|&x| x == 0.0), "{dtype}");
     }
 }
 
@@ -208,17 +209,17 @@ fn values_that_cannot_be_quantized_are_named() {
     values[second] = f32::INFINITY;
     values[first] = f32::NAN;
     let found = |refusal| match refusal {
-        Refusal::NotFinite(at, _) => at,
-        Refusal::TooLarge(..) | Refusal::Overflow(..) => usize::MAX,
+        QuantizeError::NotFinite(at, _) => at,
+        QuantizeError::TooLarge(..) | QuantizeError::Overflow(..) => usize::MAX,
     };
-    for format in GGML {
-        assert!(quantize(format, &values).map_err(found) == Err(first), "{format}");
+    for dtype in GGML {
+        assert!(quantize(dtype, &values).map_err(found) == Err(first), "{dtype}");
     }
-    assert!(nf4::Nf4::of(&values).map_err(found) == Err(first));
+    assert!(nf4::Nf4::quantize(&values).map_err(found) == Err(first));
     values[first] = 0.0;
     values[second] = -3e38;
-    for format in GGML {
-        assert!(quantize(format, &values) == Err(Refusal::TooLarge(second, -3e38)), "{format}");
+    for dtype in GGML {
+        assert!(quantize(dtype, &values) == Err(QuantizeError::TooLarge(second, -3e38)), "{dtype}");
     }
     assert!(there_and_back(WeightDtype::Nf4, &values)[second] < -2.5e38);
 }
@@ -227,9 +228,9 @@ fn values_that_cannot_be_quantized_are_named() {
 fn threads_do_not_change_the_bytes() {
     let values = normal(5 * TASK_VALUES + 512, 4, 1.0);
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    for format in ALL {
-        let one = pool(1).install(|| bytes(format, &values));
-        assert_eq!(pool(3).install(|| bytes(format, &values)), one, "{format}");
+    for dtype in ALL {
+        let one = pool(1).install(|| bytes(dtype, &values));
+        assert_eq!(pool(3).install(|| bytes(dtype, &values)), one, "{dtype}");
     }
 }
 

@@ -1,33 +1,34 @@
-//! Scores to weights within a span, and the merging of spans.
+//! Softmax within a span, and the merging of spans.
 
 use std::ops::Range;
 
 use super::layout::{LANES, PageLayout};
 use crate::kernels::cpu::activation::tanh;
-use crate::kernels::cpu::attention::negligible_to_zero;
+use crate::kernels::cpu::attention::flush_negligible;
 use crate::kernels::cpu::dispatch::for_each_level;
 use crate::kernels::cpu::math::{exp, max, sum};
 
-/// Numbers of a part: the weighted values, each row as long as it lies in a page, then m, then l.
-pub(super) fn part_len(layout: &PageLayout) -> usize {
-    layout.value_step() + 2
+/// Elements of a partial: the weighted values with the padding of a page row, m, and l.
+pub(super) fn partial_len(layout: &PageLayout) -> usize {
+    layout.value_stride() + 2
 }
 
-/// How products become scores.
+/// Scaling, cap and bias that turn the products of one query into scores.
 #[derive(Clone, Copy)]
-pub(super) struct Curve {
+pub(super) struct RowScoreParams {
     pub(super) scale: f32,
     pub(super) cap: Option<f32>,
     pub(super) slope: f32,
-    /// Tokens from the first key of the span to the query; negative where the span begins behind the query.
+    /// Tokens from the first key of the span to the query; negative when the span begins after the query.
     pub(super) distance: i32,
 }
 
 for_each_level! {
-    /// Turns the products of a query with the keys `seen` of a span into weights e^(score - m) of unscaled values, 0 for the
-    /// keys beside them in their sixteens; returns m and the sum of weights, which is 0 where nothing is seen. Products are
-    /// those with unscaled keys; `scales` are those of keys and of values.
-    pub(super) fn weigh(row: &mut [f32], seen: &Range<usize>, curve: &Curve, scales: Option<[&[f32]; 2]>) -> (f32, f32) {
+    /// Turns the products of a query with the keys `seen` of a span into weights e^(score - m); returns m and the sum of weights.
+    ///
+    /// Keys beside `seen` in their groups of sixteen get weight 0. The sum is 0 when `seen` is empty. `scales` are those of int8
+    /// keys and values: products are multiplied by the former, weights by the latter.
+    pub(super) fn softmax_weights(row: &mut [f32], seen: &Range<usize>, params: &RowScoreParams, scales: Option<[&[f32]; 2]>) -> (f32, f32) {
         if seen.is_empty() {
             return (f32::NEG_INFINITY, 0.0);
         }
@@ -36,19 +37,19 @@ for_each_level! {
         if let Some([keys, _]) = scales {
             row.iter_mut().zip(&keys[all.clone()]).for_each(|(score, scale)| *score *= scale);
         }
-        if let Some(cap) = curve.cap {
-            let (inner, outer) = (curve.scale / cap, cap / curve.scale);
+        if let Some(cap) = params.cap {
+            let (inner, outer) = (params.scale / cap, cap / params.scale);
             row.iter_mut().for_each(|score| *score = outer * tanh(*score * inner));
         }
         let (from, to) = ((seen.start - all.start) as i32, (seen.end - all.start) as i32);
-        let distance = curve.distance - all.start as i32;
+        let distance = params.distance - all.start as i32;
         for (j, score) in (0i32..).zip(row.iter_mut()) {
-            let biased = *score * curve.scale - curve.slope * (distance - j) as f32;
+            let biased = *score * params.scale - params.slope * (distance - j) as f32;
             *score = if j >= from && j < to { biased } else { f32::NEG_INFINITY };
         }
         let top = max(row);
         for score in row.iter_mut() {
-            *score = negligible_to_zero(exp(*score - top));
+            *score = flush_negligible(exp(*score - top));
         }
         let total = sum(row);
         if let Some([_, values]) = scales {
@@ -57,26 +58,26 @@ for_each_level! {
         (top, total)
     }
 
-    /// Adds a later span's part to the sum of those before it.
-    pub(super) fn merge(sum: &mut [f32], part: &[f32]) {
+    /// Adds the partial of a later span to the sum of those before it.
+    pub(super) fn merge(sum: &mut [f32], partial: &[f32]) {
         let n = sum.len() - 2;
-        let ([m, l], [part_m, part_l]) = ([sum[n], sum[n + 1]], [part[n], part[n + 1]]);
-        if part_l == 0.0 {
-            return; // nothing seen there
+        let ([m, l], [partial_m, partial_l]) = ([sum[n], sum[n + 1]], [partial[n], partial[n + 1]]);
+        if partial_l == 0.0 {
+            return; // no visible key
         }
         if l == 0.0 {
-            return sum.copy_from_slice(part);
+            return sum.copy_from_slice(partial);
         }
-        let top = if part_m > m { part_m } else { m };
-        let [old, new] = [m, part_m].map(|m| negligible_to_zero(exp(m - top)));
-        for (sum, part) in sum.iter_mut().zip(part) {
-            *sum = old * *sum + new * part;
+        let top = if partial_m > m { partial_m } else { m };
+        let [old, new] = [m, partial_m].map(|m| flush_negligible(exp(m - top)));
+        for (sum, partial) in sum.iter_mut().zip(partial) {
+            *sum = old * *sum + new * partial;
         }
         sum[n] = top;
     }
 
-    /// Writes the mean of values.
-    pub(super) fn finish(sum: &[f32], out: &mut [f32]) {
+    /// Writes the weighted mean of values.
+    pub(super) fn normalize(sum: &[f32], out: &mut [f32]) {
         let norm = 1.0 / sum[sum.len() - 1];
         for (out, sum) in out.iter_mut().zip(sum) {
             *out = sum * norm;

@@ -1,139 +1,140 @@
-//! Writing the keys and values of new tokens to their pages, and reading them back.
+//! Writing keys and values of new tokens to their pages, and reading them back.
 
 use std::ops::Range;
 
-use super::layout::{Half, LANES, PAGE, PageLayout, Pages, place};
-use super::narrow::{narrow_bf16, narrow_int8};
-use crate::kernels::cpu::pool::{self, Shared};
+use super::kv_convert::{f32_to_bf16, quantize_int8};
+use super::layout::{KvKind, LANES, LayerPages, PAGE, PageLayout, locate_page};
+use crate::kernels::cpu::pool::{self, SharedPtr};
 use crate::kernels::cpu::scratch::Scratch;
 use crate::kv_dtype::KvDtype;
 
-/// Heads of tokens: number `i` of head `h` of token `t` is `data[t * token_step + h * head_step + i]`.
+/// Strided view of heads: element `i` of head `h` of token `t` is `data[t * token_stride + h * head_stride + i]`.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadRows<'a> {
     pub(crate) data: &'a [f32],
-    pub(crate) token_step: usize,
-    pub(crate) head_step: usize,
+    pub(crate) token_stride: usize,
+    pub(crate) head_stride: usize,
 }
 
 impl<'a> HeadRows<'a> {
-    /// The `e` numbers of one head of one token.
+    /// The `e` elements of one head of one token.
     pub(super) fn vector(self, token: usize, head: usize, e: usize) -> &'a [f32] {
-        &self.data[token * self.token_step + head * self.head_step..][..e]
+        &self.data[token * self.token_stride + head * self.head_stride..][..e]
     }
 }
 
-/// New tokens that lie side by side in one page.
+/// New tokens in consecutive slots of one page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct TokenRun {
     pub(crate) page: u32,
-    /// Their places in the page.
+    /// Slots in the page.
     pub(crate) slots: Range<usize>,
-    /// The first of them among the new tokens.
+    /// Position of the first one in the batch.
     pub(crate) first: usize,
 }
 
 /// Writes one layer's keys and values of new tokens.
 ///
 /// # Panics
-/// When two runs have one page, or one has no place or no token.
-pub(crate) fn write(
+/// When two runs share a page, or a run does not fit its page, its slab or the tokens.
+pub(crate) fn write_kv(
     layout: PageLayout,
     layer: usize,
     (slabs, slab_pages): (&mut [&mut [u8]], usize),
-    runs: &[Run],
+    runs: &[TokenRun],
     keys_values: [HeadRows<'_>; 2],
 ) {
     let mut pages: Vec<u32> = runs.iter().map(|run| run.page).collect();
     pages.sort_unstable();
     assert!(pages.windows(2).all(|pair| pair[0] < pair[1]), "each page is written by one sequence");
     assert!(runs.iter().all(|run| run.slots.end <= PAGE), "tokens of a page");
-    let bases: Vec<(Shared<u8>, usize)> =
-        slabs.iter_mut().map(|slab| (Shared(slab.as_mut_ptr()), slab.len())).collect();
+    let bases: Vec<(SharedPtr<u8>, usize)> =
+        slabs.iter_mut().map(|slab| (SharedPtr(slab.as_mut_ptr()), slab.len())).collect();
     pool::run(runs.len() * layout.kv_n_heads, |task| {
         let (run, head) = (&runs[task / layout.kv_n_heads], task % layout.kv_n_heads);
-        let (slab, page) = place(layout, slab_pages, run.page);
-        for (half, rows) in [Half::Keys, Half::Values].into_iter().zip(keys_values) {
-            let [numbers, scales] = layout.block(layer, head, half).map(|range| {
+        let (slab, page) = locate_page(layout, slab_pages, run.page);
+        for (kind, rows) in [KvKind::Keys, KvKind::Values].into_iter().zip(keys_values) {
+            let [data, scales] = layout.block(layer, head, kind).map(|range| {
                 let (base, len) = bases[slab];
                 assert!(page + range.end <= len, "a page lies inside its slab");
                 #[expect(unsafe_code, reason = "tasks write parts of one slab")]
                 // SAFETY: the range lies inside the slab, which is borrowed uniquely for the whole call. Blocks of
-                // different pages, heads and halves are disjoint, as are numbers and scales; no two tasks have both page
-                // and head in common, since no two runs have a page in common.
+                // different pages, heads and kinds are disjoint, as are elements and scales; no two tasks have both page and
+                // head in common, since no two runs have a page in common.
                 unsafe {
                     std::slice::from_raw_parts_mut(base.get().add(page + range.start), range.len())
                 }
             });
             let vectors = (run.first..run.first + run.slots.len())
                 .map(|token| rows.vector(token, head, layout.head_dim));
-            write_block(layout, half, numbers, scales, run.slots.clone().zip(vectors));
+            write_kv_block(layout, kind, data, scales, run.slots.clone().zip(vectors));
         }
     });
 }
 
-/// Writes vectors to their places in one block.
-fn write_block<'v>(
+/// Writes vectors to their slots in one block.
+fn write_kv_block<'v>(
     layout: PageLayout,
-    half: Half,
-    numbers: &mut [u8],
+    kind: KvKind,
+    data: &mut [u8],
     scales: &mut [u8],
     vectors: impl Iterator<Item = (usize, &'v [f32])>,
 ) {
-    let (e, step) = (layout.head_dim, layout.value_step());
+    let (e, value_stride) = (layout.head_dim, layout.value_stride());
     match layout.dtype {
         KvDtype::F32 => {
-            let numbers = bytemuck::cast_slice_mut::<u8, f32>(numbers);
-            vectors.for_each(|(slot, x)| place_vector(half, step, numbers, slot, x));
+            let data = bytemuck::cast_slice_mut::<u8, f32>(data);
+            vectors.for_each(|(slot, x)| store_vector(kind, value_stride, data, slot, x));
         }
         KvDtype::Bf16 => {
-            let (numbers, mut narrow) = (bytemuck::cast_slice_mut::<u8, u16>(numbers), Scratch::take(e, 0));
+            let (data, mut converted) = (bytemuck::cast_slice_mut::<u8, u16>(data), Scratch::take(e, 0));
             for (slot, x) in vectors {
-                narrow_bf16(x, &mut narrow);
-                place_vector(half, step, numbers, slot, &narrow);
+                f32_to_bf16(x, &mut converted);
+                store_vector(kind, value_stride, data, slot, &converted);
             }
         }
         KvDtype::Int8 => {
-            let (numbers, mut narrow) = (bytemuck::cast_slice_mut::<u8, i8>(numbers), Scratch::take(e, 0));
+            let (data, mut converted) = (bytemuck::cast_slice_mut::<u8, i8>(data), Scratch::take(e, 0));
             let scales = bytemuck::cast_slice_mut::<u8, f32>(scales);
             for (slot, x) in vectors {
-                scales[slot] = narrow_int8(x, &mut narrow);
-                place_vector(half, step, numbers, slot, &narrow);
+                scales[slot] = quantize_int8(x, &mut converted);
+                store_vector(kind, value_stride, data, slot, &converted);
             }
         }
     }
 }
 
-fn place_vector<T: Copy>(half: Half, value_step: usize, numbers: &mut [T], slot: usize, vector: &[T]) {
-    match half {
-        Half::Values => numbers[slot * value_step..][..vector.len()].copy_from_slice(vector),
-        Half::Keys => {
-            let of_sixteen = &mut numbers[slot / LANES * LANES * vector.len()..][..LANES * vector.len()];
-            for (row, &x) in of_sixteen.chunks_exact_mut(LANES).zip(vector) {
+/// Writes the vector of one slot.
+fn store_vector<T: Copy>(kind: KvKind, value_stride: usize, data: &mut [T], slot: usize, vector: &[T]) {
+    match kind {
+        KvKind::Values => data[slot * value_stride..][..vector.len()].copy_from_slice(vector),
+        KvKind::Keys => {
+            let sixteen_keys = &mut data[slot / LANES * LANES * vector.len()..][..LANES * vector.len()];
+            for (row, &x) in sixteen_keys.chunks_exact_mut(LANES).zip(vector) {
                 row[slot % LANES] = x;
             }
         }
     }
 }
 
-/// Reads the first `tokens` keys and values of a sequence, each `[tokens, kv_n_heads, head_dim]` as f32.
-pub(crate) fn read(pages: &Pages<'_>, table: &[u32], tokens: usize) -> [Vec<f32>; 2] {
+/// Keys and values of the first `tokens` tokens of a sequence, each `[tokens, kv_n_heads, head_dim]`, as f32.
+pub(crate) fn read_kv(pages: &LayerPages<'_>, table: &[u32], tokens: usize) -> [Vec<f32>; 2] {
     let (heads, e) = (pages.layout.kv_n_heads, pages.layout.head_dim);
-    [Half::Keys, Half::Values].map(|half| {
+    [KvKind::Keys, KvKind::Values].map(|kind| {
         let mut out = vec![0f32; tokens * heads * e];
         pool::run_chunks(&mut out, PAGE * heads * e, |page, out| {
-            let mut wide = Scratch::take(PAGE * pages.layout.value_step(), 0f32);
+            let mut buffer = Scratch::take(PAGE * pages.layout.value_stride(), 0f32);
             for head in 0..heads {
-                let block = pages.block(table[page], head, half);
-                let numbers = block.numbers.widened(&mut wide);
+                let block = pages.block(table[page], head, kind);
+                let data = block.data.to_f32(&mut buffer);
                 for (slot, token) in out.chunks_exact_mut(heads * e).enumerate() {
                     let scale = block.scales.map(|scales| scales[slot]);
                     for (i, x) in token[head * e..(head + 1) * e].iter_mut().enumerate() {
-                        let number = match half {
-                            Half::Values => numbers[slot * pages.layout.value_step() + i],
-                            Half::Keys => numbers[slot / LANES * LANES * e + i * LANES + slot % LANES],
+                        let element = match kind {
+                            KvKind::Values => data[slot * pages.layout.value_stride() + i],
+                            KvKind::Keys => data[slot / LANES * LANES * e + i * LANES + slot % LANES],
                         };
-                        *x = scale.map_or(number, |scale| number * scale);
+                        *x = scale.map_or(element, |scale| element * scale);
                     }
                 }
             }

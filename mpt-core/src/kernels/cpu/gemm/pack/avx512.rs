@@ -1,133 +1,143 @@
-//! Filling tiles with AVX-512: a row of a tile is one register, and so is a column.
+//! Packing with AVX-512: a row of a tile, or a column, is one register.
 
 #![expect(unsafe_code, reason = "vector loads and stores of values whose bounds were checked")]
 
 use std::arch::x86_64::*;
 
-use super::words::words;
-use super::{Form, SIDE, Side, Tile};
-use crate::kernels::cpu::gemm::mat::Mat;
+use super::scalar::step_words;
+use super::{Operand, PackFormat, TILE_DIM, Tile};
+use crate::kernels::cpu::gemm::mat::MatRef;
 
-/// Values that are asked for ahead in each row.
-const AHEAD: usize = 128;
+/// Values from a load to the prefetch beside it, within a row.
+const PREFETCH_VALUES: usize = 128;
 
-/// 16 rows, or columns, of a tile.
-pub(crate) type Registers = [__m512i; SIDE];
+/// The 16 rows, or columns, of a tile.
+pub(crate) type TileRegisters = [__m512i; TILE_DIM];
 
-/// Fills the tiles of one step with 16 rows of `source` from row and value `[first, from]` on.
+/// Packs one step of 16 rows of `source`, from row and value `[first, from]` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn fill_step(
+pub(super) fn pack_step(
     tiles: &mut [Tile],
-    source: Mat<'_>,
+    source: MatRef<'_>,
     [first, from]: [usize; 2],
-    side: Side,
-    form: Form,
+    operand: Operand,
+    format: PackFormat,
 ) {
-    if first + SIDE > source.rows || from + form.step_len() > source.cols {
-        let words = words(source, [first, from], form);
+    if first + TILE_DIM > source.rows || from + format.step_len() > source.cols {
+        let words = step_words(source, [first, from], format);
         for (tile, words) in tiles.iter_mut().zip(&words) {
             // SAFETY: each row of words is 64 bytes.
             let rows = words.each_ref().map(|row| unsafe { _mm512_loadu_si512(row.as_ptr().cast()) });
-            store(tile, rows, side == Side::Left);
+            store_tile(tile, rows, operand == Operand::A);
         }
         return;
     }
-    let rows_lie_along = source.col_stride == 1;
-    let mut parts = [[_mm512_setzero_si512(); SIDE]; 3];
-    for line in 0..SIDE {
-        let words = if rows_lie_along {
-            row(source, first + line, from, form)
+    let is_row_major = source.col_stride == 1;
+    let mut packed = [[_mm512_setzero_si512(); TILE_DIM]; 3];
+    for line in 0..TILE_DIM {
+        let words = if is_row_major {
+            row_words(source, first + line, from, format)
         } else {
-            column(source, first, from, line, form)
+            column_words(source, first, from, line, format)
         };
-        for (part, words) in parts.iter_mut().zip(words) {
-            part[line] = words;
+        for (tile, words) in packed.iter_mut().zip(words) {
+            tile[line] = words;
         }
     }
-    // what came from rows is `[row][word]`, what came from columns `[word][row]`
-    for (tile, lines) in tiles.iter_mut().zip(parts) {
-        store(tile, lines, rows_lie_along == (side == Side::Left));
+    // lines read from rows are `[row][word]`, those read from columns `[word][row]`
+    for (tile, lines) in tiles.iter_mut().zip(packed) {
+        store_tile(tile, lines, is_row_major == (operand == Operand::A));
     }
 }
 
-/// The words of row `i` from value `from` on, where its values lie side by side.
+/// Words of row `i` from value `from` on, for a row-major source.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn row(source: Mat<'_>, i: usize, from: usize, form: Form) -> [__m512i; 3] {
-    let values = &source.data[i * source.row_stride + from..][..form.step_len()];
-    for line in (0..form.step_len()).step_by(SIDE) {
-        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(AHEAD + line).cast());
+fn row_words(source: MatRef<'_>, i: usize, from: usize, format: PackFormat) -> [__m512i; 3] {
+    let values = &source.data[i * source.row_stride + from..][..format.step_len()];
+    for line in (0..format.step_len()).step_by(TILE_DIM) {
+        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(PREFETCH_VALUES + line).cast());
     }
-    if form == Form::Words {
-        return one(load(values));
+    if format == PackFormat::F32 {
+        return f32_words(load(values));
     }
-    let (front, back) = (load(values), load(&values[SIDE..]));
+    let (front, back) = (load(values), load(&values[TILE_DIM..]));
     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     let select = |which| _mm512_permutex2var_ps(front, which, back);
-    pairs(select(even), select(odd), form)
+    bf16_words(select(even), select(odd), format)
 }
 
-/// Word `word` of 16 rows, where the values of one column lie side by side.
+/// Word `word` of 16 rows, for a column-major source.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn column(source: Mat<'_>, first: usize, from: usize, word: usize, form: Form) -> [__m512i; 3] {
-    let column = |j: usize| load(&source.data[j * source.col_stride + first..][..SIDE]);
-    match form {
-        Form::Words => one(column(from + word)),
-        Form::Pairs | Form::Split => pairs(column(from + 2 * word), column(from + 2 * word + 1), form),
+fn column_words(
+    source: MatRef<'_>,
+    first: usize,
+    from: usize,
+    word: usize,
+    format: PackFormat,
+) -> [__m512i; 3] {
+    let column = |j: usize| load(&source.data[j * source.col_stride + first..][..TILE_DIM]);
+    match format {
+        PackFormat::F32 => f32_words(column(from + word)),
+        PackFormat::Bf16 | PackFormat::Bf16x3 => {
+            bf16_words(column(from + 2 * word), column(from + 2 * word + 1), format)
+        }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(values: &[f32]) -> __m512 {
-    assert!(values.len() >= SIDE);
+    assert!(values.len() >= TILE_DIM);
     // SAFETY: there are 16 values.
     unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
 
+/// Words of one tile of f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn one(words: __m512) -> [__m512i; 3] {
+fn f32_words(values: __m512) -> [__m512i; 3] {
     let zero = _mm512_setzero_si512();
-    [_mm512_castps_si512(words), zero, zero]
+    [_mm512_castps_si512(values), zero, zero]
 }
 
-/// Words of the first values, in their lower halves, and the second ones.
+/// Words of bf16 pairs, or of their three parts: `low` in the lower halves, `high` in the upper ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn pairs(low: __m512, high: __m512, form: Form) -> [__m512i; 3] {
-    if form == Form::Pairs {
+fn bf16_words(low: __m512, high: __m512, format: PackFormat) -> [__m512i; 3] {
+    if format == PackFormat::Bf16 {
         let zero = _mm512_setzero_si512();
-        return [joined(rounded(low), rounded(high)), zero, zero];
+        return [join_bf16(round_to_bf16(low), round_to_bf16(high)), zero, zero];
     }
-    let (low, high) = (parts(low), parts(high));
-    [joined(low[0], high[0]), joined(low[1], high[1]), joined(low[2], high[2])]
+    let (low, high) = (split_bf16x3(low), split_bf16x3(high));
+    [join_bf16(low[0], high[0]), join_bf16(low[1], high[1]), join_bf16(low[2], high[2])]
 }
 
+/// The parts of [`split_bf16x3`](super::scalar::split_bf16x3), each in the upper half of its words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn parts(x: __m512) -> [__m512i; 3] {
-    let first = rounded(x);
-    let rest = _mm512_sub_ps(x, _mm512_castsi512_ps(first));
-    let second = rounded(rest);
-    // below the smallest normal number there are more bits than the 8 that are left
-    let third = rounded(_mm512_sub_ps(rest, _mm512_castsi512_ps(second)));
-    [first, second, third]
+fn split_bf16x3(x: __m512) -> [__m512i; 3] {
+    let high = round_to_bf16(x);
+    let rest = _mm512_sub_ps(x, _mm512_castsi512_ps(high));
+    let middle = round_to_bf16(rest);
+    // below the smallest normal number the remainder has more than 8 bits
+    let low = round_to_bf16(_mm512_sub_ps(rest, _mm512_castsi512_ps(middle)));
+    [high, middle, low]
 }
 
-/// bf16 in the upper halves of two words as one.
+/// Words of two bf16 from the upper halves of `low` and `high`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn joined(low: __m512i, high: __m512i) -> __m512i {
+fn join_bf16(low: __m512i, high: __m512i) -> __m512i {
     _mm512_or_si512(_mm512_srli_epi32(low, 16), high)
 }
 
 /// `x` rounded to bf16 in the upper halves, zero in the lower ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn rounded(x: __m512) -> __m512i {
+fn round_to_bf16(x: __m512) -> __m512i {
     let bits = _mm512_castps_si512(x);
     let odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     let up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -136,21 +146,21 @@ fn rounded(x: __m512) -> __m512i {
     _mm512_and_si512(up, _mm512_set1_epi32(0xffff_0000_u32 as i32))
 }
 
-/// Writes lines as they are, or transposed.
+/// Writes the lines of a tile, transposed unless they are its rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(tile: &mut Tile, lines: Registers, as_they_are: bool) {
-    let rows = if as_they_are { lines } else { transposed(lines) };
+fn store_tile(tile: &mut Tile, lines: TileRegisters, are_rows: bool) {
+    let rows = if are_rows { lines } else { transpose_16x16(lines) };
     for (to, row) in tile.0.iter_mut().zip(rows) {
         // SAFETY: each row is 64 bytes.
         unsafe { _mm512_store_si512(to.as_mut_ptr().cast(), row) };
     }
 }
 
-/// Four rounds of exchanges: of words, pairs, and halves of 128 and 256 bits.
+/// Transpose of 16 x 16 words in four rounds of exchanges: words, pairs, and halves of 128 and 256 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(crate) fn transposed(rows: Registers) -> Registers {
+pub(crate) fn transpose_16x16(rows: TileRegisters) -> TileRegisters {
     // words of rows 2i and 2i + 1 side by side, then pairs of pairs: lane l of quads[4 g + c] holds column 4 l + c of
     // rows 4 g .. 4 g + 4
     let mut quads = rows;

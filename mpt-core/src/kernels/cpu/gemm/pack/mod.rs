@@ -1,96 +1,41 @@
-//! Operands cut into tiles, the order in which the kernels read them.
+//! Packing: operands cut into tiles, in the order in which micro-kernels read them.
 //!
-//! A tile is 16 x 16 words of 32 bits; a word holds one f32, or two bf16 that follow each other along the inner
-//! dimension ([`Form`]). A panel is 16 rows of `a`, or 16 columns of `b`, with all of the inner dimension as one step after
-//! the other, each of one tile or three. A tile of `a` is `[row][word]`, one of `b` is `[word][column]`: what a matrix unit
-//! and a vector unit both take as they are. Rows, columns and words that do not exist are zero.
+//! A tile is 16 x 16 words of 32 bits; a word holds one f32, or two bf16 that follow each other along the inner dimension
+//! ([`PackFormat`]). A panel is 16 rows of A, or 16 columns of B, over the whole inner dimension: a sequence of steps of one
+//! tile or three. A tile of A is `[row][word]`, one of B `[word][column]`, as matrix units and vector units both read them.
+//! Rows, columns and values beyond the edges are zero.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod fill;
-mod words;
+mod panels;
+mod scalar;
 
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::transposed;
-use fill::fill_panels;
+pub(crate) use avx512::transpose_16x16;
+use panels::pack_panels;
 
-use super::Threads;
-use super::mat::Mat;
+use super::Parallelism;
+use super::mat::MatRef;
 use crate::dtype::Precision;
 use crate::kernels::cpu::dispatch::{Level, level};
 use crate::kernels::cpu::pool;
 use crate::kernels::cpu::scratch::Scratch;
 
-/// Rows of a panel, and words of a row of a tile.
-pub(crate) const SIDE: usize = 16;
+/// Rows of a tile, words of a row of a tile, and rows of a panel.
+pub(crate) const TILE_DIM: usize = 16;
 
-/// Panels that one task fills.
+/// Panels of one packing task.
 const TASK_PANELS: usize = 4;
 
-/// 16 x 16 words; 1 KiB on a cache line boundary.
+/// 16 x 16 words: 1 KiB on a cache line boundary.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Tile(pub(crate) [[u32; SIDE]; SIDE]);
+pub(crate) struct Tile(pub(crate) [[u32; TILE_DIM]; TILE_DIM]);
 
 impl Tile {
-    pub(crate) const ZERO: Self = Self([[0; SIDE]; SIDE]);
-}
-
-/// What the words of an operand hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// One f32.
-    Words,
-    /// Two values rounded to bf16.
-    Pairs,
-    /// Two values as three bf16 each, whose sum is the f32: a step has a tile of the first parts, one of the second parts
-    /// and one of the third. It lets a matrix unit that multiplies bf16 only multiply f32.
-    Split,
-}
-
-impl Form {
-    /// The form that `level` multiplies fastest for products that are rounded as `products`.
-    ///
-    /// Small products inside a parallel loop have too few operations for each value that would be split.
-    pub(crate) fn of(level: Level, products: Precision, threads: Threads) -> Self {
-        match products {
-            Precision::F32 if level == Level::Amx && threads == Threads::Pool => Self::Split,
-            Precision::F32 => Self::Words,
-            Precision::Bf16 => Self::Pairs,
-        }
-    }
-
-    /// Values along the inner dimension that a step holds.
-    pub(super) fn step_len(self) -> usize {
-        match self {
-            Self::Words => SIDE,
-            Self::Pairs | Self::Split => 2 * SIDE,
-        }
-    }
-
-    /// Tiles of a step.
-    pub(super) fn step_tiles(self) -> usize {
-        match self {
-            Self::Words | Self::Pairs => 1,
-            Self::Split => 3,
-        }
-    }
-
-    /// Tiles of a panel of `inner` values.
-    fn panel_tiles(self, inner: usize) -> usize {
-        inner.div_ceil(self.step_len()) * self.step_tiles()
-    }
-}
-
-/// Which operand a panel belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// Tiles `[row][word]`.
-    Left,
-    /// Tiles `[word][column]`.
-    Right,
+    pub(crate) const ZERO: Self = Self([[0; TILE_DIM]; TILE_DIM]);
 }
 
 #[expect(unsafe_code, reason = "bytes of mapped memory are seen as tiles")]
@@ -100,126 +45,183 @@ unsafe impl bytemuck::Zeroable for Tile {}
 // SAFETY: as above.
 unsafe impl bytemuck::Pod for Tile {}
 
-/// Where the tiles of an operand lie.
-enum Tiles<'a> {
-    Own(Scratch<Tile>),
-    Kept(&'a [Tile]),
+/// Contents of a packed word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PackFormat {
+    /// One f32.
+    F32,
+    /// Two values rounded to bf16.
+    Bf16,
+    /// Two values as the sum of three bf16 each (BF16x3). A step is a tile of high parts, one of middle parts and one of low
+    /// parts. A matrix unit for bf16 multiplies f32 this way.
+    Bf16x3,
 }
 
-/// An operand in tiles, panel after panel.
-pub(crate) struct Packed<'a> {
-    tiles: Tiles<'a>,
-    form: Form,
+impl PackFormat {
+    /// Fastest format of `level` for products of `precision`.
+    ///
+    /// Serial products are too small to pay for the split into parts.
+    pub(crate) fn for_level(level: Level, precision: Precision, parallelism: Parallelism) -> Self {
+        match precision {
+            Precision::F32 if level == Level::Amx && parallelism == Parallelism::Pool => Self::Bf16x3,
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+
+    /// Values of the inner dimension in a step.
+    pub(super) fn step_len(self) -> usize {
+        match self {
+            Self::F32 => TILE_DIM,
+            Self::Bf16 | Self::Bf16x3 => 2 * TILE_DIM,
+        }
+    }
+
+    /// Tiles of a step.
+    pub(super) fn step_tiles(self) -> usize {
+        match self {
+            Self::F32 | Self::Bf16 => 1,
+            Self::Bf16x3 => 3,
+        }
+    }
+
+    /// Tiles of a panel over an inner dimension of `k` values.
+    fn panel_tiles(self, k: usize) -> usize {
+        k.div_ceil(self.step_len()) * self.step_tiles()
+    }
+}
+
+/// Operand of a product, which decides the order of words in a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operand {
+    /// Tiles `[row][word]`.
+    A,
+    /// Tiles `[word][column]`.
+    B,
+}
+
+/// Tiles of an operand.
+enum TileStorage<'a> {
+    Owned(Scratch<Tile>),
+    Borrowed(&'a [Tile]),
+}
+
+/// A packed operand, panel after panel.
+pub(crate) struct PackedMatrix<'a> {
+    tiles: TileStorage<'a>,
+    format: PackFormat,
+    /// Rows of A, or columns of B.
     rows: usize,
-    inner: usize,
+    k: usize,
 }
 
-impl<'a> Packed<'a> {
-    /// A right operand of `rows` columns of `inner` values each in [`Form::Pairs`], packed before by
-    /// [`fill_right_pairs`].
+impl<'a> PackedMatrix<'a> {
+    /// B `[k, columns]` in [`PackFormat::Bf16`], from tiles that [`pack_b_panel_bf16`] wrote.
     ///
     /// # Panics
-    /// When there are too few tiles.
-    pub(crate) fn kept_pairs(tiles: &'a [Tile], rows: usize, inner: usize) -> Self {
-        assert_eq!(tiles.len(), tiles_of_pairs(rows, inner), "tiles of an operand are missing");
-        Self { tiles: Tiles::Kept(tiles), form: Form::Pairs, rows, inner }
+    /// When the number of tiles is not that of the shape.
+    pub(crate) fn from_bf16_tiles(tiles: &'a [Tile], columns: usize, k: usize) -> Self {
+        assert_eq!(tiles.len(), bf16_tiles(columns, k), "tiles of an operand are missing");
+        Self { tiles: TileStorage::Borrowed(tiles), format: PackFormat::Bf16, rows: columns, k }
     }
 
-    /// The right operand `b` `[inner, columns]` for products of all threads, in the form that this processor wants.
-    pub(crate) fn right(b: Mat<'_>, products: Precision) -> Self {
-        Self::right_in(b, Form::of(level(), products, Threads::Pool), Threads::Pool)
+    /// Packs `b` `[k, columns]` for products on all threads, in the format of this processor.
+    pub(crate) fn pack_b(b: MatRef<'_>, precision: Precision) -> Self {
+        Self::pack_b_as(b, PackFormat::for_level(level(), precision, Parallelism::Pool), Parallelism::Pool)
     }
 
-    /// The left operand `a` `[rows, inner]`.
-    pub(super) fn left_in(a: Mat<'_>, form: Form, threads: Threads) -> Self {
-        Self::pack(a, Side::Left, form, threads)
+    /// Packs `a` `[rows, k]` as `format`.
+    pub(super) fn pack_a_as(a: MatRef<'_>, format: PackFormat, parallelism: Parallelism) -> Self {
+        Self::pack(a, Operand::A, format, parallelism)
     }
 
-    /// The right operand `b` `[inner, columns]`.
-    pub(crate) fn right_in(b: Mat<'_>, form: Form, threads: Threads) -> Self {
-        Self::pack(b.t(), Side::Right, form, threads)
+    /// Packs `b` `[k, columns]` as `format`.
+    pub(crate) fn pack_b_as(b: MatRef<'_>, format: PackFormat, parallelism: Parallelism) -> Self {
+        Self::pack(b.t(), Operand::B, format, parallelism)
     }
 
-    /// A right operand of `columns` columns of `inner` values each, by all threads. `read` writes some columns one after the
-    /// other.
-    pub(crate) fn right_of_columns(
+    /// Packs B `[k, columns]` as `format` on all threads; `read` writes the columns of a range one after the other.
+    pub(crate) fn pack_b_columns(
         columns: usize,
-        inner: usize,
-        form: Form,
+        k: usize,
+        format: PackFormat,
         read: impl Fn(Range<usize>, &mut [f32]) + Sync,
     ) -> Self {
-        let panel_tiles = form.panel_tiles(inner);
-        let mut all = Scratch::take(columns.div_ceil(SIDE) * panel_tiles, Tile::ZERO);
+        let panel_tiles = format.panel_tiles(k);
+        let mut all = Scratch::take(columns.div_ceil(TILE_DIM) * panel_tiles, Tile::ZERO);
         pool::run_chunks(&mut all, panel_tiles, |panel, tiles| {
-            let range = panel * SIDE..((panel + 1) * SIDE).min(columns);
-            let mut values = Scratch::take(range.len() * inner, 0f32);
+            let range = panel * TILE_DIM..((panel + 1) * TILE_DIM).min(columns);
+            let mut values = Scratch::take(range.len() * k, 0f32);
             read(range.clone(), &mut values);
-            let values = Mat::new(&values, range.len(), inner, inner);
-            fill_panels(tiles, panel_tiles, values, 0, Side::Right, form);
+            let values = MatRef::new(&values, range.len(), k, k);
+            pack_panels(tiles, panel_tiles, values, 0, Operand::B, format);
         });
-        Self { tiles: Tiles::Own(all), form, rows: columns, inner }
+        Self { tiles: TileStorage::Owned(all), format, rows: columns, k }
     }
 
-    /// `source` has one row for every row, or column, of panels.
-    fn pack(source: Mat<'_>, side: Side, form: Form, threads: Threads) -> Self {
-        let (rows, inner) = (source.rows, source.cols);
-        let panel_tiles = form.panel_tiles(inner);
-        let mut all = Scratch::take(rows.div_ceil(SIDE) * panel_tiles, Tile::ZERO);
-        let fill = |task: usize, tiles: &mut [Tile]| {
-            fill_panels(tiles, panel_tiles, source, task * TASK_PANELS * SIDE, side, form);
+    /// Packs `source`, whose rows are the rows of A or the columns of B.
+    fn pack(source: MatRef<'_>, operand: Operand, format: PackFormat, parallelism: Parallelism) -> Self {
+        let (rows, k) = (source.rows, source.cols);
+        let panel_tiles = format.panel_tiles(k);
+        let mut all = Scratch::take(rows.div_ceil(TILE_DIM) * panel_tiles, Tile::ZERO);
+        let pack_task = |task: usize, tiles: &mut [Tile]| {
+            pack_panels(tiles, panel_tiles, source, task * TASK_PANELS * TILE_DIM, operand, format);
         };
-        match threads {
+        match parallelism {
             _ if panel_tiles == 0 => {}
-            Threads::Pool => pool::run_chunks(&mut all, TASK_PANELS * panel_tiles, fill),
-            Threads::Caller => fill_panels(&mut all, panel_tiles, source, 0, side, form),
+            Parallelism::Pool => pool::run_chunks(&mut all, TASK_PANELS * panel_tiles, pack_task),
+            Parallelism::Serial => pack_panels(&mut all, panel_tiles, source, 0, operand, format),
         }
-        Self { tiles: Tiles::Own(all), form, rows, inner }
+        Self { tiles: TileStorage::Owned(all), format, rows, k }
     }
 
+    /// Rows of A, or columns of B.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    pub(super) fn inner(&self) -> usize {
-        self.inner
+    /// Length of the inner dimension.
+    pub(super) fn k(&self) -> usize {
+        self.k
     }
 
-    pub(super) fn form(&self) -> Form {
-        self.form
+    /// Contents of the words.
+    pub(super) fn format(&self) -> PackFormat {
+        self.format
     }
 
     /// Steps of a panel.
     pub(super) fn steps(&self) -> usize {
-        self.inner.div_ceil(self.form.step_len())
+        self.k.div_ceil(self.format.step_len())
     }
 
     /// Tiles of a panel.
     pub(crate) fn panel_tiles(&self) -> usize {
-        self.form.panel_tiles(self.inner)
+        self.format.panel_tiles(self.k)
     }
 
-    /// All tiles.
+    /// All tiles, panel after panel.
     pub(crate) fn tiles(&self) -> &[Tile] {
         match &self.tiles {
-            Tiles::Own(tiles) => tiles,
-            Tiles::Kept(tiles) => tiles,
+            TileStorage::Owned(tiles) => tiles,
+            TileStorage::Borrowed(tiles) => tiles,
         }
     }
 }
 
-/// Tiles of an operand of `rows` rows, or columns, of `inner` values each in [`Form::Pairs`].
-pub(crate) fn tiles_of_pairs(rows: usize, inner: usize) -> usize {
-    rows.div_ceil(SIDE) * Form::Pairs.panel_tiles(inner)
+/// Tiles of B `[k, columns]` in [`PackFormat::Bf16`].
+pub(crate) fn bf16_tiles(columns: usize, k: usize) -> usize {
+    columns.div_ceil(TILE_DIM) * PackFormat::Bf16.panel_tiles(k)
 }
 
-/// Fills the tiles of the right operand's panel whose columns are the rows of `columns`, at most 16, with pairs.
-pub(crate) fn fill_right_pairs(tiles: &mut [Tile], columns: Mat<'_>) {
-    fill_panels(tiles, tiles.len(), columns, 0, Side::Right, Form::Pairs);
+/// Packs one panel of B in [`PackFormat::Bf16`] from its columns, the rows of `columns` `[16, k]` or fewer.
+pub(crate) fn pack_b_panel_bf16(tiles: &mut [Tile], columns: MatRef<'_>) {
+    pack_panels(tiles, tiles.len(), columns, 0, Operand::B, PackFormat::Bf16);
 }
 
-/// Writes column `column` of a panel of pairs of bf16 as f32.
-pub(crate) fn column_of_pairs(panel: &[Tile], column: usize, out: &mut [f32]) {
-    for (tile, out) in panel.iter().zip(out.chunks_mut(2 * SIDE)) {
+/// Writes column `column` of a panel of B in [`PackFormat::Bf16`] as f32.
+pub(crate) fn unpack_bf16_column(panel: &[Tile], column: usize, out: &mut [f32]) {
+    for (tile, out) in panel.iter().zip(out.chunks_mut(2 * TILE_DIM)) {
         for (word, out) in tile.0.iter().zip(out.chunks_mut(2)) {
             let word = word[column];
             let pair = [word << 16, word & 0xffff_0000];
