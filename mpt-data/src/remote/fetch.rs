@@ -151,7 +151,8 @@ impl Fetcher {
             if_match: wanted.tag.map(str::to_owned),
             ..GetOptions::default()
         };
-        let got = self.with_timeout(store.get_opts(wanted.key, options)).await?.map_err(FetchError::from_store)?;
+        let got =
+            self.with_timeout(store.get_opts(wanted.key, options)).await?.map_err(FetchError::from_store)?;
         if got.meta.size != wanted.bytes {
             return Err(FetchError::Length(got.meta.size));
         }

@@ -178,7 +178,11 @@ impl Store {
     }
 
     /// Answer to a request, which is retried as often as the options allow.
-    fn with_retries<T>(&self, path: &Path, request: impl Fn() -> Result<object_store::Result<T>>) -> Result<T> {
+    fn with_retries<T>(
+        &self,
+        path: &Path,
+        request: impl Fn() -> Result<object_store::Result<T>>,
+    ) -> Result<T> {
         let mut failures = 0;
         loop {
             let error = match request()? {
@@ -280,7 +284,9 @@ pub(super) fn object_error(path: &Path, problem: impl Into<String>) -> Error {
 pub(super) fn fetch_error(path: &Path, failure: FetchError) -> Error {
     match failure {
         FetchError::Missing => missing(path),
-        FetchError::Changed(problem) => object_error(path, format!("{problem}; start again with what is there now")),
+        FetchError::Changed(problem) => {
+            object_error(path, format!("{problem}; start again with what is there now"))
+        }
         FetchError::Length(bytes) => object_error(
             path,
             format!("has {bytes} bytes now, another number than before; start again with what is there now"),
