@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "interop")]
 pub(crate) use self::check::default_row_tokens;
 pub(crate) use self::check_source::{SOURCE_NAME, is_source_name};
 use crate::dedup::{Dedup, DedupKind};

@@ -39,8 +39,10 @@ pub use self::gopher_quality::GopherQuality;
 pub use self::gopher_repetition::GopherRepetition;
 pub use self::language::Language;
 pub use self::pii::Pii;
+#[cfg(feature = "interop")]
+pub(crate) use self::rules::EMPTY;
 pub(crate) use self::rules::{
-    BAD_LINE, DUPLICATE_PARAGRAPHS, EMPTY, EXACT_DUPLICATE, NEAR_DUPLICATE, SEMANTIC_DUPLICATE, rule,
+    BAD_LINE, DUPLICATE_PARAGRAPHS, EXACT_DUPLICATE, NEAR_DUPLICATE, SEMANTIC_DUPLICATE, rule,
 };
 use self::rules::{
     C4_RULE, COLUMN, DECONTAMINATE, FINEWEB_QUALITY, GOPHER_QUALITY, GOPHER_REPETITION, LANGUAGE, MAX_WORDS,

@@ -27,12 +27,17 @@ mod vector_file;
 
 use mpt_tokenize::Tokenizer;
 
+#[cfg(feature = "interop")]
 pub(crate) use inputs::hash_inputs;
-pub(crate) use plan::{PlannedRun, plan_hash};
+pub(crate) use plan::PlannedRun;
+#[cfg(feature = "interop")]
+pub(crate) use plan::plan_hash;
+#[cfg(feature = "interop")]
 pub(crate) use plan_changes::changes;
 pub(crate) use selection::{PlanSink, SourceCounts};
 pub use steps::{UnitStatus, commit_units, plan_units, prepare_unit};
 pub(crate) use tokenize::tokenize;
+#[cfg(feature = "interop")]
 pub(crate) use unit::InputFile;
 
 use self::output_dir::{OutputState, open_output, remove_units};
