@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::gopher_repetition::repeated;
 use super::text::{chars, lines, share, words};
-use super::{Drop, FINEWEB_QUALITY, Page, Rule, Wrong, at_least, at_most, check_ratio, check_share};
+use super::{
+    DocumentView, DropReason, FINEWEB_QUALITY, InvalidKey, Rule, at_least, at_most, check_ratio, check_share,
+};
 
 /// Thresholds of the rules; a document at a threshold stays.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +43,7 @@ impl Default for FinewebQuality {
 }
 
 impl FinewebQuality {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         check_share("min_punctuated_lines", self.min_punctuated_lines)?;
         check_share("max_short_lines", self.max_short_lines)?;
         check_share("max_duplicate_chars", self.max_duplicate_chars)?;
@@ -50,8 +52,8 @@ impl FinewebQuality {
 }
 
 impl Rule for FinewebQuality {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let text = &*page.text;
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let text = &*view.text;
         let (mut count, mut punctuated, mut short) = (0, 0, 0);
         for line in lines(text) {
             count += 1;
@@ -62,7 +64,7 @@ impl Rule for FinewebQuality {
         at_least(rule, "min_punctuated_lines", share(punctuated, count), self.min_punctuated_lines)
             .or_else(|| at_most(rule, "max_short_lines", share(short, count), self.max_short_lines))
             .or_else(|| {
-                let (lines, _) = repeated(text, &mut page.scratch.table);
+                let (lines, _) = repeated(text, &mut view.scratch.table);
                 let part = share(lines.again_chars, lines.all_chars);
                 at_most(rule, "max_duplicate_chars", part, self.max_duplicate_chars)
             })

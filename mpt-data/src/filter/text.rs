@@ -1,4 +1,4 @@
-//! What a character, a word, a line, a paragraph and a sentence are, for all filters.
+//! Definitions of characters, words, lines, paragraphs and sentences, for all filters.
 //!
 //! These definitions are pinned: they decide which documents stay, so they may only change with the format version.
 //!
@@ -32,22 +32,22 @@ pub(super) fn chars(text: &str) -> u64 {
 /// The sentences of a line, which is not empty.
 pub(super) fn sentences(line: &str) -> u64 {
     #[derive(Clone, Copy, PartialEq)]
-    enum At {
+    enum SentenceState {
         Inside,
         End,
         Gap,
     }
-    let (mut at, mut sentences) = (At::Inside, 1);
+    let (mut at, mut sentences) = (SentenceState::Inside, 1);
     for c in line.chars() {
         let is_end = matches!(c, '.' | '?' | '!');
-        if at == At::Gap && !c.is_whitespace() && !c.is_lowercase() && !is_end {
+        if at == SentenceState::Gap && !c.is_whitespace() && !c.is_lowercase() && !is_end {
             sentences += 1;
         }
         at = match at {
-            _ if is_end => At::End,
-            At::End if is_closing(c) => At::End,
-            At::End | At::Gap if c.is_whitespace() => At::Gap,
-            _ => At::Inside,
+            _ if is_end => SentenceState::End,
+            SentenceState::End if is_closing(c) => SentenceState::End,
+            SentenceState::End | SentenceState::Gap if c.is_whitespace() => SentenceState::Gap,
+            _ => SentenceState::Inside,
         };
     }
     sentences
