@@ -36,8 +36,8 @@ pub(super) fn commit(
     let (sources, documents) = rayon::join(|| pass.pack_all(&shared), || pass.list_documents());
     let (sources, documents) = (sources?, documents?);
     progress.finish();
-    durable::write_file(&out.join(TOKENIZER), tokenizer.bytes())?;
-    let bytes = tokenizer.bytes();
+    durable::write_file(&out.join(TOKENIZER), tokenizer.json_bytes())?;
+    let bytes = tokenizer.json_bytes();
     let copy = FileDigest { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) };
     let contents = ManifestContents {
         plan: planned.plan.clone(),

@@ -137,7 +137,7 @@ fn boundary_id(
         return Ok(None);
     }
     let missing = || Error::NoToken { path: run.path.clone(), field, token: token.to_owned() };
-    tokenizer.id_of(token).map(Some).ok_or_else(missing)
+    tokenizer.token_to_id(token).map(Some).ok_or_else(missing)
 }
 
 /// Hash of a plan.

@@ -234,7 +234,7 @@ fn parse_token(
     let Some(text) = text.filter(|text| *text != "none") else { return Ok(None) };
     let as_id = || text.parse().ok().filter(|&id| (id as usize) < tokenizer.num_ids());
     // A number is an id, even if the vocabulary has a token of that text.
-    let id = as_id().or_else(|| tokenizer.id_of(text)).ok_or_else(|| {
+    let id = as_id().or_else(|| tokenizer.token_to_id(text)).ok_or_else(|| {
         let ids = tokenizer.num_ids();
         CliError::usage(format!("{flag} {text}: the tokenizer has no such token, and {ids} ids"))
             .help("name one of its special tokens, an id, or `none`")

@@ -42,7 +42,7 @@ pub(super) fn boundaries(
             Err(conversion("eos", format!("the tokenizer has {} ids; name one of them", tokenizer.num_ids())))
         }
         None if format == Format::Megatron => Ok(BoundaryTokens::default()),
-        None => match tokenizer.id_of(DEFAULT_EOS) {
+        None => match tokenizer.token_to_id(DEFAULT_EOS) {
             Some(id) => Ok(BoundaryTokens { bos: None, eos: Some((id, DEFAULT_EOS.into())) }),
             None => Err(conversion(
                 "eos",

@@ -132,7 +132,7 @@ fn conversion(option: &'static str, problem: String) -> Error {
 }
 
 fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<FileDigest> {
-    let bytes = tokenizer.bytes();
+    let bytes = tokenizer.json_bytes();
     durable::write_file(&dir.join(TOKENIZER), bytes)?;
     Ok(FileDigest { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) })
 }

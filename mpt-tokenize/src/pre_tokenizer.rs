@@ -1,29 +1,58 @@
-//! Text to words: the pattern of GPT-2, in linear time and constant stack.
+//! Pre-tokenizer: text to words, with GPT-2's pattern in linear time and constant stack.
 //!
 //! The published pattern is
 //! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`: a run of white space leaves its last character
-//! to the word after it. A matcher that can look ahead does so by backtracking, which on runs of millions fails; here
-//! characters are told apart by a table, and nothing of it comes from a file.
+//! to the next word. Regex engines with look-ahead backtrack and fail on runs of millions; here a table gives the class of
+//! each character. No pattern comes from a file.
 //!
 //! Source: Radford et al. 2019, the released `encoder.py`.
 
-use crate::classes::{self, Class};
+use crate::char_class::{self, CharClass};
 
-/// The words of a text, in order; together they are the text.
-pub(crate) struct Words<'a> {
-    text: &'a str,
-    at: usize,
-    classes: &'static [Class],
+/// Pre-tokenizer of a `tokenizer.json`: optional `Digits`, then `ByteLevel`, under their option names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PreTokenizer {
+    /// Split off runs of digits (false) or single digits (true) first; `None` for neither.
+    pub(crate) individual_digits: Option<bool>,
+    /// Prepend a space to a piece that has none.
+    pub(crate) add_prefix_space: bool,
+    /// Split by GPT-2's pattern.
+    pub(crate) use_regex: bool,
 }
 
-impl<'a> Words<'a> {
-    /// Words of a text.
-    pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, classes: classes::table() }
+impl PreTokenizer {
+    /// Calls `on_word` with each word of a text, in order. Words are encoded independently.
+    pub(crate) fn pre_tokenize<E>(
+        &self,
+        text: &str,
+        mut on_word: impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut split_piece = |piece: &str| {
+            let prefixed = (self.add_prefix_space && !piece.starts_with(' ')).then(|| format!(" {piece}"));
+            let piece = prefixed.as_deref().unwrap_or(piece);
+            if self.use_regex { Gpt2Words::new(piece).try_for_each(&mut on_word) } else { on_word(piece) }
+        };
+        match self.individual_digits {
+            Some(individual) => split_digits(text, individual).try_for_each(split_piece),
+            None => split_piece(text),
+        }
+    }
+}
+
+/// Words of a text by GPT-2's pattern; their concatenation is the text.
+struct Gpt2Words<'a> {
+    text: &'a str,
+    at: usize,
+    classes: &'static [CharClass],
+}
+
+impl<'a> Gpt2Words<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, at: 0, classes: char_class::table() }
     }
 
-    /// The class of the character at `at` and the place after it; `None` at the end.
-    fn class_at(&self, at: usize) -> Option<(Class, usize)> {
+    /// Class of the character at `at`, and the offset after it; `None` at the end.
+    fn class_at(&self, at: usize) -> Option<(CharClass, usize)> {
         let &byte = self.text.as_bytes().get(at)?;
         if byte.is_ascii() {
             return Some((self.classes[usize::from(byte)], at + 1));
@@ -32,8 +61,8 @@ impl<'a> Words<'a> {
         Some((self.classes[c as usize], at + c.len_utf8()))
     }
 
-    /// The end of the run of `class` from `at` on, and where its last character begins.
-    fn run(&self, class: Class, mut at: usize) -> (usize, usize) {
+    /// End of the run of `class` from `at`, and the offset of its last character.
+    fn run(&self, class: CharClass, mut at: usize) -> (usize, usize) {
         let mut last = at;
         while let Some((_, next)) = self.class_at(at).filter(|(found, _)| *found == class) {
             (last, at) = (at, next);
@@ -41,28 +70,28 @@ impl<'a> Words<'a> {
         (at, last)
     }
 
-    /// Where the word that begins at `at` ends.
+    /// End of the word that begins at `at`.
     fn end(&self, at: usize) -> Option<usize> {
         let (class, next) = self.class_at(at)?;
         if let Some(len) = contraction(&self.text.as_bytes()[at..]) {
             return Some(at + len);
         }
-        if class != Class::Space {
+        if class != CharClass::Space {
             return Some(self.run(class, next).0);
         }
         if self.text.as_bytes()[at] == b' '
             && let Some((class, _)) = self.class_at(next)
-            && class != Class::Space
+            && class != CharClass::Space
         {
             return Some(self.run(class, next).0);
         }
-        let (end, last) = self.run(Class::Space, at);
+        let (end, last) = self.run(CharClass::Space, at);
         let leaves_last = end < self.text.len() && last > at;
         Some(if leaves_last { last } else { end })
     }
 }
 
-impl<'a> Iterator for Words<'a> {
+impl<'a> Iterator for Gpt2Words<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
@@ -72,7 +101,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Bytes of the English contraction that a text begins with.
+/// Length in bytes of an English contraction at the start of a text.
 fn contraction(text: &[u8]) -> Option<usize> {
     match text {
         [b'\'', b's' | b't' | b'm' | b'd', ..] => Some(2),
@@ -81,8 +110,8 @@ fn contraction(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Runs of digits apart from everything else, or every digit by itself.
-pub(crate) fn digits(text: &str, individual: bool) -> impl Iterator<Item = &str> {
+/// Pieces of a text: runs of digits, or single ones, and the text between.
+fn split_digits(text: &str, individual: bool) -> impl Iterator<Item = &str> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = &text[at..];
@@ -114,8 +143,8 @@ mod tests {
     #[test]
     fn a_run_of_millions_is_one_word() {
         let text = format!("{}x", "\n".repeat(3_000_000));
-        assert_eq!(Words::new(&text).map(str::len).collect::<Vec<_>>(), [2_999_999, 1, 1]);
-        assert_eq!(Words::new(&text[..2_000_000]).map(str::len).collect::<Vec<_>>(), [2_000_000]);
+        assert_eq!(Gpt2Words::new(&text).map(str::len).collect::<Vec<_>>(), [2_999_999, 1, 1]);
+        assert_eq!(Gpt2Words::new(&text[..2_000_000]).map(str::len).collect::<Vec<_>>(), [2_000_000]);
     }
 
     proptest! {
@@ -123,9 +152,9 @@ mod tests {
 
         #[test]
         fn words_are_those_of_the_library(text in "[ \\n\\t\u{a0}\u{2003}\u{85}\u{1c}'strvemlda1½²Ⅷ๑日éß_.!🐈\u{301}\\PC]{0,40}") {
-            prop_assert_eq!(Words::new(&text).collect::<Vec<_>>(), pieces(&ByteLevel::new(false, true, true), &text));
+            prop_assert_eq!(Gpt2Words::new(&text).collect::<Vec<_>>(), pieces(&ByteLevel::new(false, true, true), &text));
             for individual in [false, true] {
-                prop_assert_eq!(digits(&text, individual).collect::<Vec<_>>(), pieces(&Digits::new(individual), &text));
+                prop_assert_eq!(split_digits(&text, individual).collect::<Vec<_>>(), pieces(&Digits::new(individual), &text));
             }
         }
     }

@@ -1,5 +1,6 @@
-//! The forms that the family's chat and instruction models were trained with. Every byte matters: a line feed too many
-//! changes what a model answers.
+//! Built-in templates: the formats that MPT's chat and instruction models were trained with.
+//!
+//! Every byte matters: an extra line feed changes the answers of a model.
 //!
 //! Source: the model cards of MPT-30B-chat, MPT-30B-instruct, MPT-7B-instruct, and the Dolly preprocessor of llm-foundry.
 
@@ -9,33 +10,35 @@ use super::Message;
 use crate::error::shown;
 use crate::train::END_OF_TEXT;
 
-/// What ends a message in ChatML.
+/// End of a message in ChatML.
 const IM_END: &str = "<|im_end|>";
 
-/// The system message MPT-30B-chat was trained with.
+/// System message of MPT-30B-chat.
 const CHATML_SYSTEM: &str = "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers.";
 
-/// The beginning of every instruction.
+/// Introduction of every instruction.
 const INTRODUCTION: &str = "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
 
-/// A built-in template.
+/// Built-in template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum BuiltinTemplate {
     Chatml,
     Mpt30bInstruct,
     Mpt7bInstruct,
     Dolly,
 }
 
-/// Why a conversation cannot be written in a form.
-pub(super) struct Misfit {
+/// Conversation that a template does not accept.
+pub(super) struct Mismatch {
     pub(super) actual: String,
     pub(super) expected: &'static str,
 }
 
-impl Named {
+impl BuiltinTemplate {
+    /// All templates.
     pub(super) const ALL: [Self; 4] = [Self::Chatml, Self::Mpt30bInstruct, Self::Mpt7bInstruct, Self::Dolly];
 
+    /// Name.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Chatml => "chatml",
@@ -45,6 +48,7 @@ impl Named {
         }
     }
 
+    /// Strings that end an answer.
     pub(super) fn stop_strings(self) -> &'static [&'static str] {
         match self {
             Self::Chatml => &[IM_END, END_OF_TEXT],
@@ -52,7 +56,12 @@ impl Named {
         }
     }
 
-    pub(super) fn render(self, messages: &[Message], add_generation_prompt: bool) -> Result<String, Misfit> {
+    /// Text of a conversation.
+    pub(super) fn render(
+        self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, Mismatch> {
         let (before, after) = match self {
             Self::Chatml => return chatml(messages, add_generation_prompt),
             Self::Mpt30bInstruct => ("\n\n###Instruction\n", "\n\n### Response\n"),
@@ -69,11 +78,11 @@ impl Named {
     }
 }
 
-/// The default system message comes first where the conversation does not begin with one.
-fn chatml(messages: &[Message], add_generation_prompt: bool) -> Result<String, Misfit> {
+/// Conversation in ChatML. The default system message is added when the conversation has none.
+fn chatml(messages: &[Message], add_generation_prompt: bool) -> Result<String, Mismatch> {
     let mut text = String::new();
     let mut turn = |role: &str, content: &str| {
-        // Writing to a string cannot fail.
+        // writing to a string cannot fail
         let _ = write!(text, "<|im_start|>{role}\n{content}{IM_END}\n");
     };
     if messages.first().is_none_or(|message| message.role != "system") {
@@ -82,7 +91,7 @@ fn chatml(messages: &[Message], add_generation_prompt: bool) -> Result<String, M
     for (index, Message { role, content }) in messages.iter().enumerate() {
         if !["system", "user", "assistant"].contains(&role.as_str()) {
             let actual = format!("message {index} is of the role {}", shown(role));
-            return Err(Misfit { actual, expected: "`system`, `user` or `assistant`" });
+            return Err(Mismatch { actual, expected: "`system`, `user` or `assistant`" });
         }
         turn(role, content);
     }
@@ -92,17 +101,17 @@ fn chatml(messages: &[Message], add_generation_prompt: bool) -> Result<String, M
     Ok(text)
 }
 
-/// The instruction, and the response where the conversation has it.
-fn single_turn(messages: &[Message], to_be_answered: bool) -> Result<(&str, Option<&str>), Misfit> {
+/// Instruction of a single-turn conversation, and its response if present.
+fn single_turn(messages: &[Message], add_generation_prompt: bool) -> Result<(&str, Option<&str>), Mismatch> {
     let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
-    match (&roles[..], to_be_answered) {
+    match (&roles[..], add_generation_prompt) {
         (["user"], _) => Ok((&messages[0].content, None)),
         (["user", "assistant"], false) => Ok((&messages[0].content, Some(&messages[1].content))),
         _ => {
             let first: Vec<String> = roles.iter().take(4).map(|role| shown(role)).collect();
             let more = if roles.len() > 4 { ", …" } else { "" };
             let actual = format!("{} messages of the roles {}{more}", roles.len(), first.join(", "));
-            Err(Misfit {
+            Err(Mismatch {
                 actual,
                 expected: "one message of the role `user`, and its answer if there is one already",
             })

@@ -1,14 +1,14 @@
-//! Which kind of word a character belongs to.
+//! Character classes of GPT-2's pattern, as a table over all code points.
 
 use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class as Ranges, HirKind};
 
-/// The classes that the pattern of GPT-2 tells apart.
+/// Character class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Class {
-    /// None of the others, `[^\s\p{L}\p{N}]`.
+pub(crate) enum CharClass {
+    /// `[^\s\p{L}\p{N}]`
     Other,
     /// `\p{L}`
     Letter,
@@ -18,9 +18,11 @@ pub(crate) enum Class {
     Space,
 }
 
-static TABLE: LazyLock<Box<[Class]>> = LazyLock::new(|| {
-    let mut table = vec![Class::Other; char::MAX as usize + 1].into_boxed_slice();
-    for (pattern, class) in [(r"\p{L}", Class::Letter), (r"\p{N}", Class::Number), (r"\s", Class::Space)] {
+static TABLE: LazyLock<Box<[CharClass]>> = LazyLock::new(|| {
+    let mut table = vec![CharClass::Other; char::MAX as usize + 1].into_boxed_slice();
+    for (pattern, class) in
+        [(r"\p{L}", CharClass::Letter), (r"\p{N}", CharClass::Number), (r"\s", CharClass::Space)]
+    {
         let parsed = regex_syntax::parse(pattern).expect("the pattern is valid");
         let HirKind::Class(Ranges::Unicode(ranges)) = parsed.kind() else {
             unreachable!("the pattern is a class")
@@ -32,7 +34,7 @@ static TABLE: LazyLock<Box<[Class]>> = LazyLock::new(|| {
     table
 });
 
-/// All classes, by code point.
-pub(crate) fn table() -> &'static [Class] {
+/// Classes by code point.
+pub(crate) fn table() -> &'static [CharClass] {
     &TABLE
 }

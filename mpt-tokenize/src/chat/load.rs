@@ -1,4 +1,4 @@
-//! The template a checkpoint's folder carries, and the tokens it may name.
+//! Loading of a Jinja template and its special tokens from a file or a checkpoint folder.
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::jinja::{Jinja, SpecialTokens};
-use super::{ChatTemplate, Form};
+use super::{ChatTemplate, TemplateKind};
 use crate::error::{Cause, Error, Result};
 use crate::lfs::{POINTED_AT, POINTER, is_pointer};
 
-/// The largest `tokenizer_config.json`, in bytes.
+/// Largest file in bytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-/// What ends a message in the many templates that follow ChatML, though the tokenizer's end token is another.
+/// End of a message in templates that follow ChatML; the tokenizer's end token may be another.
 const IM_END: &str = "<|im_end|>";
 
 pub(super) fn from_file(path: &Path) -> Result<ChatTemplate> {
@@ -41,13 +41,13 @@ pub(super) fn from_folder(dir: &Path) -> Result<Option<ChatTemplate>> {
     source.map(|source| template(source, &config_path, special)).transpose()
 }
 
-/// The text of `chat_template`, or of the one named `default` in a list of them.
+/// Text of `chat_template`, or of the entry named `default` in a list.
 fn default_of(value: &Value) -> Result<Option<String>, String> {
-    let named_default = |entry: &&Value| entry["name"] == "default";
+    let is_default = |entry: &&Value| entry["name"] == "default";
     match value {
         Value::Null => Ok(None),
         Value::String(source) => Ok(Some(source.clone())),
-        Value::Array(list) => match list.iter().find(named_default).map(|entry| &entry["template"]) {
+        Value::Array(list) => match list.iter().find(is_default).map(|entry| &entry["template"]) {
             Some(Value::String(source)) => Ok(Some(source.clone())),
             Some(_) => Err("the `template` named `default` in `chat_template` is no text".to_owned()),
             None => Err("the list `chat_template` has no template named `default`".to_owned()),
@@ -56,17 +56,18 @@ fn default_of(value: &Value) -> Result<Option<String>, String> {
     }
 }
 
-/// A special token, written as its text or as an object with its `content`.
+/// Special token, from its text or an object with its `content`.
 fn token(value: &Value) -> String {
     value.as_str().or_else(|| value["content"].as_str()).unwrap_or_default().to_owned()
 }
 
+/// Compiled template with its stop strings.
 fn template(source: String, path: &Path, special: SpecialTokens) -> Result<ChatTemplate> {
     let im_end = source.contains(IM_END).then(|| IM_END.to_owned());
     let eos = (!special.eos.is_empty() && special.eos != IM_END).then(|| special.eos.clone());
     let stop_strings = im_end.into_iter().chain(eos).collect();
     let jinja = Jinja::new(source, special).map_err(|problem| unusable(path, problem))?;
-    Ok(ChatTemplate { name: path.display().to_string(), form: Form::Jinja(jinja), stop_strings })
+    Ok(ChatTemplate { name: path.display().to_string(), kind: TemplateKind::Jinja(jinja), stop_strings })
 }
 
 fn unusable(path: &Path, problem: String) -> Error {
@@ -79,7 +80,7 @@ fn unread(path: &Path, error: impl Into<Cause>) -> Error {
     Error::TemplateFile { path: path.to_owned(), problem: source.to_string(), source: Some(source) }
 }
 
-/// The text of a file, `None` where there is no file.
+/// Text of a file; `None` when there is none.
 fn read_text(path: &Path) -> Result<Option<String>> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {

@@ -1,11 +1,11 @@
-//! One tensor from its file to another form, a few rows at a time.
+//! Copy of one tensor from its file to another dtype, a chunk of rows at a time.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::{Written, measure, nf4};
+use super::{ConvertedTensor, nf4, rounding_error};
 use crate::dtype::Precision;
 use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};
@@ -19,67 +19,67 @@ use crate::source::LoraWeights;
 use crate::storage::StoredTensor;
 use crate::weights::Weights;
 
-/// Values in memory at once.
+/// Values per chunk.
 const BUFFER_VALUES: usize = 1 << 20;
 
-/// Writes the tensor `name` to `out` in `format`, with what an adapter adds to it.
+/// Writes the tensor `name` to `out` in `dtype`, with `lora` merged.
 ///
 /// # Errors
 /// Those of both files, and [`Error::Unquantizable`].
-pub(super) fn copy(
+pub(super) fn copy_tensor(
     weights: &Weights,
     name: &str,
-    format: WeightDtype,
+    dtype: WeightDtype,
     lora: Option<&LoraWeights>,
     out: &mut (impl Write + ?Sized),
-) -> Result<Written, CopyError> {
-    let source = Source::open(weights, name)?;
-    let mut written = source.written(name, format);
-    if source.format == format && lora.is_none() {
-        written.bytes = source.copy_bytes(out)?;
-        return Ok(written);
+) -> Result<ConvertedTensor, CopyError> {
+    let source = TensorReader::open(weights, name)?;
+    let mut record = source.empty_record(name, dtype);
+    if source.dtype == dtype && lora.is_none() {
+        record.bytes = source.copy_bytes(out)?;
+        return Ok(record);
     }
-    source.each_piece(lora, |from, values| {
-        let refused = |refusal: QuantizeError| refused(source.path, name, format, refusal.after(from));
-        let bytes =
-            if format.is_quantized() { quantize(format, values) } else { convert_float(format, values) };
+    source.for_each_chunk(lora, |from, values| {
+        let refused = |refusal: QuantizeError| refused(source.path, name, dtype, refusal.after(from));
+        let bytes = if dtype.is_quantized() { quantize(dtype, values) } else { convert_float(dtype, values) };
         let bytes = bytes.map_err(refused)?;
-        let (squares, squared_error) = measure::squares(format, values, &bytes);
-        written.squares += squares;
-        written.squared_error += squared_error;
-        written.bytes += bytes.len() as u64;
+        let (squared_norm, squared_error) = rounding_error::squared_norm_and_error(dtype, values, &bytes);
+        record.squared_norm += squared_norm;
+        record.squared_error += squared_error;
+        record.bytes += bytes.len() as u64;
         out.write_all(&bytes).map_err(CopyError::Output)
     })?;
-    Ok(written)
+    Ok(record)
 }
 
-/// Writes the parts of the tensor `name` in NF4 to `out`, with what an adapter adds to it; `other` is the form of what is
-/// not quantized. The whole tensor is in memory meanwhile: its scales depend on each other.
+/// Writes the tensor `name` to `out` in NF4, with `lora` merged. `other_dtype` is that of unquantized tensors. The whole
+/// tensor is in memory: double quantization spans all of its blocks.
 ///
 /// # Errors
-/// As [`copy`].
-pub(super) fn copy_nf4(
+/// As [`copy_tensor`].
+pub(super) fn copy_tensor_nf4(
     weights: &Weights,
     name: &str,
-    other: WeightDtype,
+    other_dtype: WeightDtype,
     lora: Option<&LoraWeights>,
     out: &mut dyn Write,
-) -> Result<Written, CopyError> {
-    let source = Source::open(weights, name)?;
-    let mut written = source.written(name, WeightDtype::Nf4);
+) -> Result<ConvertedTensor, CopyError> {
+    let source = TensorReader::open(weights, name)?;
+    let mut record = source.empty_record(name, WeightDtype::Nf4);
     let mut values = Vec::with_capacity(source.rows * source.row_len);
-    source.each_piece(lora, |_, piece| {
-        values.extend_from_slice(piece);
+    source.for_each_chunk(lora, |_, chunk| {
+        values.extend_from_slice(chunk);
         Ok(())
     })?;
     let tensor =
         Nf4::quantize(&values).map_err(|refusal| refused(source.path, name, WeightDtype::Nf4, refusal))?;
-    written.bytes = nf4::write(&tensor, source.shape, other, out).map_err(CopyError::Output)?;
-    (written.squares, written.squared_error) = measure::squares(WeightDtype::Nf4, &values, &tensor.blocks());
-    Ok(written)
+    record.bytes = nf4::write(&tensor, source.shape, other_dtype, out).map_err(CopyError::Output)?;
+    (record.squared_norm, record.squared_error) =
+        rounding_error::squared_norm_and_error(WeightDtype::Nf4, &values, &tensor.blocks());
+    Ok(record)
 }
 
-/// What can go wrong on either side.
+/// Error of a copy, by side.
 pub(super) enum CopyError {
     Input(Error),
     Output(std::io::Error),
@@ -92,7 +92,7 @@ impl From<Error> for CopyError {
 }
 
 impl CopyError {
-    /// The error with the output's path.
+    /// The error, naming the output `path`.
     pub(super) fn at(self, path: &Path) -> Error {
         match self {
             Self::Input(error) => error,
@@ -101,8 +101,8 @@ impl CopyError {
     }
 }
 
-/// `values += scale * B[rows] A`
-fn add_rows(values: &mut [f32], lora: &LoraWeights, rows: Range<usize>) -> Result<()> {
+/// `values += scale * B[rows] A`, f32.
+fn add_lora(values: &mut [f32], lora: &LoraWeights, rows: Range<usize>) -> Result<()> {
     let (rank, d_in) = lora.a.dims2()?;
     let (a, b) = (lora.a.contiguous()?, lora.b.contiguous()?);
     let (a, b) = (host_slice(&a)?, host_slice(&b)?);
@@ -114,40 +114,42 @@ fn add_rows(values: &mut [f32], lora: &LoraWeights, rows: Range<usize>) -> Resul
     Ok(())
 }
 
-/// A tensor's place in its file, or the tensor itself where files keep it in parts.
-struct Source<'a> {
+/// Reader of one tensor: its byte range in a file, or the assembled tensor when it is NF4.
+struct TensorReader<'a> {
     path: &'a Path,
     start: u64,
-    format: WeightDtype,
+    dtype: WeightDtype,
     shape: &'a [usize],
     rows: usize,
     row_len: usize,
     row_bytes: usize,
-    joined: Option<StoredTensor>,
+    nf4_tensor: Option<StoredTensor>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> TensorReader<'a> {
+    /// Locates the tensor `name`.
     fn open(weights: &'a Weights, name: &str) -> Result<Self> {
-        let (path, entry, format) = weights.place(name)?;
+        let (path, entry, dtype) = weights.locate(name)?;
         let row_len = entry.shape.last().copied().unwrap_or(1).max(1);
         let rows = entry.shape.iter().product::<usize>() / row_len;
         let row_bytes = entry.range.len().checked_div(rows).unwrap_or(0);
-        let joined = (format == WeightDtype::Nf4).then(|| weights.as_stored(name)).transpose()?;
+        let nf4_tensor = (dtype == WeightDtype::Nf4).then(|| weights.stored_tensor(name)).transpose()?;
         let (start, shape) = (entry.range.start as u64, &entry.shape[..]);
-        Ok(Self { path, start, format, shape, rows, row_len, row_bytes, joined })
+        Ok(Self { path, start, dtype, shape, rows, row_len, row_bytes, nf4_tensor })
     }
 
-    /// A record of nothing written yet.
-    fn written(&self, name: &str, format: WeightDtype) -> Written {
+    /// Report with nothing written yet.
+    fn empty_record(&self, name: &str, dtype: WeightDtype) -> ConvertedTensor {
         let (name, shape) = (name.to_owned(), self.shape.to_vec());
-        Written { name, format, shape, bytes: 0, squares: 0.0, squared_error: 0.0 }
+        ConvertedTensor { name, dtype, shape, bytes: 0, squared_norm: 0.0, squared_error: 0.0 }
     }
 
-    /// Calls `piece` with the values of some rows after the other, and the index of their first.
-    fn each_piece(
+    /// Calls `on_chunk` with consecutive chunks of rows, widened to f32 and with `lora` merged: the index of the first value
+    /// and the values.
+    fn for_each_chunk(
         &self,
         lora: Option<&LoraWeights>,
-        mut piece: impl FnMut(usize, &[f32]) -> Result<(), CopyError>,
+        mut on_chunk: impl FnMut(usize, &[f32]) -> Result<(), CopyError>,
     ) -> Result<(), CopyError> {
         let step = (BUFFER_VALUES / self.row_len).max(1);
         let (mut file, mut bytes) = (self.file()?, Vec::new());
@@ -155,29 +157,30 @@ impl<'a> Source<'a> {
         for from in (0..self.rows).step_by(step) {
             let rows = from..(from + step).min(self.rows);
             let values = &mut values[..rows.len() * self.row_len];
-            match &self.joined {
+            match &self.nf4_tensor {
                 Some(tensor) => tensor.dequantize_rows(rows.clone(), values),
                 None => {
                     bytes.resize(rows.len() * self.row_bytes, 0);
                     file.read_exact(&mut bytes).map_err(Error::io(self.path, "reading"))?;
-                    dequantize(self.format, &bytes, values);
+                    dequantize(self.dtype, &bytes, values);
                 }
             }
             if let Some(lora) = lora {
-                add_rows(values, lora, rows)?;
+                add_lora(values, lora, rows)?;
             }
-            piece(from * self.row_len, values)?;
+            on_chunk(from * self.row_len, values)?;
         }
         Ok(())
     }
 
-    /// The file, at the tensor's first byte.
+    /// File, positioned at the first byte of the tensor.
     fn file(&self) -> Result<File> {
         let mut file = File::open(self.path).map_err(Error::io(self.path, "opening"))?;
         file.seek(SeekFrom::Start(self.start)).map_err(Error::io(self.path, "seeking"))?;
         Ok(file)
     }
 
+    /// Copies the bytes unchanged; returns their number.
     fn copy_bytes(&self, out: &mut (impl Write + ?Sized)) -> Result<u64, CopyError> {
         let total = (self.rows * self.row_bytes) as u64;
         let mut file = self.file()?;

@@ -1,4 +1,4 @@
-//! Errors about one configuration file, and the checks that its values share.
+//! Range checks on the values of a configuration, with errors that name the file and the key.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,19 +8,21 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::quoted::quoted;
 
-/// Builds errors about one configuration file.
-pub(super) struct Checker<'a> {
+/// Checks of one configuration file.
+pub(super) struct Validator<'a> {
+    /// Path in error messages.
     pub(super) path: &'a Path,
 }
 
-impl Checker<'_> {
-    /// Sizes beyond this are damage, not models: elements of a matrix fit in 64 bits.
-    pub(super) const LARGEST_SIZE: usize = 1 << 30;
+impl Validator<'_> {
+    /// Largest size: the element count of a matrix fits in 64 bits.
+    pub(super) const MAX_SIZE: usize = 1 << 30;
 
-    /// Layers beyond this are damage, not models: MPT-30B has 48.
-    pub(super) const MOST_LAYERS: usize = 1 << 16;
+    /// Largest number of layers; MPT-30B has 48.
+    pub(super) const MAX_LAYERS: usize = 1 << 16;
 
-    pub(super) fn wrong(
+    /// Error for an invalid value.
+    pub(super) fn invalid(
         &self,
         field: &'static str,
         actual: impl ToString,
@@ -34,6 +36,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Error for a valid value of a feature that is not supported.
     pub(super) fn unsupported(
         &self,
         field: &'static str,
@@ -44,7 +47,8 @@ impl Checker<'_> {
         Error::Unsupported { path: self.path.to_owned(), field, actual, instead }
     }
 
-    pub(super) fn absent(&self, field: &'static str, value: Option<impl ToString>) -> Result<()> {
+    /// Refuses any value of an unsupported key.
+    pub(super) fn unset(&self, field: &'static str, value: Option<impl ToString>) -> Result<()> {
         match value {
             Some(value) => {
                 Err(self.unsupported(field, value, "remove the key if the weights do not need it"))
@@ -53,49 +57,58 @@ impl Checker<'_> {
         }
     }
 
+    /// Size from 1 to [`MAX_SIZE`](Self::MAX_SIZE).
     pub(super) fn size(&self, field: &'static str, size: usize) -> Result<usize> {
         match size {
-            1..=Self::LARGEST_SIZE => Ok(size),
-            _ => Err(self.wrong(field, size, "a number from 1 to 2^30")),
+            1..=Self::MAX_SIZE => Ok(size),
+            _ => Err(self.invalid(field, size, "a number from 1 to 2^30")),
         }
     }
 
+    /// Finite number above 0.
     pub(super) fn positive(&self, field: &'static str, value: f64) -> Result<f64> {
         if value > 0.0 {
             self.finite(field, value)
         } else {
-            Err(self.wrong(field, value, "a number above 0"))
+            Err(self.invalid(field, value, "a number above 0"))
         }
     }
 
+    /// Finite number above 0, or `None`.
     pub(super) fn optional_positive(&self, field: &'static str, value: Option<f64>) -> Result<Option<f64>> {
         value.map(|value| self.positive(field, value)).transpose()
     }
 
+    /// Number above 0 and up to 1.
     pub(super) fn fraction(&self, field: &'static str, value: f64) -> Result<f64> {
         if value > 0.0 && value <= 1.0 {
             Ok(value)
         } else {
-            Err(self.wrong(field, value, "a number above 0 and up to 1"))
+            Err(self.invalid(field, value, "a number above 0 and up to 1"))
         }
     }
 
+    /// Dropout rate of at least 0 and below 1; 0 by default.
     pub(super) fn rate(&self, field: &'static str, value: Option<f64>) -> Result<f64> {
         match value.unwrap_or(0.0) {
             rate if (0.0..1.0).contains(&rate) => Ok(rate),
-            rate => Err(self.wrong(field, rate, "a rate of at least 0 and below 1")),
+            rate => Err(self.invalid(field, rate, "a rate of at least 0 and below 1")),
         }
     }
 
+    /// Finite number.
     pub(super) fn finite(&self, field: &'static str, value: f64) -> Result<f64> {
-        if value.is_finite() { Ok(value) } else { Err(self.wrong(field, value, "a finite number")) }
+        if value.is_finite() { Ok(value) } else { Err(self.invalid(field, value, "a finite number")) }
     }
 
-    pub(super) fn known(&self, other: &BTreeMap<String, Value>, bystanders: &[&str]) -> Result<()> {
-        match other.keys().find(|key| !bystanders.contains(&key.as_str())) {
-            Some(key) => {
-                Err(self.wrong("key", key, "a key of an MPT config.json, such as `d_model` or `attn_config`"))
-            }
+    /// Refuses keys that are not in `ignored`.
+    pub(super) fn known_keys(&self, other: &BTreeMap<String, Value>, ignored: &[&str]) -> Result<()> {
+        match other.keys().find(|key| !ignored.contains(&key.as_str())) {
+            Some(key) => Err(self.invalid(
+                "key",
+                key,
+                "a key of an MPT config.json, such as `d_model` or `attn_config`",
+            )),
             None => Ok(()),
         }
     }

@@ -1,24 +1,24 @@
-//! Heads of tokens as tensors have them, read in place.
+//! Strided view of heads in a tensor's host memory.
 
 use candle_core::{CpuStorage, Storage, StorageRef, Tensor};
 
 use crate::error::{Error, Result};
 use crate::kernels::cpu::attention::paged::HeadRows;
 
-/// Heads `[tokens, heads, head_dim]`, f32 on the CPU, borrowed.
-pub(crate) struct HostHeads<'a> {
+/// Borrowed heads `[tokens, heads, head_dim]`, f32 on the CPU; a head is contiguous.
+pub(crate) struct HeadView<'a> {
     storage: StorageRef<'a>,
-    first: usize,
+    offset: usize,
     heads: usize,
     token_stride: usize,
     head_stride: usize,
 }
 
-impl<'a> HostHeads<'a> {
-    /// Borrows `x` `[tokens, heads, head_dim]`, in which the numbers of a head are neighbors.
+impl<'a> HeadView<'a> {
+    /// Borrows `x` `[tokens, heads, head_dim]`; `sizes` has the expected dimensions, `None` for any.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `argument` when `x` is of another size or kind; a dimension that is `None` may be any.
+    /// [`Error::Shape`] naming `argument` for another shape, dtype, device or stride.
     pub(crate) fn new(
         op: &'static str,
         argument: &'static str,
@@ -36,8 +36,8 @@ impl<'a> HostHeads<'a> {
             let actual = format!("{:?}, {:?}, strides {:?}", x.dims(), x.dtype(), layout.stride());
             return Err(Error::Shape { op, argument, actual, expected });
         }
-        let (first, stride) = (layout.start_offset(), layout.stride());
-        Ok(Self { first, heads: x.dims()[1], token_stride: stride[0], head_stride: stride[1], storage })
+        let (offset, stride) = (layout.start_offset(), layout.stride());
+        Ok(Self { offset, heads: x.dims()[1], token_stride: stride[0], head_stride: stride[1], storage })
     }
 
     /// Number of heads.
@@ -45,11 +45,11 @@ impl<'a> HostHeads<'a> {
         self.heads
     }
 
-    /// The numbers as kernels take them.
+    /// Strided rows for the kernels.
     pub(crate) fn rows(&self) -> HeadRows<'_> {
         match &*self.storage {
             Storage::Cpu(CpuStorage::F32(data)) => HeadRows {
-                data: &data[self.first..],
+                data: &data[self.offset..],
                 token_stride: self.token_stride,
                 head_stride: self.head_stride,
             },
