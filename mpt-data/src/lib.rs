@@ -5,7 +5,7 @@
 //! function of seed and sample index, so that a [`Cursor`] of a few bytes resumes anywhere at once.
 //!
 //! ```
-//! use mpt_data::{Loader, LoaderConfig, PrepareRun, NoProgress, Split, prepare};
+//! use mpt_data::{Loader, LoaderConfig, NoProgress, PrepareRun, Split, prepare};
 //! use mpt_tokenize::{Tokenizer, TrainConfig, train};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,8 +48,8 @@
 //! # }
 //! ```
 //!
-//! A [`Progress`] in place of [`NoProgress`] hears what is going on and may stop it. Beside the tokens a batch says of each sample which
-//! source it is from, and of each token which document.
+//! A [`Progress`] in place of [`NoProgress`] is told of the build's progress, and can stop it. A batch has, beside the tokens, the
+//! source of each sample and the document of each token.
 //!
 //! # Features
 //!
@@ -58,7 +58,7 @@
 //! | `interop` (default) | the module of that name: data of MosaicML Streaming (MDS) and of Megatron, in and out |
 //! | `remote` | sources and data folders in object stores: `s3://`, `gs://`, `az://`, `https://` |
 //!
-//! What is asked for and left out of a build is [`Error::NotBuilt`].
+//! [`Error::NotBuilt`] names a feature that a build lacks.
 
 mod blob;
 mod compressed;

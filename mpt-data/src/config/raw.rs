@@ -56,7 +56,7 @@ pub(super) struct RawRun {
     pub(super) sources: Vec<RawSource>,
 }
 
-/// Table `[[sources]]`.
+/// Source of documents, and its share of the mix.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSource {

@@ -22,25 +22,25 @@ const POLICIES: [&str; 6] =
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct C4 {
-    /// A line must end with one of these characters, and not with `...`. Empty: any end will do.
+    /// Characters one of which a line must end with, and not with `...`; empty for any end.
     pub end_marks: String,
-    /// The fewest words of a line.
+    /// Minimum number of words in a line.
     pub min_line_words: u64,
-    /// The most characters of a word: a line with a longer one goes.
+    /// Maximum number of characters in a word; a line with a longer one is removed.
     pub max_word_chars: u64,
-    /// The fewest sentences of the lines that stay.
+    /// Minimum number of sentences in the kept lines.
     pub min_sentences: u64,
     /// Whether `[1]`, `[]`, `[edit]` and `[citation needed]` are taken out of lines.
     pub remove_citations: bool,
-    /// Whether lines with "javascript" in any case go.
+    /// Whether to remove lines with "javascript" in any case.
     pub drop_javascript_lines: bool,
-    /// Whether lines go that speak of terms of use, privacy policies or cookies, in any case.
+    /// Whether to remove lines that mention terms of use, privacy policies or cookies, in any case.
     pub drop_policy_lines: bool,
-    /// Whether pages with "lorem ipsum" in any case go.
+    /// Whether to drop pages with "lorem ipsum" in any case.
     pub drop_lorem_ipsum: bool,
-    /// Whether pages with `{` go.
+    /// Whether to drop pages with `{`.
     pub drop_curly_bracket: bool,
-    /// A file with a word or phrase a line: a page whose lines that stay hold one of them goes.
+    /// File with a word or phrase per line; a page with one of them in a kept line is dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_words: Option<String>,
 }
@@ -195,7 +195,7 @@ mod tests {
 
     const GOOD: &str = "This is one. This is two. This is three. This is four.\nAnd this is five!";
 
-    /// What is left of a line that stands before a good page.
+    /// Remainder of a line before a good page.
     fn left(line: &str) -> String {
         let text = plain(&format!("{line}\n{GOOD}")).expect("stays");
         text.strip_suffix(GOOD).expect("the page stays").trim_end().to_owned()

@@ -31,7 +31,7 @@ pub struct DropReason {
     /// Rule: a filter's kind, `empty`, `bad_line`, or the rule of a stage of deduplication.
     pub rule: &'static str,
     /// Value that decided. For rules with several keys: the key and the value (`min_words=49`). Else a word count,
-    /// `field=value`, the entry of a list, what is wrong with a line, or the id of the copy that stays, with its similarity.
+    /// `field=value`, the entry of a list, the problem of a line, or the id of the kept copy with its similarity.
     pub value: String,
 }
 

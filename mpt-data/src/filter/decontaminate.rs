@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decontaminate {
-    /// The files of evaluation sets, relative to the run file: `.jsonl` (compressed too), and others as one text each.
+    /// Files of evaluation sets, relative to the run file: `.jsonl` (compressed too), and others as one text each.
     pub paths: Vec<String>,
     /// Words in an n-gram: 13 in Brown et al. 2020 (GPT-3), 12 in datatrove.
     #[serde(default = "thirteen")]

@@ -11,21 +11,21 @@ use super::{
     DocumentView, DropReason, FINEWEB_QUALITY, InvalidKey, Rule, at_least, at_most, check_ratio, check_share,
 };
 
-/// Thresholds of the rules; a document at a threshold stays.
+/// Thresholds of the rules; a document at a threshold is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FinewebQuality {
-    /// The least share of the lines that end with one of `end_marks`.
+    /// Minimum share of lines that end with one of `end_marks`.
     pub min_punctuated_lines: f64,
-    /// The characters that end such a line.
+    /// Characters that end such a line.
     pub end_marks: String,
-    /// The greatest share of the lines that are short.
+    /// Maximum share of lines that are short.
     pub max_short_lines: f64,
-    /// The most characters of a short line.
+    /// Maximum number of characters in a short line.
     pub short_line_chars: u64,
-    /// The greatest share of the characters of lines that are in lines which repeat an earlier one.
+    /// Maximum share of characters of lines that are in lines which repeat an earlier one.
     pub max_duplicate_chars: f64,
-    /// The most line breaks per word.
+    /// Maximum number of line breaks per word.
     pub max_newlines_per_word: f64,
 }
 

@@ -15,25 +15,25 @@ use super::{
 /// Each stop word has a bit.
 const MAX_STOP_WORDS: usize = 64;
 
-/// Thresholds of the rules; a document at a threshold stays.
+/// Thresholds of the rules; a document at a threshold is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GopherQuality {
-    /// The fewest words.
+    /// Minimum number of words.
     pub min_words: u64,
-    /// The most words.
+    /// Maximum number of words.
     pub max_words: u64,
-    /// The least mean of the words' characters.
+    /// Minimum mean of the words' characters.
     pub min_mean_word_chars: f64,
-    /// The greatest mean of the words' characters.
+    /// Maximum mean of the words' characters.
     pub max_mean_word_chars: f64,
-    /// The most `#` per word; and, by itself, the most ellipses (`...` or `…`) per word.
+    /// Maximum number of `#` per word and, separately, of ellipses (`...` or `…`) per word.
     pub max_symbols_per_word: f64,
-    /// The greatest share of the lines that begin with a bullet point: one of `•‣⁃◦▪●*-`.
+    /// Maximum share of lines that begin with a bullet point: one of `•‣⁃◦▪●*-`.
     pub max_bullet_lines: f64,
-    /// The greatest share of the lines that end in an ellipsis.
+    /// Maximum share of lines that end in an ellipsis.
     pub max_ellipsis_lines: f64,
-    /// The least share of the words that have an alphabetic character (the Unicode property).
+    /// Minimum share of words that have an alphabetic character (the Unicode property).
     pub min_alphabetic_words: f64,
     /// Least number of different stop words.
     pub min_stop_words: u64,

@@ -12,25 +12,25 @@ use super::ngrams::{HashTable, NgramHashes, fmix64};
 use super::text::{chars, raw_lines, share, words};
 use super::{DocumentView, DropReason, GOPHER_REPETITION, InvalidKey, Rule, at_most, check_share};
 
-/// Thresholds of the rules; a document at a threshold stays.
+/// Thresholds of the rules; a document at a threshold is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GopherRepetition {
-    /// The greatest share of the lines that repeat an earlier line.
+    /// Maximum share of lines that repeat an earlier line.
     pub max_duplicate_lines: f64,
-    /// The greatest share of the paragraphs that repeat an earlier paragraph.
+    /// Maximum share of paragraphs that repeat an earlier paragraph.
     pub max_duplicate_paragraphs: f64,
-    /// The greatest share of the characters in lines that repeat an earlier one.
+    /// Maximum share of characters in lines that repeat an earlier one.
     pub max_duplicate_line_chars: f64,
-    /// The greatest share of the characters in paragraphs that repeat an earlier one.
+    /// Maximum share of characters in paragraphs that repeat an earlier one.
     pub max_duplicate_paragraph_chars: f64,
-    /// The greatest share of the characters in the most frequent run of 2 words.
+    /// Maximum share of characters in the most frequent run of 2 words.
     pub max_top_2_gram: f64,
     /// As `max_top_2_gram`, of 3 words.
     pub max_top_3_gram: f64,
     /// As `max_top_2_gram`, of 4 words.
     pub max_top_4_gram: f64,
-    /// The greatest share of the characters in runs of 5 words that occurred before.
+    /// Maximum share of characters in runs of 5 words that occurred before.
     pub max_duplicate_5_gram: f64,
     /// As `max_duplicate_5_gram`, of 6 words.
     pub max_duplicate_6_gram: f64,
@@ -177,7 +177,7 @@ pub(super) fn repeated(text: &str, table: &mut HashTable) -> (RepeatCounts, Repe
     (lines, paragraphs)
 }
 
-/// The characters in the occurrences of the most frequent run of `n` words that occurs twice or more; of several equally
+/// Characters in the occurrences of the most frequent run of `n` words that occurs twice or more; of several equally
 /// frequent ones, of the one with the most. Occurrences are counted from the left, none overlapping the one before.
 fn top_chars(ngrams: &NgramHashes, n: usize, table: &mut HashTable) -> u64 {
     table.reset(ngrams.len());
@@ -196,7 +196,7 @@ fn top_chars(ngrams: &NgramHashes, n: usize, table: &mut HashTable) -> u64 {
     u64::from(best.0) * best.1
 }
 
-/// The characters in runs of `n` words that occurred before. From the left: such a run is passed over as a whole.
+/// Characters in runs of `n` words that occurred before. From the left: such a run is passed over as a whole.
 fn duplicate_chars(ngrams: &NgramHashes, n: usize, table: &mut HashTable) -> u64 {
     table.reset(ngrams.len());
     let (mut at, mut repeated) = (0, 0);

@@ -14,11 +14,11 @@ use super::{DocumentView, DropReason, InvalidKey, LANGUAGE, Rule, check_share};
 /// Longer texts are judged by pieces of their beginning, middle and end, of this many bytes each.
 const PIECE_BYTES: usize = 1024;
 
-/// The languages that stay.
+/// Languages to keep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Language {
-    /// The languages that stay, by their ISO 639-3 codes, or 639-1 where there is one.
+    /// Languages to keep, by their ISO 639-3 codes, or 639-1 where there is one.
     pub any_of: Vec<String>,
     /// Least confidence of the library; a document at the threshold is kept.
     #[serde(default = "confidence")]

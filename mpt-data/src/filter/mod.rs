@@ -58,29 +58,29 @@ use crate::mixing::InvalidKey;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Filter {
-    /// The text has this many words or more.
+    /// At least this many words.
     MinWords {
-        /// The fewest words.
+        /// Minimum number of words.
         value: u64,
     },
-    /// The text has this many words or fewer.
+    /// At most this many words.
     MaxWords {
-        /// The most words.
+        /// Maximum number of words.
         value: u64,
     },
-    /// A field's value is one of `any_of`, and none of `none_of`.
+    /// Field whose value is one of `any_of`, and none of `none_of`.
     Column(Column),
-    /// The quality rules of Gopher. A document at a threshold stays.
+    /// Quality rules of Gopher. A document at a threshold is kept.
     GopherQuality(GopherQuality),
-    /// The repetition rules of Gopher. A document at a threshold stays.
+    /// Repetition rules of Gopher. A document at a threshold is kept.
     GopherRepetition(GopherRepetition),
-    /// The rules of C4, which take lines out too. A line or page at a threshold stays.
+    /// Rules of C4, which remove lines too. A line or page at a threshold is kept.
     C4(C4),
-    /// The rules of FineWeb. A document at a threshold stays.
+    /// Rules of FineWeb. A document at a threshold is kept.
     FinewebQuality(FinewebQuality),
-    /// The text is in one of some languages.
+    /// Text in one of the given languages.
     Language(Language),
-    /// The address is on a list, or is not, as `listed` says.
+    /// Address on a list, or not on it, as `listed` says.
     UrlList(UrlList),
     /// Words of a list occur `max_matches` times at most.
     WordList(WordList),
@@ -207,7 +207,7 @@ mod testing {
         (drop, view.text.into_owned())
     }
 
-    /// The value of the drop, if there is one.
+    /// Value of the drop, if there is one.
     pub(super) fn drop_of(rule: &dyn Rule, text: &str) -> Option<String> {
         applied(rule, text, None).0.map(|drop| drop.value)
     }
@@ -217,7 +217,7 @@ mod testing {
         applied(rule, "text", Some((name, value))).0.map(|drop| drop.value)
     }
 
-    /// The text that stays, or the value of the drop.
+    /// Text kept, or value of the drop.
     pub(super) fn outcome(rule: &dyn Rule, text: &str) -> Result<String, String> {
         let (drop, text) = applied(rule, text, None);
         drop.map_or(Ok(text), |drop| Err(drop.value))

@@ -99,14 +99,14 @@ fn emails(text: &str) -> Vec<Range<usize>> {
     ranges
 }
 
-/// The characters at the end of a text that may stand before `@`.
+/// Characters at the end of a text that may stand before `@`.
 fn local_part(text: &str) -> &str {
     let is_local = |byte: &u8| byte.is_ascii_alphanumeric() || b".!#$%&'*+/=?^_`{|}~-".contains(byte);
     let length = text.as_bytes().iter().rev().take_while(|byte| is_local(byte)).count();
     &text[text.len() - length..]
 }
 
-/// The length of the longest domain that a text begins with.
+/// Length of the longest domain that a text begins with.
 fn domain(text: &str) -> Option<usize> {
     let is_inside = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-' || *byte == b'.';
     let run = &text[..text.bytes().take_while(|byte| is_inside(byte)).count()];

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::{DocumentView, DropReason, Rule, URL_LIST, list_file};
 use crate::error::{Error, Result};
 
-/// A list of domains and addresses.
+/// List of domains and addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UrlList {
-    /// The field or column with the address.
+    /// Field or column with the address.
     #[serde(default = "url")]
     pub field: String,
-    /// A file with an entry a line, relative to the run file; lines that begin with `#` are comments. A domain stands for
+    /// File with an entry per line, relative to the run file; lines that begin with `#` are comments. A domain stands for
     /// its subdomains too, an address with a path for everything below it.
     pub path: String,
     /// Action for listed documents.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WordList {
-    /// A file with a word or phrase a line, relative to the run file.
+    /// File with a word or phrase per line, relative to the run file.
     pub path: String,
     /// Most occurrences in a document, of all entries together.
     #[serde(default)]

@@ -72,9 +72,9 @@ fn stratified(weights: &[u64], group: u64) -> Result<ExactSampler> {
         None => Ok(ExactSampler::with_period_counts(counts)),
         Some((_, &weight)) => {
             let sum: u64 = weights.iter().sum();
-            let enough = sum.div_ceil(weight.max(1));
+            let min_group = sum.div_ceil(weight.max(1));
             let expected = format!(
-                "groups in which every source has a sample: about {enough} samples, or a batch of so many, for the smallest share"
+                "groups in which every source has a sample: about {min_group} samples, or a batch of so many, for the smallest share"
             );
             wrong(group.to_string(), expected)
         }

@@ -32,8 +32,9 @@ pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordS
     for group in 0..table.metadata.num_row_groups() {
         let mut cells = table.cells(&columns, group)?;
         for _ in 0..table.rows_of(group)? {
-            let values =
-                table.sound(|| cells.iter_mut().map(CellReader::next).collect::<Result<Vec<_>, _>>())?;
+            let values = table.with_parquet_errors(|| {
+                cells.iter_mut().map(CellReader::next).collect::<Result<Vec<_>, _>>()
+            })?;
             let id = || format!("{}:{row}", file.name());
             match columns.document(values, id) {
                 Ok(document) => sink(Record::Document(document))?,
@@ -71,7 +72,7 @@ impl<'a> ParquetInput<'a> {
             let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None)?;
             Ok::<_, ParquetError>((metadata, schema))
         };
-        let (metadata, schema) = sound(file, footer)?;
+        let (metadata, schema) = with_parquet_errors(file, footer)?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         Ok(Self { file, blob: Arc::new(blob), metadata, schema, rows })
     }
@@ -89,18 +90,18 @@ impl<'a> ParquetInput<'a> {
                 |wanted: &ProjectedColumn| CellReader::open(&self.blob, group, wanted.leaf, wanted.kind);
             columns.columns.iter().map(one).collect::<Result<Vec<_>, _>>()
         };
-        self.sound(open)
+        self.with_parquet_errors(open)
     }
 
-    fn sound<T>(&self, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-        sound(self.file, call)
+    fn with_parquet_errors<T>(&self, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+        with_parquet_errors(self.file, call)
     }
 
     /// Compares the whole file, through the handle of the rows, with the plan.
     fn check(&self) -> Result<()> {
         // Every request for an object names the planned version.
         let Blob::Local(_) = &*self.blob else { return Ok(()) };
-        let whole = self.sound(|| self.blob.get_read(0))?;
+        let whole = self.with_parquet_errors(|| self.blob.get_read(0))?;
         let found = sha256_of(whole, self.file.path, |_| Ok(()))?;
         let planned = self.file.planned;
         if found == (planned.sha256.clone(), planned.bytes) {
@@ -111,7 +112,10 @@ impl<'a> ParquetInput<'a> {
 }
 
 /// Result of a call of the library, whose errors and panics mean a damaged file.
-fn sound<T>(file: &SourceFile<'_>, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+fn with_parquet_errors<T>(
+    file: &SourceFile<'_>,
+    call: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T> {
     match catch_panic(call) {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => Err(Error::unread(file.path, format!("not a sound Parquet file ({error})"), error)),
@@ -169,9 +173,10 @@ impl ProjectedColumns {
         }
         let names: Vec<_> = table.schema.fields().iter().map(|field| field.name().as_str()).collect();
         let root = names.iter().position(|other| *other == name).ok_or_else(|| {
-            let near = crate::runfile::nearest(name, names.iter().copied());
-            let near = near.map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
-            format!("there is no column `{name}`{near} (columns: {})", names.join(", "))
+            let suggestion = crate::runfile::nearest(name, names.iter().copied());
+            let suggestion =
+                suggestion.map(|suggestion| format!(", did you mean `{suggestion}`?")).unwrap_or_default();
+            format!("there is no column `{name}`{suggestion} (columns: {})", names.join(", "))
         })?;
         let kind = table.schema.field(root).data_type();
         let odd = || format!("column `{name}` has type {kind}, expected text, numbers or booleans");
