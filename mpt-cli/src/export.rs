@@ -56,7 +56,7 @@ pub(crate) fn write_folder(
 }
 
 /// Writes the folder of a randomly initialized model. It gets its name once it is complete.
-pub(crate) fn write_random_init(
+pub(crate) fn random_init(
     config: &MptConfig,
     seed: u64,
     out: &Path,

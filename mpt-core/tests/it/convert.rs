@@ -189,8 +189,8 @@ fn expect_merged(base: &Path, adapter: &Path) {
     let (weights, expected) = (Weights::open(base).expect("weights"), Expected::read(adapter));
     let adapter = Adapter::open(adapter, weights.config()).expect("an adapter");
     let out = tempfile::tempdir().expect("a folder");
-    let format = Some(WeightDtype::F32);
-    let options = ConvertOptions { adapter: Some(&adapter), format, ..ConvertOptions::default() };
+    let dtype = Some(WeightDtype::F32);
+    let options = ConvertOptions { adapter: Some(&adapter), dtype, ..ConvertOptions::default() };
     let merged = folder(&weights, out.path(), &options);
     let names = expected.names("merged.");
     let weight = names.iter().find(|name| name.ends_with(".weight")).expect("a merged weight");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Barrier;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use mpt_data::{Error, Manifest, Note, Progress, Silent, Stage, prepare};
+use mpt_data::{Error, Manifest, NoProgress, Note, Phase, Progress, prepare};
 
 use crate::corpus::{Corpus, tree};
 
@@ -16,7 +16,7 @@ struct StopAfter {
 }
 
 impl Progress for StopAfter {
-    fn start(&mut self, _: Stage, _: u64) {}
+    fn start(&mut self, _: Phase, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn finish(&mut self) {}
     fn note(&mut self, note: &Note) {
@@ -45,7 +45,7 @@ fn stopping_at_every_moment_changes_nothing() {
         stops += 1;
         std::fs::create_dir_all(corpus.path("out")).expect("creatable");
         assert!(Manifest::open(&corpus.path("out")).is_err(), "an unfinished build is no data");
-        prepare(&run, &tokenizer, &mut Silent).expect("continued");
+        prepare(&run, &tokenizer, &mut NoProgress).expect("continued");
         assert!(tree(&corpus.path("out")) == expected, "stopped at {limit}");
     }
     assert!(stops > 20, "{stops}");
@@ -101,7 +101,7 @@ fn finished_data_that_lacks_a_file_is_built_again() {
             Some(bytes) => std::fs::write(&path, bytes).expect("writable"),
             None => std::fs::remove_file(&path).expect("removable"),
         }
-        let manifest = prepare(&run, &tokenizer, &mut Silent).expect("built again");
+        let manifest = prepare(&run, &tokenizer, &mut NoProgress).expect("built again");
         assert_eq!(manifest.root(), root, "{name}");
         assert!(tree(&corpus.path("out")) == expected, "{name}");
     }
@@ -132,7 +132,7 @@ struct Waiting {
 }
 
 impl Progress for Waiting {
-    fn start(&mut self, _: Stage, _: u64) {}
+    fn start(&mut self, _: Phase, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn finish(&mut self) {}
     fn note(&mut self, _: &Note) {}
@@ -164,7 +164,7 @@ fn a_build_during_another_is_refused() {
         std::thread::scope(move |scope| {
             let first = scope.spawn(move || prepare(run, tokenizer, &mut waiting));
             arrives.recv().expect("the first build comes as far");
-            let second = prepare(run, tokenizer, &mut Silent);
+            let second = prepare(run, tokenizer, &mut NoProgress);
             assert!(matches!(second, Err(Error::Busy { .. })), "question {questions}: {second:?}");
             tell.send(()).expect("it waits");
             first.join().expect("no panic").expect("built");
@@ -185,7 +185,7 @@ fn two_builds_at_once_leave_the_data_of_one() {
         let together = Barrier::new(2);
         let build = || {
             together.wait();
-            prepare(&run, &tokenizer, &mut Silent)
+            prepare(&run, &tokenizer, &mut NoProgress)
         };
         let (one, other) = std::thread::scope(|scope| {
             let one = scope.spawn(build);

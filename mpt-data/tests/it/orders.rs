@@ -93,7 +93,7 @@ fn every_row_comes_once_an_epoch_in_every_way() {
         let mut met: BTreeMap<(usize, u64), Vec<(String, u64)>> = BTreeMap::new();
         for index in 0..2500 {
             let source = loader.sample(index).expect("sound").id.source;
-            let place = loader.place(&manifest, index);
+            let place = loader.location(&manifest, index);
             met.entry((source, place.epoch)).or_default().push((place.shard, place.row));
         }
         for source in 0..3 {
@@ -201,12 +201,12 @@ fn lengths_change_by_schedule() {
         assert_eq!(sizes, expected, "a batch ends where the length changes");
         for (step, batch) in (0..).zip(&batches) {
             let samples: Vec<_> = batch.samples.iter().map(|sample| sample.index).collect();
-            assert!(loader.samples_of(step).eq(samples), "step {step}");
+            assert!(loader.step_samples(step).eq(samples), "step {step}");
         }
         let mut met = BTreeMap::new();
         for index in 0..1200u64 {
             let sample = loader.sample(index).expect("sound");
-            let place = loader.place(&manifest, index);
+            let place = loader.location(&manifest, index);
             let first = place.row * 32 + place.token as u64;
             for (token, id) in (first..).zip(&sample.tokens) {
                 let before = met.insert((sample.id.source, place.epoch, token), *id);
