@@ -47,6 +47,33 @@ enum Projection {
     Split(Box<[Linear; 3]>),
 }
 
+impl Projection {
+    fn new(config: &MptConfig, pb: ParamBuilder<'_>) -> Result<Self> {
+        let (d, q_width, kv_width) = (config.d_model, config.q_width(), config.kv_width());
+        let linear = |module, width| Linear::new(module, [d, width], config, pb);
+        Ok(match config.attn_config.fused_qkv {
+            true => Self::Fused(linear(Module::Wqkv, q_width + 2 * kv_width)?),
+            false => Self::Split(Box::new([
+                linear(Module::Wq, q_width)?,
+                linear(Module::Wk, kv_width)?,
+                linear(Module::Wv, kv_width)?,
+            ])),
+        })
+    }
+}
+
+/// Scale, soft cap and ALiBi slopes of the scores; without ALiBi the slopes are 0.
+fn score_params(config: &MptConfig, precision: ops::Precision) -> ScoreParams {
+    let attn = &config.attn_config;
+    let slopes = if attn.alibi {
+        alibi_slopes(config.n_heads, attn.alibi_bias_max)
+    } else {
+        vec![0.0; config.n_heads]
+    };
+    let (scale, cap) = (attn.softmax_scale, attn.logit_softcapping);
+    ScoreParams { scale, cap, slopes: slopes.into(), precision }
+}
+
 /// Source of the keys and values.
 #[derive(Debug)]
 pub enum KeyValues<'a> {
@@ -85,41 +112,20 @@ impl Attention {
     /// When a tensor is missing or has another shape.
     pub fn new(config: &MptConfig, pb: ParamBuilder<'_>) -> Result<Self> {
         let attn = &config.attn_config;
-        let (d, q_width, kv_width) = (config.d_model, config.q_width(), config.kv_width());
-        let linear = |module, widths| Linear::new(module, widths, config, pb);
-        let projection = match attn.fused_qkv {
-            true => Projection::Fused(linear(Module::Wqkv, [d, q_width + 2 * kv_width])?),
-            false => Projection::Split(Box::new([
-                linear(Module::Wq, [d, q_width])?,
-                linear(Module::Wk, [d, kv_width])?,
-                linear(Module::Wv, [d, kv_width])?,
-            ])),
-        };
         let norm = |module, width| Norm::new(module, width, config, pb);
         let qk_norms = match config.qk_norm_widths() {
             Some([q, k]) => Some([norm(Module::QLn, q)?, norm(Module::KLn, k)?]),
             None => None,
         };
-        let slopes = if attn.alibi {
-            alibi_slopes(config.n_heads, attn.alibi_bias_max)
-        } else {
-            vec![0.0; config.n_heads]
-        };
-        let scores = ScoreParams {
-            scale: attn.softmax_scale,
-            cap: attn.logit_softcapping,
-            slopes: slopes.into(),
-            precision: pb.precision(),
-        };
         Ok(Self {
             layer: pb.id(Module::OutProj).layer.unwrap_or(0),
-            projection,
-            out_proj: linear(Module::OutProj, [q_width, d])?,
+            projection: Projection::new(config, pb)?,
+            out_proj: Linear::new(Module::OutProj, [config.q_width(), config.d_model], config, pb)?,
             qk_norms,
             norm_each_head: attn.qk_gn,
             clip_qkv: attn.clip_qkv,
             rope: Rope::new(config),
-            scores,
+            scores: score_params(config, pb.precision()),
             window: attn.sliding_window_size,
             dropout: config.dropout.attention,
             n_heads: config.n_heads,
