@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use mpt_core::{
-    ConvertOptions, Converted, GgufWriter, MptConfig, WeightDtype, Weights, config_json, write_drawn,
-    write_gguf, write_hf,
+    ConvertOptions, ConvertedModel, GgufWriter, MptConfig, WeightDtype, Weights, config_json, write_gguf,
+    write_hf, write_random_init,
 };
 use mpt_data::durable::{self, Staging};
 use mpt_infer::tokenizer_of;
@@ -40,7 +40,7 @@ pub(crate) fn write_folder(
     options: &ConvertOptions<'_>,
     task: &'static str,
     ctx: &Context,
-) -> Result<Converted, CliError> {
+) -> Result<ConvertedModel, CliError> {
     let staging = Staging::folder(out)?;
     warn_of_ignored_keys(weights, ctx);
     let mut converted = with_progress(task, weights.config(), ctx, |on_bytes| {
@@ -56,16 +56,16 @@ pub(crate) fn write_folder(
 }
 
 /// Writes the folder of a randomly initialized model. It gets its name once it is complete.
-pub(crate) fn write_random_init(
+pub(crate) fn random_init(
     config: &MptConfig,
     seed: u64,
     out: &Path,
     options: &ConvertOptions<'_>,
     ctx: &Context,
-) -> Result<Converted, CliError> {
+) -> Result<ConvertedModel, CliError> {
     let staging = Staging::folder(out)?;
     let mut converted = with_progress("draw", config, ctx, |on_bytes| {
-        write_drawn(config, seed, staging.path(), options, on_bytes)
+        write_random_init(config, seed, staging.path(), options, on_bytes)
     })?;
     let text = config_json(config, &converted, None);
     write(&staging.path().join("config.json"), text.as_bytes())?;
@@ -75,7 +75,7 @@ pub(crate) fn write_random_init(
 }
 
 /// Moves the paths in `converted` from the staging folder to `out`.
-fn set_file_paths(converted: &mut Converted, out: &Path) {
+fn set_file_paths(converted: &mut ConvertedModel, out: &Path) {
     for file in &mut converted.files {
         *file = out.join(file.file_name().expect("a weights file has a name"));
     }
@@ -89,7 +89,7 @@ pub(crate) fn write_gguf_file(
     options: &ConvertOptions<'_>,
     task: &'static str,
     ctx: &Context,
-) -> Result<Converted, CliError> {
+) -> Result<ConvertedModel, CliError> {
     let staging = Staging::file(out)?;
     let text_metadata = TextMetadata::of(weights, ctx)?;
     let name = weights.path().file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -103,14 +103,18 @@ pub(crate) fn write_gguf_file(
 }
 
 /// Prints a summary as text.
-pub(crate) fn print_summary(out: &Path, converted: &Converted, ctx: &mut Context) -> Result<(), CliError> {
+pub(crate) fn print_summary(
+    out: &Path,
+    converted: &ConvertedModel,
+    ctx: &mut Context,
+) -> Result<(), CliError> {
     let size = format_amount(Unit::Bytes, converted.bytes);
     ctx.out.text(format_args!("{}: {size} of {}", out.display(), dtypes(converted)))
 }
 
 /// Dtypes of the matrices, the most frequent first.
-pub(crate) fn dtypes(converted: &Converted) -> String {
-    let names: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
+pub(crate) fn dtypes(converted: &ConvertedModel) -> String {
+    let names: Vec<_> = converted.matrix_dtypes().into_iter().map(WeightDtype::name).collect();
     names.join(" and ")
 }
 
@@ -172,11 +176,11 @@ pub(crate) fn refuse_input<'a>(
 }
 
 /// Summary as JSON.
-pub(crate) fn summary_json(out: &Path, converted: &Converted) -> Value {
-    let Converted { files, format, bytes, .. } = converted;
-    let dtypes: Vec<_> = converted.forms().into_iter().map(WeightDtype::name).collect();
+pub(crate) fn summary_json(out: &Path, converted: &ConvertedModel) -> Value {
+    let ConvertedModel { files, dtype, bytes, .. } = converted;
+    let dtypes: Vec<_> = converted.matrix_dtypes().into_iter().map(WeightDtype::name).collect();
     let files: Vec<_> = files.iter().map(|file| path_text(file)).collect();
-    let dtype = dtypes.first().copied().unwrap_or(format.name());
+    let dtype = dtypes.first().copied().unwrap_or(dtype.name());
     json!({ "path": path_text(out), "dtype": dtype, "dtypes": dtypes, "bytes": bytes, "files": files })
 }
 
@@ -185,8 +189,8 @@ fn with_progress(
     name: &'static str,
     config: &MptConfig,
     ctx: &Context,
-    work: impl FnOnce(mpt_core::OnBytes<'_>) -> mpt_core::Result<Converted>,
-) -> Result<Converted, CliError> {
+    work: impl FnOnce(mpt_core::OnBytes<'_>) -> mpt_core::Result<ConvertedModel>,
+) -> Result<ConvertedModel, CliError> {
     let tensors = config.parameter_shapes().len() as u64;
     let mut bar = ProgressBar::start(ctx.out.log(), name, Unit::Count("tensors"), Some(tensors));
     let stop = ctx.stop();
@@ -224,7 +228,7 @@ fn source_config(weights: &Weights) -> Result<Map<String, Value>, CliError> {
 fn copy_companions(weights: &Weights, out: &Path, ctx: &Context) -> Result<(), CliError> {
     if weights.metadata().is_some() {
         return match tokenizer_of(weights) {
-            Ok(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.bytes()),
+            Ok(tokenizer) => write(&out.join("tokenizer.json"), tokenizer.json_bytes()),
             Err(problem) => {
                 let log = ctx.out.log();
                 log.warn(format_args!("{problem}; the folder is written without a tokenizer.json"));

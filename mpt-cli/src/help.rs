@@ -46,7 +46,7 @@ pub(crate) fn of_data(error: &DataError) -> Option<String> {
 pub(crate) fn of_text(error: &TextError) -> Option<String> {
     match error {
         TextError::NoChatTemplate { .. } => {
-            let names = mpt_tokenize::ChatTemplate::names().collect::<Vec<_>>().join(", ");
+            let names = mpt_tokenize::ChatTemplate::builtin_names().collect::<Vec<_>>().join(", ");
             Some(format!("--template with one of {names}, or --template-file"))
         }
         _ => None,

@@ -30,7 +30,7 @@ pub(crate) fn install_interrupt(log: &Log) -> &'static AtomicBool {
 /// library contains while it reads a damaged file becomes an error instead.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
-        if mpt_data::is_contained() {
+        if mpt_data::is_panic_caught() {
             return;
         }
         let message = info.payload_as_str().unwrap_or("no message");

@@ -38,7 +38,7 @@ pub(crate) fn open(path: &Path, ctx: &Context) -> Result<Weights, CliError> {
 }
 
 fn warn_of_ignored_index(weights: &Weights, ctx: &Context) {
-    if let (Some(index), Some(used)) = (weights.passed_over(), weights.files().next()) {
+    if let (Some(index), Some(used)) = (weights.ignored_index(), weights.files().next()) {
         let (index, used) = (index.display(), used.display());
         ctx.out
             .log()
@@ -49,7 +49,7 @@ fn warn_of_ignored_index(weights: &Weights, ctx: &Context) {
 impl ModelArgs {
     /// Maps the weights. No tensor is read yet.
     pub(crate) fn weights(&self, ctx: &Context) -> Result<Weights, CliError> {
-        Ok(open(&self.model, ctx)?.rounded_to(self.dtype))
+        Ok(open(&self.model, ctx)?.with_dtype(self.dtype))
     }
 }
 

@@ -5,7 +5,7 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use mpt_core::ops::Precision;
-use mpt_core::testing::ProductBench;
+use mpt_core::testing::MatmulBench;
 
 fn main() {
     divan::main();
@@ -17,8 +17,8 @@ const CASES: [([usize; 3], &str); 4] =
 
 fn product(bencher: Bencher<'_, '_>, case: usize, precision: Precision) {
     let (size, layout) = CASES[case];
-    let mut product = ProductBench::new(size, layout, precision);
-    bencher.counter(ItemsCount::new(product.operations())).bench_local(|| product.run());
+    let mut product = MatmulBench::new(size, layout, precision);
+    bencher.counter(ItemsCount::new(product.flops())).bench_local(|| product.run());
 }
 
 #[divan::bench(args = 0..CASES.len())]

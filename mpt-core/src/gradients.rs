@@ -1,4 +1,4 @@
-//! Where gradients go: a sink takes each as soon as it is known, block by block.
+//! Gradient sinks: consumers of a backward pass, called block by block.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,61 +8,61 @@ use crate::error::{Error, Result};
 use crate::ops;
 use crate::params::ParamId;
 
-/// Takes the gradients of a backward pass. What a sink does not want is not computed.
+/// Consumer of the gradients of a backward pass. Unwanted gradients are not computed.
 pub trait GradSink {
-    /// Whether the gradient of `id` is wanted.
+    /// Whether the gradient of `id` is to be computed.
     fn wants(&self, id: ParamId) -> bool;
 
-    /// Takes a gradient of `id`, to be added to those it has been given before.
+    /// Accumulates a gradient of `id`, in the shape of the parameter, f32.
     ///
     /// # Errors
-    /// Those of what the sink does with it.
+    /// Those of the sink.
     fn add(&mut self, id: ParamId, gradient: Tensor) -> Result<()>;
 
-    /// Takes a gradient of the table `id` `[rows, d]` that is 0 but for the rows `ids`, `d_rows` `[ids, d]`.
+    /// Accumulates a sparse gradient of the embedding `id` `[rows, d]`: `d_rows` `[ids, d]` in the rows `ids`, f32.
     ///
     /// # Errors
-    /// Those of what the sink does with it.
+    /// Those of the sink.
     fn add_rows(&mut self, id: ParamId, rows: usize, ids: &[u32], d_rows: &Tensor) -> Result<()>;
 
-    /// Says that all gradients of block `layer` have been given: they may be reduced, applied or sent away.
+    /// Called when all gradients of block `layer` are complete: they may be reduced or applied.
     ///
     /// # Errors
-    /// Those of what the sink does then.
+    /// Those of the sink.
     fn block_done(&mut self, _layer: usize) -> Result<()> {
         Ok(())
     }
 }
 
-/// Gradients by parameter, summed over everything added so far.
+/// Accumulated gradients by parameter.
 #[derive(Debug, Default)]
 pub struct Gradients {
     /// By checkpoint name.
     sums: BTreeMap<String, Tensor>,
-    /// All are wanted where absent.
+    /// Wanted parameters; `None` for all.
     wanted: Option<BTreeSet<ParamId>>,
 }
 
 impl Gradients {
-    /// No gradients yet, of the parameters `wanted` alone.
-    pub fn of(wanted: impl IntoIterator<Item = ParamId>) -> Self {
+    /// Empty gradients of the parameters `wanted` only.
+    pub fn for_params(wanted: impl IntoIterator<Item = ParamId>) -> Self {
         Self { sums: BTreeMap::new(), wanted: Some(wanted.into_iter().collect()) }
     }
 
-    /// The gradient of a parameter by its checkpoint name.
+    /// Gradient by checkpoint name.
     ///
     /// # Errors
-    /// [`Error::NoGradient`] when it has received none.
+    /// [`Error::NoGradient`] when the parameter has received none.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         self.sums.get(name).ok_or_else(|| Error::NoGradient { name: name.to_owned() })
     }
 
-    /// Names and gradients in the order of names.
+    /// Checkpoint names and gradients, in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.sums.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// The L2 norm over all gradients, summed in the order of names.
+    /// Global L2 norm, summed in the order of names.
     ///
     /// # Errors
     /// When a gradient is not f32.
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn gradients_are_summed_and_counted_by_name() {
         let (id, other) = (ParamId::weight(Module::Wte), ParamId::weight(Module::NormF));
-        let mut gradients = Gradients::of([id]);
+        let mut gradients = Gradients::for_params([id]);
         assert!(gradients.wants(id) && !gradients.wants(other));
         let (a, rows) = (random(&[5, 3], 1), random(&[2, 3], 2));
         let expected = a.copy().unwrap();

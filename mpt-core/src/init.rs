@@ -1,6 +1,6 @@
-//! Drawing a parameter by the scheme of a configuration.
+//! Random initialization of one parameter under a configuration's scheme.
 //!
-//! A value depends on the seed, the parameter's name and its index alone.
+//! A value is a function of the seed, the parameter's name and its index.
 //!
 //! Source: llm-foundry `param_init_fns.py`; fans and gains as `torch.nn.init` computes them.
 
@@ -13,20 +13,20 @@ use crate::error::{Error, Result};
 use crate::params::{Module, ParamId, ParamKind};
 use crate::rng::CounterRng;
 
-/// What the values of one parameter are drawn from.
+/// Distribution of the values of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Distribution {
     Constant(f32),
-    /// Mean 0 and this deviation.
+    /// Mean 0 and this standard deviation.
     Normal(f64),
-    /// Between these limits.
+    /// Lower and upper limit.
     Uniform(f64, f64),
 }
 
-/// The initial values of a parameter of `shape`, a linear as `[out, in]`.
+/// Initial values of a parameter of `shape`; a linear is `[out, in]`.
 ///
 /// # Errors
-/// [`Error::Config`] for a scheme that lacks a number.
+/// [`Error::Config`] when the scheme lacks a value.
 pub(crate) fn initial_values(
     config: &MptConfig,
     seed: u64,
@@ -34,8 +34,8 @@ pub(crate) fn initial_values(
     shape: &[usize],
 ) -> Result<Vec<f32>> {
     let (n, name) = (shape.iter().product(), id.to_string());
-    type Draw = fn(&mut CounterRng) -> f64;
-    let (offset, factor, draw): (f64, f64, Draw) = match distribution(config, id, shape)? {
+    type Sample = fn(&mut CounterRng) -> f64;
+    let (offset, factor, sample): (f64, f64, Sample) = match distribution(config, id, shape)? {
         Distribution::Constant(value) => return Ok(vec![value; n]),
         Distribution::Normal(std) => (0.0, f64::from(std as f32), |rng| f64::from(rng.normal())),
         Distribution::Uniform(low, high) => (low, high - low, |rng| f64::from(rng.uniform())),
@@ -43,59 +43,59 @@ pub(crate) fn initial_values(
     let values = (0..n).into_par_iter().with_min_len(1 << 12).map_init(
         || CounterRng::named(seed, &name),
         |rng, index| {
-            rng.seek(2 * index as u64); // a normal number takes two draws
-            (offset + draw(rng) * factor) as f32
+            rng.seek(2 * index as u64); // a normal value takes two draws
+            (offset + sample(rng) * factor) as f32
         },
     );
     Ok(values.collect())
 }
 
+/// Distribution of a parameter.
 fn distribution(config: &MptConfig, id: ParamId, shape: &[usize]) -> Result<Distribution> {
-    if shape.len() == 1 {
-        return Ok(vector(config, id));
-    }
-    let module = id.module.module;
-    let is_embedding = module.is_embedding();
     let scheme = config.init_config.scheme;
-    if is_embedding && scheme != InitScheme::Torch {
+    if shape.len() == 1 {
+        return Ok(vector_distribution(config, id));
+    }
+    if id.module.module.is_embedding() && scheme != InitScheme::Torch {
         match config.init_config.embedding {
             Some(EmbeddingInit::Normal(std)) => return Ok(Distribution::Normal(std)),
             Some(EmbeddingInit::Uniform(low, high)) => return Ok(Distribution::Uniform(low, high)),
             None => {}
         }
     }
+    matrix_distribution(config, id.module.module, shape)
+}
+
+/// Distribution of a matrix `[rows, fan_in]` under the scheme.
+fn matrix_distribution(config: &MptConfig, module: Module, shape: &[usize]) -> Result<Distribution> {
     let is_residual = matches!(module, Module::OutProj | Module::DownProj);
     let divisor = if is_residual { residual_divisor(config) } else { 1.0 };
     let (fan_in, fan_out) = (shape[1] as f64, fan_out(config, module, shape) as f64);
-    let normal = |std: f64| Ok(Distribution::Normal(std / divisor));
-    let uniform = |std: f64| {
+    let centered = |std: f64, is_uniform: bool| {
         let limit = 3f64.sqrt() * std / divisor;
-        Ok(Distribution::Uniform(-limit, limit))
+        if is_uniform { Distribution::Uniform(-limit, limit) } else { Distribution::Normal(std / divisor) }
     };
-    match scheme {
-        InitScheme::Torch if is_embedding => Ok(Distribution::Normal(1.0)),
-        InitScheme::Torch => uniform((1.0 / (3.0 * fan_in)).sqrt()),
-        InitScheme::Baseline { std: Some(std) } => normal(std),
+    Ok(match config.init_config.scheme {
+        InitScheme::Torch if module.is_embedding() => Distribution::Normal(1.0),
+        InitScheme::Torch => centered((1.0 / (3.0 * fan_in)).sqrt(), true),
+        InitScheme::Baseline { std: Some(std) } => centered(std, false),
         InitScheme::Baseline { std: None } => {
-            Err(lacking("init_std", "null", "the deviation of `baseline_`"))
+            return Err(missing_value("init_std", "null", "the deviation of `baseline_`"));
         }
-        InitScheme::Small | InitScheme::Neox => normal((2.0 / (5.0 * config.d_model as f64)).sqrt()),
-        InitScheme::Kaiming { uniform: is_uniform, fan_out: by_out, gain } => {
-            let std = gain / if by_out { fan_out } else { fan_in }.sqrt();
-            if is_uniform { uniform(std) } else { normal(std) }
+        InitScheme::Small | InitScheme::Neox => centered((2.0 / (5.0 * config.d_model as f64)).sqrt(), false),
+        InitScheme::Kaiming { uniform, fan_out: use_fan_out, gain } => {
+            centered(gain / if use_fan_out { fan_out } else { fan_in }.sqrt(), uniform)
         }
         InitScheme::Xavier { gain: 0.0, .. } => {
-            Err(lacking("init_gain", "0", "a gain such as 1: with 0 every weight would be 0"))
+            let expected = "a gain such as 1: with 0 every weight would be 0";
+            return Err(missing_value("init_gain", "0", expected));
         }
-        InitScheme::Xavier { uniform: is_uniform, gain } => {
-            let std = gain * (2.0 / (fan_in + fan_out)).sqrt();
-            if is_uniform { uniform(std) } else { normal(std) }
-        }
-    }
+        InitScheme::Xavier { uniform, gain } => centered(gain * (2.0 / (fan_in + fan_out)).sqrt(), uniform),
+    })
 }
 
-/// Norms' weights are 1 and biases 0, except that torch draws the biases of linears.
-fn vector(config: &MptConfig, id: ParamId) -> Distribution {
+/// Distribution of a vector: 1 for norm weights, 0 for biases. Under torch's scheme biases of linears are uniform.
+fn vector_distribution(config: &MptConfig, id: ParamId) -> Distribution {
     if id.kind != ParamKind::Bias {
         return Distribution::Constant(1.0);
     }
@@ -111,7 +111,7 @@ fn vector(config: &MptConfig, id: ParamId) -> Distribution {
     Distribution::Uniform(-limit, limit)
 }
 
-/// Rows that one draw covers: a fused projection is drawn head by head.
+/// `fan_out` of a matrix; a projection to heads is initialized head by head.
 fn fan_out(config: &MptConfig, module: Module, shape: &[usize]) -> usize {
     match module {
         Module::Wqkv | Module::Wq | Module::Wk | Module::Wv => config.head_dim,
@@ -128,7 +128,7 @@ fn residual_divisor(config: &MptConfig) -> f64 {
     }
 }
 
-fn lacking(field: &'static str, actual: &str, expected: &str) -> Error {
+fn missing_value(field: &'static str, actual: &str, expected: &str) -> Error {
     Error::Config {
         path: Path::new("init_config").to_owned(),
         field,
@@ -141,8 +141,8 @@ fn lacking(field: &'static str, actual: &str, expected: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// The distribution of a tensor of a model of width 32, 8 heads of 4 and 2 layers.
-    fn drawn(init: &str, name: &str) -> Result<Distribution> {
+    /// Distribution of a tensor in a model of width 32 with 8 heads of 4 and 2 layers.
+    fn distribution_of(init: &str, name: &str) -> Result<Distribution> {
         let json = format!(
             r#"{{"d_model": 32, "n_heads": 8, "n_layers": 2, "vocab_size": 50, "no_bias": false, "init_config": {init}}}"#
         );
@@ -157,7 +157,7 @@ mod tests {
 
     fn expect(init: &str, name: &str, expected: Distribution) {
         let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
-        let found = drawn(init, name).unwrap();
+        let found = distribution_of(init, name).unwrap();
         let same = match (found, expected) {
             (Distribution::Normal(a), Distribution::Normal(b)) => close(a, b),
             (Distribution::Uniform(a, b), Distribution::Uniform(c, d)) => close(a, c) && close(b, d),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn deviations_are_those_of_the_schemes() {
+    fn standard_deviations_follow_the_schemes() {
         use Distribution::{Constant, Normal, Uniform};
         let kaiming = (2f64 / 32.0).sqrt();
         expect(r#"{"name": "kaiming_normal_"}"#, WQKV, Normal(kaiming));
@@ -195,11 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn schemes_that_lack_a_number_are_refused_when_a_model_is_drawn() {
+    fn schemes_that_lack_a_value_are_refused() {
         for (init, named) in
             [(r#"{"name": "xavier_normal_"}"#, "init_gain"), (r#"{"name": "baseline_"}"#, "init_std")]
         {
-            let message = drawn(init, WQKV).unwrap_err().to_string();
+            let message = distribution_of(init, WQKV).unwrap_err().to_string();
             assert!(message.contains(named), "{message}");
         }
     }

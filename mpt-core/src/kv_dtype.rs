@@ -1,25 +1,25 @@
-//! How a cache of keys and values holds its numbers.
+//! Element types of the KV cache.
 
 use std::fmt;
 
-/// How a cache holds a number. A smaller form lets more tokens fit, and decoding reads them faster.
+/// Element type of the KV cache. A smaller type holds more tokens in the same memory and decodes faster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvDtype {
-    /// As it was computed.
+    /// IEEE 754 binary32: exact.
     #[default]
     F32,
-    /// Rounded to 8 significant bits: within 2^-8 of its size.
+    /// bf16: relative error up to 2^-8.
     Bf16,
-    /// Rounded to a multiple of 1/127 of the largest number of its vector (one token's key or value in one head), which
-    /// an f32 keeps: within 1/254 of that largest number. A vector with a number that is not finite becomes NaN.
+    /// 8-bit integers with an f32 scale per vector, one token's key or value in one head: absolute error up to 1/254 of the
+    /// largest magnitude of the vector. A vector with a non-finite element becomes NaN.
     Int8,
 }
 
 impl KvDtype {
-    /// Every form, as `Display` names it.
+    /// All types.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
-    /// Its name on the command line and in reports.
+    /// Name on the command line and in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -28,12 +28,12 @@ impl KvDtype {
         }
     }
 
-    /// Bytes of a vector of `len` numbers.
+    /// Bytes of a vector of `len` elements, scale included.
     pub fn vector_bytes(self, len: usize) -> usize {
         self.number_bytes() * len + self.scale_bytes()
     }
 
-    /// Bytes of a number.
+    /// Bytes of an element.
     pub(crate) fn number_bytes(self) -> usize {
         match self {
             Self::F32 => size_of::<f32>(),
@@ -42,7 +42,7 @@ impl KvDtype {
         }
     }
 
-    /// Bytes of a vector's scale, 0 where it has none.
+    /// Bytes of the scale of a vector; 0 without one.
     pub(crate) fn scale_bytes(self) -> usize {
         if self == Self::Int8 { size_of::<f32>() } else { 0 }
     }

@@ -2,7 +2,7 @@
 //!
 //! [`Weights::open`] maps a model's files, whatever their format: a Hugging Face folder of safetensors or PyTorch pickles, or a
 //! GGUF file. [`CausalLm`] computes with them. Between the two stands whoever lends parameters: files as they are, a model
-//! drawn at random, or an [`Adapted`] base.
+//! drawn at random, or an [`WithAdapter`] base.
 //!
 //! ```
 //! use candle_core::Device;
@@ -22,14 +22,14 @@
 //!
 //! # From one format to another
 //!
-//! [`write_hf`] writes a folder that transformers loads, [`write_gguf`] a file for llama.cpp, and [`write_drawn`] a folder with
+//! [`write_hf`] writes a folder that transformers loads, [`write_gguf`] a file for llama.cpp, and [`write_random_init`] a folder with
 //! random weights. All three stream tensor by tensor, and ask a callback after each whether to go on. [`ConvertOptions`] says in
 //! which form matrices are written; by default they keep the one they have, and quantized ones become bf16. A folder's
 //! `config.json` is [`config_json`], which whoever writes the folder puts beside the weights.
 //!
 //! ```
 //! use std::ops::ControlFlow;
-//! use mpt_core::{ConvertOptions, MptConfig, WeightDtype, Weights, config_json, write_drawn, write_gguf, write_hf};
+//! use mpt_core::{ConvertOptions, MptConfig, WeightDtype, Weights, config_json, write_random_init, write_gguf, write_hf};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -37,11 +37,11 @@
 //! let config = MptConfig::mpt(64, 2, 4, 512, 128)?;
 //! std::fs::create_dir(&drawn)?;
 //! let options = ConvertOptions::default();
-//! let converted = write_drawn(&config, 17, &drawn, &options, &mut |_bytes| ControlFlow::Continue(()))?;
+//! let converted = write_random_init(&config, 17, &drawn, &options, &mut |_bytes| ControlFlow::Continue(()))?;
 //! std::fs::write(drawn.join("config.json"), config_json(&config, &converted, None))?;
 //!
 //! // As llama.cpp reads it. The first callback adds metadata, such as the tokenizer's.
-//! let f16 = ConvertOptions { format: Some(WeightDtype::F16), ..ConvertOptions::default() };
+//! let f16 = ConvertOptions { dtype: Some(WeightDtype::F16), ..ConvertOptions::default() };
 //! let model = Weights::open(&drawn)?;
 //! write_gguf(&model, &gguf, "drawn", &f16, &mut |_| (), &mut |_bytes| ControlFlow::Continue(()))?;
 //!
@@ -59,12 +59,13 @@
 //!
 //! - [`KvPool`] and [`Batch`]: text token by token, many sequences at a time. `mpt-infer` is built on them.
 //! - [`TrainBatch`], [`Gradients`]: losses and gradients, block by block. `mpt-train` is built on them.
-//! - [`LoraConfig`], [`Adapter`], [`Adapted`]: LoRA on a frozen base in any form of weights.
+//! - [`LoraConfig`], [`Adapter`], [`WithAdapter`]: LoRA on a frozen base in any form of weights.
 //! - [`ops`] and [`nn`]: the functions and layers of which the model is made, each with its own backward pass.
 //! - [`Error::kind`]: whether the caller, the files or the machine is at fault.
 //!
 //! The feature `testing` adds the module of that name: tiny seeded models and tolerances, for tests in crates above.
 
+mod alibi;
 mod batch;
 mod bounded_file;
 mod cache;
@@ -107,14 +108,16 @@ mod training;
 mod variables;
 mod weights;
 
-pub use batch::{Batch, Part, SeqId};
+pub use alibi::alibi_slopes;
+pub use batch::{Batch, BatchSeq, SeqId};
 pub use cache::KvPool;
 pub use config::{
-    Activation, AttnConfig, Defaults, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme,
+    Activation, AttnConfig, ConfigDefaults, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme,
     MptConfig, NormType, PRESETS, RopeConfig, RopeScaling,
 };
 pub use convert::{
-    ConvertOptions, Converted, OnBytes, Written, config_json, write_drawn, write_gguf, write_hf,
+    ConvertOptions, ConvertedModel, ConvertedTensor, OnBytes, config_json, write_gguf, write_hf,
+    write_random_init,
 };
 pub use dtype::{Precision, UnknownDtype, WeightDtype};
 pub use error::{Cause, Error, Result};
@@ -122,9 +125,9 @@ pub use error_kind::ErrorKind;
 pub use gradients::{GradSink, Gradients};
 pub use kernels::cpu::dispatch::check_cpu_level;
 pub use kv_dtype::KvDtype;
-pub use lora::{Adapted, Adapter, LoraConfig};
-pub use mask::{AttnMask, alibi_slopes};
-pub use memory::{StepMemory, expect_memory};
+pub use lora::{Adapter, LoraConfig, WithAdapter};
+pub use mask::AttnMask;
+pub use memory::{StepMemory, check_memory};
 pub use mistaken::Mistaken;
 pub use model::CausalLm;
 pub use nn::{Block, BlockSource, StepDropout};
@@ -132,7 +135,7 @@ pub use ops::{IGNORE_LABEL, check_device};
 pub use parameter::Parameter;
 pub use params::{Module, ModuleId, ParamId, ParamKind, UnknownParam};
 pub use quoted::quoted;
-pub use random_init::Drawn;
+pub use random_init::RandomInit;
 pub use run_folder::{latest_checkpoint, run_checkpoints};
 pub use source::{LoraWeights, ParamBuilder, ParameterSource, WithPrecision};
 pub use storage::StoredTensor;
@@ -140,5 +143,5 @@ pub use threads::set_threads;
 pub use training::{Recompute, TrainBatch};
 pub use variables::Params;
 pub use weights::{
-    GgufWriter, MetaArray, MetaValue, Metadata, SafetensorsWriter, TensorInfo, Weights, write_safetensors,
+    GgufArray, GgufMetadata, GgufValue, GgufWriter, SafetensorsWriter, TensorInfo, Weights, write_safetensors,
 };

@@ -1,4 +1,4 @@
-//! A model's parameters out of its files: rounded to the form asked for, in the layout of the kernels.
+//! Loading of parameters from weights files: conversion to the requested dtype and prepacking for the kernels.
 
 use std::path::Path;
 
@@ -13,40 +13,40 @@ use crate::storage::StoredTensor;
 use crate::weights::Weights;
 
 impl Weights {
-    /// The same weights, their matrices rounded to `format` when they are handed out; f32 leaves every tensor as it is
-    /// stored, since widening is exact and happens at use.
+    /// The same weights with matrices converted to `dtype` when loaded. f32 keeps the stored dtype: widening is exact and
+    /// happens at use.
     ///
-    /// A quantized form is for matrices that it makes smaller; NF4 is for the linears of blocks. A matrix whose rows are
-    /// no whole number of blocks gets a wider form ([`WeightDtype::fallback_for`]).
+    /// A quantized dtype applies to matrices that it makes smaller, NF4 to the linears of blocks. Rows that its blocks do not
+    /// fill get [`WeightDtype::fallback_for`].
     #[must_use]
-    pub fn rounded_to(mut self, format: WeightDtype) -> Self {
-        self.round_to = format;
+    pub fn with_dtype(mut self, dtype: WeightDtype) -> Self {
+        self.requested_dtype = dtype;
         self
     }
 
-    /// The same weights for a model whose matrix products round their factors so; f32 unless said.
+    /// The same weights with another precision of the model's matmuls; f32 by default.
     #[must_use]
-    pub fn multiplied_as(mut self, precision: Precision) -> Self {
+    pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// The form in which [`stored`](Self::stored) hands out a tensor.
+    /// Dtype of a tensor as [`tensor`](Self::tensor) returns it.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorDtype`].
-    pub fn form(&self, name: &str) -> Result<WeightDtype> {
-        let (_, entry, format) = self.place(name)?;
-        Ok(dtype_policy::load_dtype(name, &entry.shape, format, self.round_to))
+    pub fn loaded_dtype(&self, name: &str) -> Result<WeightDtype> {
+        let (_, entry, stored) = self.locate(name)?;
+        Ok(dtype_policy::load_dtype(name, &entry.shape, stored, self.requested_dtype))
     }
 
-    /// One tensor as it is stored, or rounded where that was asked for. `expected` is the shape it must have.
+    /// Tensor by checkpoint name, converted to its [`loaded_dtype`](Self::loaded_dtype). `expected` is the required shape.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`], and [`Error::Unquantizable`] where it is
-    /// to be quantized and holds a value that cannot be.
-    pub fn stored(&self, name: &str, expected: Option<&[usize]>) -> Result<StoredTensor> {
-        let (path, entry, format) = self.place(name)?;
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`], and [`Error::Unquantizable`] for a value
+    /// that the dtype cannot hold.
+    pub fn tensor(&self, name: &str, expected: Option<&[usize]>) -> Result<StoredTensor> {
+        let (path, entry, stored) = self.locate(name)?;
         if let Some(expected) = expected.filter(|&expected| expected != entry.shape) {
             let (actual, expected) = (entry.shape.clone(), expected.to_vec());
             return Err(Error::TensorShape {
@@ -56,14 +56,14 @@ impl Weights {
                 expected,
             });
         }
-        let form = dtype_policy::load_dtype(name, &entry.shape, format, self.round_to);
-        self.as_stored(name)?.rounded(form).map_err(|refusal| refused(path, name, form, refusal))
+        let dtype = dtype_policy::load_dtype(name, &entry.shape, stored, self.requested_dtype);
+        self.stored_tensor(name)?.into_dtype(dtype).map_err(|refusal| refused(path, name, dtype, refusal))
     }
 }
 
 impl ParameterSource for Weights {
     fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
-        let stored = self.stored(&id.to_string(), Some(shape))?.prepack_int8()?;
+        let stored = self.tensor(&id.to_string(), Some(shape))?.prepack_int8()?;
         let stored = if self.precision == Precision::Bf16 { stored.prepack_bf16()? } else { stored };
         Ok(Parameter::Stored(stored))
     }
@@ -73,7 +73,12 @@ impl ParameterSource for Weights {
     }
 }
 
-/// The error about a tensor that does not go into a form.
-pub(crate) fn refused(path: &Path, name: &str, form: WeightDtype, refusal: QuantizeError) -> Error {
-    Error::Unquantizable { path: path.to_owned(), name: name.to_owned(), form, reason: refusal.to_string() }
+/// Error for a tensor whose values a dtype cannot hold.
+pub(crate) fn refused(path: &Path, name: &str, dtype: WeightDtype, refusal: QuantizeError) -> Error {
+    Error::Unquantizable {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        form: dtype,
+        reason: refusal.to_string(),
+    }
 }

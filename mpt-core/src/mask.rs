@@ -1,69 +1,70 @@
-//! Which keys a query sees, and ALiBi's slopes.
+//! Attention mask: one contiguous range of visible keys per query.
+//!
+//! It costs one number per token, never a `[seq, seq]` table.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// Which keys each query of a batch sees: one contiguous range that ends at the query itself.
+/// Attention mask of a batch `[batch, seq]`: the visible keys of a query are one contiguous range that ends at the query.
 ///
-/// Padding on the left, packed documents and sliding windows all are such ranges, so a mask costs one number per
-/// token and never a `[seq, seq]` table.
+/// Causal attention, left padding, packed documents and sliding windows are all of this kind.
 #[derive(Clone, Debug)]
 pub struct AttnMask {
     batch: usize,
     seq: usize,
-    /// First visible key, `[batch, seq]`; all see from key 0 where absent.
+    /// First visible key of each query, `[batch, seq]`; `None` for key 0.
     first_key: Option<Arc<[u32]>>,
-    /// Where each row's real tokens lie; all are real where absent.
-    real: Option<Arc<[Real]>>,
+    /// Valid tokens of each row, `[batch]`; `None` when nothing is padding.
+    valid: Option<Arc<[ValidTokens]>>,
 }
 
-/// The real tokens of a row with padding around them.
+/// Range of the tokens of a row that are not padding.
 #[derive(Clone, Copy, Debug)]
-struct Real {
-    /// Tokens of padding before the first.
+struct ValidTokens {
+    /// Number of padding tokens before it.
     left: u32,
-    /// How many there are.
+    /// Number of valid tokens.
     tokens: u32,
 }
 
 impl AttnMask {
-    /// Every token sees itself and all tokens before it.
+    /// Causal mask: a token attends to itself and all tokens before it.
     pub fn causal(batch: usize, seq: usize) -> Self {
-        Self { batch, seq, first_key: None, real: None }
+        Self { batch, seq, first_key: None, valid: None }
     }
 
-    /// Rows of real tokens (1) with padding (0) on the left or on the right; `mask` is `[batch, seq]`.
-    /// A row may be padding alone.
+    /// Causal mask of padded rows: `mask` `[batch, seq]` is 1 for tokens and 0 for padding, on the left or the right. A row may
+    /// be all padding.
     ///
     /// # Errors
     /// [`Error::Mask`] when the length is not batch x seq, a value is neither 0 nor 1, or padding lies between tokens.
     pub fn padded(mask: &[u8], batch: usize, seq: usize) -> Result<Self> {
         expect_len("mask", mask.len(), batch, seq)?;
-        let real: Vec<Real> = mask
+        let valid: Vec<ValidTokens> = mask
             .chunks_exact(seq)
             .enumerate()
-            .map(|(row, mask)| real_tokens(row, mask))
+            .map(|(row, mask)| valid_tokens(row, mask))
             .collect::<Result<_>>()?;
-        let first = |token: usize| real[token / seq].left.min((token % seq) as u32);
+        let first = |token: usize| valid[token / seq].left.min((token % seq) as u32);
         let first_key = (0..mask.len()).map(first).collect();
-        Ok(Self { batch, seq, first_key: Some(first_key), real: Some(real.into()) })
+        Ok(Self { batch, seq, first_key: Some(first_key), valid: Some(valid.into()) })
     }
 
-    /// A token sees only earlier tokens of its own document; `documents` `[batch, seq]` numbers them along each row, and
-    /// positions are counted from the first token of each.
+    /// Causal mask of packed documents: a token attends to its own document only. `documents` `[batch, seq]` has the document
+    /// id of each token; positions restart with each document.
     ///
     /// # Errors
     /// [`Error::Mask`] when the length is not batch x seq or a document is not contiguous.
     pub fn documents(documents: &[u32], batch: usize, seq: usize) -> Result<Self> {
         expect_len("documents", documents.len(), batch, seq)?;
         let mut first_key = Vec::with_capacity(documents.len());
-        for (row, of_row) in documents.chunks_exact(seq).enumerate() {
+        for (row, row_documents) in documents.chunks_exact(seq).enumerate() {
             let mut ended = std::collections::BTreeSet::new();
             let mut first = 0;
-            for (i, &document) in of_row.iter().enumerate() {
-                if i > 0 && document != of_row[i - 1] {
-                    ended.insert(of_row[i - 1]);
+            for (i, &document) in row_documents.iter().enumerate() {
+                if i > 0 && document != row_documents[i - 1] {
+                    ended.insert(row_documents[i - 1]);
                     first = i as u32;
                 }
                 if ended.contains(&document) {
@@ -72,28 +73,28 @@ impl AttnMask {
                 first_key.push(first);
             }
         }
-        Ok(Self { batch, seq, first_key: Some(first_key.into()), real: None })
+        Ok(Self { batch, seq, first_key: Some(first_key.into()), valid: None })
     }
 
-    /// The part of one row, as a batch of its own.
+    /// Mask of one row, as a batch of one.
     ///
     /// # Panics
-    /// When there is no such row.
+    /// When `row` is out of range.
     pub fn row(&self, row: usize) -> Self {
         assert!(row < self.batch, "row {row} of {}", self.batch);
         let tokens = row * self.seq..(row + 1) * self.seq;
         let first_key = self.first_key.as_ref().map(|first| first[tokens].into());
-        let real = self.real.as_ref().map(|real| [real[row]].into());
-        Self { batch: 1, seq: self.seq, first_key, real }
+        let valid = self.valid.as_ref().map(|valid| [valid[row]].into());
+        Self { batch: 1, seq: self.seq, first_key, valid }
     }
 
-    /// Rows and tokens per row.
+    /// `(batch, seq)`.
     pub fn dims(&self) -> (usize, usize) {
         (self.batch, self.seq)
     }
 
-    /// First visible key of every query, `[batch, seq]`, under a sliding window of `window` keys before the query's own.
-    /// `None` when every query sees from key 0.
+    /// First visible key of each query, `[batch, seq]`, under a sliding window of `window` keys before its own. `None` when it
+    /// is key 0 throughout.
     pub(crate) fn first_keys(&self, window: Option<usize>) -> Option<Arc<[u32]>> {
         let Some(window) = window else { return self.first_key.clone() };
         let first = |token: usize| {
@@ -103,14 +104,14 @@ impl AttnMask {
         Some((0..self.batch * self.seq).map(first).collect())
     }
 
-    /// Real tokens of each row, `[batch]`.
+    /// Number of valid tokens of each row, `[batch]`.
     pub(crate) fn lengths(&self) -> Vec<usize> {
-        let tokens = |row: usize| self.real.as_ref().map_or(self.seq, |real| real[row].tokens as usize);
+        let tokens = |row: usize| self.valid.as_ref().map_or(self.seq, |valid| valid[row].tokens as usize);
         (0..self.batch).map(tokens).collect()
     }
 
-    /// Position of every token, `[batch, seq]`, counted from its row's first real token or its document's first token;
-    /// padding behind the last real token has the position of that.
+    /// Position of each token, `[batch, seq]`, from the first valid token of its row or the first token of its document.
+    /// Right padding has the position of the last valid token.
     pub(crate) fn positions(&self) -> Vec<u32> {
         let lengths = self.lengths();
         let position = |token: usize| {
@@ -130,18 +131,18 @@ fn expect_len(argument: &'static str, actual: usize, batch: usize, seq: usize) -
     Err(Error::Mask { argument, actual: format!("{actual} values"), expected })
 }
 
-/// A row of padding alone has it on the right.
-fn real_tokens(row: usize, mask: &[u8]) -> Result<Real> {
+/// Valid tokens of a row; a row of padding only is right-padded.
+fn valid_tokens(row: usize, mask: &[u8]) -> Result<ValidTokens> {
     if let Some(value) = mask.iter().find(|&&value| value > 1) {
         let actual = format!("{value} in row {row}");
         return Err(Error::Mask { argument: "mask", actual, expected: "0 or 1".to_owned() });
     }
-    let left = mask.iter().take_while(|&&real| real == 0).count();
-    let tokens = mask[left..].iter().take_while(|&&real| real == 1).count();
-    match mask[left + tokens..].iter().position(|&real| real == 1) {
+    let left = mask.iter().take_while(|&&valid| valid == 0).count();
+    let tokens = mask[left..].iter().take_while(|&&valid| valid == 1).count();
+    match mask[left + tokens..].iter().position(|&valid| valid == 1) {
         Some(after) => Err(not_contiguous("mask", row, left + tokens + after)),
-        None if tokens == 0 => Ok(Real { left: 0, tokens: 0 }),
-        None => Ok(Real { left: left as u32, tokens: tokens as u32 }),
+        None if tokens == 0 => Ok(ValidTokens { left: 0, tokens: 0 }),
+        None => Ok(ValidTokens { left: left as u32, tokens: tokens as u32 }),
     }
 }
 
@@ -150,32 +151,9 @@ fn not_contiguous(argument: &'static str, row: usize, at: usize) -> Error {
     Error::Mask { argument, actual, expected: "one contiguous run".to_owned() }
 }
 
-/// ALiBi's slopes, one per head: 2^(-i * bias_max / n) for i = 1..n with n the next power of two, and where the head
-/// count is none, first every second of them from the second, then every second from the first.
-///
-/// Source: Press et al. 2022, section 3; llm-foundry `layers/attention.py`, `gen_slopes`.
-pub fn alibi_slopes(n_heads: usize, bias_max: f64) -> Vec<f32> {
-    let n = n_heads.next_power_of_two();
-    let slope = |i: usize| {
-        let exponent = i as f32 * (bias_max / n as f64) as f32;
-        1.0 / 2f32.powf(exponent)
-    };
-    if n == n_heads {
-        return (1..=n).map(slope).collect();
-    }
-    let (odd, even) = ((1..=n).step_by(2), (2..=n).step_by(2));
-    even.chain(odd).take(n_heads).map(slope).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slopes_interleave_when_heads_are_no_power_of_two() {
-        assert_eq!(alibi_slopes(4, 8.0), [0.25, 0.0625, 0.015_625, 0.003_906_25]);
-        assert_eq!(alibi_slopes(3, 8.0), [0.0625, 0.003_906_25, 0.25]);
-    }
 
     #[test]
     fn padding_on_the_left_hides_keys_and_shifts_positions() {

@@ -1,15 +1,15 @@
-//! Memory of a training step, from the shapes alone: what is kept, in which precision, and what is computed again.
+//! Memory estimate of a training step from shapes, and a check that the system grants an allocation.
 //!
-//! Everything kept is f32, but for what `clip_qkv` clipped, one bit a value. A block keeps, for each token:
+//! Saved activations are f32, except the clip mask of `clip_qkv` at one bit a value. A block saves, per token:
 //!
-//! | kept | values |
+//! | saved | values |
 //! |---|---|
 //! | its input, and the residual stream between attention and feed-forward layer | `2 d_model` |
 //! | queries, keys and values as projected | `q_width + 2 kv_width` |
 //! | the output of attention and its softmax denominators | `q_width + n_heads` |
 //! | the results of the first projections of the feed-forward layer | `ffn_hidden_size`, twice with a gate |
 //!
-//! Norms, activations and rotations are computed again from these. A block that is recomputed keeps its input alone.
+//! Norms, activations and rotations are recomputed from these. A recomputed block saves its input only.
 
 use memmap2::MmapMut;
 
@@ -19,61 +19,69 @@ use crate::training::Recompute;
 
 const F32: u64 = size_of::<f32>() as u64;
 
-/// Bytes of a training step, by what they hold.
+/// Memory of a training step in bytes, by use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepMemory {
-    /// Parameters, frozen ones too.
+    /// Parameters, frozen ones included.
     pub parameters: u64,
-    /// Gradients of what is trained.
+    /// Gradients.
     pub gradients: u64,
-    /// Moments of the optimizer.
+    /// Optimizer state.
     pub optimizer: u64,
-    /// What blocks keep between the passes.
-    pub kept: u64,
-    /// Intermediates of one block, or of the head where that is more.
-    pub working: u64,
+    /// Activations saved by the forward pass for the backward pass.
+    pub activations: u64,
+    /// Temporary buffers of one block or of the head, whichever is larger.
+    pub workspace: u64,
 }
 
 impl StepMemory {
-    /// Memory of a step on microbatches of `rows` sequences of `seq` tokens, with `moments` numbers a trained parameter.
-    pub fn of(config: &MptConfig, [rows, seq]: [usize; 2], moments: usize, recompute: Recompute) -> Self {
+    /// Estimate for microbatches of `[rows, seq]` tokens and an optimizer with `moments` f32 values per parameter.
+    pub fn estimate(
+        config: &MptConfig,
+        [rows, seq]: [usize; 2],
+        moments: usize,
+        recompute: Recompute,
+    ) -> Self {
         let tokens = (rows as u64).saturating_mul(seq as u64);
         let parameters = F32.saturating_mul(config.num_parameters());
         Self {
             parameters,
             gradients: parameters,
             optimizer: parameters.saturating_mul(moments as u64),
-            kept: kept(config, tokens, recompute),
-            working: working(config, tokens),
+            activations: activation_bytes(config, tokens, recompute),
+            workspace: workspace_bytes(config, tokens),
         }
     }
 
-    /// All of it together.
+    /// Sum of all uses.
     pub fn total(&self) -> u64 {
-        [self.parameters, self.gradients, self.optimizer, self.kept, self.working]
+        [self.parameters, self.gradients, self.optimizer, self.activations, self.workspace]
             .into_iter()
             .fold(0, u64::saturating_add)
     }
 }
 
 impl Recompute {
-    /// The least recomputing with which a microbatch of `rows` sequences of `seq` tokens keeps and works with at most
-    /// `budget` bytes; [`Recompute::All`] where even that is more.
+    /// Least recomputation with which the activations and workspace of a microbatch `[rows, seq]` fit into `budget` bytes;
+    /// [`Recompute::All`] when none fits.
     pub fn fitting(config: &MptConfig, [rows, seq]: [usize; 2], budget: u64) -> Self {
         let tokens = (rows as u64).saturating_mul(seq as u64);
-        let fits =
-            |recompute| kept(config, tokens, recompute).saturating_add(working(config, tokens)) <= budget;
+        let fits = |recompute| {
+            activation_bytes(config, tokens, recompute).saturating_add(workspace_bytes(config, tokens))
+                <= budget
+        };
         let choices = (1..config.n_layers).rev().map(Self::AllButLast);
         let mut choices = std::iter::once(Self::None).chain(choices);
         choices.find(|&choice| fits(choice)).unwrap_or(Self::All)
     }
 }
 
-/// Asks the system for so much memory and gives it back at once, so that what it refuses is an error and not an abort.
+/// Checks that the system grants `bytes` of memory: allocates and frees them. A later allocation failure would abort the
+/// process.
 ///
 /// # Errors
 /// [`Error::Memory`] naming the bytes.
-pub fn expect_memory(bytes: u64) -> Result<()> {
+pub fn check_memory(bytes: u64) -> Result<()> {
     let size = usize::try_from(bytes).unwrap_or(usize::MAX);
     match MmapMut::map_anon(size.max(1)) {
         Ok(_) => Ok(()),
@@ -81,36 +89,36 @@ pub fn expect_memory(bytes: u64) -> Result<()> {
     }
 }
 
-/// Bytes that all blocks keep.
-fn kept(config: &MptConfig, tokens: u64, recompute: Recompute) -> u64 {
-    let of_layer = |layer| match recompute.covers(layer, config.n_layers) {
+/// Saved activations of all blocks, in bytes.
+fn activation_bytes(config: &MptConfig, tokens: u64, recompute: Recompute) -> u64 {
+    let layer_bytes = |layer| match recompute.applies_to(layer, config.n_layers) {
         true => F32 * config.d_model as u64,
-        false => kept_of_block(config),
+        false => block_activation_bytes(config),
     };
-    (0..config.n_layers).map(of_layer).sum::<u64>().saturating_mul(tokens)
+    (0..config.n_layers).map(layer_bytes).sum::<u64>().saturating_mul(tokens)
 }
 
-/// Bytes that a block keeps for each token.
-fn kept_of_block(config: &MptConfig) -> u64 {
+/// Saved activations of a block per token, in bytes.
+fn block_activation_bytes(config: &MptConfig) -> u64 {
     let qkv = config.q_width() + 2 * config.kv_width();
     let clipped = if config.attn_config.clip_qkv.is_some() { qkv.div_ceil(8) } else { 0 };
     let numbers = 2 * config.d_model + qkv + config.q_width() + config.n_heads + ffn_width(config);
     F32 * numbers as u64 + clipped as u64
 }
 
-/// Numbers that the feed-forward layer keeps for each token.
+/// Saved values of the feed-forward layer per token.
 fn ffn_width(config: &MptConfig) -> usize {
     config.ffn_hidden_size * if config.ffn_type == FfnType::Glu { 2 } else { 1 }
 }
 
-/// Bytes of intermediates: those of a block going backward, which holds what it kept, and gradients of the widest of it;
-/// or a chunk of logits beside the output projection in the kernels' order, both ways.
-fn working(config: &MptConfig, tokens: u64) -> u64 {
+/// Workspace in bytes: the larger of a block's backward pass (its activations and the gradients of the widest of them) and
+/// the head's (a chunk of logits and the output projection packed for both directions).
+fn workspace_bytes(config: &MptConfig, tokens: u64) -> u64 {
     let widest = ffn_width(config).max(config.q_width() + 2 * config.kv_width());
-    let of_block = kept_of_block(config) + 3 * F32 * (widest + config.d_model) as u64;
+    let block = block_activation_bytes(config) + 3 * F32 * (widest + config.d_model) as u64;
     let packed = 2 * 6 * (config.vocab_size * config.d_model) as u64; // at most three bf16 parts a value
     let chunk = (1u64 << 24).max(8 * config.vocab_size as u64) * F32;
-    of_block.saturating_mul(tokens).max(packed + chunk + 3 * F32 * config.d_model as u64 * tokens)
+    block.saturating_mul(tokens).max(packed + chunk + 3 * F32 * config.d_model as u64 * tokens)
 }
 
 #[cfg(test)]
@@ -122,29 +130,29 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_a_small_model_takes_what_its_parts_do() {
-        let memory = StepMemory::of(&config(), [4, 512], 2, Recompute::None);
+    fn a_step_of_a_small_model_is_the_sum_of_its_uses() {
+        let memory = StepMemory::estimate(&config(), [4, 512], 2, Recompute::None);
         let parameters = 4 * config().num_parameters();
         assert_eq!((memory.parameters, memory.optimizer), (parameters, 2 * parameters));
         // 12 blocks x 2048 tokens x (10 x 768 + 12) numbers
-        assert_eq!(memory.kept, 12 * 2048 * (10 * 768 + 12) * 4);
+        assert_eq!(memory.activations, 12 * 2048 * (10 * 768 + 12) * 4);
         assert!(memory.total() > 2_500_000_000 && memory.total() < 4_000_000_000, "{memory:?}");
     }
 
     #[test]
-    fn what_the_system_refuses_is_an_error_with_the_bytes() {
-        expect_memory(0).expect("nothing");
-        expect_memory(1 << 20).expect("a little");
+    fn a_refused_allocation_names_the_bytes() {
+        check_memory(0).expect("nothing");
+        check_memory(1 << 20).expect("a little");
         for bytes in [1 << 60, u64::MAX] {
-            let error = expect_memory(bytes).expect_err("more than there is").to_string();
+            let error = check_memory(bytes).expect_err("more than there is").to_string();
             assert!(error.contains(&format!("{bytes} bytes of memory cannot be had")), "{error}");
         }
     }
 
     #[test]
-    fn as_much_is_kept_as_fits() {
+    fn recomputation_is_the_least_that_fits() {
         let config = config();
-        let needs = |recompute| kept(&config, 2048, recompute) + working(&config, 2048);
+        let needs = |recompute| activation_bytes(&config, 2048, recompute) + workspace_bytes(&config, 2048);
         let chosen = |budget| Recompute::fitting(&config, [4, 512], budget);
         assert_eq!(chosen(u64::MAX), Recompute::None);
         assert_eq!(chosen(needs(Recompute::None)), Recompute::None);

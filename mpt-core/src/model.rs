@@ -1,8 +1,8 @@
 //! The MPT model, from token ids to logits: embedding, blocks, norm, head. Layers are in [`nn`](crate::nn).
 //!
-//! What is peculiar to MPT: positions enter as ALiBi's linear bias on scores, not as embeddings; one fused projection
-//! `Wqkv` holds all queries, then all keys, then all values, and may be clipped; no biases; GELU is the exact one; the
-//! output projection is the embedding, padded to a multiple of 128 rows.
+//! Peculiar to MPT: positions enter as ALiBi's linear bias on scores, not as embeddings; one fused projection `Wqkv` has
+//! all queries, then all keys, then all values, and may be clipped; linears have no bias; GELU is exact; the output
+//! projection is the embedding, padded to a multiple of 128 rows.
 //!
 //! Legend of shapes: b batch, s seq, d d_model, v vocab_size; tokens are b * s.
 
@@ -19,7 +19,7 @@ use crate::nn::{Block, BlockSource, Embedding, Head, KeyValues, Norm};
 use crate::params::Module;
 use crate::source::{ParamBuilder, ParameterSource};
 
-/// The language model.
+/// MPT with its language-model head.
 #[derive(Clone, Debug)]
 pub struct CausalLm {
     config: MptConfig,
@@ -30,7 +30,7 @@ pub struct CausalLm {
 }
 
 impl CausalLm {
-    /// Reads all parameters of the model.
+    /// Builds the model from all of its parameters.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -40,10 +40,10 @@ impl CausalLm {
         Self::with_blocks(config, source, Arc::new(blocks))
     }
 
-    /// Reads the parameters outside blocks; `blocks` gives a block whenever it is needed.
+    /// Builds the model around `blocks`, which may gather a block when it is needed; reads the parameters outside blocks.
     ///
     /// # Errors
-    /// When a tensor is missing or has another shape, or there are not `n_layers` blocks.
+    /// When a tensor is missing or has another shape, or `blocks` has not `n_layers` blocks.
     pub fn with_blocks(
         config: &MptConfig,
         source: &dyn ParameterSource,
@@ -60,49 +60,49 @@ impl CausalLm {
         Ok(Self { config: config.clone(), embedding, blocks, norm_f, head })
     }
 
-    /// The configuration.
+    /// Configuration.
     pub fn config(&self) -> &MptConfig {
         &self.config
     }
 
-    /// The embedding.
+    /// Embedding.
     pub fn embedding(&self) -> &Embedding {
         &self.embedding
     }
 
-    /// The blocks, first to last.
+    /// Blocks, first to last.
     pub fn blocks(&self) -> &dyn BlockSource {
         &*self.blocks
     }
 
-    /// The norm behind the last block.
+    /// Norm after the last block.
     pub fn norm_f(&self) -> &Norm {
         &self.norm_f
     }
 
-    /// The output projection.
+    /// Output projection.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// Hidden states `[tokens, d]` after the last norm of new tokens of sequences, whose earlier tokens are in `pool`;
-    /// afterwards it holds the new ones too. Where this fails, `pool` is as it was.
+    /// Forward pass over a ragged batch with a KV cache. Returns hidden states `[tokens, d]`, f32, after `norm_f`.
     ///
-    /// A token's bits depend on its own sequence alone: not on what else is in the batch, nor on how a prompt is cut.
+    /// The new tokens are added to `pool`; on error `pool` is unchanged. The bits of a token depend on its own sequence
+    /// alone, not on the batch or on how a prompt is split into chunks.
     ///
     /// # Errors
     /// [`Error::TokenId`], [`Error::TooLong`] past learned positions, [`Error::PoolFull`], and [`Error::Shape`].
     pub fn forward(&self, batch: &Batch, pool: &mut KvPool) -> Result<Tensor> {
         pool.begin(batch)?;
-        let hidden = self.forward_begun(batch, pool);
+        let hidden = self.forward_layers(batch, pool);
         match &hidden {
             Ok(_) => pool.commit(batch)?,
-            Err(_) => pool.abandon(),
+            Err(_) => pool.rollback(),
         }
         hidden
     }
 
-    fn forward_begun(&self, batch: &Batch, pool: &mut KvPool) -> Result<Tensor> {
+    fn forward_layers(&self, batch: &Batch, pool: &mut KvPool) -> Result<Tensor> {
         let positions = &pool.positions(batch)?[..];
         let mut x = self.embedding.forward(batch.tokens(), positions)?;
         for layer in 0..self.blocks.num_blocks() {
@@ -114,23 +114,23 @@ impl CausalLm {
         self.norm_f.forward(&x)
     }
 
-    /// Hidden states `[b, s, d]` after the last norm of rows of token ids, without a cache.
+    /// Forward pass over rows of token ids without a cache. Returns hidden states `[b, s, d]`, f32, after `norm_f`.
     ///
     /// # Errors
     /// [`Error::TokenId`], [`Error::TooLong`] past learned positions, and [`Error::Shape`].
     pub fn hidden<R: AsRef<[u32]>>(&self, tokens: &[R], mask: &AttnMask) -> Result<Tensor> {
         let (b, s) = mask.dims();
-        let mut x = self.embedding.forward(&flat(tokens, mask)?, &mask.positions())?;
+        let mut x = self.embedding.forward(&flatten_ids(tokens, mask)?, &mask.positions())?;
         for layer in 0..self.blocks.num_blocks() {
             self.blocks.with_block(layer, &mut |block| {
-                x = block.forward(&x, KeyValues::Own(mask))?;
+                x = block.forward(&x, KeyValues::Uncached(mask))?;
                 Ok(())
             })?;
         }
         Ok(self.norm_f.forward(&x)?.reshape((b, s, self.config.d_model))?)
     }
 
-    /// Logits `[.., v]` of hidden states `[.., d]`. Slice `hidden` first where only some positions matter.
+    /// Logits `[.., v]` of hidden states `[.., d]`. Slice `hidden` first when few positions are needed.
     ///
     /// # Errors
     /// When the width of `hidden` is not `d`.
@@ -138,19 +138,18 @@ impl CausalLm {
         self.head.forward(hidden)
     }
 
-    /// The sum of -log p(label) in nats over the labels that are not [`IGNORE_LABEL`](crate::IGNORE_LABEL), one label a
-    /// token of `hidden` `[.., d]`.
+    /// Cross-entropy summed over labels, in nats. `hidden` is `[.., d]`; `labels` has one id per token, and
+    /// [`IGNORE_LABEL`](crate::IGNORE_LABEL) is skipped.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the count of labels is not that of tokens, [`Error::TokenId`] for a label outside the
-    /// vocabulary.
+    /// [`Error::Shape`] when the lengths differ, [`Error::TokenId`] for a label outside the vocabulary.
     pub fn loss_sum(&self, hidden: &Tensor, labels: &[u32]) -> Result<f64> {
         self.head.loss(hidden, labels)
     }
 }
 
-/// The ids of `tokens`, rows as `mask` has them, one after another.
-pub(crate) fn flat<R: AsRef<[u32]>>(tokens: &[R], mask: &AttnMask) -> Result<Vec<u32>> {
+/// Token ids `[b * s]` of rows that match the dimensions of `mask`.
+pub(crate) fn flatten_ids<R: AsRef<[u32]>>(tokens: &[R], mask: &AttnMask) -> Result<Vec<u32>> {
     let (b, s) = mask.dims();
     let ids: Vec<u32> = tokens.iter().flat_map(|row| row.as_ref()).copied().collect();
     if tokens.len() == b && tokens.iter().all(|row| row.as_ref().len() == s) {

@@ -1,21 +1,21 @@
-//! A parameter's values: an f32 tensor, or as they lie in a file.
+//! Value of a parameter: an f32 tensor, or a stored tensor of any weight dtype.
 
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
 use crate::storage::StoredTensor;
 
-/// One parameter.
+/// Value of a parameter.
 #[derive(Clone, Debug)]
 pub enum Parameter {
-    /// An f32 tensor, perhaps a variable.
+    /// f32 tensor, possibly a variable.
     Tensor(Tensor),
-    /// Values as they lie in a file, frozen, widened to f32 where they are used.
+    /// Frozen tensor in its stored dtype, widened to f32 at use.
     Stored(StoredTensor),
 }
 
 impl Parameter {
-    /// The shape.
+    /// Shape.
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Tensor(tensor) => tensor.dims(),
@@ -23,10 +23,10 @@ impl Parameter {
         }
     }
 
-    /// The values as an f32 tensor: itself, or a widened copy.
+    /// f32 tensor on `device`; a stored tensor is copied.
     ///
     /// # Errors
-    /// When the device has no room.
+    /// When the device is out of memory.
     pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
         match self {
             Self::Tensor(tensor) => Ok(tensor.clone()),
@@ -34,7 +34,7 @@ impl Parameter {
         }
     }
 
-    /// The values where a gradient may change them: frozen ones have none.
+    /// Tensor that may be trained; `None` for a frozen parameter.
     pub fn trainable(&self) -> Option<&Tensor> {
         match self {
             Self::Tensor(tensor) => Some(tensor),

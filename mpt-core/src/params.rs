@@ -1,6 +1,6 @@
-//! Identity of a parameter: the one place that knows what checkpoints call them.
+//! Parameter ids and their checkpoint names. No other file spells a checkpoint name.
 //!
-//! Names are those of llm-foundry's and transformers' `MPTForCausalLM`, such as `transformer.blocks.3.attn.Wqkv.weight`.
+//! Names are those of `MPTForCausalLM` in llm-foundry and transformers, such as `transformer.blocks.3.attn.Wqkv.weight`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,16 +9,16 @@ use Module::{
     DownProj, GateProj, KLn, LmHead, Norm1, Norm2, NormF, OutProj, QLn, UpProj, Wk, Wpe, Wq, Wqkv, Wte, Wv,
 };
 
-/// A layer that owns parameters.
+/// Module that owns parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Module {
     /// Token embedding.
     Wte,
     /// Learned position embedding.
     Wpe,
-    /// Norm behind the last block.
+    /// Norm after the last block.
     NormF,
-    /// Output projection of a model whose head is not its embedding.
+    /// Output projection of a model with an untied head.
     LmHead,
     /// Norm before attention.
     Norm1,
@@ -46,11 +46,11 @@ pub enum Module {
     DownProj,
 }
 
-/// Modules outside blocks with their names in checkpoints.
+/// Modules outside blocks, with their checkpoint names.
 const OF_MODEL: [(Module, &str); 4] =
     [(Wte, "transformer.wte"), (Wpe, "transformer.wpe"), (NormF, "transformer.norm_f"), (LmHead, "lm_head")];
 
-/// Modules of a block with their names below it.
+/// Modules of a block, with their names below it.
 const OF_BLOCK: [(Module, &str); 12] = [
     (Norm1, "norm_1"),
     (Wqkv, "attn.Wqkv"),
@@ -66,11 +66,11 @@ const OF_BLOCK: [(Module, &str); 12] = [
     (DownProj, "ffn.down_proj"),
 ];
 
-/// What the name of a block begins with; its number follows.
+/// Prefix of the names of a block; its index follows.
 const BLOCKS: &str = "transformer.blocks.";
 
 impl Module {
-    /// Whether it is a linear map of a block: what adapters and NF4 are for.
+    /// Whether it is a linear of a block, which adapters and NF4 apply to.
     pub fn is_block_linear(self) -> bool {
         matches!(self, Wqkv | Wq | Wk | Wv | OutProj | UpProj | GateProj | DownProj)
     }
@@ -80,34 +80,34 @@ impl Module {
         matches!(self, NormF | Norm1 | Norm2 | QLn | KLn)
     }
 
-    /// Whether it is a table of embeddings.
+    /// Whether it is an embedding.
     pub fn is_embedding(self) -> bool {
         matches!(self, Wte | Wpe)
     }
 
-    /// Name of the layer alone, such as `Wqkv`, as adapters target it.
+    /// Last component of the name, such as `Wqkv`: peft's `target_modules`.
     pub fn short_name(self) -> &'static str {
         let name = self.name();
         name.rsplit_once('.').map_or(name, |(_, last)| last)
     }
 
-    /// Name in checkpoints, without `transformer.blocks.N.` where it is one of a block: `attn.Wqkv`, `transformer.wte`.
+    /// Checkpoint name, without `transformer.blocks.N.` for a module of a block: `attn.Wqkv`, `transformer.wte`.
     pub fn name(self) -> &'static str {
         let all = OF_MODEL.iter().chain(&OF_BLOCK);
         all.copied().find(|&(module, _)| module == self).map_or("", |(_, name)| name)
     }
 }
 
-/// Which of a module's parameters.
+/// Kind of a parameter within its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ParamKind {
-    /// Matrix of a linear or an embedding, scale of a norm.
+    /// Matrix of a linear or an embedding; scale of a norm.
     Weight,
-    /// Vector added to the output.
+    /// Bias.
     Bias,
-    /// Matrix `[rank, in]` of an adapter.
+    /// LoRA matrix A, `[rank, in]`.
     LoraA,
-    /// Matrix `[out, rank]` of an adapter.
+    /// LoRA matrix B, `[out, rank]`.
     LoraB,
 }
 
@@ -118,27 +118,27 @@ const KINDS: [(ParamKind, &str); 4] = [
     (ParamKind::LoraB, "lora_B.weight"),
 ];
 
-/// Place of a module in a model.
+/// Id of a module: its block and kind. `Display` and `FromStr` are its checkpoint name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModuleId {
-    /// Block, counted from 0; `None` outside blocks.
+    /// Block index; `None` outside blocks.
     pub layer: Option<usize>,
-    /// The module.
+    /// Kind of module.
     pub module: Module,
 }
 
 impl ModuleId {
-    /// A module outside blocks.
+    /// Module outside blocks.
     pub const fn of_model(module: Module) -> Self {
         Self { layer: None, module }
     }
 
-    /// A module of block `layer`.
+    /// Module of block `layer`.
     pub const fn of_block(layer: usize, module: Module) -> Self {
         Self { layer: Some(layer), module }
     }
 
-    /// One of its parameters.
+    /// Id of one of its parameters.
     pub const fn param(self, kind: ParamKind) -> ParamId {
         ParamId { module: self, kind }
     }
@@ -153,7 +153,7 @@ impl fmt::Display for ModuleId {
     }
 }
 
-/// A name that belongs to no MPT model.
+/// Error for a name that is no parameter of an MPT model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of a parameter of an MPT model")]
 pub struct UnknownParam;
@@ -168,7 +168,7 @@ impl FromStr for ModuleId {
         let Some(rest) = name.strip_prefix(BLOCKS) else { return Ok(Self::of_model(find(&OF_MODEL, name)?)) };
         let (number, below) = rest.split_once('.').ok_or(UnknownParam)?;
         let layer: usize = number.parse().map_err(|_| UnknownParam)?;
-        // `+3` and `03` are numbers too, and other names
+        // `+3` and `03` parse too, but are other names
         if layer.to_string() != number {
             return Err(UnknownParam);
         }
@@ -176,27 +176,27 @@ impl FromStr for ModuleId {
     }
 }
 
-/// A parameter. `Display` and `FromStr` are its name in a checkpoint.
+/// Id of a parameter. `Display` and `FromStr` are its checkpoint name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId {
     /// Module that owns it.
     pub module: ModuleId,
-    /// Which of the module's parameters.
+    /// Kind of parameter.
     pub kind: ParamKind,
 }
 
 impl ParamId {
-    /// The matrix or scale of a module outside blocks.
+    /// Id of the weight of a module outside blocks.
     pub const fn weight(module: Module) -> Self {
         ModuleId::of_model(module).param(ParamKind::Weight)
     }
 
-    /// Block that owns it; `None` outside blocks.
+    /// Block index; `None` outside blocks.
     pub fn layer(self) -> Option<usize> {
         self.module.layer
     }
 
-    /// Whether it is the matrix of a linear map of a block.
+    /// Whether it is the weight of a linear of a block.
     pub fn is_block_linear(self) -> bool {
         self.kind == ParamKind::Weight && self.module.module.is_block_linear()
     }

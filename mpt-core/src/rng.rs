@@ -1,10 +1,10 @@
-//! A counter-based random generator: the value at an index is a pure function of seed, stream and index.
+//! Counter-based random number generator: a value is a pure function of seed, stream and index.
 //!
-//! So a parameter's initial values or a token's draw do not depend on threads or on what was drawn before.
+//! Initial values, dropout and sampling therefore do not depend on threads or on earlier draws.
 
-/// Random numbers of one stream of one seed.
+/// Counter-based generator of one stream.
 ///
-/// The generator is the SplitMix64 finalizer over a keyed counter (Steele, Lea and Flood 2014).
+/// Source: the SplitMix64 finalizer over a keyed counter (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
 pub struct CounterRng {
     key: u64,
@@ -12,69 +12,70 @@ pub struct CounterRng {
 }
 
 impl CounterRng {
-    /// The generator of `stream` under `seed`, at index 0.
+    /// Generator of `stream` under `seed`, at index 0.
     pub fn new(seed: u64, stream: u64) -> Self {
         Self { key: mix(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ stream), index: 0 }
     }
 
-    /// The generator of the stream named by `name` under `seed`, at index 0.
+    /// Generator of the stream `name` under `seed`, at index 0.
     pub fn named(seed: u64, name: &str) -> Self {
         let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| mix(hash ^ u64::from(byte)));
         Self::new(seed, stream)
     }
 
-    /// Moves to `index`: the next number is the one of that index.
+    /// Moves to `index`, which the next draw uses.
     pub fn seek(&mut self, index: u64) {
         self.index = index;
     }
 
-    /// The 64 random bits of `index`, wherever this generator is.
+    /// 64 random bits of `index`, independent of the current index.
     pub fn at(mut self, index: u64) -> u64 {
         self.seek(index);
         self.bits()
     }
 
-    /// The next 64 random bits.
+    /// Next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.index = self.index.wrapping_add(1);
         mix(self.key.wrapping_add(self.index.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
-    /// A number in [0, 1), 24 random bits.
+    /// Uniform number in [0, 1), 24 random bits.
     pub fn uniform(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u64 << 24) as f32
     }
 
-    /// A number in [0, 1), 53 random bits.
+    /// Uniform number in [0, 1), 53 random bits.
     pub fn uniform_f64(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A standard normal number (Box and Muller 1958; one of the pair is used).
+    /// Standard normal number.
+    ///
+    /// Source: Box and Muller 1958; one of the pair is used.
     pub fn normal(&mut self) -> f32 {
         let radius = (-2.0 * (1.0 - self.uniform_f64()).ln()).sqrt();
         (radius * (std::f64::consts::TAU * self.uniform_f64()).cos()) as f32
     }
 }
 
-/// One use of dropout in a training step: what it drops is a function of seed, site and position alone, so that it can be
-/// replayed.
+/// Dropout at one site of a training step. The mask is a function of seed, site and position, so recomputation replays it.
 ///
-/// Source: Srivastava et al. 2014; what stays is divided by the probability of staying, as torch does.
+/// Source: Srivastava et al. 2014; kept elements are scaled by `1 / (1 - rate)`, as in torch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability of a zero, below 1.
     pub rate: f64,
     /// Seed of the step.
     pub seed: u64,
-    /// Number of the place in the model.
+    /// Index of the site in the model.
     pub site: u64,
-    /// Position of the first element among those of the whole batch, so that microbatches drop what the batch would.
+    /// Position of the first element in the whole batch: microbatches drop the same elements as the batch.
     pub first: u64,
 }
 
 impl Dropout {
-    /// Factors of the elements from `from` on: 0 or `1 / (1 - rate)`.
+    /// Factors of the elements from `from`: 0 or `1 / (1 - rate)`.
     pub(crate) fn factors(self, from: u64) -> impl Iterator<Item = f32> {
         let mut rng = CounterRng::new(self.seed, self.site);
         rng.seek(self.first.wrapping_add(from));

@@ -1,38 +1,38 @@
-//! Angles of rotary position embedding.
+//! Rotary position embedding: angles of positions.
 //!
-//! Source: Su et al. 2021 (RoFormer), section 3.4.2, halves instead of neighbors; the scalings of transformers'
+//! Source: Su et al. 2021 (RoFormer), section 3.4.2, with pairs `(i, i + head_dim / 2)`; the scalings of transformers'
 //! `modeling_rope_utils.py`.
 
 use std::f64::consts::TAU;
 
 use crate::config::{MptConfig, RopeConfig, RopeScaling};
 
-/// Turns positions into angles.
+/// Angles of positions under a configuration's scaling.
 ///
-/// Under `dynamic` scaling the angles of all tokens change with the length of their sequence, once that is beyond
-/// `max_seq_len`. Keys are then kept unturned and turned at use, so attention over a cache is attention over a prefill of
-/// the same length. What earlier tokens left in the cache of a deeper layer was still computed at their own length: there
-/// decoding and prefill agree up to `max_seq_len`, and differ beyond it, as they do for any program with a cache.
+/// Under `dynamic` scaling the angles of all tokens depend on the sequence length once it exceeds `max_seq_len`. Keys are
+/// then cached unrotated and rotated at use, so attention over a cache equals attention over a prefill of the same length.
+/// Cached states of deeper layers were still computed at shorter lengths: beyond `max_seq_len` decoding and prefill differ
+/// there, as in any program with a cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
     config: RopeConfig,
-    /// Numbers of a head.
     head_dim: usize,
     max_seq_len: usize,
 }
 
 impl Rope {
+    /// RoPE of a configuration; `None` without it.
     pub(crate) fn new(config: &MptConfig) -> Option<Self> {
         let rope = config.attn_config.rope?;
         Some(Self { config: rope, head_dim: config.head_dim, max_seq_len: config.max_seq_len })
     }
 
-    /// Whether the angle of a position depends on the length of its sequence, so that keys cannot be kept rotated.
+    /// Whether angles depend on the sequence length, so that keys cannot be cached rotated.
     pub(crate) fn depends_on_length(&self) -> bool {
         matches!(self.config.scaling, RopeScaling::Dynamic { .. })
     }
 
-    /// The angles `[positions, head_dim / 2]` of positions of a sequence of `length` tokens.
+    /// Angles `[positions, head_dim / 2]`, radians, of positions in a sequence of `length` tokens.
     pub(crate) fn angles(&self, positions: impl Iterator<Item = u32>, length: usize) -> Vec<f32> {
         let frequencies = self.frequencies(length);
         positions
@@ -43,7 +43,7 @@ impl Rope {
             .collect()
     }
 
-    /// One frequency for each pair of numbers, in radians a token.
+    /// Frequencies `[head_dim / 2]`, radians per token.
     fn frequencies(&self, length: usize) -> Vec<f32> {
         let e = self.head_dim as f64;
         let theta = match self.config.scaling {

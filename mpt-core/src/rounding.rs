@@ -1,4 +1,4 @@
-//! Values of tensors in another form: rounded, quantized, widened.
+//! Conversion of stored tensors between dtypes, and comparison of their values.
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -10,10 +10,10 @@ use crate::kernels::cpu::quantize::{self, QuantizeError};
 use crate::storage::StoredTensor;
 
 impl StoredTensor {
-    /// All values of a tensor in memory of their own, rounded to a form whose blocks fill the rows.
+    /// Tensor of `shape` converted from f32 values. The blocks of `dtype` fill the rows.
     ///
     /// # Errors
-    /// When a value does not go into the form.
+    /// When `dtype` cannot hold a value.
     pub(crate) fn from_f32(
         values: &[f32],
         shape: &[usize],
@@ -29,42 +29,42 @@ impl StoredTensor {
         Ok(Self::owned(bytes, dtype, shape))
     }
 
-    /// A copy as an f32 tensor.
+    /// Copy as an f32 tensor on `device`.
     ///
     /// # Errors
-    /// When the device has no room.
+    /// When the device is out of memory.
     pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
         Ok(Tensor::from_vec(self.to_f32(), self.shape(), device)?)
     }
 
-    /// The index of the first value that is infinite or not a number, counted along rows.
+    /// Index of the first infinite or NaN value, row-major.
     pub fn first_non_finite(&self) -> Option<usize> {
         let len = self.row_len();
-        let in_row = |row: usize| {
+        let first_in_row = |row: usize| {
             let mut values = vec![0f32; len];
             self.dequantize_rows(row..row + 1, &mut values);
             values.iter().position(|value| !value.is_finite()).map(|at| row * len + at)
         };
-        (0..self.num_rows()).into_par_iter().find_map_first(in_row)
+        (0..self.num_rows()).into_par_iter().find_map_first(first_in_row)
     }
 
-    /// How far the tensor is from a `reference` of its shape: the root mean square of the differences over that of the
-    /// reference's values. Infinite where a value is no number, or the reference is 0 and the tensor is not.
+    /// RMS of the difference from `reference`, relative to the RMS of `reference`. Infinite for NaN values, and for a zero
+    /// reference that differs.
     ///
     /// # Panics
     /// When the shapes differ.
-    pub fn relative_difference(&self, reference: &Self) -> f64 {
+    pub fn relative_rms_error(&self, reference: &Self) -> f64 {
         assert_eq!(self.shape(), reference.shape(), "tensors of one shape are compared");
         let len = self.row_len();
-        let of_row = |(found, expected): &mut (Vec<f32>, Vec<f32>), row: usize| {
+        let row_sums = |(found, expected): &mut (Vec<f32>, Vec<f32>), row: usize| {
             self.dequantize_rows(row..row + 1, found);
             reference.dequantize_rows(row..row + 1, expected);
             let pairs = found.iter().zip(&*expected).map(|(&a, &b)| (f64::from(a), f64::from(b)));
             pairs.fold([0.0, 0.0], |[error, square], (a, b)| [error + (a - b) * (a - b), square + b * b])
         };
         let rows =
-            (0..self.num_rows()).into_par_iter().map_init(|| (vec![0f32; len], vec![0f32; len]), of_row);
-        let rows: Vec<[f64; 2]> = rows.collect(); // summed in their order, for any number of threads
+            (0..self.num_rows()).into_par_iter().map_init(|| (vec![0f32; len], vec![0f32; len]), row_sums);
+        let rows: Vec<[f64; 2]> = rows.collect(); // summed in row order, for any number of threads
         let [error, square] = rows.iter().fold([0.0, 0.0], |[a, b], [error, square]| [a + error, b + square]);
         match (error / square).sqrt() {
             _ if error == 0.0 => 0.0,
@@ -73,11 +73,11 @@ impl StoredTensor {
         }
     }
 
-    /// The same tensor rounded to a form whose blocks fill its rows; itself where it has that form.
+    /// Converts to `dtype`, whose blocks fill the rows; no copy when it already has that dtype.
     ///
     /// # Errors
-    /// When a value does not go into the form.
-    pub(crate) fn rounded(self, dtype: WeightDtype) -> Result<Self, QuantizeError> {
+    /// When `dtype` cannot hold a value.
+    pub(crate) fn into_dtype(self, dtype: WeightDtype) -> Result<Self, QuantizeError> {
         match dtype {
             _ if dtype == self.dtype() => Ok(self),
             WeightDtype::F32 | WeightDtype::F16 | WeightDtype::BF16 | WeightDtype::Nf4 => {
@@ -87,7 +87,7 @@ impl StoredTensor {
         }
     }
 
-    /// The tensor in one of ggml's forms, row by row, so that only the result and a few rows are in memory.
+    /// Quantizes to one of ggml's dtypes row by row: only the result and a few rows are in memory.
     fn quantized(&self, dtype: WeightDtype) -> Result<Self, QuantizeError> {
         let len = self.row_len();
         let row_bytes = dtype.row_bytes(len).expect("blocks fill the rows");

@@ -1,4 +1,4 @@
-//! Where the parameters of a model under construction come from: variables in training, mapped files in inference.
+//! Parameter sources of a model under construction: variables in training, mapped files in inference.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,41 +10,41 @@ use crate::error::{Error, Result};
 use crate::parameter::Parameter;
 use crate::params::{Module, ModuleId, ParamId, ParamKind};
 
-/// Gives a model its parameters.
+/// Source of a model's parameters.
 pub trait ParameterSource {
-    /// The parameter `id`, of exactly `shape`.
+    /// Parameter `id`, of exactly `shape`.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`].
     fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter>;
 
-    /// How factors of the model's matrix products are rounded.
+    /// Precision of the model's matmuls.
     fn precision(&self) -> Precision {
         Precision::F32
     }
 
-    /// What an adapter adds to a linear.
+    /// LoRA matrices of a linear; `None` without an adapter.
     fn lora(&self, _module: ModuleId) -> Option<LoraWeights> {
         None
     }
 }
 
-/// What an adapter adds to one linear: `scale * x A^T B^T`.
+/// LoRA matrices of one linear, which adds `scale * x A^T B^T`.
 #[derive(Clone, Debug)]
 pub struct LoraWeights {
     /// `[rank, in]`
     pub a: Tensor,
     /// `[out, rank]`
     pub b: Tensor,
-    /// `alpha / rank`, or `alpha / sqrt(rank)` where the rank is to be stabilized.
+    /// `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilized LoRA.
     pub scale: f64,
 }
 
-/// The parameters of another source for a model whose matrix products round their factors to `precision`.
+/// Parameter source with another precision of the matmuls.
 pub struct WithPrecision<'a> {
-    /// Where the parameters come from.
+    /// Parameters.
     pub source: &'a dyn ParameterSource,
-    /// How factors are rounded.
+    /// Precision of the matmuls.
     pub precision: Precision,
 }
 
@@ -68,7 +68,7 @@ impl ParameterSource for WithPrecision<'_> {
     }
 }
 
-/// Tensors by checkpoint name.
+/// Tensors by checkpoint name; shapes are not checked.
 impl ParameterSource for BTreeMap<String, Tensor> {
     fn get(&self, id: ParamId, _shape: &[usize]) -> Result<Parameter> {
         let name = id.to_string();
@@ -77,7 +77,7 @@ impl ParameterSource for BTreeMap<String, Tensor> {
     }
 }
 
-/// A [`ParameterSource`] at a block, or outside blocks.
+/// [`ParameterSource`] at a block or outside blocks, like candle's `VarBuilder`.
 #[derive(Clone, Copy)]
 pub struct ParamBuilder<'a> {
     source: &'a dyn ParameterSource,
@@ -91,22 +91,22 @@ impl fmt::Debug for ParamBuilder<'_> {
 }
 
 impl<'a> ParamBuilder<'a> {
-    /// Modules outside blocks.
+    /// Builder of the modules outside blocks.
     pub fn of_model(source: &'a dyn ParameterSource) -> Self {
         Self { source, layer: None }
     }
 
-    /// Modules of block `layer`.
+    /// Builder of the modules of block `layer`.
     pub fn of_block(source: &'a dyn ParameterSource, layer: usize) -> Self {
         Self { source, layer: Some(layer) }
     }
 
-    /// Place of `module` here.
+    /// Id of `module`.
     pub fn id(&self, module: Module) -> ModuleId {
         ModuleId { layer: self.layer, module }
     }
 
-    /// The matrix of `module`, `[rows, cols]`.
+    /// Weight of `module`, `[rows, cols]`.
     ///
     /// # Errors
     /// As [`ParameterSource::get`].
@@ -114,7 +114,7 @@ impl<'a> ParamBuilder<'a> {
         self.source.get(self.id(module).param(ParamKind::Weight), &[rows, cols])
     }
 
-    /// A vector of `module`, `[n]`, f32.
+    /// Vector of `module`, `[n]`, f32.
     ///
     /// # Errors
     /// As [`ParameterSource::get`].
@@ -122,12 +122,12 @@ impl<'a> ParamBuilder<'a> {
         self.source.get(self.id(module).param(kind), &[n])?.to_tensor(&Device::Cpu)
     }
 
-    /// How factors of the model's matrix products are rounded.
+    /// Precision of the model's matmuls.
     pub fn precision(&self) -> Precision {
         self.source.precision()
     }
 
-    /// What an adapter adds to `module`.
+    /// LoRA matrices of `module`; `None` without an adapter.
     pub fn lora(&self, module: Module) -> Option<LoraWeights> {
         self.source.lora(self.id(module))
     }

@@ -1,4 +1,4 @@
-//! A tensor's bytes in main memory: part of a mapped file, or memory of their own; read-only and shared.
+//! Stored tensor: read-only host bytes with a weight dtype, a shape and a layout. Cloning shares the bytes.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -10,29 +10,32 @@ use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};
 use crate::mmap;
 
-/// Bytes of a tensor: a part of a mapped file, or memory of its own, mapped or not.
+/// Shared bytes of a tensor.
 #[derive(Clone)]
-enum Bytes {
+enum TensorBytes {
+    /// Range of a mapped file.
     File(Arc<Mmap>, Range<usize>),
-    Mapped(Arc<Mmap>),
-    Owned(Arc<[u8]>),
+    /// Anonymous map.
+    Anonymous(Arc<Mmap>),
+    /// Heap.
+    Heap(Arc<[u8]>),
 }
 
-impl Deref for Bytes {
+impl Deref for TensorBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         match self {
             Self::File(map, range) => &map[range.clone()],
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
+            Self::Anonymous(map) => map,
+            Self::Heap(bytes) => bytes,
         }
     }
 }
 
-impl Bytes {
-    /// Says that they were copied: a file's pages need not count as this process's, and come back if they are read again.
-    fn copied(&self) {
+impl TensorBytes {
+    /// Releases the resident pages of a mapped file after a copy; they are read again on access.
+    fn release_pages(&self) {
         if let Self::File(map, range) = self {
             mmap::release_pages(map, range);
         }
@@ -50,10 +53,10 @@ pub(crate) enum WeightLayout {
     Bf16Tiles,
 }
 
-/// A tensor in the form it was stored in. Cloning shares its bytes.
+/// Tensor in its stored dtype. Cloning shares the bytes.
 #[derive(Clone)]
 pub struct StoredTensor {
-    bytes: Bytes,
+    bytes: TensorBytes,
     dtype: WeightDtype,
     shape: Box<[usize]>,
     layout: WeightLayout,
@@ -66,27 +69,32 @@ impl fmt::Debug for StoredTensor {
 }
 
 impl StoredTensor {
-    /// The bytes `range` of a mapped file, which the caller has checked to be those of a tensor of this form.
+    /// Tensor over the bytes `range` of a mapped file. The caller has checked that they have this dtype and shape.
     pub(crate) fn mapped(map: &Arc<Mmap>, range: Range<usize>, dtype: WeightDtype, shape: &[usize]) -> Self {
         Self {
-            bytes: Bytes::File(Arc::clone(map), range),
+            bytes: TensorBytes::File(Arc::clone(map), range),
             dtype,
             shape: shape.into(),
             layout: WeightLayout::RowMajor,
         }
     }
 
-    /// Bytes in memory of their own, which are those of a tensor of this form.
+    /// Tensor over heap bytes of this dtype and shape.
     pub(crate) fn owned(bytes: Vec<u8>, dtype: WeightDtype, shape: &[usize]) -> Self {
-        Self { bytes: Bytes::Owned(bytes.into()), dtype, shape: shape.into(), layout: WeightLayout::RowMajor }
+        Self {
+            bytes: TensorBytes::Heap(bytes.into()),
+            dtype,
+            shape: shape.into(),
+            layout: WeightLayout::RowMajor,
+        }
     }
 
-    /// This tensor in other memory and another order, which are read from now on.
+    /// The same tensor over `memory`, which holds its values in `layout`; a mapped file's pages are released.
     pub(crate) fn in_memory(&self, memory: MmapMut, layout: WeightLayout) -> Result<Self> {
         let bytes = memory.len();
         let memory = memory.make_read_only().map_err(|source| Error::Memory { bytes, source })?;
-        self.bytes.copied();
-        let bytes = Bytes::Mapped(Arc::new(memory));
+        self.bytes.release_pages();
+        let bytes = TensorBytes::Anonymous(Arc::new(memory));
         Ok(Self { bytes, dtype: self.dtype, shape: self.shape.clone(), layout })
     }
 
@@ -95,17 +103,17 @@ impl StoredTensor {
         self.layout
     }
 
-    /// The bytes as they lie.
+    /// Bytes in their layout.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How the values lie.
+    /// Dtype.
     pub fn dtype(&self) -> WeightDtype {
         self.dtype
     }
 
-    /// The shape.
+    /// Shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -115,24 +123,24 @@ impl StoredTensor {
         self.bytes.len()
     }
 
-    /// Length of a row, the last dimension.
+    /// Length of a row: the last dimension.
     pub(crate) fn row_len(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// Number of rows: the product of all dimensions but the last.
+    /// Number of rows: the product of the other dimensions.
     pub(crate) fn num_rows(&self) -> usize {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }
 
-    /// The bytes of some rows of a tensor whose rows follow each other.
+    /// Bytes of a range of rows; the layout is row-major.
     pub(crate) fn row_range(&self, rows: Range<usize>) -> &[u8] {
         debug_assert!(self.layout == WeightLayout::RowMajor, "rows of panels are not together");
         let row = self.bytes.len() / self.num_rows().max(1);
         &self.bytes[rows.start * row..rows.end * row]
     }
 
-    /// The values themselves where they are f32 already and lie on a boundary of 4 bytes.
+    /// Values without a copy, when they are f32 and aligned to 4 bytes.
     pub(crate) fn as_f32s(&self) -> Option<&[f32]> {
         if self.dtype != WeightDtype::F32 || cfg!(target_endian = "big") {
             return None;

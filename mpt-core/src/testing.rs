@@ -1,4 +1,4 @@
-//! Support for tests: seeded tensors, comparisons with tolerances, gradients by finite differences, tiny models.
+//! Test support: seeded tensors, comparison with tolerance, gradient checks, a tiny model, a matmul benchmark.
 
 use candle_core::{Device, Tensor, Var};
 
@@ -11,7 +11,7 @@ use crate::rng::CounterRng;
 use crate::storage::StoredTensor;
 use crate::variables::Params;
 
-/// A tensor of standard normal numbers.
+/// Tensor of standard normal values, f32 on the CPU.
 ///
 /// # Panics
 /// Never: the sizes agree by construction.
@@ -21,29 +21,29 @@ pub fn random(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
 }
 
-/// A tensor in a stored form, rounded to it.
+/// Tensor converted to a weight dtype.
 ///
 /// # Panics
-/// When the form's blocks do not fill the rows, or a value does not go into it.
-pub fn stored(tensor: &Tensor, format: WeightDtype) -> StoredTensor {
+/// When the blocks of `dtype` do not fill the rows, or it cannot hold a value.
+pub fn stored(tensor: &Tensor, dtype: WeightDtype) -> StoredTensor {
     let values = tensor.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32 values");
     let len = tensor.dims().last().copied().unwrap_or(1);
-    assert!(format.row_bytes(len).is_some(), "blocks of {format} do not fill rows of {len} values");
-    StoredTensor::from_f32(&values, tensor.dims(), format).expect("finite values of usual size")
+    assert!(dtype.row_bytes(len).is_some(), "blocks of {dtype} do not fill rows of {len} values");
+    StoredTensor::from_f32(&values, tensor.dims(), dtype).expect("finite values of usual size")
 }
 
-/// Largest magnitude among the values: NaN where one of them is NaN, 0 where there are none.
+/// Largest magnitude of the values: NaN if one is NaN, 0 if there are none.
 ///
-/// `f32::max` passes over NaN, so a comparison that folds with it holds for results that are no numbers at all.
+/// A fold with `f32::max` would ignore NaN.
 pub fn largest(values: impl IntoIterator<Item = impl Into<f64>>) -> f64 {
     let magnitudes = values.into_iter().map(|value| value.into().abs());
     magnitudes.fold(0.0, |top, next| if next > top || next.is_nan() { next } else { top })
 }
 
-/// Asserts that no element differs by more than `tolerance`, absolute for elements below 1 and relative above.
+/// Asserts that elements agree within `tolerance`, absolute for elements below 1 and relative above.
 ///
 /// # Panics
-/// When one does, or shapes differ.
+/// When they do not, or shapes differ.
 pub fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
     assert_eq!(found.dims(), expected.dims(), "shapes differ");
     let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32 values");
@@ -56,46 +56,52 @@ pub fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
     }
 }
 
-/// Asserts that `forward` gives what candle's plain ops give in `plain`, and that `backward`, which is given the arguments
-/// and the gradient of the result, gives the gradient of every argument: that of candle's autograd of `plain`, and that of
-/// central differences.
+/// Checks an op against `reference`, a formula of candle's plain ops.
+///
+/// `forward` must agree with `reference`. `backward` takes the arguments and the gradient of the result; its gradients must
+/// agree with candle's autograd of `reference` and with central differences of `forward`.
 ///
 /// # Panics
-/// When it does not.
+/// When they do not.
 pub fn check_backward(
     args: &[Tensor],
-    plain: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>,
+    reference: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>,
     forward: impl Fn(&[Tensor]) -> Result<Tensor>,
     backward: impl Fn(&[Tensor], &Tensor) -> Result<Vec<Tensor>>,
 ) {
     let vars: Vec<Var> = args.iter().map(|arg| Var::from_tensor(arg).expect("a variable")).collect();
     let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
-    let expected = plain(&tracked).expect("the formula runs");
+    let expected = reference(&tracked).expect("the formula runs");
     assert_close(&forward(args).expect("the op runs"), &expected, 1e-4);
     let dy = random(expected.dims(), 77);
     let found = backward(args, &dy).expect("the backward pass runs");
     assert_eq!(found.len(), args.len(), "a gradient for every argument");
-    let weighted = expected.mul(&dy).and_then(|y| y.sum_all()?.backward()).expect("candle's gradients");
+    let gradients = expected.mul(&dy).and_then(|y| y.sum_all()?.backward()).expect("candle's gradients");
     for (index, (var, found)) in vars.iter().zip(&found).enumerate() {
-        let theirs = weighted.get(var).unwrap_or_else(|| panic!("argument {index} is in the formula"));
-        assert_close(found, &theirs.contiguous().expect("a copy"), 1e-3);
+        let expected = gradients.get(var).unwrap_or_else(|| panic!("argument {index} is in the formula"));
+        assert_close(found, &expected.contiguous().expect("a copy"), 1e-3);
     }
     let objective = |args: &[Tensor]| {
         let y = forward(args).and_then(|y| Ok(y.mul(&dy)?.sum_all()?.to_scalar::<f32>()?));
         y.expect("the op runs")
     };
     for (index, found) in found.iter().enumerate() {
-        check_differences(args, index, found, &objective);
+        check_finite_differences(args, index, found, &objective);
     }
 }
 
 /// Asserts that `found` is the gradient of `objective` with respect to argument `index`, by central differences.
-fn check_differences(args: &[Tensor], index: usize, found: &Tensor, objective: &dyn Fn(&[Tensor]) -> f32) {
+fn check_finite_differences(
+    args: &[Tensor],
+    index: usize,
+    found: &Tensor,
+    objective: &dyn Fn(&[Tensor]) -> f32,
+) {
     const STEP: f32 = 1e-2;
     let values = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32 values");
     let base = values(&args[index]);
     for (i, found) in values(found).into_iter().enumerate() {
-        let moved = |by: f32| {
+        let shifted = |by: f32| {
             let mut values = base.clone();
             values[i] += by;
             let mut args = args.to_vec();
@@ -103,7 +109,7 @@ fn check_differences(args: &[Tensor], index: usize, found: &Tensor, objective: &
                 Tensor::from_vec(values, args[index].shape(), &Device::Cpu).expect("the same shape");
             objective(&args)
         };
-        let expected = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+        let expected = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
         // f32 rounding over the step and the third derivative bound the agreement
         let limit = 5e-3 * expected.abs().max(1.0);
         assert!(
@@ -113,10 +119,10 @@ fn check_differences(args: &[Tensor], index: usize, found: &Tensor, objective: &
     }
 }
 
-/// A seeded model of two layers of width 32 with 50 ids and 16 positions.
+/// Seeded model: `n_layers` 2, `d_model` 32, `n_heads` 4, `vocab_size` 50, `max_seq_len` 16.
 ///
 /// # Panics
-/// Never: the sizes are possible.
+/// Never: the sizes are valid.
 pub fn tiny_model(seed: u64) -> (MptConfig, Params) {
     let config = MptConfig::mpt(32, 2, 4, 50, 16).expect("possible sizes");
     let params =
@@ -124,10 +130,9 @@ pub fn tiny_model(seed: u64) -> (MptConfig, Params) {
     (config, params)
 }
 
-/// One matrix product for benches: `[m, k]` times `[k, n]`, where a letter `T` in `layout` (`NN`, `NT`, `TN`) says that the
-/// operand lies transposed.
+/// Matmul for benchmarks: `[m, k]` times `[k, n]`. A `T` in `layout` (`NN`, `NT`, `TN`) stores the operand transposed.
 #[derive(Debug)]
-pub struct ProductBench {
+pub struct MatmulBench {
     a: Vec<f32>,
     b: Vec<f32>,
     c: Vec<f32>,
@@ -136,7 +141,7 @@ pub struct ProductBench {
     precision: Precision,
 }
 
-impl ProductBench {
+impl MatmulBench {
     /// Random operands of `size` `[m, n, k]`.
     pub fn new([m, n, k]: [usize; 3], layout: &str, precision: Precision) -> Self {
         let values = |len, seed| {
@@ -154,12 +159,12 @@ impl ProductBench {
         }
     }
 
-    /// Operations of one product.
-    pub fn operations(&self) -> usize {
+    /// Floating-point operations of one product.
+    pub fn flops(&self) -> usize {
         2 * self.size.iter().product::<usize>()
     }
 
-    /// Computes the product once, packing both operands.
+    /// Computes the product once, packing of both operands included.
     pub fn run(&mut self) {
         let [m, n, k] = self.size;
         let a = if self.transposed[0] {

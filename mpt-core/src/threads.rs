@@ -1,10 +1,8 @@
-//! How many threads compute: those of rayon's pool, and as many of the kernels' own.
+//! Number of compute threads, of rayon's pool and of the kernels' pool.
 
 use crate::error::{Error, Result};
 
-/// Sets the number of threads for the life of the process. Call it once, before any other work.
-///
-/// Results do not depend on the number.
+/// Sets the number of compute threads of the process. Call it once, before any other work. Results do not depend on it.
 ///
 /// # Errors
 /// [`Error::Threads`] when the pool already exists with another number, or the system refuses threads.

@@ -1,44 +1,45 @@
-//! A training pass: the loss of a batch, and its gradients block by block.
+//! Training pass: loss of a batch and its gradients, block by block.
 //!
-//! Forward keeps what each block saved; backward walks the blocks from the loss, hands gradients to a sink, and frees what
-//! a block saved as soon as it is done. A block may keep its input alone and run forward again: dropout is a function of
-//! seed and position, so the second run has the bits of the first.
+//! The backward pass hands gradients to a sink and frees the activations of a block as soon as it is done. A recomputed
+//! block saves its input only and runs forward again; dropout is a function of seed and position, so both runs have the
+//! same bits. The optimizer is not here.
 
 use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::gradients::GradSink;
 use crate::mask::AttnMask;
-use crate::model::{CausalLm, flat};
+use crate::model::{CausalLm, flatten_ids};
 use crate::nn::{BlockSaved, StepDropout, TrainContext};
 
-/// Rows of tokens to learn from.
+/// Training batch of equally long rows.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainBatch<'a, R> {
     /// Token ids, `[batch, seq]`.
     pub tokens: &'a [R],
-    /// What each token sees.
+    /// Attention mask.
     pub mask: &'a AttnMask,
-    /// The id that each position is scored against, or [`IGNORE_LABEL`](crate::IGNORE_LABEL), `[batch * seq]`.
+    /// Target id of each position or [`IGNORE_LABEL`](crate::IGNORE_LABEL), `[batch * seq]`.
     pub labels: &'a [u32],
-    /// What the dropout that the configuration asks for is drawn from; nothing is dropped where absent.
+    /// Randomness of the configured dropout; `None` disables it.
     pub dropout: Option<StepDropout>,
 }
 
-/// Which blocks keep their input alone and are run again in the backward pass.
+/// Activation checkpointing: the blocks that save their input only and are recomputed in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recompute {
-    /// None.
+    /// No block.
     #[default]
     None,
-    /// All of them.
+    /// All blocks.
     All,
-    /// The last `n` blocks keep what they save, the others are run again: what fits is kept.
+    /// All but the last `n` blocks.
     AllButLast(usize),
 }
 
 impl Recompute {
-    pub(crate) fn covers(self, layer: usize, n_layers: usize) -> bool {
+    /// Whether block `layer` of `n_layers` is recomputed.
+    pub(crate) fn applies_to(self, layer: usize, n_layers: usize) -> bool {
         match self {
             Self::None => false,
             Self::All => true,
@@ -48,7 +49,7 @@ impl Recompute {
 }
 
 impl CausalLm {
-    /// The summed loss of a batch in nats; gradients of that sum go to `sink`.
+    /// Summed loss of a batch in nats. The gradients of the sum go to `sink`.
     ///
     /// # Errors
     /// [`Error::TokenId`](crate::Error::TokenId), [`Error::TooLong`](crate::Error::TooLong),
@@ -60,7 +61,7 @@ impl CausalLm {
         sink: &mut dyn GradSink,
     ) -> Result<f64> {
         let context = TrainContext { mask: batch.mask, dropout: batch.dropout };
-        let ids = flat(batch.tokens, batch.mask)?;
+        let ids = flatten_ids(batch.tokens, batch.mask)?;
         let positions = batch.mask.positions();
         let x = self.embedding().forward_train(&ids, &positions, context)?;
         let (x, kept) = self.blocks_forward(x, context, recompute)?;
@@ -75,22 +76,22 @@ impl CausalLm {
         Ok(loss)
     }
 
-    /// Runs all blocks; gives what each keeps for its backward pass.
+    /// Forward pass through the blocks: hidden states `[tokens, d]`, and the saved activations of each block.
     fn blocks_forward(
         &self,
         mut x: Tensor,
         context: TrainContext<'_>,
         recompute: Recompute,
-    ) -> Result<(Tensor, Vec<Kept>)> {
+    ) -> Result<(Tensor, Vec<SavedActivations>)> {
         let n_layers = self.blocks().num_blocks();
         let mut kept = Vec::with_capacity(n_layers);
         for layer in 0..n_layers {
             self.blocks().with_block(layer, &mut |block| {
                 let (y, saved) = block.forward_train(&x, context)?;
                 let input = std::mem::replace(&mut x, y);
-                kept.push(match recompute.covers(layer, n_layers) {
-                    true => Kept::Input(input),
-                    false => Kept::Saved(saved),
+                kept.push(match recompute.applies_to(layer, n_layers) {
+                    true => SavedActivations::Input(input),
+                    false => SavedActivations::Full(saved),
                 });
                 Ok(())
             })?;
@@ -98,21 +99,21 @@ impl CausalLm {
         Ok((x, kept))
     }
 
-    /// Gradient of the first block's input, given that of the last one's result.
+    /// Gradient of the first block's input `[tokens, d]`, from that of the last block's output.
     fn blocks_backward(
         &self,
-        mut kept: Vec<Kept>,
+        mut kept: Vec<SavedActivations>,
         mut dx: Tensor,
         context: TrainContext<'_>,
         sink: &mut dyn GradSink,
     ) -> Result<Tensor> {
-        while let Some(of_block) = kept.pop() {
+        while let Some(saved_block) = kept.pop() {
             let layer = kept.len();
-            let mut of_block = Some(of_block);
+            let mut saved_block = Some(saved_block);
             self.blocks().with_block(layer, &mut |block| {
-                let saved = match of_block.take().expect("a block is used once") {
-                    Kept::Saved(saved) => saved,
-                    Kept::Input(input) => block.forward_train(&input, context)?.1,
+                let saved = match saved_block.take().expect("a block is used once") {
+                    SavedActivations::Full(saved) => saved,
+                    SavedActivations::Input(input) => block.forward_train(&input, context)?.1,
                 };
                 dx = block.backward(saved, &dx, context, sink)?;
                 Ok(())
@@ -123,10 +124,11 @@ impl CausalLm {
     }
 }
 
-/// What is kept of a block between the passes.
-enum Kept {
-    Saved(BlockSaved),
-    /// Its input, `[tokens, d]`.
+/// Activations of a block between the passes.
+enum SavedActivations {
+    /// Everything that its backward pass needs.
+    Full(BlockSaved),
+    /// Its input `[tokens, d]`, for recomputation.
     Input(Tensor),
 }
 
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
     use crate::gradients::Gradients;
     use crate::testing::{assert_close, tiny_model};
-    use crate::{Adapted, Adapter, Block, BlockSource, LoraConfig, MptConfig, ParamId, Params};
+    use crate::{Adapter, Block, BlockSource, LoraConfig, MptConfig, ParamId, Params, WithAdapter};
     use candle_core::Device;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -204,7 +206,7 @@ mod tests {
         assert!((without - loss).abs() > 1e-2, "something is dropped");
     }
 
-    /// Blocks that are built when they are needed, as under sharding.
+    /// Blocks gathered on demand, as under sharding.
     #[derive(Debug)]
     struct Gathered {
         config: MptConfig,
@@ -244,11 +246,11 @@ mod tests {
         }
     }
 
-    /// Adapters train alone, and say when a block is done, last one first.
+    /// Only the adapter is trained, and `block_done` comes from the last block to the first.
     #[test]
     fn frozen_weights_get_no_gradient() {
-        struct Order(Gradients, Vec<usize>);
-        impl GradSink for Order {
+        struct OrderedSink(Gradients, Vec<usize>);
+        impl GradSink for OrderedSink {
             fn wants(&self, id: ParamId) -> bool {
                 self.0.wants(id)
             }
@@ -272,8 +274,8 @@ mod tests {
             use_rslora: false,
         };
         let adapter = Adapter::init(&config, lora, 1, &Device::Cpu).unwrap();
-        let model = CausalLm::new(&config, &Adapted { base: &params, adapter: &adapter }).unwrap();
-        let mut sink = Order(Gradients::of(adapter.params().map(|(id, _)| id)), Vec::new());
+        let model = CausalLm::new(&config, &WithAdapter { base: &params, adapter: &adapter }).unwrap();
+        let mut sink = OrderedSink(Gradients::for_params(adapter.params().map(|(id, _)| id)), Vec::new());
         let rows = [ids(12, 1)];
         let labels: Vec<u32> = rows[0].iter().map(|id| (id + 1) % 50).collect();
         let mask = AttnMask::causal(1, 12);

@@ -1,4 +1,4 @@
-//! The trainable parameters of a model, by name.
+//! Trainable parameters of a model, by checkpoint name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,29 +9,29 @@ use crate::config::MptConfig;
 use crate::error::{Error, Result};
 use crate::init::initial_values;
 use crate::lora::Adapter;
-use crate::memory::expect_memory;
+use crate::memory::check_memory;
 use crate::ops;
 use crate::parameter::Parameter;
 use crate::params::ParamId;
 use crate::source::ParameterSource;
 use crate::weights::{Weights, write_safetensors};
 
-/// The parameters of a model as variables, in the order of their checkpoint names.
+/// Parameters of a model as variables, like candle's `VarMap`.
 ///
-/// A model built from these shares them: an optimizer step changes the model.
+/// A model built from these shares them: an optimizer step updates the model.
 #[derive(Debug)]
 pub struct Params {
     vars: BTreeMap<String, Var>,
 }
 
 impl Params {
-    /// Draws every parameter by the configuration's scheme. A value depends on the seed, the parameter's name and its
-    /// index alone.
+    /// Randomly initialized parameters under the configuration's scheme. A value is a function of the seed, the parameter's
+    /// name and its index.
     ///
     /// # Errors
-    /// [`Error::Memory`] when there is no room, or [`Error::Config`] when the scheme lacks a number.
+    /// [`Error::Memory`] when memory is short, or [`Error::Config`] when the scheme lacks a value.
     pub fn init(config: &MptConfig, seed: u64, device: &Device) -> Result<Self> {
-        expect_memory(bytes(config))?;
+        check_memory(bytes(config))?;
         let init = |(id, shape): (ParamId, Vec<usize>)| {
             let values = initial_values(config, seed, id, &shape)?;
             let var = Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?;
@@ -41,44 +41,44 @@ impl Params {
         Ok(Self { vars })
     }
 
-    /// Copies every parameter of a checkpoint, widened to f32.
+    /// Parameters of a checkpoint, widened to f32.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::Memory`].
     pub fn load(weights: &Weights, device: &Device) -> Result<Self> {
-        expect_memory(bytes(weights.config()))?;
+        check_memory(bytes(weights.config()))?;
         let load = |(name, shape): (String, Vec<usize>)| {
-            let var = Var::from_tensor(&weights.stored(&name, Some(&shape))?.to_tensor(device)?)?;
+            let var = Var::from_tensor(&weights.tensor(&name, Some(&shape))?.to_tensor(device)?)?;
             Ok((name, var))
         };
         let vars = weights.config().parameter_shapes().into_iter().map(load).collect::<Result<_>>()?;
         Ok(Self { vars })
     }
 
-    /// The variables of an adapter.
-    pub fn of_adapter(adapter: &Adapter) -> Self {
+    /// Variables of an adapter.
+    pub fn from_adapter(adapter: &Adapter) -> Self {
         Self { vars: adapter.params().map(|(id, var)| (id.to_string(), var.clone())).collect() }
     }
 
-    /// Names and variables in the order of names.
+    /// Checkpoint names and variables, in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
         self.vars.iter().map(|(name, var)| (name.as_str(), var))
     }
 
-    /// The variable of a checkpoint name.
+    /// Variable by checkpoint name.
     pub fn get(&self, name: &str) -> Option<&Var> {
         self.vars.get(name)
     }
 
-    /// Number of values in all.
+    /// Total number of elements.
     pub fn num_elements(&self) -> usize {
         self.vars.values().map(|var| var.elem_count()).sum()
     }
 
-    /// Overwrites a parameter with `values`.
+    /// Overwrites the parameter `name` with `values`.
     ///
     /// # Errors
-    /// When there is none of that name or it has another number of values.
+    /// When the name is unknown or the number of elements differs.
     pub fn set(&self, name: &str, values: &[f32]) -> Result<()> {
         let var = self
             .get(name)
@@ -86,7 +86,7 @@ impl Params {
         ops::overwrite(var, values)
     }
 
-    /// Writes all parameters as one safetensors file, f32, in the order of names; the same values give the same bytes.
+    /// Writes one safetensors file, f32, in the order of names. Equal values give equal bytes.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -95,7 +95,7 @@ impl Params {
     }
 }
 
-/// Bytes of the parameters in f32.
+/// Size of the parameters in f32, in bytes.
 fn bytes(config: &MptConfig) -> u64 {
     config.num_parameters().saturating_mul(size_of::<f32>() as u64)
 }

@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::fs;
 
-use mpt_data::{Loader, LoaderConfig, PrepareRun, Silent, Split, prepare};
+use mpt_data::{Loader, LoaderConfig, NoProgress, PrepareRun, Split, prepare};
 use mpt_tokenize::{Tokenizer, TrainConfig, train};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     "#;
     let run = PrepareRun::parse(mix, &dir.path().join("mix.toml"))?;
     let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
-    let manifest = prepare(&run, &tokenizer, &mut Silent)?;
+    let manifest = prepare(&run, &tokenizer, &mut NoProgress)?;
 
     let config = LoaderConfig { batch_size: 10, ..LoaderConfig::new(&manifest, Split::Train) };
     let mut loader = Loader::new(&manifest, config.clone(), None)?;

@@ -1,4 +1,4 @@
-//! A file wherever it lies: on this machine or in an object store.
+//! Blob: a file on this machine or an object in a store.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -9,30 +9,30 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
 use crate::error::{Error, Result};
-use crate::remote::{self, Object};
+use crate::remote::{self, RemoteObject};
 
-/// An open file.
+/// Open file or object.
 #[derive(Debug)]
 pub(crate) enum Blob {
-    /// On this machine.
+    /// File on this machine.
     Local(File),
-    /// In an object store.
-    Remote(Object),
+    /// Object in a store.
+    Remote(RemoteObject),
 }
 
 impl Blob {
-    /// Opens a file, or looks at an object.
+    /// Opens a file or an object.
     ///
     /// # Errors
-    /// [`Error::Io`] for what is no regular file too: a pipe has no end, and a device no content.
+    /// [`Error::Io`], also for a pipe or a device, which is no regular file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if remote::is_remote(path) {
-            return Object::open(path).map(Self::Remote);
+            return RemoteObject::open(path).map(Self::Remote);
         }
         open_regular(path).map(Self::Local).map_err(Error::io(path, "opening"))
     }
 
-    /// Its length.
+    /// Length in bytes.
     pub(crate) fn bytes(&self, path: &Path) -> Result<u64> {
         match self {
             Self::Local(file) => Ok(file.metadata().map_err(Error::io(path, "looking at"))?.len()),
@@ -40,7 +40,7 @@ impl Blob {
         }
     }
 
-    /// Its content from the beginning.
+    /// Content from the beginning.
     pub(crate) fn into_read(self) -> Box<dyn Read + Send> {
         match self {
             Self::Local(file) => Box::new(file),
@@ -49,7 +49,7 @@ impl Blob {
     }
 }
 
-/// Opens a file that is one; opening a pipe would wait for who writes to it.
+/// Opens a regular file. To open a pipe would wait for its writer.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     if std::fs::metadata(path)?.is_file() {
         return File::open(path);
@@ -67,12 +67,12 @@ impl Length for Blob {
 }
 
 impl ChunkReader for Blob {
-    type T = BlobRead;
+    type T = BlobReader;
 
-    fn get_read(&self, start: u64) -> parquet::errors::Result<BlobRead> {
+    fn get_read(&self, start: u64) -> parquet::errors::Result<BlobReader> {
         match self {
-            Self::Local(file) => file.get_read(start).map(BlobRead::Local),
-            Self::Remote(object) => Ok(BlobRead::Remote(object.clone(), start)),
+            Self::Local(file) => file.get_read(start).map(BlobReader::Local),
+            Self::Remote(object) => Ok(BlobReader::Remote(object.clone(), start)),
         }
     }
 
@@ -86,16 +86,16 @@ impl ChunkReader for Blob {
     }
 }
 
-/// A part of a Parquet file being read.
+/// Reader of a Parquet file from an offset on.
 #[derive(Debug)]
-pub(crate) enum BlobRead {
-    /// On this machine.
+pub(crate) enum BlobReader {
+    /// File on this machine.
     Local(BufReader<File>),
-    /// In an object store, from a place on.
-    Remote(Object, u64),
+    /// Object in a store, and the offset of the next byte.
+    Remote(RemoteObject, u64),
 }
 
-impl Read for BlobRead {
+impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self {
             Self::Local(file) => file.read(buffer),

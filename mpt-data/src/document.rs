@@ -1,12 +1,12 @@
-//! A document on its way from a file to the filters and the tokenizer.
+//! Document, as a reader of files finds it.
 
-/// One document as read: nothing is normalized here.
+/// Document as read, without any normalization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// Its own id, or file and line where it has none.
+    /// Own id, or file and line.
     pub id: String,
-    /// Its text.
+    /// Text.
     pub text: String,
-    /// The values of the fields that the source's filters look at, in their order.
+    /// Values of the fields that the filters read, in their order.
     pub fields: Vec<Option<String>>,
 }

@@ -1,4 +1,4 @@
-//! The two tables beside the shards: the documents that stayed, by ordinal, and the ledger of those that did not.
+//! Tables beside the shards: the kept documents by ordinal, and the ledger of the dropped ones.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,66 +15,66 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use crate::blob::Blob;
-use crate::contain::contained;
 use crate::error::{Damage, Error, Result};
-use crate::filter::Drop;
-use crate::hashed_file::{HashedFile, PlainFile};
+use crate::file_digest::{FileDigest, HashingFile};
+use crate::filter::DropReason;
+use crate::panic_guard::catch_panic;
 use crate::shard::CREATED_BY;
 
-/// Rows in a row group: a look-up decodes one.
+/// Rows in a row group, which a look-up decodes whole.
 const GROUP_ROWS: usize = 8192;
 
-/// From the ordinal of a document to its own id, a row group at a time.
+/// Index from ordinals to ids of documents, with one row group in memory.
 #[derive(Debug)]
 pub struct DocumentIndex {
     path: PathBuf,
     name: &'static str,
     documents: u64,
-    held: Option<(usize, Vec<String>)>,
+    cached: Option<(usize, Vec<String>)>,
 }
 
 impl DocumentIndex {
     pub(crate) fn open(dir: &Path, name: &'static str) -> Result<Self> {
-        let mut index = Self { path: dir.join(name), name, documents: 0, held: None };
-        let rows = index.contained(|| Ok(index.reader()?.metadata().file_metadata().num_rows()))?;
+        let mut index = Self { path: dir.join(name), name, documents: 0, cached: None };
+        let rows = index.catch_panic(|| Ok(index.reader()?.metadata().file_metadata().num_rows()))?;
         index.documents = u64::try_from(rows).map_err(|_| index.damaged("a negative number of rows"))?;
         Ok(index)
     }
 
-    /// Documents that stayed; ordinals are below this.
+    /// Kept documents; ordinals are below this.
     pub fn len(&self) -> u64 {
         self.documents
     }
 
-    /// Whether no document stayed.
+    /// Whether no document was kept.
     pub fn is_empty(&self) -> bool {
         self.documents == 0
     }
 
-    /// The id of a document. Fast where ordinals near each other are asked for one after the other.
+    /// Id of a document. Consecutive calls with ordinals near each other are fast.
     ///
     /// # Errors
-    /// [`Error::Shard`] when the table is damaged or has no such document.
+    /// [`Error::Shard`] for a damaged table or an unknown ordinal.
     pub fn id(&mut self, ordinal: u64) -> Result<&str> {
         if ordinal >= self.documents {
             return Err(self
                 .damaged(format!("has {} documents, but document {ordinal} was asked for", self.documents)));
         }
         let group = (ordinal / GROUP_ROWS as u64) as usize;
-        if self.held.as_ref().is_none_or(|(held, _)| *held != group) {
-            self.held = Some((group, self.contained(|| self.read_group(group))?));
+        if self.cached.as_ref().is_none_or(|(cached, _)| *cached != group) {
+            self.cached = Some((group, self.catch_panic(|| self.read_group(group))?));
         }
-        let (_, ids) = self.held.as_ref().expect("the group was read");
+        let (_, ids) = self.cached.as_ref().expect("the group was read");
         let id = ids.get((ordinal % GROUP_ROWS as u64) as usize);
         id.map(String::as_str).ok_or_else(|| self.damaged(format!("row group {group} is too short")))
     }
 
-    /// How many documents have how many tokens: element `i` counts those with `2^i` to `2^(i + 1) - 1`.
+    /// Histogram of the documents' tokens: element `i` counts documents of `2^i` to `2^(i + 1) - 1` tokens.
     ///
     /// # Errors
-    /// [`Error::Shard`] when the table is damaged.
+    /// [`Error::Shard`] for a damaged table.
     pub fn lengths(&self) -> Result<Vec<u64>> {
-        self.contained(|| self.count_lengths())
+        self.catch_panic(|| self.count_lengths())
     }
 
     fn count_lengths(&self) -> Result<Vec<u64>> {
@@ -118,9 +118,9 @@ impl DocumentIndex {
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| self.damaged(error))
     }
 
-    /// What reading gives; where the library panics, the table is damaged.
-    fn contained<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
-        contained(read).unwrap_or_else(|panic| Err(self.damaged(panic)))
+    /// Result of a read; a panic of the library means a damaged table.
+    fn catch_panic<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        catch_panic(read).unwrap_or_else(|panic| Err(self.damaged(panic)))
     }
 
     fn damaged(&self, problem: impl ToString) -> Error {
@@ -128,7 +128,7 @@ impl DocumentIndex {
     }
 }
 
-/// The ids of a batch whose ordinals must count up from `first`.
+/// Ids of a batch, whose ordinals must count up from `first`.
 fn group_ids(batch: &RecordBatch, first: u64) -> Option<Vec<String>> {
     let ordinals = batch.column_by_name("ordinal")?.as_primitive_opt::<UInt64Type>()?;
     let ids = batch.column_by_name("id")?.as_string_opt::<i32>()?;
@@ -136,7 +136,7 @@ fn group_ids(batch: &RecordBatch, first: u64) -> Option<Vec<String>> {
     (in_order && ids.null_count() == 0).then(|| ids.iter().flatten().map(str::to_owned).collect())
 }
 
-/// A document that stayed.
+/// Row of the table of kept documents.
 pub(crate) struct DocumentRow<'a> {
     pub(crate) ordinal: u64,
     pub(crate) id: &'a str,
@@ -146,15 +146,15 @@ pub(crate) struct DocumentRow<'a> {
     pub(crate) text_bytes: u64,
 }
 
-/// Writes the table of the documents that stayed.
+/// Writer of the table of kept documents.
 pub(crate) struct DocumentWriter {
-    table: Table,
+    table: TableWriter,
     numbers: [Vec<u64>; 3],
     texts: [Vec<String>; 3],
 }
 
 impl DocumentWriter {
-    /// Starts the table in `dir`.
+    /// Creates the table in `dir`.
     pub(crate) fn create(dir: &Path, name: &str) -> Result<Self> {
         let text = |name| Field::new(name, DataType::Utf8, false);
         let number = |name| Field::new(name, DataType::UInt64, false);
@@ -167,7 +167,7 @@ impl DocumentWriter {
             number("text_bytes"),
         ];
         Ok(Self {
-            table: Table::create(dir, name, fields)?,
+            table: TableWriter::create(dir, name, fields)?,
             numbers: Default::default(),
             texts: Default::default(),
         })
@@ -185,7 +185,7 @@ impl DocumentWriter {
     }
 
     /// Completes the table.
-    pub(crate) fn finish(mut self) -> Result<PlainFile> {
+    pub(crate) fn finish(mut self) -> Result<FileDigest> {
         self.flush()?;
         self.table.finish()
     }
@@ -197,24 +197,28 @@ impl DocumentWriter {
     }
 }
 
-/// Writes the ledger of the documents that did not stay.
+/// Writer of the ledger of dropped documents.
 pub(crate) struct DropWriter {
-    table: Table,
+    table: TableWriter,
     columns: [Vec<String>; 4],
     tokens: Vec<u64>,
 }
 
 impl DropWriter {
-    /// Starts the ledger in `dir`.
+    /// Creates the ledger in `dir`.
     pub(crate) fn create(dir: &Path, name: &str) -> Result<Self> {
         let mut fields =
             ["id", "source", "rule", "value"].map(|name| Field::new(name, DataType::Utf8, false)).to_vec();
         fields.push(Field::new("tokens", DataType::UInt64, false));
-        Ok(Self { table: Table::create(dir, name, fields)?, columns: Default::default(), tokens: Vec::new() })
+        Ok(Self {
+            table: TableWriter::create(dir, name, fields)?,
+            columns: Default::default(),
+            tokens: Vec::new(),
+        })
     }
 
-    /// Appends a document; `tokens` as it was read, with those before and after it.
-    pub(crate) fn push(&mut self, id: &str, source: &str, drop: &Drop, tokens: u64) -> Result<()> {
+    /// Appends a document with its tokens as read, those around it included.
+    pub(crate) fn push(&mut self, id: &str, source: &str, drop: &DropReason, tokens: u64) -> Result<()> {
         for (column, value) in self.columns.iter_mut().zip([id, source, drop.rule, &drop.value]) {
             column.push(value.to_owned());
         }
@@ -223,7 +227,7 @@ impl DropWriter {
     }
 
     /// Completes the ledger.
-    pub(crate) fn finish(mut self) -> Result<PlainFile> {
+    pub(crate) fn finish(mut self) -> Result<FileDigest> {
         self.flush()?;
         self.table.finish()
     }
@@ -235,15 +239,15 @@ impl DropWriter {
     }
 }
 
-/// A Parquet file written a row group at a time.
-struct Table {
+/// Parquet file that is written a row group at a time.
+struct TableWriter {
     path: PathBuf,
     name: String,
     schema: SchemaRef,
-    writer: ArrowWriter<HashedFile>,
+    writer: ArrowWriter<HashingFile>,
 }
 
-impl Table {
+impl TableWriter {
     fn create(dir: &Path, name: &str, fields: Vec<Field>) -> Result<Self> {
         let path = dir.join(name);
         let schema = Arc::new(Schema::new(fields));
@@ -253,12 +257,12 @@ impl Table {
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .build();
         let options = ArrowWriterOptions::new().with_properties(properties);
-        let writer = ArrowWriter::try_new_with_options(HashedFile::create(&path)?, schema.clone(), options);
+        let writer = ArrowWriter::try_new_with_options(HashingFile::create(&path)?, schema.clone(), options);
         let writer = writer.map_err(|error| failed(&path, error))?;
         Ok(Self { path, name: name.to_owned(), schema, writer })
     }
 
-    /// Writes the columns as one row group; nothing where there are no rows.
+    /// Writes the columns as one row group, unless they are empty.
     fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
         let batch = RecordBatch::try_new(self.schema.clone(), columns)
             .expect("columns are of the schema's types and equally long");
@@ -271,11 +275,11 @@ impl Table {
             .map_err(|error| failed(&self.path, error))
     }
 
-    fn finish(self) -> Result<PlainFile> {
+    fn finish(self) -> Result<FileDigest> {
         let file = self.writer.into_inner().map_err(|error| failed(&self.path, error))?;
         let (file, bytes, sha256) = file.finish()?;
         file.commit()?;
-        Ok(PlainFile { name: self.name, bytes, sha256 })
+        Ok(FileDigest { name: self.name, bytes, sha256 })
     }
 }
 
@@ -295,7 +299,7 @@ fn failed(path: &Path, error: ParquetError) -> Error {
 mod tests {
     use super::*;
 
-    fn write(dir: &Path, documents: u64) -> PlainFile {
+    fn write(dir: &Path, documents: u64) -> FileDigest {
         let mut writer = DocumentWriter::create(dir, "documents.parquet").expect("creatable");
         for ordinal in 0..documents {
             let id = format!("doc-{ordinal}");

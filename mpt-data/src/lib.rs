@@ -5,7 +5,7 @@
 //! function of seed and sample index, so that a [`Cursor`] of a few bytes resumes anywhere at once.
 //!
 //! ```
-//! use mpt_data::{Loader, LoaderConfig, PrepareRun, Silent, Split, prepare};
+//! use mpt_data::{Loader, LoaderConfig, NoProgress, PrepareRun, Split, prepare};
 //! use mpt_tokenize::{Tokenizer, TrainConfig, train};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,7 +32,7 @@
 //! "#;
 //! let run = PrepareRun::parse(mix, &dir.join("mix.toml"))?; // PrepareRun::from_file reads one that is there
 //! let tokenizer = Tokenizer::from_file(&run.tokenizer)?;
-//! let manifest = prepare(&run, &tokenizer, &mut Silent)?; // killed? the same again goes on; later: Manifest::open(dir)
+//! let manifest = prepare(&run, &tokenizer, &mut NoProgress)?; // killed? the same again goes on; later: Manifest::open(dir)
 //!
 //! let config = LoaderConfig { batch_size: 4, ..LoaderConfig::new(&manifest, Split::Train) };
 //! let mut loader = Loader::new(&manifest, config.clone(), None)?;
@@ -48,8 +48,8 @@
 //! # }
 //! ```
 //!
-//! A [`Progress`] in place of [`Silent`] hears what is going on and may stop it. Beside the tokens a batch says of each sample which
-//! source it is from, and of each token which document.
+//! A [`Progress`] in place of [`NoProgress`] is told of the build's progress, and can stop it. A batch has, beside the tokens, the
+//! source of each sample and the document of each token.
 //!
 //! # Features
 //!
@@ -58,29 +58,30 @@
 //! | `interop` (default) | the module of that name: data of MosaicML Streaming (MDS) and of Megatron, in and out |
 //! | `remote` | sources and data folders in object stores: `s3://`, `gs://`, `az://`, `https://` |
 //!
-//! What is asked for and left out of a build is [`Error::NotBuilt`].
+//! [`Error::NotBuilt`] names a feature that a build lacks.
 
 mod blob;
 mod compressed;
 mod config;
-mod contain;
 mod dedup;
 mod document;
+mod document_starts;
 mod document_tables;
 pub mod durable;
 mod error;
+mod file_digest;
 mod filter;
 mod hash;
-mod hashed_file;
 #[cfg(feature = "interop")]
 pub mod interop;
 mod layout;
 mod loader;
 mod manifest;
-mod map;
+mod mapped_file;
 mod mixing;
 pub mod order;
 mod pack;
+mod panic_guard;
 mod prepare;
 mod progress;
 pub mod remote;
@@ -92,30 +93,35 @@ mod source;
 mod trace;
 
 pub use config::{Format, MAX_ROW_TOKENS, OnBadLine, PrepareRun, SourceConfig};
-pub use contain::is_contained;
 pub use dedup::{
-    CopyGroup, Dedup, DedupStage, Embedder, KeepFirst, MinHash, Paragraphs, SemDedup, StageKind, StageReport,
-    StageSource,
+    CopyGroup, Dedup, DedupKind, DedupReport, DedupSourceReport, DedupStage, Embedder, KeepFirst, MinHash,
+    Paragraphs, SemDedup,
 };
 pub use document::Document;
+pub use document_starts::DocumentStarts;
 pub use document_tables::DocumentIndex;
 pub use error::{Cause, Damage, Error, Result};
+pub use file_digest::FileDigest;
 pub use filter::{
-    C4, Column, Decontaminate, Drop, Filter, FinewebQuality, GopherQuality, GopherRepetition, Language,
-    Listed, Pii, UrlList, WordList,
+    C4, Column, Decontaminate, DropReason, Filter, FinewebQuality, GopherQuality, GopherRepetition, Language,
+    ListedAction, Pii, UrlList, WordList,
 };
-pub use hashed_file::PlainFile;
-pub use layout::{FileRecord, Group, Pages};
-pub use loader::{Accepted, Cursor, Loader, LoaderConfig, Sample, SampleId, SamplePlace, TokenBatch};
-pub use manifest::{Contents, Manifest, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount};
+pub use layout::{ColumnPages, RowGroup, ShardRecord};
+pub use loader::{
+    AcceptedChange, Cursor, Loader, LoaderConfig, Sample, SampleId, SampleLocation, TokenBatch,
+};
+pub use manifest::{
+    Manifest, ManifestContents, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount,
+};
 pub use mixing::{
-    Batching, DEFAULT_WINDOW, Mixing, MixingChanges, Quota, Sampling, Share, Shuffle, StageConfig, WrongKey,
+    Batching, DEFAULT_WINDOW, InvalidKey, Mixing, MixingChanges, Quota, Sampling, Share, Shuffle, StageConfig,
 };
 pub use mpt_tokenize::ErrorKind;
-pub use pack::{Packer, Row, is_start};
+pub use pack::{PackedRow, Packer};
+pub use panic_guard::is_panic_caught;
 pub use prepare::{UnitStatus, commit_units, plan_units, prepare, prepare_unit, prepare_with};
-pub use progress::{Note, Progress, Silent, Stage};
-pub use report::{MixRow, MixTable, inspect, plan, plan_of_known};
+pub use progress::{NoProgress, Note, Phase, Progress};
+pub use report::{MixRow, MixTable, inspect, plan, plan_from_mix};
 pub use simulate::{
     SimulateConfig, Simulation, SourceSimulation, Spread, SpreadMeter, Traffic, simulate,
     true_shuffle_entropy,

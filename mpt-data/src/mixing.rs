@@ -1,31 +1,31 @@
-//! How samples are drawn and ordered, as a MIX.toml or a run file says it: shares, sampling, batching, shuffle, stages.
+//! Settings of the mix: shares, sampling, batching, shuffle and stages, as in a MIX.toml or a run file.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What a source gets of the training samples. All sources of a mix have a proportion, or all have a quota.
+/// Share of a source in the training samples. All sources of a mix have a proportion, or all have a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Share {
-    /// This share of the samples.
+    /// Proportion of the samples.
     Proportion(f64),
-    /// Samples in proportion to what each source should give to a pass over the mix.
+    /// Samples of the source in a pass over the mix.
     Quota(Quota),
 }
 
-/// What a source gives to one pass over the mix, as MosaicML Streaming defines it.
+/// Samples of a source in one pass over the mix, as MosaicML Streaming defines them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quota {
-    /// So many times the samples it has, rounded down: 2 is every sample twice, 0.5 every second one.
+    /// Multiple of the source's samples, rounded down: 2 is every sample twice, 0.5 every second one.
     Repeat(f64),
-    /// So many samples.
+    /// Number of samples.
     Choose(u64),
 }
 
 impl Quota {
-    /// The samples that a source of so many gives.
+    /// Samples of a source that has `of` samples.
     pub fn samples(self, of: u64) -> u64 {
         match self {
             Self::Repeat(times) => (times * of as f64) as u64,
@@ -34,7 +34,7 @@ impl Quota {
     }
 }
 
-/// How the source of each sample is chosen.
+/// Choice of the source of each sample.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampling {
@@ -46,7 +46,7 @@ pub enum Sampling {
 }
 
 impl Sampling {
-    /// As it is written in files.
+    /// Name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -55,11 +55,11 @@ impl Sampling {
     }
 }
 
-/// What is the same in every group of samples.
+/// Constraint on every group of samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Batching {
-    /// Nothing: shares hold over the whole run.
+    /// No constraint: shares hold over the whole run.
     #[default]
     Random,
     /// Each group has the same number of samples of each source.
@@ -69,7 +69,7 @@ pub enum Batching {
 }
 
 impl Batching {
-    /// As it is written in files.
+    /// Name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Random => "random",
@@ -79,21 +79,21 @@ impl Batching {
     }
 }
 
-/// How the samples of a source are ordered in each of its epochs.
+/// Order of the samples of a source in each of its epochs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shuffle {
-    /// All of them permuted.
+    /// Permutation of all samples.
     #[default]
     Global,
-    /// Chunks permuted, and samples inside windows of some chunks: reads stay near each other.
+    /// Permutation of chunks, and of samples within windows of some chunks, so that reads stay near each other.
     Windowed,
-    /// As they lie.
+    /// Order of the shards.
     None,
 }
 
 impl Shuffle {
-    /// As it is written in files.
+    /// Name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Global => "global",
@@ -103,52 +103,52 @@ impl Shuffle {
     }
 }
 
-/// Chunks in a window, where nothing else is asked for.
+/// Default chunks in a window.
 pub const DEFAULT_WINDOW: u64 = 16;
 
-/// Everything about drawing and ordering but the shares of the sources, the seed and the length of samples.
+/// Settings of the mix, but for the shares of the sources, the seed and the length of samples.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mixing {
-    /// How the source of each sample is chosen.
+    /// Choice of the source of each sample.
     #[serde(skip_serializing_if = "is_default")]
     pub sampling: Sampling,
-    /// What is the same in every group of samples.
+    /// Constraint on every group of samples.
     #[serde(skip_serializing_if = "is_default")]
     pub batching: Batching,
     /// Samples in a group; by default those of a batch when a run begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_group: Option<u64>,
-    /// How the samples of a source are ordered.
+    /// Order of the samples of a source.
     #[serde(skip_serializing_if = "is_default")]
     pub shuffle: Shuffle,
     /// Chunks (row groups of 2048 rows) in a window; by default [`DEFAULT_WINDOW`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shuffle_window: Option<u64>,
-    /// What changes on the way, in order.
+    /// Stages with other shares or lengths, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageConfig>,
 }
 
-/// Keys that are set over those of a [`Mixing`].
+/// Overrides of a [`Mixing`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MixingChanges {
-    /// As in [`Mixing`], like the others.
+    /// As in [`Mixing`], like the other fields.
     pub sampling: Option<Sampling>,
-    /// A change drops the group of what it is changed from.
+    /// An override drops the group of the default.
     pub batching: Option<Batching>,
     /// Samples in a group.
     pub batch_group: Option<u64>,
-    /// A change drops the window of what it is changed from.
+    /// An override drops the window of the default.
     pub shuffle: Option<Shuffle>,
     /// Chunks in a window.
     pub shuffle_window: Option<u64>,
-    /// All stages, in place of all.
+    /// All stages, in place of those of the default.
     pub stages: Option<Vec<StageConfig>>,
 }
 
 impl MixingChanges {
-    /// What the changes make of `default`.
+    /// `default` with these overrides.
     pub fn over(self, default: &Mixing) -> Mixing {
         let group = default.batch_group.filter(|_| self.batching.is_none());
         let window = default.shuffle_window.filter(|_| self.shuffle.is_none());
@@ -163,11 +163,11 @@ impl MixingChanges {
     }
 }
 
-/// Shares or lengths that hold from a sample on.
+/// Stage of a run: shares or a length from a sample on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageConfig {
-    /// The first sample, counted from the beginning of the run.
+    /// First sample, counted from the beginning of the run.
     pub from: u64,
     /// Shares by source, which sum to 1; a source that is not named is not drawn. By default as before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -177,19 +177,25 @@ pub struct StageConfig {
     pub seq_len: Option<usize>,
 }
 
-/// A key with a value that cannot be.
+/// Key with an impossible value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrongKey {
-    /// The key.
+pub struct InvalidKey {
+    /// Key; empty for the table that holds the keys.
     pub key: &'static str,
-    /// What it is.
+    /// Value of the key.
     pub actual: String,
-    /// What it must be.
+    /// Expectation, in words.
     pub expected: String,
 }
 
+impl InvalidKey {
+    pub(crate) fn new(key: &'static str, actual: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { key, actual: actual.into(), expected: expected.into() }
+    }
+}
+
 impl Mixing {
-    /// Whether nothing was asked for.
+    /// Whether all settings are the defaults.
     pub fn is_default(&self) -> bool {
         is_default(self)
     }
@@ -199,13 +205,13 @@ impl Mixing {
         self.shuffle_window.unwrap_or(DEFAULT_WINDOW)
     }
 
-    /// Whether the keys go together, for sources of these names.
+    /// Checks that the keys are consistent, for sources of these names.
     ///
     /// # Errors
-    /// The first key that does not.
-    pub fn check<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), WrongKey> {
+    /// First inconsistent key.
+    pub fn check<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), InvalidKey> {
         let wrong = |key, actual: String, expected: &str| {
-            Err(WrongKey { key, actual, expected: expected.to_owned() })
+            Err(InvalidKey { key, actual, expected: expected.to_owned() })
         };
         if self.batch_group == Some(0) {
             return wrong("batch_group", "0".into(), "1 or more samples");
@@ -227,8 +233,8 @@ impl Mixing {
         self.check_stages(names)
     }
 
-    fn check_stages<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), WrongKey> {
-        let wrong = |actual: String, expected: String| Err(WrongKey { key: "stages", actual, expected });
+    fn check_stages<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), InvalidKey> {
+        let wrong = |actual: String, expected: String| Err(InvalidKey { key: "stages", actual, expected });
         for pair in self.stages.windows(2) {
             if pair[0].from >= pair[1].from {
                 let actual = format!("from = {} after from = {}", pair[1].from, pair[0].from);
@@ -238,33 +244,36 @@ impl Mixing {
                 );
             }
         }
-        for stage in &self.stages {
-            let from = stage.from;
-            if let Some(name) =
-                stage.proportions.keys().find(|name| names.clone().all(|known| known != *name))
-            {
-                let known = names.collect::<Vec<_>>().join(", ");
-                return wrong(
-                    format!("a proportion for `{name}` from sample {from} on"),
-                    format!("names of sources: {known}"),
-                );
-            }
-            if let Some((name, share)) =
-                stage.proportions.iter().find(|(_, share)| !(1e-6..=1.0).contains(*share))
-            {
-                let actual = format!("{share} for `{name}` from sample {from} on");
-                return wrong(
-                    actual,
-                    "shares from 0.000001 to 1; leave out a source that is not to be drawn".into(),
-                );
-            }
-            let sum: f64 = stage.proportions.values().sum();
-            if !stage.proportions.is_empty() && (sum - 1.0).abs() > 1e-6 {
-                return wrong(
-                    format!("proportions that sum to {sum} from sample {from} on"),
-                    "shares that sum to 1".into(),
-                );
-            }
+        self.stages.iter().try_for_each(|stage| stage.check(names.clone()))
+    }
+}
+
+impl StageConfig {
+    /// Checks the names and the sum of the proportions.
+    fn check<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), InvalidKey> {
+        let wrong = |actual: String, expected: String| Err(InvalidKey { key: "stages", actual, expected });
+        let from = self.from;
+        if let Some(name) = self.proportions.keys().find(|name| names.clone().all(|known| known != *name)) {
+            let known = names.collect::<Vec<_>>().join(", ");
+            return wrong(
+                format!("a proportion for `{name}` from sample {from} on"),
+                format!("names of sources: {known}"),
+            );
+        }
+        if let Some((name, share)) = self.proportions.iter().find(|(_, share)| !(1e-6..=1.0).contains(*share))
+        {
+            let actual = format!("{share} for `{name}` from sample {from} on");
+            return wrong(
+                actual,
+                "shares from 0.000001 to 1; leave out a source that is not to be drawn".into(),
+            );
+        }
+        let sum: f64 = self.proportions.values().sum();
+        if !self.proportions.is_empty() && (sum - 1.0).abs() > 1e-6 {
+            return wrong(
+                format!("proportions that sum to {sum} from sample {from} on"),
+                "shares that sum to 1".into(),
+            );
         }
         Ok(())
     }
@@ -278,7 +287,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 mod tests {
     use super::*;
 
-    fn check(text: &str) -> Result<(), WrongKey> {
+    fn check(text: &str) -> Result<(), InvalidKey> {
         let mixing: Mixing = toml::from_str(text).expect("TOML");
         mixing.check(["web", "code"].into_iter())
     }

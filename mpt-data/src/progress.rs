@@ -1,35 +1,35 @@
-//! What a caller sees of long work: stages that count up, and the question whether to go on.
+//! Progress of long work: phases that count up, notes, and interruption.
 
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 
-/// Follows long work. A library owns no terminal: whoever draws bars implements this.
+/// Observer of long work. A library owns no terminal: a program that draws bars implements this.
 pub trait Progress: Send {
-    /// A stage begins, of `total` steps.
-    fn start(&mut self, stage: Stage, total: u64);
+    /// Begins a phase of `total` steps.
+    fn start(&mut self, stage: Phase, total: u64);
 
-    /// `steps` more are done.
+    /// Advances the phase by `steps`.
     fn advance(&mut self, steps: u64);
 
-    /// The stage is done.
+    /// Ends the phase.
     fn finish(&mut self);
 
-    /// Something the user should know.
+    /// Reports a note to the user.
     fn note(&mut self, note: &Note) {
         let _ = note;
     }
 
-    /// Asked often; `false` ends the work with [`Error::Interrupted`](crate::Error::Interrupted) at the next safe place.
+    /// Whether to go on, which is asked often; `false` ends the work with [`Error::Interrupted`](crate::Error::Interrupted) at the next safe place.
     fn keep_going(&mut self) -> bool {
         true
     }
 }
 
-/// A stage of long work.
+/// Phase of long work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Stage {
+pub enum Phase {
     /// Input files are hashed; steps are bytes.
     Hash,
     /// Documents are read, filtered and tokenized; steps are bytes of the input files.
@@ -46,8 +46,8 @@ pub enum Stage {
     Convert,
 }
 
-impl Stage {
-    /// What a bar for it is called.
+impl Phase {
+    /// Label of a progress bar.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hash => "hash",
@@ -60,7 +60,7 @@ impl Stage {
         }
     }
 
-    /// What its steps are; `bytes` where a bar can show sizes.
+    /// Unit of the steps; `bytes` where a bar can show sizes.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Hash | Self::Tokenize | Self::Verify | Self::Convert => "bytes",
@@ -70,27 +70,27 @@ impl Stage {
     }
 }
 
-/// Something the user should know about preparation.
+/// Note to the user about a preparation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Note {
-    /// The output is there already, made from the same inputs and settings: nothing was done.
+    /// Complete output of the same inputs and settings: nothing was done.
     AlreadyBuilt,
-    /// An earlier, interrupted build is continued: so many of its work units are done.
+    /// Continuation of an interrupted build.
     Continued {
-        /// Units found whole.
+        /// Complete units.
         done: usize,
         /// Units in all.
         total: usize,
     },
-    /// Finished data lacks this file, or has it in another length: it is built again.
+    /// Missing or changed file of complete data, which is built again.
     Incomplete {
-        /// The file, relative to the folder.
+        /// File, relative to the folder.
         file: String,
     },
-    /// A plan counts exact copies; what these stages would drop, only a build can say.
+    /// Stages of deduplication that a plan does not count: it counts exact copies alone.
     NotPlanned {
-        /// The stages.
+        /// Names of the stages.
         stages: Vec<&'static str>,
     },
 }
@@ -115,22 +115,22 @@ impl std::fmt::Display for Note {
     }
 }
 
-/// Progress shared by threads.
+/// Progress that threads share.
 pub(crate) type Shared<'a, 'b> = Mutex<&'a mut (dyn Progress + 'b)>;
 
-/// Tells of steps done, and stops the work if that is wanted.
-pub(crate) fn step(progress: &Shared<'_, '_>, steps: u64) -> Result<()> {
+/// Advances shared progress; [`Error::Interrupted`] when the caller asks to stop.
+pub(crate) fn advance(progress: &Shared<'_, '_>, steps: u64) -> Result<()> {
     let mut progress = progress.lock().expect("no thread panicked while it told of progress");
     progress.advance(steps);
     if progress.keep_going() { Ok(()) } else { Err(Error::Interrupted) }
 }
 
-/// Follows nothing.
+/// Observer that ignores all progress.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+pub struct NoProgress;
 
-impl Progress for Silent {
-    fn start(&mut self, _: Stage, _: u64) {}
+impl Progress for NoProgress {
+    fn start(&mut self, _: Phase, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn finish(&mut self) {}
 }

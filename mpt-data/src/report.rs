@@ -1,4 +1,4 @@
-//! The mix as a table: what each source has, what was asked for, what training gets.
+//! Report of a mix: what each source has, what was asked for, and what training gets.
 
 use std::collections::BTreeMap;
 
@@ -6,56 +6,56 @@ use mpt_tokenize::Tokenizer;
 use serde::Serialize;
 
 use crate::config::{PrepareRun, SourceConfig};
-use crate::dedup::{DedupStage, StageKind};
+use crate::dedup::{DedupKind, DedupStage};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, SourceRecord, Split, TokenAccount};
 use crate::mixing::{Batching, Mixing, Share};
 use crate::order::{Order, OrderConfig, OrderSource};
-use crate::prepare::{Counts, PlannedRun, Tally, tokenize};
+use crate::prepare::{PlanSink, PlannedRun, SourceCounts, tokenize};
 use crate::progress::{Note, Progress};
 
-/// The mix for a number of training tokens.
+/// Table of a mix for a number of training tokens.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MixTable {
-    /// Training tokens that the table is about: whole samples.
+    /// Training tokens, in whole samples.
     pub token_budget: u64,
     /// Tokens in a sample.
     pub seq_len: usize,
-    /// The sources, in order.
+    /// Sources, in order.
     pub sources: Vec<MixRow>,
 }
 
-/// One source of a mix.
+/// Row of a mix table: one source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct MixRow {
-    /// Its name.
+    /// Name of the source.
     pub source: String,
     /// Documents read.
     pub documents_read: u64,
     /// Documents for training.
     pub documents: u64,
-    /// Their tokens.
+    /// Tokens of those documents.
     pub tokens: u64,
     /// Documents held out.
     pub eval_documents: u64,
-    /// Their tokens.
+    /// Tokens of those documents.
     pub eval_tokens: u64,
-    /// The share asked for.
+    /// Share asked for.
     pub proportion: f64,
-    /// The share of the samples that training gets.
+    /// Share of the training samples.
     pub proportion_obtained: f64,
-    /// Tokens that training gets.
+    /// Training tokens of the source.
     pub effective_tokens: u64,
-    /// How often training goes through the source.
+    /// Epochs of training over the source.
     pub epochs: f64,
-    /// Documents dropped, by rule.
+    /// Dropped documents by rule.
     pub drops: BTreeMap<String, u64>,
-    /// What became of the tokens read.
+    /// Account of the tokens read.
     #[serde(flatten)]
     pub account: TokenAccount,
 }
 
-/// The table of prepared data, for `token_budget` training tokens; by default as many as there are.
+/// Table of prepared data, for `token_budget` training tokens; by default all the data once.
 ///
 /// # Errors
 /// [`Error::Loader`] for an impossible mix.
@@ -65,11 +65,11 @@ pub fn inspect(manifest: &Manifest, token_budget: Option<u64>) -> Result<MixTabl
     table(rows, &plan.mixing, plan.seq_len, plan.row_tokens, token_budget)
 }
 
-/// The table of a mix that need not be built: its sources are read, filtered and tokenized, and nothing is kept. Of the stages
-/// of deduplication it counts the exact one.
+/// Table of a mix that need not be built: its sources are read, filtered and tokenized, and nothing is written. Of the stages
+/// of deduplication, only the exact one is counted.
 ///
 /// # Errors
-/// As [`prepare`](crate::prepare()), for everything that is wrong with sources.
+/// As [`prepare`](crate::prepare()), for all problems of sources.
 pub fn plan(
     run: &PrepareRun,
     tokenizer: &Tokenizer,
@@ -77,24 +77,24 @@ pub fn plan(
     progress: &mut dyn Progress,
 ) -> Result<MixTable> {
     let planned = PlannedRun::new(run, tokenizer, None, progress)?;
-    let stages = run.dedup.stages().iter().map(DedupStage::kind).filter(|kind| *kind != StageKind::Exact);
-    let stages: Vec<_> = stages.map(StageKind::name).collect();
+    let stages = run.dedup.stages().iter().map(DedupStage::kind).filter(|kind| *kind != DedupKind::Exact);
+    let stages: Vec<_> = stages.map(DedupKind::name).collect();
     if !stages.is_empty() {
         progress.note(&Note::NotPlanned { stages });
     }
     let all: Vec<_> = (0..planned.units.len()).collect();
-    let mut tally = Tally::new(&planned);
+    let mut tally = PlanSink::new(&planned);
     tokenize(&planned, &all, tokenizer, &mut tally, progress)?;
     let rows = run.sources.iter().zip(&tally.sources);
     let rows = rows.map(|(source, counts)| (counted(source, counts), source.proportion)).collect();
     table(rows, &run.mixing, run.seq_len, run.row_tokens, token_budget)
 }
 
-/// The table of a mix that says the tokens of all its sources, of which nothing need be there; `None`: it does not.
+/// Table of a mix whose sources all declare their tokens, without any data; `None` where one does not.
 ///
 /// # Errors
 /// [`Error::Loader`] for an impossible mix.
-pub fn plan_of_known(run: &PrepareRun, token_budget: Option<u64>) -> Result<Option<MixTable>> {
+pub fn plan_from_mix(run: &PrepareRun, token_budget: Option<u64>) -> Result<Option<MixTable>> {
     let row = |source: &SourceConfig| {
         let row = MixRow { source: source.name.clone(), tokens: source.tokens?, ..MixRow::default() };
         Some((row, source.proportion))
@@ -118,7 +118,7 @@ fn built(source: &SourceRecord) -> MixRow {
     }
 }
 
-fn counted(source: &SourceConfig, counts: &Counts) -> MixRow {
+fn counted(source: &SourceConfig, counts: &SourceCounts) -> MixRow {
     MixRow {
         source: source.name.clone(),
         documents_read: counts.documents,
@@ -132,7 +132,7 @@ fn counted(source: &SourceConfig, counts: &Counts) -> MixRow {
     }
 }
 
-/// Fills in what the order of training gives for the budget.
+/// Fills in the columns that follow from the order of training.
 fn table(
     rows: Vec<(MixRow, Share)>,
     mixing: &Mixing,
@@ -167,7 +167,7 @@ fn table(
     Ok(MixTable { token_budget: tokens.iter().sum(), seq_len, sources })
 }
 
-/// The order of training, for counting alone. Groups of a size that is not known yet change no count by more than one group.
+/// Order of training, for counting alone. Groups of unknown size change no count by more than one group.
 fn order(rows: &[(MixRow, Share)], mixing: &Mixing, seq_len: usize, row_tokens: usize) -> Result<Order> {
     let mut mixing = mixing.clone();
     if mixing.batch_group.is_none() {
@@ -179,10 +179,10 @@ fn order(rows: &[(MixRow, Share)], mixing: &Mixing, seq_len: usize, row_tokens: 
         tokens: row.tokens,
     };
     let (sources, group) = (rows.iter().map(source).collect(), mixing.batch_group.unwrap_or(1));
-    Order::of_shares(&OrderConfig { sources, row_tokens, seq_len, seed: 0, mixing, group })
+    Order::for_counting(&OrderConfig { sources, row_tokens, seq_len, seed: 0, mixing, group })
 }
 
-/// The shares asked for; those of quotas follow from all of them.
+/// Shares asked for; those of quotas follow from all quotas.
 fn asked(rows: &[(MixRow, Share)], seq_len: usize) -> Vec<f64> {
     let quota = |(row, share): &(MixRow, Share)| match share {
         Share::Proportion(share) => *share,

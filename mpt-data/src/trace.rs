@@ -1,43 +1,43 @@
-//! What was in a batch: the documents of every sample, and where they lie.
+//! Trace of samples: their documents, and their places in the shards.
 
 use serde::Serialize;
 
 use crate::document_tables::DocumentIndex;
 use crate::error::Result;
-use crate::loader::{Loader, SamplePlace};
+use crate::loader::{Loader, SampleLocation};
 use crate::manifest::Manifest;
 
-/// A sample and what it is made of.
+/// Sample with its documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TracedSample {
-    /// Its number in the order of the run.
+    /// Index in the order of the run.
     pub index: u64,
-    /// The name of its source.
+    /// Name of the source.
     pub source: String,
-    /// Where it lies.
+    /// Place in the shards.
     #[serde(flatten)]
-    pub place: SamplePlace,
-    /// Its documents, in order.
+    pub location: SampleLocation,
+    /// Documents, in order.
     pub documents: Vec<TracedDocument>,
 }
 
-/// A document, or the part of one, in a sample.
+/// Document of a sample, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TracedDocument {
-    /// The document's own id.
+    /// Id of the document.
     pub id: String,
-    /// Its number among all documents of the data.
+    /// Ordinal among all documents of the data.
     pub ordinal: u64,
-    /// Its first token in the sample.
+    /// First token in the sample.
     pub from: usize,
-    /// The first token after it.
+    /// End in the sample, exclusive.
     pub to: usize,
 }
 
-/// What the samples of `range` are made of, in order.
+/// Documents and places of the samples of `range`, in order.
 ///
 /// # Errors
-/// [`Error::Shard`](crate::Error::Shard) when a shard or the index of documents is damaged.
+/// [`Error::Shard`](crate::Error::Shard) for a damaged shard or index of documents.
 pub fn trace(
     manifest: &Manifest,
     loader: &mut Loader,
@@ -53,7 +53,7 @@ fn trace_sample(
     documents: &mut DocumentIndex,
     index: u64,
 ) -> Result<TracedSample> {
-    let place = loader.place(manifest, index);
+    let location = loader.location(manifest, index);
     let sample = loader.sample(index)?;
     let mut found: Vec<TracedDocument> = Vec::new();
     for (at, &ordinal) in sample.documents.iter().enumerate() {
@@ -66,5 +66,5 @@ fn trace_sample(
         }
     }
     let source = manifest.sources()[sample.id.source].name.clone();
-    Ok(TracedSample { index, source, place, documents: found })
+    Ok(TracedSample { index, source, location, documents: found })
 }

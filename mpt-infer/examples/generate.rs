@@ -14,7 +14,7 @@ use std::io::{Write, stdout};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use mpt_core::{ConvertOptions, MptConfig, config_json, write_drawn};
+use mpt_core::{ConvertOptions, MptConfig, config_json, write_random_init};
 use mpt_infer::{CompletionParams, Pipeline, SamplingParams};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn draw(dir: &Path) -> Result<(), Box<dyn Error>> {
     let config = MptConfig::mpt(64, 2, 4, 512, 128)?;
     let options = ConvertOptions::default();
-    let converted = write_drawn(&config, 7, dir, &options, &mut |_| ControlFlow::Continue(()))?;
+    let converted = write_random_init(&config, 7, dir, &options, &mut |_| ControlFlow::Continue(()))?;
     std::fs::write(dir.join("config.json"), config_json(&config, &converted, None))?;
     Ok(())
 }

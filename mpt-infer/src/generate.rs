@@ -143,7 +143,7 @@ impl<'a> Decoding<'a> {
 
     /// Runs new tokens. Returns the logits of the last one, `[num_ids]`.
     fn forward(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>> {
-        let hidden = self.model.forward(&Batch::of(self.sequence, tokens)?, &mut self.pool)?;
+        let hidden = self.model.forward(&Batch::single(self.sequence, tokens)?, &mut self.pool)?;
         let last = hidden.narrow(0, tokens.len() - 1, 1)?.contiguous()?;
         let mut logits = self.model.logits(&last)?.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         logits.truncate(self.params.num_ids.unwrap_or(usize::MAX));

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use mpt_core::{MetaArray, Metadata};
+use mpt_core::{GgufArray, GgufMetadata};
 use mpt_tokenize::{ChatTemplate, Error, GgufTokenizer, TokenId, Tokenizer, token_type};
 
 use crate::tokenizer_problem::TokenizerProblem;
@@ -23,7 +23,7 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 const PRE_TOKENIZERS: [&str; 3] = ["mpt", "gpt-2", "default"];
 
 /// Tokenizer in `metadata` of the file `path`.
-pub(crate) fn tokenizer(metadata: &Metadata, path: &Path) -> Result<Tokenizer, TokenizerProblem> {
+pub(crate) fn tokenizer(metadata: &GgufMetadata, path: &Path) -> Result<Tokenizer, TokenizerProblem> {
     let keys = Keys { metadata, path };
     keys.expect_text(MODEL, &["gpt2"], "`gpt2`, a byte-level BPE as MPT's is")?;
     if metadata.get(PRE).is_some() {
@@ -36,12 +36,12 @@ pub(crate) fn tokenizer(metadata: &Metadata, path: &Path) -> Result<Tokenizer, T
 }
 
 /// Stop ids: end of document and end of turn.
-pub(crate) fn stop_ids(metadata: &Metadata) -> Vec<TokenId> {
+pub(crate) fn stop_ids(metadata: &GgufMetadata) -> Vec<TokenId> {
     [EOS, EOT].into_iter().filter_map(|key| id(metadata, key)).collect()
 }
 
 /// Chat template in `metadata` of the file `path`, if any.
-pub(crate) fn chat_template(metadata: &Metadata, path: &Path) -> Result<Option<ChatTemplate>, Error> {
+pub(crate) fn chat_template(metadata: &GgufMetadata, path: &Path) -> Result<Option<ChatTemplate>, Error> {
     let Some(source) = metadata.text(TEMPLATE) else { return Ok(None) };
     let token = |key: &str| {
         let at = id(metadata, key)? as usize;
@@ -51,13 +51,13 @@ pub(crate) fn chat_template(metadata: &Metadata, path: &Path) -> Result<Option<C
     ChatTemplate::from_source(source.to_owned(), path, &bos, &eos).map(Some)
 }
 
-fn id(metadata: &Metadata, key: &str) -> Option<TokenId> {
+fn id(metadata: &GgufMetadata, key: &str) -> Option<TokenId> {
     TokenId::try_from(metadata.int(key)?).ok()
 }
 
 /// Typed access to metadata. Errors name the key.
 struct Keys<'a> {
-    metadata: &'a Metadata,
+    metadata: &'a GgufMetadata,
     path: &'a Path,
 }
 
@@ -74,7 +74,7 @@ impl Keys<'_> {
     }
 
     fn texts(&self, key: &str) -> Result<Vec<String>, TokenizerProblem> {
-        let texts = self.metadata.array(key).and_then(MetaArray::texts);
+        let texts = self.metadata.array(key).and_then(GgufArray::texts);
         Ok(texts.ok_or_else(|| self.other(key, "a list of texts"))?.collect())
     }
 
@@ -83,7 +83,7 @@ impl Keys<'_> {
         if self.metadata.get(TYPES).is_none() {
             return Ok(vec![token_type::NORMAL; tokens]);
         }
-        let types = self.metadata.array(TYPES).and_then(MetaArray::ints);
+        let types = self.metadata.array(TYPES).and_then(GgufArray::ints);
         Ok(types.ok_or_else(|| self.other(TYPES, "a list of 32-bit integers"))?.collect())
     }
 

@@ -24,7 +24,7 @@
 //! use mpt_infer::{ChatTemplate, CompletionParams, Message, Pipeline};
 //!
 //! # fn main() -> mpt_infer::Result<()> {
-//! let pipe = Pipeline::open("mpt-30b-chat.gguf")?.with_chat_template(ChatTemplate::named("chatml")?);
+//! let pipe = Pipeline::open("mpt-30b-chat.gguf")?.with_chat_template(ChatTemplate::builtin("chatml")?);
 //! let messages = [Message::new("user", "Why is the sky blue?")];
 //! pipe.stream_chat(&messages, &CompletionParams::default(), &mut |text| {
 //!     print!("{text}"); // whole characters; ControlFlow::Break ends the text
@@ -38,14 +38,14 @@
 //!
 //! ```
 //! use std::ops::ControlFlow;
-//! use mpt_core::{ConvertOptions, MptConfig, config_json, write_drawn};
+//! use mpt_core::{ConvertOptions, MptConfig, config_json, write_random_init};
 //! use mpt_infer::{CompletionParams, FinishReason, Pipeline};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
 //! let config = MptConfig::mpt(64, 2, 4, 512, 128)?;
-//! let converted = write_drawn(&config, 7, dir, &ConvertOptions::default(), &mut |_| ControlFlow::Continue(()))?;
+//! let converted = write_random_init(&config, 7, dir, &ConvertOptions::default(), &mut |_| ControlFlow::Continue(()))?;
 //! std::fs::write(dir.join("config.json"), config_json(&config, &converted, None))?;
 //!
 //! let params = CompletionParams { max_new_tokens: 8, ..CompletionParams::default() };

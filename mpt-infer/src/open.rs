@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{Adapted, Adapter, CausalLm, Precision, WeightDtype, Weights, latest_checkpoint};
+use mpt_core::{Adapter, CausalLm, Precision, WeightDtype, Weights, WithAdapter, latest_checkpoint};
 
 use crate::error::Result;
 
@@ -38,12 +38,12 @@ pub fn open_weights(path: &Path) -> Result<Weights> {
 /// Those of [`open_weights`] and of the adapter's files.
 pub fn open_model(path: &Path, options: &OpenOptions) -> Result<(CausalLm, Weights)> {
     let precision = options.precision.unwrap_or_else(|| options.weight_dtype.precision());
-    let weights = open_weights(path)?.rounded_to(options.weight_dtype).multiplied_as(precision);
+    let weights = open_weights(path)?.with_dtype(options.weight_dtype).with_precision(precision);
     let config = weights.config();
     let model = match &options.adapter {
         Some(dir) => {
             let adapter = Adapter::open(dir, config)?;
-            CausalLm::new(config, &Adapted { base: &weights, adapter: &adapter })?
+            CausalLm::new(config, &WithAdapter { base: &weights, adapter: &adapter })?
         }
         None => CausalLm::new(config, &weights)?,
     };

@@ -60,7 +60,7 @@ fn eos_token_id(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<Option<Tok
         let added = config["added_tokens_decoder"].as_object()?;
         added.iter().find(|(_, added)| added["content"] == token)?.0.parse().ok()
     };
-    Ok(tokenizer.and_then(|tokenizer| tokenizer.id_of(token)).or_else(in_table))
+    Ok(tokenizer.and_then(|tokenizer| tokenizer.token_to_id(token)).or_else(in_table))
 }
 
 /// Ids in `eos_token_id` of a JSON file: one, a list, or none.

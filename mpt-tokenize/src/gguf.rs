@@ -1,4 +1,4 @@
-//! A tokenizer as it stands in a GGUF file, and back.
+//! Conversion of a tokenizer to and from its lists in a GGUF file.
 //!
 //! Source: llama.cpp's `convert_hf_to_gguf.py` (`_set_vocab_gpt2`) and `llama.h` (`enum llama_token_type`).
 
@@ -10,47 +10,47 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result, shown};
 use crate::tokenizer::{TokenId, Tokenizer};
 
-/// Key of the tokens' texts.
+/// Key of the token list.
 const TOKENS: &str = "tokenizer.ggml.tokens";
-/// Key of the tokens' kinds.
+/// Key of the token types.
 const TYPES: &str = "tokenizer.ggml.token_type";
 /// Key of the merges.
 const MERGES: &str = "tokenizer.ggml.merges";
 
-/// What llama.cpp keeps of a byte-level BPE tokenizer.
+/// Byte-level BPE tokenizer as llama.cpp stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GgufTokenizer {
-    /// Every id's text: byte-level letters for ordinary tokens, plain text for added ones.
+    /// Text of each id: in the byte-level alphabet for ordinary tokens, plain for added ones.
     pub tokens: Vec<String>,
-    /// Every id's kind, one of the constants of [`token_type`].
+    /// Type of each id, a constant of [`token_type`].
     pub token_types: Vec<i32>,
-    /// Merges in order, two tokens with a space between.
+    /// Merges in order, two tokens separated by a space.
     pub merges: Vec<String>,
 }
 
-/// Kinds of tokens.
+/// Token types, `enum llama_token_type`.
 pub mod token_type {
-    /// A piece of text.
+    /// Ordinary token.
     pub const NORMAL: i32 = 1;
-    /// A special token, such as the end of a text.
+    /// Special token, such as the end of a text.
     pub const CONTROL: i32 = 3;
-    /// An added token that is ordinary text.
+    /// Added token of ordinary text.
     pub const USER_DEFINED: i32 = 4;
-    /// No token: padding of the vocabulary.
+    /// Padding of the vocabulary.
     pub const UNUSED: i32 = 5;
 }
 
 impl Tokenizer {
-    /// The tokenizer for a model of `vocab_size` ids; those beyond the tokenizer's are unused ones named `[PAD…]`.
+    /// Lists for a model of `vocab_size` ids; the ids past the tokenizer's are unused tokens `[PAD…]`.
     ///
     /// # Errors
-    /// [`Error::Gguf`] when the vocabulary is too small, or the tokenizer is no byte-level BPE.
+    /// [`Error::Gguf`] when `vocab_size` is too small.
     pub fn to_gguf(&self, vocab_size: usize) -> Result<GgufTokenizer> {
         if self.num_ids() > vocab_size {
             let problem = format!("{} ids do not fit a vocabulary of {vocab_size}", self.num_ids());
             return Err(Error::Gguf { problem });
         }
-        let file: Value = serde_json::from_slice(self.bytes()).expect("a loaded tokenizer is JSON");
+        let file: Value = serde_json::from_slice(self.json_bytes()).expect("a loaded tokenizer is JSON");
         let model = &file["model"];
         let Some(vocab) = model["vocab"].as_object().filter(|_| model["type"] == "BPE") else {
             return Err(Error::Gguf { problem: "the tokenizer is no BPE, which MPT's is".to_owned() });
@@ -74,18 +74,18 @@ impl Tokenizer {
         Ok(GgufTokenizer { tokens, token_types, merges })
     }
 
-    /// The tokenizer that a GGUF file describes, as GPT-NeoX writes its file; `origin` is named in errors.
+    /// Tokenizer of a GGUF file's lists, with GPT-NeoX's normalizer and pre-tokenizer. `origin` is the path in errors.
     ///
     /// # Errors
-    /// [`Error::FromGguf`] naming the key of the list that makes no tokenizer, or in which ids would move.
-    pub fn from_gguf(parts: &GgufTokenizer, origin: &Path) -> Result<Self> {
+    /// [`Error::FromGguf`] naming the key of an unusable list, or of one under which an id would change.
+    pub fn from_gguf(gguf: &GgufTokenizer, origin: &Path) -> Result<Self> {
         let broken = |key: String, found: String, expected: &str| Error::FromGguf {
             path: origin.to_owned(),
             key,
             found,
             expected: expected.to_owned(),
         };
-        let GgufTokenizer { tokens, token_types, merges } = parts;
+        let GgufTokenizer { tokens, token_types, merges } = gguf;
         if tokens.len() != token_types.len() {
             let (found, expected) = (token_types.len(), tokens.len());
             let expected = format!("{expected}, as `{TOKENS}` has");
@@ -108,7 +108,7 @@ impl Tokenizer {
         let file = tokenizer_json(&vocab, &added, merges).to_string().into_bytes();
         let tokenizer = Self::from_bytes(file, origin).map_err(under_gguf_key)?;
         let moved = |(id, (text, &kind)): (usize, (&String, &i32))| {
-            kind != token_type::UNUSED && tokenizer.id_of(text) != Some(id as TokenId)
+            kind != token_type::UNUSED && tokenizer.token_to_id(text) != Some(id as TokenId)
         };
         match tokens.iter().zip(token_types).enumerate().find(|&token| moved(token)) {
             Some((id, (text, _))) => {
@@ -120,7 +120,7 @@ impl Tokenizer {
     }
 }
 
-/// The `tokenizer.json` of a byte-level BPE, as GPT-NeoX's is.
+/// `tokenizer.json` of a byte-level BPE, after GPT-NeoX's.
 fn tokenizer_json(vocab: &BTreeMap<String, usize>, added: &[Value], merges: &[String]) -> Value {
     let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
     json!({
@@ -134,7 +134,7 @@ fn tokenizer_json(vocab: &BTreeMap<String, usize>, added: &[Value], merges: &[St
     })
 }
 
-/// The same error under the key of the GGUF file that the field of [`tokenizer_json`] was made from.
+/// Error of [`tokenizer_json`], with its field replaced by the GGUF key it came from.
 fn under_gguf_key(error: Error) -> Error {
     let (path, field, found, expected) = match error {
         Error::TokenizerField { path, field, actual, expected } => {
@@ -152,7 +152,7 @@ fn under_gguf_key(error: Error) -> Error {
     Error::FromGguf { path, key, found, expected }
 }
 
-/// Special tokens are matched in the text as it is, others in the normalized text, as in GPT-NeoX's file.
+/// Entry of `added_tokens`. Special tokens match raw text, others normalized text, as in GPT-NeoX's file.
 fn added_token(id: usize, text: &str, special: bool) -> Value {
     json!({
         "id": id, "content": text, "special": special, "normalized": !special,
@@ -160,7 +160,7 @@ fn added_token(id: usize, text: &str, special: bool) -> Value {
     })
 }
 
-/// A merge in either of the two spellings of `tokenizer.json`.
+/// Merge in either spelling of `tokenizer.json`.
 fn merge(merge: &Value) -> Option<String> {
     match merge {
         Value::String(pair) => Some(pair.clone()),

@@ -39,7 +39,7 @@
 //! use mpt_tokenize::{ChatTemplate, Message};
 //!
 //! # fn main() -> mpt_tokenize::Result<()> {
-//! let template = ChatTemplate::named("chatml")?; // or ChatTemplate::from_folder, a checkpoint's own
+//! let template = ChatTemplate::builtin("chatml")?; // or ChatTemplate::from_folder, a checkpoint's own
 //! let messages = [Message::new("user", "Why is the sky blue?")];
 //! let text = template.render(&messages, true)?; // true: up to where the answer begins
 //! assert!(text.ends_with("<|im_start|>assistant\n"), "{text}");
@@ -50,20 +50,22 @@
 //! A checkpoint's own template is a program by somebody else; it runs only when it is found harmless, within bounds of work,
 //! memory and output.
 
-mod added;
+mod added_vocabulary;
 mod bpe;
-mod bytes;
+mod byte_level;
+mod char_class;
 mod chat;
-mod classes;
 mod error;
 mod error_kind;
-mod file;
 mod gguf;
 mod lfs;
-mod split;
+mod normalizer;
+mod pre_tokenizer;
 mod stream;
 mod tokenizer;
+mod tokenizer_json;
 mod train;
+mod word_cache;
 
 pub use chat::{ChatTemplate, Message};
 pub use error::{Cause, Error, Result};

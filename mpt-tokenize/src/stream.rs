@@ -1,48 +1,50 @@
-//! Decoding as ids come: whole characters only.
+//! Incremental decoding: text of ids one by one, in whole characters.
 
 use crate::error::Result;
 use crate::tokenizer::{TokenId, Tokenizer};
 
-/// Turns ids into text one by one. What [`push`](Self::push) and [`finish`](Self::finish) give is, put together, what
-/// [`Tokenizer::decode`] gives for all ids at once; a character whose bytes are spread over tokens comes when it is whole.
-/// A push costs as much as the text it gives, however long the stream.
+/// Incremental decoder.
+///
+/// The concatenated texts of [`push`](Self::push) and [`finish`](Self::finish) equal [`Tokenizer::decode`] of all ids. A
+/// character whose bytes span tokens is returned when complete. A push takes time in the text it returns, not in the length
+/// of the stream.
 #[derive(Debug)]
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
-    /// The beginning of a character, three bytes at most.
-    held: Vec<u8>,
+    /// Incomplete character, at most three bytes.
+    pending: Vec<u8>,
 }
 
 impl Tokenizer {
-    /// A decoder for ids that come one by one.
+    /// Decoder for a stream of ids.
     pub fn stream(&self) -> StreamDecoder<'_> {
-        StreamDecoder { tokenizer: self, held: Vec::new() }
+        StreamDecoder { tokenizer: self, pending: Vec::new() }
     }
 }
 
 impl StreamDecoder<'_> {
-    /// Takes the next id and gives the text that is certain now: often a word, sometimes nothing.
+    /// Adds an id and returns the text that is now complete, possibly empty.
     ///
     /// # Errors
-    /// [`Error::UnknownId`](crate::Error::UnknownId) for an id without a token; the stream goes on without it.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) for an id without a token; the stream continues without it.
     pub fn push(&mut self, id: TokenId) -> Result<String> {
-        self.held.extend_from_slice(self.tokenizer.token_bytes(id)?);
-        let certain = self.held.len() - unfinished(&self.held);
-        let text = String::from_utf8_lossy(&self.held[..certain]).into_owned();
-        self.held.drain(..certain);
+        self.pending.extend_from_slice(self.tokenizer.token_bytes(id)?);
+        let complete = self.pending.len() - incomplete_suffix_len(&self.pending);
+        let text = String::from_utf8_lossy(&self.pending[..complete]).into_owned();
+        self.pending.drain(..complete);
         Ok(text)
     }
 
-    /// The text of what was held back: nothing, or U+FFFD for the beginning of a character that never came whole.
+    /// Remaining text: empty, or U+FFFD for an incomplete character.
     pub fn finish(self) -> String {
-        String::from_utf8_lossy(&self.held).into_owned()
+        String::from_utf8_lossy(&self.pending).into_owned()
     }
 }
 
-/// How many bytes at the end may become a character with the bytes that follow.
-fn unfinished(bytes: &[u8]) -> usize {
+/// Length in bytes of an incomplete character at the end.
+fn incomplete_suffix_len(bytes: &[u8]) -> usize {
     let Some(last) = bytes.utf8_chunks().last() else { return 0 };
     let tail = last.invalid();
-    let may_go_on = std::str::from_utf8(tail).is_err_and(|error| error.error_len().is_none());
-    if may_go_on { tail.len() } else { 0 }
+    let is_incomplete = std::str::from_utf8(tail).is_err_and(|error| error.error_len().is_none());
+    if is_incomplete { tail.len() } else { 0 }
 }

@@ -1,7 +1,8 @@
-//! Training a byte-level BPE in the GPT-NeoX style.
+//! Training of a byte-level BPE tokenizer in GPT-NeoX's style.
 //!
-//! NFC, then byte-level words, then merges by count. Ids: `<|endoftext|>` 0, `<|padding|>` 1, the 256 bytes, the merges, and
-//! last the runs of 24 down to 2 spaces that make indented code short.
+//! Normalizer NFC, byte-level pre-tokenizer. Ids: `<|endoftext|>` 0, `<|padding|>` 1, the 256 bytes, the merges, and runs of
+//! 24 down to 2 spaces, which shorten indented code.
+//!
 //! Source: Black et al. 2022, "GPT-NeoX-20B", section 3.1, and the published `tokenizer.json`.
 
 use tokenizers::models::TrainerWrapper;
@@ -12,39 +13,39 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::{Cause, Error, Result};
 
-/// The token between documents, id 0.
+/// End-of-document token, id 0.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// The token that fills batches, id 1.
+/// Padding token, id 1.
 pub const PADDING: &str = "<|padding|>";
-/// The longest run of spaces that is a token.
-const LONGEST_RUN: usize = 24;
-const SPACE_RUNS: usize = LONGEST_RUN - 1;
+/// Longest run of spaces that is a token.
+const MAX_SPACE_RUN: usize = 24;
+const SPACE_RUNS: usize = MAX_SPACE_RUN - 1;
 const BYTES: usize = 256;
-/// The two special tokens, the bytes, the space runs, and one merge.
-const SMALLEST_VOCAB: usize = 2 + BYTES + SPACE_RUNS + 1;
-/// Merges are counted in memory; no model of the family has a vocabulary near this.
-const LARGEST_VOCAB: usize = 1 << 20;
+/// Smallest vocabulary: two special tokens, the bytes, the space runs and one merge.
+const MIN_VOCAB_SIZE: usize = 2 + BYTES + SPACE_RUNS + 1;
+/// Largest vocabulary: pairs are counted in memory.
+const MAX_VOCAB_SIZE: usize = 1 << 20;
 
-/// How to train.
+/// Options of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrainConfig {
-    /// Tokens in all. Fewer come out where the texts have too few pairs that occur often enough.
+    /// Number of tokens; fewer when the texts lack frequent pairs.
     pub vocab_size: usize,
-    /// A pair must occur this often to become a token.
+    /// Occurrences that a pair needs to become a token.
     pub min_frequency: u64,
 }
 
-/// Trains on `texts` and gives the bytes of a `tokenizer.json`. The same texts in the same order give the same bytes,
-/// whatever the number of threads.
+/// Trains a tokenizer on `texts`; returns the bytes of its `tokenizer.json`. Equal texts in equal order give equal bytes for
+/// any number of threads.
 ///
 /// # Errors
-/// [`Error::Config`] for an impossible vocabulary size, [`Error::Train`] when there is no text.
+/// [`Error::Config`] for a `vocab_size` out of range, [`Error::Train`] when there is no text.
 pub fn train<S: AsRef<str> + Send>(
     texts: impl Iterator<Item = S> + Send,
     config: &TrainConfig,
 ) -> Result<Vec<u8>> {
-    if !(SMALLEST_VOCAB..=LARGEST_VOCAB).contains(&config.vocab_size) {
-        let expected = format!("from {SMALLEST_VOCAB} to {LARGEST_VOCAB}");
+    if !(MIN_VOCAB_SIZE..=MAX_VOCAB_SIZE).contains(&config.vocab_size) {
+        let expected = format!("from {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}");
         return Err(Error::Config { field: "vocab_size", actual: config.vocab_size.to_string(), expected });
     }
     let mut tokenizer = untrained()?;
@@ -58,7 +59,7 @@ pub fn train<S: AsRef<str> + Send>(
         .into();
     tokenizer.train(&mut trainer, texts).map_err(failed)?;
     let runs =
-        (2..=LONGEST_RUN).rev().map(|spaces| AddedToken::from(" ".repeat(spaces), false).normalized(true));
+        (2..=MAX_SPACE_RUN).rev().map(|spaces| AddedToken::from(" ".repeat(spaces), false).normalized(true));
     tokenizer.add_tokens(runs).map_err(failed)?;
     Ok(tokenizer.to_string(true).map_err(failed)?.into_bytes())
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use mpt_core::rng::CounterRng;
-use mpt_core::{Adapter, LoraConfig, MptConfig, Params, Precision, Recompute, StepMemory, expect_memory};
+use mpt_core::{Adapter, LoraConfig, MptConfig, Params, Precision, Recompute, StepMemory, check_memory};
 
 use crate::config::{OptimizerConfig, StepConfig};
 use crate::error::Result;
@@ -46,8 +46,8 @@ pub fn step_seconds(model: &MptConfig, bench: &BenchConfig) -> Result<Vec<f64>> 
         eval_samples: None,
     };
     let shape = [bench.batch_size, bench.seq_len];
-    let memory = StepMemory::of(model, shape, bench.optimizer.moments().len(), Recompute::All);
-    expect_memory(memory.total())?;
+    let memory = StepMemory::estimate(model, shape, bench.optimizer.moments().len(), Recompute::All);
+    check_memory(memory.total())?;
     let params = Params::init(model, bench.seed, &Device::Cpu)?;
     let mut trainer = match bench.lora {
         Some(rank) => {

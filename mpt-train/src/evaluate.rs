@@ -1,6 +1,6 @@
 //! Evaluation: mean loss of a model on held-out text.
 
-use mpt_core::{CausalLm, Recompute, StepMemory, expect_memory};
+use mpt_core::{CausalLm, Recompute, StepMemory, check_memory};
 use mpt_data::TokenBatch;
 use serde::Serialize;
 
@@ -70,7 +70,7 @@ pub fn evaluate(
 pub fn evaluate_ids(model: &CausalLm, ids: &[u32], seq: usize) -> Result<EvalReport> {
     assert!(seq >= 2, "a window of {seq} tokens has nothing to predict");
     let seq = seq.min(ids.len().max(2));
-    expect_memory(StepMemory::of(model.config(), [1, seq], 0, Recompute::All).working)?;
+    check_memory(StepMemory::estimate(model.config(), [1, seq], 0, Recompute::All).workspace)?;
     let mut sums = LossSum::default();
     let documents = vec![0; seq];
     let mut start = 0;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use mpt_core::{MptConfig, Params, Weights, expect_memory, latest_checkpoint};
+use mpt_core::{MptConfig, Params, Weights, check_memory, latest_checkpoint};
 use mpt_data::{Loader, LoaderConfig, Manifest, Split};
 use mpt_tokenize::Tokenizer;
 
@@ -278,7 +278,7 @@ fn loader(
 ) -> Result<Loader> {
     let seed = run.data.seed.expect("the run was resolved");
     let tokens = (batch_size as u64).saturating_mul(seq_len(run) as u64);
-    expect_memory(tokens.saturating_mul((size_of::<u32>() + size_of::<u64>()) as u64))?;
+    check_memory(tokens.saturating_mul((size_of::<u32>() + size_of::<u64>()) as u64))?;
     let config = LoaderConfig {
         seq_len: seq_len(run),
         seed,

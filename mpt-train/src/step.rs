@@ -2,8 +2,8 @@
 
 use mpt_core::rng::CounterRng;
 use mpt_core::{
-    Adapted, Adapter, AttnMask, CausalLm, Gradients, IGNORE_LABEL, MptConfig, ParameterSource, Params,
-    Recompute, StepDropout, StepMemory, TrainBatch, WithPrecision, expect_memory,
+    Adapter, AttnMask, CausalLm, Gradients, IGNORE_LABEL, MptConfig, ParameterSource, Params, Recompute,
+    StepDropout, StepMemory, TrainBatch, WithAdapter, WithPrecision, check_memory,
 };
 
 use crate::available_memory::available_memory;
@@ -120,9 +120,9 @@ impl Trainer {
         optimizer: &OptimizerConfig,
         step: &StepConfig,
     ) -> Result<Self> {
-        let source = &Adapted { base, adapter };
+        let source = &WithAdapter { base, adapter };
         let model = CausalLm::new(config, &WithPrecision { source, precision: step.precision })?;
-        Self::of(Params::of_adapter(adapter), true, model, optimizer, step)
+        Self::of(Params::from_adapter(adapter), true, model, optimizer, step)
     }
 
     fn of(
@@ -133,7 +133,7 @@ impl Trainer {
         step: &StepConfig,
     ) -> Result<Self> {
         let gradients = 4 * params.num_elements() as u64;
-        expect_memory((optimizer.moments().len() as u64 + 1).saturating_mul(gradients))?;
+        check_memory((optimizer.moments().len() as u64 + 1).saturating_mul(gradients))?;
         let optimizer = Optimizer::new(optimizer, &params)?;
         // gradients are allocated later, and a tenth stays free for the rest of the system
         let memory = available_memory().map_or(u64::MAX, |free| (free / 10 * 9).saturating_sub(gradients));
@@ -143,7 +143,7 @@ impl Trainer {
     /// Empty sink for the gradients of the trained parameters.
     fn gradient_sink(&self) -> Gradients {
         match self.is_adapter {
-            true => Gradients::of(self.params.iter().filter_map(|(name, _)| name.parse().ok())),
+            true => Gradients::for_params(self.params.iter().filter_map(|(name, _)| name.parse().ok())),
             false => Gradients::default(),
         }
     }
@@ -212,8 +212,9 @@ impl Trainer {
                 Recompute::fitting(self.model.config(), [microbatch.batch(), microbatch.seq], self.memory)
             }
         };
-        let memory = StepMemory::of(self.model.config(), [microbatch.batch(), microbatch.seq], 0, recompute);
-        expect_memory(memory.kept.saturating_add(memory.working))?;
+        let memory =
+            StepMemory::estimate(self.model.config(), [microbatch.batch(), microbatch.seq], 0, recompute);
+        check_memory(memory.activations.saturating_add(memory.workspace))?;
         Ok(self.model.loss_and_gradients(&batch, recompute, gradients)?)
     }
 }

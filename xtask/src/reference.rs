@@ -50,7 +50,7 @@ const PAGES: [Page; 2] = [
                 [copies](../data-dedup.md) say how the keys work together. Paths are relative to the file's folder.",
         root: "RawRun",
         sources: &[
-            "mpt-data/src/config.rs",
+            "mpt-data/src/config",
             "mpt-data/src/mixing.rs",
             "mpt-data/src/dedup/config.rs",
             "mpt-data/src/filter",
@@ -62,7 +62,7 @@ const PAGES: [Page; 2] = [
 const HAND_WRITTEN: [(&str, &str, Option<&str>); 3] = [
     ("MptConfig", "table", Some("RawMptConfig")),
     ("Dedup", "`\"none\"`, the name of a stage, a table of one, or a list of them", Some("DedupStage")),
-    ("StageKinds", "true, false, or a list of names of stages", None),
+    ("DedupKinds", "true, false, or a list of names of stages", None),
 ];
 
 pub(crate) fn run(sh: &Shell) -> Result<()> {

@@ -49,7 +49,7 @@ const UNSAFE_ALLOWED: [&str; 6] = [
     "mpt-cli/src/bus_error.rs",
     "mpt-core/src/kernels",
     "mpt-core/src/mmap.rs",
-    "mpt-data/src/map.rs",
+    "mpt-data/src/mapped_file.rs",
     "mpt-core/tests/hostile/allocations.rs",
 ];
 

@@ -74,7 +74,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let format = args.dtype;
     args.to.expect(format)?;
     let weights = model_args::open(&args.input, ctx)?;
-    let options = ConvertOptions { format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
+    let options =
+        ConvertOptions { dtype: format, adapter: None, max_shard_size: Some(args.max_shard_size.0) };
     let converted = match args.to {
         Target::Hf => export::write_folder(&weights, &args.output, &options, "convert", ctx)?,
         Target::Gguf => export::write_gguf_file(&weights, &args.output, &options, "convert", ctx)?,

@@ -22,7 +22,7 @@ pub(crate) use tables::{MIX_HEADER, mix_rows};
 
 use std::path::{Path, PathBuf};
 
-use mpt_data::{Manifest, PrepareRun, inspect, plan, plan_of_known};
+use mpt_data::{Manifest, PrepareRun, inspect, plan, plan_from_mix};
 use mpt_tokenize::Tokenizer;
 
 use self::tables::print_inspection;
@@ -174,7 +174,7 @@ fn run_inspect(
 /// Plans the mix, from the token counts that it states or by reading the sources.
 fn run_plan(mix: &Path, tokens: Option<u64>, ctx: &mut Context) -> Result<(), CliError> {
     let run = read_mix(mix, ctx)?;
-    let table = match plan_of_known(&run, tokens)? {
+    let table = match plan_from_mix(&run, tokens)? {
         Some(table) => table,
         None => plan(&run, &Tokenizer::from_file(&run.tokenizer)?, tokens, &mut PrepareProgress::new(ctx))?,
     };

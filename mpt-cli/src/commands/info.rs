@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{Defaults, MetaValue, Metadata, TensorInfo, Weights};
+use mpt_core::{ConfigDefaults, GgufMetadata, GgufValue, TensorInfo, Weights};
 use mpt_infer::{TokenizerProblem, open_weights, tokenizer_of};
 use serde_json::{Map, Value, json};
 
@@ -37,8 +37,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         "path": path_text(weights.path()),
         "parameters": weights.config().num_parameters(),
         "config": Value::from(weights.config().clone()),
-        "defaults": config_defaults(&weights)?.map(Defaults::name),
-        "passed_over": weights.passed_over().as_deref().map(path_text),
+        "defaults": config_defaults(&weights)?.map(ConfigDefaults::name),
+        "passed_over": weights.ignored_index().as_deref().map(path_text),
         "files": weights.files().map(file_json).collect::<Vec<_>>(),
         "tensors": tensors,
         "tokenizer": tokenizer.as_ref().ok().map(|ids| json!({ "num_ids": ids })),
@@ -85,19 +85,19 @@ fn print_config(weights: &Weights, ctx: &mut Context) -> Result<(), CliError> {
 }
 
 fn print_sizes(weights: &Weights, tensors: &[TensorInfo], ctx: &mut Context) -> Result<(), CliError> {
-    if let Some(index) = weights.passed_over() {
+    if let Some(index) = weights.ignored_index() {
         ctx.out.text(format_args!("{} is not used: one file has all tensors", index.display()))?;
     }
     let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
-    let dtype = weights.matrix_format().map_or("mixed".to_owned(), |format| format.to_string());
+    let dtype = weights.matrix_dtype().map_or("mixed".to_owned(), |format| format.to_string());
     ctx.out.text(format_args!("{} of {dtype} weights", format_amount(Unit::Bytes, bytes as u64)))
 }
 
 /// Library whose defaults apply to keys that config.json leaves out; `None` for GGUF, which has a single convention.
-fn config_defaults(weights: &Weights) -> Result<Option<Defaults>, CliError> {
+fn config_defaults(weights: &Weights) -> Result<Option<ConfigDefaults>, CliError> {
     match weights.metadata() {
         Some(_) => Ok(None),
-        None => Ok(Some(Defaults::of_file(&weights.path().join("config.json"))?)),
+        None => Ok(Some(ConfigDefaults::of_file(&weights.path().join("config.json"))?)),
     }
 }
 
@@ -106,13 +106,13 @@ fn file_json(path: &Path) -> Value {
 }
 
 /// Metadata of a GGUF file, with arrays reduced to their length.
-fn metadata_json(metadata: &Metadata) -> Map<String, Value> {
-    let value = |value: &MetaValue| match value {
-        MetaValue::Int(value) => json!(value),
-        MetaValue::Float(value) => json!(value),
-        MetaValue::Bool(value) => json!(value),
-        MetaValue::Text(value) => json!(value),
-        MetaValue::Array(array) => json!({ "len": array.len() }),
+fn metadata_json(metadata: &GgufMetadata) -> Map<String, Value> {
+    let value = |value: &GgufValue| match value {
+        GgufValue::Int(value) => json!(value),
+        GgufValue::Float(value) => json!(value),
+        GgufValue::Bool(value) => json!(value),
+        GgufValue::Text(value) => json!(value),
+        GgufValue::Array(array) => json!({ "len": array.len() }),
     };
     metadata.iter().map(|(key, found)| (key.to_owned(), value(found))).collect()
 }

@@ -51,11 +51,11 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
         (None, None) => unreachable!("a preset or a configuration is required"),
     };
     let options = ConvertOptions {
-        format: Some(args.dtype),
+        dtype: Some(args.dtype),
         adapter: None,
         max_shard_size: Some(args.max_shard_size.0),
     };
-    let converted = export::write_random_init(&config, ctx.seed.unwrap_or(17), &args.output, &options, ctx)?;
+    let converted = export::random_init(&config, ctx.seed.unwrap_or(17), &args.output, &options, ctx)?;
     let parameters = config.num_parameters();
     ctx.out.text(format_args!("{}: {} parameters", args.output.display(), table::count(parameters)))?;
     let mut document = export::summary_json(&args.output, &converted);

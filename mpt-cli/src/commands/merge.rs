@@ -40,8 +40,11 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     let format = args.dtype;
     let weights = model_args::open(&args.model, ctx)?;
     let adapter = Adapter::open(&args.adapter, weights.config())?;
-    let options =
-        ConvertOptions { format, adapter: Some(&adapter), max_shard_size: Some(args.max_shard_size.0) };
+    let options = ConvertOptions {
+        dtype: format,
+        adapter: Some(&adapter),
+        max_shard_size: Some(args.max_shard_size.0),
+    };
     let converted = export::write_folder(&weights, &args.out, &options, "merge", ctx)?;
     export::print_summary(&args.out, &converted, ctx)?;
     ctx.out.json(&export::summary_json(&args.out, &converted))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mpt_core::{ConvertOptions, Converted, ModuleId, ParamId, WeightDtype, Weights, Written};
+use mpt_core::{ConvertOptions, ConvertedModel, ConvertedTensor, ModuleId, ParamId, WeightDtype, Weights};
 use serde::Serialize;
 use serde_json::json;
 
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError> {
     let format = args.dtype;
     let weights = model_args::open(&args.input, ctx)?;
-    let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
+    let options = ConvertOptions { dtype: Some(format), ..ConvertOptions::default() };
     let converted = match args.dtype {
         WeightDtype::Nf4 => export::write_folder(&weights, &args.output, &options, "quantize", ctx)?,
         _ => export::write_gguf_file(&weights, &args.output, &options, "quantize", ctx)?,
@@ -100,25 +100,26 @@ struct TensorStats {
 }
 
 impl TensorStats {
-    fn of<'a>(tensors: impl Iterator<Item = &'a Written> + Clone) -> Self {
+    fn of<'a>(tensors: impl Iterator<Item = &'a ConvertedTensor> + Clone) -> Self {
         let matrices = tensors.clone().filter(|tensor| tensor.shape.len() > 1);
-        let sum = |of: fn(&Written) -> f64| matrices.clone().map(of).sum::<f64>();
+        let sum = |of: fn(&ConvertedTensor) -> f64| matrices.clone().map(of).sum::<f64>();
         let (weights, bytes) = tensors
             .clone()
             .fold((0, 0), |(weights, bytes), tensor| (weights + tensor.num_values(), bytes + tensor.bytes));
-        let (squares, squared_error) = (sum(|tensor| tensor.squares), sum(|tensor| tensor.squared_error));
+        let (squares, squared_error) =
+            (sum(|tensor| tensor.squared_norm), sum(|tensor| tensor.squared_error));
         let relative_rms = if squares > 0.0 { (squared_error / squares).sqrt() } else { 0.0 };
         Self { weights, bytes, bits_per_weight: 8.0 * bytes as f64 / weights.max(1) as f64, relative_rms }
     }
 }
 
 /// Statistics of the matrices by module and dtype.
-fn tensor_kinds(converted: &Converted) -> Vec<TensorKind> {
-    let mut kinds: BTreeMap<_, Vec<&Written>> = BTreeMap::new();
+fn tensor_kinds(converted: &ConvertedModel) -> Vec<TensorKind> {
+    let mut kinds: BTreeMap<_, Vec<&ConvertedTensor>> = BTreeMap::new();
     for tensor in converted.tensors.iter().filter(|tensor| tensor.shape.len() > 1) {
-        kinds.entry((kind_name(&tensor.name), tensor.format.name())).or_default().push(tensor);
+        kinds.entry((kind_name(&tensor.name), tensor.dtype.name())).or_default().push(tensor);
     }
-    let kind = |((kind, dtype), tensors): ((&str, &'static str), Vec<&Written>)| TensorKind {
+    let kind = |((kind, dtype), tensors): ((&str, &'static str), Vec<&ConvertedTensor>)| TensorKind {
         kind: kind.to_owned(),
         dtype,
         stats: TensorStats::of(tensors.into_iter()),

@@ -131,7 +131,7 @@ fn train_on_files(
     ctx.out.log().info(format_args!("training on {} texts, {} bytes", texts.len(), bytes));
     let json = train(texts.iter(), config)?;
     let tokenizer = Tokenizer::from_bytes(json, out)?;
-    durable::write_file(output.path(), tokenizer.bytes())?;
+    durable::write_file(output.path(), tokenizer.json_bytes())?;
     output.commit()?;
     let sample: usize = texts.iter().take(100).map(String::len).sum();
     let ids: usize = tokenizer.encode_batch(&texts[..texts.len().min(100)])?.iter().map(Vec::len).sum();

@@ -46,7 +46,7 @@ impl TextMetadata {
             ("tokenizer.ggml.padding_token_id", "<|padding|>"),
             ("tokenizer.ggml.eot_token_id", "<|im_end|>"),
         ];
-        named.into_iter().filter_map(|(key, token)| Some((key, tokenizer.id_of(token)?))).collect()
+        named.into_iter().filter_map(|(key, token)| Some((key, tokenizer.token_to_id(token)?))).collect()
     }
 
     /// Writes the metadata to the header of a GGUF file.

@@ -1,12 +1,14 @@
 //! kill -9 during data preparation and training: after a rerun the bytes are those of an uninterrupted run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use crate::job::Job;
 use crate::mpt;
+
+/// Number of times that each command is killed.
+const KILLS: usize = 9;
 
 /// Files below a folder, without those that hold times.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -23,42 +25,69 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Runs a command to its end, killed at moments spread over its duration. Returns the number of kills.
-fn run_with_kills(dir: &Path, args: &[&str], kills: u32, whole: Duration) -> u32 {
-    let mut killed = 0;
-    for kill in 1..=kills {
-        let mut child = mpt()
-            .current_dir(dir)
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("starts");
-        std::thread::sleep(whole * kill / (kills + 1));
-        if child.try_wait().expect("waitable").is_none() {
-            child.kill().expect("killable");
-            killed += 1;
+/// Names and sizes below the folder `out`, and of files beside it that are named after it: what a kill leaves behind.
+fn state(dir: &Path, out: &str) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        // what is gone a moment later is a change as well
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let (path, size) = (entry.path(), entry.metadata().map_or(0, |metadata| metadata.len()));
+            if folder == dir && !entry.file_name().to_string_lossy().contains(out) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path.clone());
+            }
+            found.push((path, size));
         }
-        child.wait().expect("ends");
     }
+    found.sort();
+    found
+}
+
+/// Starts a command and kills it when the state of `out` has changed `changes` times; the state that it left, or `None` where
+/// it ended before.
+fn kill_after(dir: &Path, args: &[&str], out: &str, changes: usize) -> Option<Vec<(PathBuf, u64)>> {
+    let mut last = state(dir, out);
+    let mut child = mpt()
+        .current_dir(dir)
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let mut seen = 0;
+    while seen < changes {
+        if child.try_wait().expect("waitable").is_some() {
+            return None;
+        }
+        let now = state(dir, out);
+        seen += usize::from(now != last);
+        last = now;
+    }
+    child.kill().expect("killable");
+    let status = child.wait().expect("ends");
+    status.code().is_none().then(|| state(dir, out))
+}
+
+/// Runs a command to its end while killing it over and over, each time some changes of its files later than the time before.
+/// Most kills find it running, and they leave different states.
+fn run_with_kills(dir: &Path, args: &[&str], out: &str, later: usize) {
+    let left: Vec<_> = (0..KILLS).filter_map(|kill| kill_after(dir, args, out, 1 + kill * later)).collect();
+    let states: BTreeSet<_> = left.iter().collect();
+    assert!(3 * left.len() >= 2 * KILLS, "{} of {KILLS} kills found {args:?} running", left.len());
+    assert!(3 * states.len() >= 2 * left.len(), "{} kills left {} states", left.len(), states.len());
     let status =
         mpt().current_dir(dir).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("ends");
     assert!(status.success(), "{args:?}");
-    killed
-}
-
-fn timed(job: &Job, args: &[&str]) -> Duration {
-    let began = Instant::now();
-    job.done(args);
-    began.elapsed()
 }
 
 #[test]
 fn killing_a_data_build_changes_no_byte() {
     let job = Job::new();
-    let whole = timed(&job, &["data", "build", "mix.toml", "--out", "whole"]);
-    let killed = run_with_kills(job.dir(), &["data", "build", "mix.toml", "--out", "killed"], 6, whole);
-    assert!(killed > 0);
+    job.done(&["data", "build", "mix.toml", "--out", "whole"]);
+    run_with_kills(job.dir(), &["data", "build", "mix.toml", "--out", "killed"], "killed", 1);
     assert!(tree(&job.path("killed")) == tree(&job.path("whole")));
 }
 
@@ -79,13 +108,10 @@ fn killing_a_build_that_drops_copies_changes_no_byte() {
     job.write("verse.jsonl", &lines.collect::<String>());
     let mix = std::fs::read_to_string(job.path("mix.toml")).expect("readable");
     job.write("mix.toml", &format!("dedup = [\"exact\", \"minhash\"]\n{mix}"));
-    let began = Instant::now();
     let built = job.json(&["data", "build", "mix.toml", "--out", "whole"]);
-    let whole = began.elapsed();
     let dropped = |stage: usize| built["dedup"][stage]["sources"][0]["dropped"].as_u64();
     assert_eq!((dropped(0), dropped(1)), (Some(200), Some(200)), "{built}");
-    let killed = run_with_kills(job.dir(), &["data", "build", "mix.toml", "--out", "killed"], 6, whole);
-    assert!(killed > 0);
+    run_with_kills(job.dir(), &["data", "build", "mix.toml", "--out", "killed"], "killed", 1);
     assert!(tree(&job.path("killed")) == tree(&job.path("whole")));
 }
 
@@ -97,9 +123,8 @@ fn killing_a_training_run_changes_no_byte() {
     let args = |run_dir: &'static str| {
         [&["train", "run.toml"][..], &settings[..1], &[run_dir], &settings[2..]].concat()
     };
-    let whole = timed(&job, &args("run_dir=whole"));
-    let killed = run_with_kills(job.dir(), &args("run_dir=killed"), 6, whole);
-    assert!(killed > 0);
+    job.done(&args("run_dir=whole"));
+    run_with_kills(job.dir(), &args("run_dir=killed"), "killed", 5);
     let last = |run: &str| tree(&job.path(run).join("checkpoints/step-00000060"));
     assert!(last("killed") == last("whole"));
 }

@@ -15,6 +15,7 @@ mod models;
 #[cfg(feature = "remote")]
 mod network;
 mod no_tokenizer;
+mod overlap;
 mod pull;
 mod quantize;
 mod robust;

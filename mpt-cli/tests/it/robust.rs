@@ -10,7 +10,7 @@ const CONFIG: &str = r#"{"model_type": "mpt", "d_model": 32, "n_heads": 4, "n_la
     "max_seq_len": 32, "expansion_ratio": 2, "attn_config": {"alibi": true}}"#;
 
 /// Job with a random model in the folder `model`, with the job's tokenizer.
-fn job() -> Job {
+pub(crate) fn job() -> Job {
     let job = Job::new();
     job.write("config.json", CONFIG);
     job.done(&["init", "model", "--config", "config.json", "--seed", "4"]);
@@ -105,7 +105,7 @@ fn nothing_that_is_read_is_written_over() {
 }
 
 /// Commands that write to `out`.
-const WRITERS: [&[&str]; 8] = [
+pub(crate) const WRITERS: [&[&str]; 8] = [
     &["convert", "model", "out", "--to", "hf"],
     &["convert", "model", "out", "--to", "gguf"],
     &["quantize", "model", "out", "--type", "q8_0"],

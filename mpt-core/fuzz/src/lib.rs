@@ -1,4 +1,4 @@
-//! What every target does with its input: it becomes a file of a model, which is opened and used as far as it goes.
+//! Bodies of the fuzz targets: the input becomes a file of a model, which is opened and used.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -7,15 +7,15 @@ use candle_core::Device;
 use mpt_core::{Adapter, AttnMask, CausalLm, MptConfig, Result, Weights};
 use tempfile::TempDir;
 
-/// Sound files, shared with the tests.
+/// Valid files, shared with the tests.
 #[path = "../../tests/hostile/sound.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 pub(crate) mod sound;
 
-/// The folder of the process: files are overwritten with every input.
+/// Folder of the process; every input overwrites its files.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
 
-/// The model that the other files of a folder belong to.
+/// Valid configuration and weights for the other files.
 static SOUND: LazyLock<(String, Vec<u8>)> = LazyLock::new(|| {
     let config = sound::config();
     (config.to_json(), sound::safetensors(&sound::tensors(&config)))
@@ -59,7 +59,7 @@ pub fn adapter(data: &[u8]) {
 
 fn put(name: &str, data: &[u8]) -> PathBuf {
     let path = FOLDER.path().join(name);
-    let _ = std::fs::remove_file(&path); // never shortened while a map of it may live
+    let _ = std::fs::remove_file(&path); // a mapped file must not shrink
     std::fs::write(&path, data).expect("room for a file");
     path
 }
@@ -68,7 +68,7 @@ fn put(name: &str, data: &[u8]) -> PathBuf {
 fn used(path: &Path) -> Result<()> {
     let weights = Weights::open(path)?;
     for tensor in weights.tensors() {
-        if let Ok(stored) = weights.stored(&tensor.name, None) {
+        if let Ok(stored) = weights.tensor(&tensor.name, None) {
             stored.to_tensor(&Device::Cpu)?;
         }
     }

@@ -1,18 +1,19 @@
-//! Keys and values of the tokens of many sequences, in pages that sequences share: the paged cache.
+//! Paged KV cache: a pool of fixed-size pages, a page table per sequence, copy on write.
 //!
-//! A sequence is a list of pages of 64 tokens each. Sequences that begin alike share the pages of their common prefix
-//! ([`KvPool::fork`]); a page that is shared is copied when one of its sequences writes to it. Memory comes as pages are
-//! first used, and a removed sequence's pages are used again.
+//! A page holds 64 tokens of all layers. [`KvPool::fork`] shares the pages of a common prefix; a shared page is copied when
+//! one of its sequences writes to it. Page memory is allocated at first use, and the pages of removed sequences are reused.
 //!
-//! A forward pass is [`KvPool::begin`], for each layer [`KvPool::append`] and attention, then [`KvPool::commit`]. Without
-//! the last, every sequence is as it was.
+//! A forward pass is a transaction: [`KvPool::begin`] reserves pages, [`KvPool::append`] writes each layer,
+//! [`KvPool::commit`] makes the tokens count. [`KvPool::rollback`], or no commit, leaves every sequence unchanged.
+//!
+//! The layout of a page belongs to the kernels (`kernels/cpu/attention/paged`).
 
-mod heads;
-mod pages;
-mod pass;
-mod read;
+mod allocator;
+mod forward_pass;
+mod gather;
+mod head_view;
+mod page_storage;
 mod sequence;
-mod slabs;
 #[cfg(test)]
 mod tests;
 
@@ -23,35 +24,35 @@ use crate::config::MptConfig;
 use crate::error::{Error, Result};
 use crate::kernels::cpu::attention::paged::{PAGE, PageLayout};
 use crate::kv_dtype::KvDtype;
-pub(crate) use heads::HostHeads;
-use pages::Pages;
-use pass::Pass;
-use sequence::Sequence;
-use slabs::Slabs;
+use allocator::PageAllocator;
+use forward_pass::ForwardPass;
+pub(crate) use head_view::HeadView;
+use page_storage::PageStorage;
+use sequence::CachedSequence;
 
-/// Keys and values of many sequences.
+/// Page pool with the keys and values of many sequences.
 #[derive(Debug)]
 pub struct KvPool {
     layout: PageLayout,
-    pages: Pages,
-    slabs: Slabs,
-    sequences: BTreeMap<SeqId, Sequence>,
-    /// The forward pass that has begun.
-    pass: Option<Pass>,
+    allocator: PageAllocator,
+    storage: PageStorage,
+    sequences: BTreeMap<SeqId, CachedSequence>,
+    /// Open transaction.
+    pass: Option<ForwardPass>,
 }
 
 impl KvPool {
-    /// A pool for `capacity_tokens` tokens of all sequences together, rounded up to pages. A page has memory once it is used.
+    /// Pool of `capacity_tokens` tokens over all sequences, rounded up to pages. Page memory is allocated at first use.
     ///
     /// # Errors
-    /// [`Error::NoRoom`] when the system has no memory for a first page.
+    /// [`Error::NoRoom`] when the system has no memory for the first page.
     pub fn new(config: &MptConfig, capacity_tokens: usize, dtype: KvDtype) -> Result<Self> {
         let mut pool = Self::with_layout(layout(config, dtype), capacity_tokens.div_ceil(PAGE));
-        pool.slabs.reach(pool.pages.total().min(1))?;
+        pool.storage.reserve(pool.allocator.total().min(1))?;
         Ok(pool)
     }
 
-    /// A pool of one layer in f32, of no bound but the system's: for keys that are computed again at each use.
+    /// Unbounded pool of one layer in f32, for keys that are recomputed at each use.
     pub fn scratch(kv_n_heads: usize, head_dim: usize) -> Self {
         let layout = PageLayout { dtype: KvDtype::F32, n_layers: 1, kv_n_heads, head_dim };
         Self::with_layout(layout, u32::MAX as usize)
@@ -61,25 +62,25 @@ impl KvPool {
         let pages = pages.min(u32::MAX as usize);
         Self {
             layout,
-            pages: Pages::new(pages),
-            slabs: Slabs::new(layout, pages),
+            allocator: PageAllocator::new(pages),
+            storage: PageStorage::new(layout, pages),
             sequences: BTreeMap::new(),
             pass: None,
         }
     }
 
-    /// A new sequence without tokens.
+    /// Adds an empty sequence.
     pub fn add(&mut self) -> SeqId {
-        self.insert(Sequence::default())
+        self.insert(CachedSequence::default())
     }
 
-    fn insert(&mut self, sequence: Sequence) -> SeqId {
+    fn insert(&mut self, sequence: CachedSequence) -> SeqId {
         let id = SeqId::unused();
         self.sequences.insert(id, sequence);
         id
     }
 
-    /// Tokens held of a sequence; those of a forward pass count once it is committed.
+    /// Number of cached tokens of a sequence; new tokens count after [`KvPool::commit`].
     ///
     /// # Panics
     /// When the pool has no such sequence.
@@ -87,105 +88,103 @@ impl KvPool {
         self.sequence(id).len
     }
 
-    /// Whether the pool has this sequence: one that was added or forked here and not removed.
+    /// Whether the sequence was added or forked in this pool and not removed.
     pub fn contains(&self, id: SeqId) -> bool {
         self.sequences.contains_key(&id)
     }
 
-    /// A new sequence that holds the first `len` tokens of `id`, on the same pages. A forward pass that has begun is ended
-    /// without effect.
+    /// Adds a sequence that shares the first `len` tokens of `id`. An open forward pass is rolled back.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the pool has no such sequence or it holds fewer tokens.
+    /// [`Error::Shape`] when the sequence is unknown or has fewer tokens.
     pub fn fork(&mut self, id: SeqId, len: usize) -> Result<SeqId> {
-        self.abandon();
-        let source = self.sequences.get(&id).ok_or_else(unknown)?;
+        self.rollback();
+        let source = self.sequences.get(&id).ok_or_else(unknown_sequence)?;
         if len > source.len {
             let (actual, expected) = (len.to_string(), format!("up to {}, the tokens held", source.len));
             return Err(Error::Shape { op: "fork", argument: "len", actual, expected });
         }
-        let pages = source.pages[..Sequence::pages_of(len)].to_vec();
-        let mut fork = Sequence { pages, len, documents: source.documents.clone() };
+        let pages = source.pages[..CachedSequence::pages_for(len)].to_vec();
+        let mut fork = CachedSequence { pages, len, documents: source.documents.clone() };
         fork.documents.truncate(len);
-        fork.pages.iter().for_each(|&page| self.pages.share(page));
+        fork.pages.iter().for_each(|&page| self.allocator.retain(page));
         Ok(self.insert(fork))
     }
 
-    /// Forgets all but the first `len` tokens of a sequence; does nothing when it holds fewer. A forward pass that has
-    /// begun is ended without effect.
+    /// Keeps the first `len` tokens of a sequence; no effect when it has fewer. An open forward pass is rolled back.
     ///
     /// # Panics
     /// When the pool has no such sequence.
     pub fn truncate(&mut self, id: SeqId, len: usize) {
-        self.abandon();
+        self.rollback();
         let sequence = self.sequences.get_mut(&id).expect("a sequence of this pool");
         sequence.len = sequence.len.min(len);
         sequence.documents.truncate(sequence.len);
-        self.trim(id);
+        self.release_unused_pages(id);
     }
 
-    /// Forgets a sequence. A forward pass that has begun is ended without effect.
+    /// Removes a sequence. An open forward pass is rolled back.
     ///
     /// # Panics
     /// When the pool has no such sequence.
     pub fn remove(&mut self, id: SeqId) {
-        self.abandon();
+        self.rollback();
         let sequence = self.sequences.remove(&id).expect("a sequence of this pool");
-        sequence.pages.into_iter().for_each(|page| self.pages.give_back(page));
+        sequence.pages.into_iter().for_each(|page| self.allocator.release(page));
     }
 
-    /// Gives back the pages behind the tokens held.
-    fn trim(&mut self, id: SeqId) {
+    /// Releases the pages after the cached tokens.
+    fn release_unused_pages(&mut self, id: SeqId) {
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
-        let kept = Sequence::pages_of(sequence.len);
-        sequence.pages.drain(kept..).for_each(|page| self.pages.give_back(page));
+        let kept = CachedSequence::pages_for(sequence.len);
+        sequence.pages.drain(kept..).for_each(|page| self.allocator.release(page));
     }
 
-    fn sequence(&self, id: SeqId) -> &Sequence {
+    fn sequence(&self, id: SeqId) -> &CachedSequence {
         self.sequences.get(&id).expect("a sequence of this pool")
     }
 
-    /// `tokens` rounded up to whole pages: what a sequence of so many takes of a pool's capacity.
-    pub fn whole_pages(tokens: usize) -> usize {
+    /// `tokens` rounded up to whole pages: the share of the capacity that a sequence of this length occupies.
+    pub fn round_up_to_pages(tokens: usize) -> usize {
         tokens.div_ceil(PAGE).saturating_mul(PAGE)
     }
 
-    /// Tokens of a page.
-    pub fn page_tokens(&self) -> usize {
+    /// Tokens per page.
+    pub fn page_size(&self) -> usize {
         PAGE
     }
 
-    /// Pages that no sequence has.
+    /// Number of free pages.
     pub fn free_pages(&self) -> usize {
-        self.pages.free()
+        self.allocator.free()
     }
 
-    /// Pages in all.
+    /// Number of pages.
     pub fn total_pages(&self) -> usize {
-        self.pages.total()
+        self.allocator.total()
     }
 
-    /// Pages that sequences have; one that several share counts once.
+    /// Number of pages in use; a shared page counts once.
     pub fn used_pages(&self) -> usize {
-        self.pages.used()
+        self.allocator.used()
     }
 
-    /// How numbers are held.
+    /// Element type of keys and values.
     pub fn dtype(&self) -> KvDtype {
         self.layout.dtype
     }
 
-    /// Bytes of the pages of a sequence of `tokens` tokens.
+    /// Bytes of the pages of a sequence of `tokens` tokens, over all layers.
     pub fn bytes(config: &MptConfig, tokens: usize, dtype: KvDtype) -> u64 {
         (layout(config, dtype).page_bytes() as u64).saturating_mul(tokens.div_ceil(PAGE) as u64)
     }
 
-    /// Heads of keys and values.
+    /// Number of key/value heads.
     pub(crate) fn kv_n_heads(&self) -> usize {
         self.layout.kv_n_heads
     }
 
-    /// Numbers of a head.
+    /// Width of a head.
     pub(crate) fn head_dim(&self) -> usize {
         self.layout.head_dim
     }
@@ -196,7 +195,7 @@ fn layout(config: &MptConfig, dtype: KvDtype) -> PageLayout {
     PageLayout { dtype, n_layers: config.n_layers, kv_n_heads, head_dim }
 }
 
-fn unknown() -> Error {
+fn unknown_sequence() -> Error {
     Error::Shape {
         op: "key/value pool",
         argument: "sequence",

@@ -1,70 +1,71 @@
-//! What a pool knows of a sequence: its pages, its length, and where its documents begin.
+//! State of a sequence in a pool: page table, length, documents.
 
-use crate::batch::Part;
+use crate::batch::BatchSeq;
 use crate::error::{Error, Result};
 use crate::kernels::cpu::attention::paged::PAGE;
 
-/// A sequence of tokens held.
+/// Cached sequence.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sequence {
-    /// First to last; with those reserved by a forward pass that has begun.
+pub(super) struct CachedSequence {
+    /// Page table, in order of tokens; pages reserved by an open forward pass included.
     pub(super) pages: Vec<u32>,
-    /// Tokens held.
+    /// Number of cached tokens.
     pub(super) len: usize,
     pub(super) documents: Documents,
 }
 
-impl Sequence {
-    /// Pages of the first `len` tokens.
-    pub(super) fn pages_of(len: usize) -> usize {
+impl CachedSequence {
+    /// Number of pages of the first `len` tokens.
+    pub(super) fn pages_for(len: usize) -> usize {
         len.div_ceil(PAGE)
     }
 
-    /// The last page, when new tokens go there beside those held.
-    pub(super) fn open_page(&self) -> Option<u32> {
-        let is_open = !self.len.is_multiple_of(PAGE);
-        is_open.then(|| self.pages[self.len / PAGE])
+    /// Last page, when it is partly filled.
+    pub(super) fn partial_page(&self) -> Option<u32> {
+        let is_partial = !self.len.is_multiple_of(PAGE);
+        is_partial.then(|| self.pages[self.len / PAGE])
     }
 }
 
-/// Tokens that see only each other, one document behind the other.
+/// Documents of a sequence in order. A token attends to its own document only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Documents(Vec<Document>);
 
 #[derive(Clone, Copy, Debug)]
 struct Document {
-    /// Its number, where it was named.
-    number: Option<u32>,
-    /// Its first token.
+    /// Id given by the caller.
+    id: Option<u32>,
+    /// Index of its first token.
     start: u32,
 }
 
 impl Documents {
-    /// The documents of the first `len` tokens.
+    /// Keeps the documents of the first `len` tokens.
     pub(super) fn truncate(&mut self, len: usize) {
         self.0.retain(|document| (document.start as usize) < len);
     }
 
-    /// Goes on with those of new tokens behind the first `len`; returns the first token of each new token's document.
+    /// Appends the documents of new tokens after the first `len`. Returns the index of the first token of each new token's
+    /// document.
     ///
     /// # Errors
     /// [`Error::Shape`] when a document that has ended is resumed.
-    pub(super) fn go_on(&mut self, len: usize, part: &Part) -> Result<Vec<u32>> {
+    pub(super) fn extend(&mut self, len: usize, seq: &BatchSeq) -> Result<Vec<u32>> {
         let start = |at: usize| {
-            let number = part.documents().map(|documents| documents[at]);
+            let id = seq.documents().map(|documents| documents[at]);
             match self.0.last() {
-                Some(last) if number.is_none() || last.number == number => return Ok(last.start),
-                _ if number.is_some() && self.0.iter().any(|document| document.number == number) => {
-                    return Err(resumed(number.unwrap_or_default(), len + at));
+                Some(last) if id.is_none() || last.id == id => return Ok(last.start),
+                _ if id.is_some() && self.0.iter().any(|document| document.id == id) => {
+                    return Err(resumed(id.unwrap_or_default(), len + at));
                 }
-                _ => self.0.push(Document { number, start: (len + at) as u32 }),
+                _ => self.0.push(Document { id, start: (len + at) as u32 }),
             }
             Ok((len + at) as u32)
         };
-        (0..part.tokens().len()).map(start).collect()
+        (0..seq.token_range().len()).map(start).collect()
     }
 
-    /// The first token of the document of each of the first `len` tokens.
+    /// Index of the first token of each token's document, `[len]`.
     pub(super) fn starts(&self, len: usize) -> Vec<u32> {
         let mut starts = vec![0; len];
         for document in &self.0 {
@@ -74,11 +75,11 @@ impl Documents {
     }
 }
 
-fn resumed(number: u32, at: usize) -> Error {
+fn resumed(id: u32, at: usize) -> Error {
     Error::Shape {
         op: "batch",
         argument: "documents",
-        actual: format!("{number} at token {at} of a sequence, after another document"),
+        actual: format!("{id} at token {at} of a sequence, after another document"),
         expected: "each document in one piece".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! The pool against a model of it that keeps every sequence's tokens in a vector of its own.
+//! The pool against a plain model: one vector of tokens per sequence.
 
 use candle_core::Tensor;
 use proptest::prelude::*;
@@ -19,18 +19,18 @@ fn pool(pages: usize, dtype: KvDtype) -> KvPool {
     KvPool::new(&config(), pages * PAGE, dtype).expect("room")
 }
 
-/// Keys (or values, in another `half`) of tokens in a layer, `[tokens, heads, e]`: all forms hold these numbers exactly.
+/// Keys (`half` 0) or values (`half` 1) of tokens in a layer, `[tokens, heads, e]`; exact in every `KvDtype`.
 fn vectors(tokens: &[u32], layer: usize, half: usize) -> Tensor {
-    let number = |token: u32, head: usize, i: usize| {
+    let element = |token: u32, head: usize, i: usize| {
         let x = (token as usize * 7 + layer * 3 + half * 5 + head * 11 + i * 13) % 120;
         if i == 0 { 127.0 } else { x as f32 }
     };
-    let token = |&token: &u32| (0..HEADS * E).map(move |at| number(token, at / E, at % E));
+    let token = |&token: &u32| (0..HEADS * E).map(move |at| element(token, at / E, at % E));
     let data: Vec<f32> = tokens.iter().flat_map(token).collect();
     Tensor::from_vec(data, (tokens.len(), HEADS, E), &candle_core::Device::Cpu).expect("as many numbers")
 }
 
-/// Runs a forward pass but for the commit.
+/// Runs a forward pass without the commit.
 fn forward(pool: &mut KvPool, batch: &Batch) -> Result<()> {
     pool.begin(batch)?;
     for layer in 0..config().n_layers {
@@ -44,7 +44,7 @@ fn flat(x: &Tensor) -> Vec<f32> {
     x.flatten_all().and_then(|x| x.to_vec1()).expect("f32")
 }
 
-/// The pool holds exactly these tokens of a sequence.
+/// Asserts that a sequence holds exactly these tokens.
 fn assert_holds(pool: &KvPool, id: SeqId, tokens: &[u32]) {
     assert_eq!(pool.len(id), tokens.len());
     for layer in 0..config().n_layers {
@@ -54,7 +54,7 @@ fn assert_holds(pool: &KvPool, id: SeqId, tokens: &[u32]) {
     }
 }
 
-/// Every page is free or had by as many sequences as the pool counts.
+/// Asserts that reference counts match the page tables, and that every other page is free.
 fn assert_counts(pool: &KvPool) {
     let mut owners: BTreeMap<u32, u32> = BTreeMap::new();
     for page in pool.sequences.values().flat_map(|sequence| &sequence.pages) {
@@ -63,13 +63,13 @@ fn assert_counts(pool: &KvPool) {
     assert_eq!(pool.used_pages(), owners.len());
     assert_eq!(pool.free_pages() + pool.used_pages(), pool.total_pages());
     for (page, count) in owners {
-        assert_eq!(pool.pages.owners(page), count, "page {page}");
+        assert_eq!(pool.allocator.ref_count(page), count, "page {page}");
     }
 }
 
-/// Lengths, pages and counts.
+/// Lengths, page tables and reference counts.
 fn state(pool: &KvPool) -> String {
-    format!("{:?} {:?}", pool.sequences, pool.pages)
+    format!("{:?} {:?}", pool.sequences, pool.allocator)
 }
 
 #[derive(Clone, Debug)]
@@ -95,32 +95,32 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-/// A pool beside what its sequences should hold.
+/// A pool with the tokens its sequences should hold.
 struct Modelled {
     pool: KvPool,
-    held: Vec<(SeqId, Vec<u32>)>,
+    expected: Vec<(SeqId, Vec<u32>)>,
     next_token: u32,
 }
 
 impl Modelled {
     fn take(&mut self, step: &Step) {
-        let count = self.held.len();
+        let count = self.expected.len();
         match step {
-            Step::Add => self.held.push((self.pool.add(), Vec::new())),
+            Step::Add => self.expected.push((self.pool.add(), Vec::new())),
             _ if count == 0 => {}
             &Step::Fork(at, len) => {
-                let (id, tokens) = &self.held[at % count];
+                let (id, tokens) = &self.expected[at % count];
                 let len = len.min(tokens.len());
                 let fork = (self.pool.fork(*id, len).expect("tokens held"), tokens[..len].to_vec());
-                self.held.push(fork);
+                self.expected.push(fork);
             }
             &Step::Truncate(at, len) => {
-                let (id, tokens) = &mut self.held[at % count];
+                let (id, tokens) = &mut self.expected[at % count];
                 tokens.truncate(len);
                 self.pool.truncate(*id, len);
             }
             &Step::Remove(at) => {
-                let (id, _) = self.held.swap_remove(at % count);
+                let (id, _) = self.expected.swap_remove(at % count);
                 self.pool.remove(id);
             }
             Step::Forward(new, commits) => self.forward(new, *commits),
@@ -129,21 +129,21 @@ impl Modelled {
 
     fn forward(&mut self, new: &[(usize, usize)], commits: bool) {
         let mut batch = Batch::new();
-        let mut longer = self.held.clone();
+        let mut longer = self.expected.clone();
         for (at, n) in new {
-            let (id, tokens) = &mut longer[at % self.held.len()];
+            let (id, tokens) = &mut longer[at % self.expected.len()];
             let new: Vec<u32> = (self.next_token..).take(*n).collect();
             if batch.push(*id, &new).is_ok() {
                 tokens.extend(&new);
                 self.next_token += *n as u32;
             }
         }
-        self.pool.abandon();
+        self.pool.rollback();
         let before = state(&self.pool);
         match forward(&mut self.pool, &batch) {
             Ok(()) if commits => {
                 self.pool.commit(&batch).expect("a batch that has begun");
-                self.held = longer;
+                self.expected = longer;
             }
             Ok(()) => {}
             Err(error) => {
@@ -157,18 +157,18 @@ impl Modelled {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn sequences_hold_their_own_tokens_whatever_is_shared(steps in steps(), pages in 3usize..30, form in 0usize..3) {
-        let dtype = KvDtype::ALL[form];
-        let mut modelled = Modelled { pool: pool(pages, dtype), held: Vec::new(), next_token: 0 };
+    fn sequences_hold_their_own_tokens_whatever_is_shared(steps in steps(), pages in 3usize..30, kv in 0usize..3) {
+        let dtype = KvDtype::ALL[kv];
+        let mut modelled = Modelled { pool: pool(pages, dtype), expected: Vec::new(), next_token: 0 };
         for step in &steps {
             modelled.take(step);
             assert_counts(&modelled.pool);
-            for (id, tokens) in &modelled.held {
+            for (id, tokens) in &modelled.expected {
                 assert_holds(&modelled.pool, *id, tokens);
             }
         }
-        modelled.pool.abandon();
-        modelled.held.iter().for_each(|(id, _)| modelled.pool.remove(*id));
+        modelled.pool.rollback();
+        modelled.expected.iter().for_each(|(id, _)| modelled.pool.remove(*id));
         prop_assert_eq!(modelled.pool.used_pages(), 0);
     }
 }
@@ -180,7 +180,7 @@ fn extend(pool: &mut KvPool, id: SeqId, tokens: &[u32]) -> Result<()> {
     pool.commit(&batch)
 }
 
-fn numbers(from: u32, n: usize) -> Vec<u32> {
+fn token_ids(from: u32, n: usize) -> Vec<u32> {
     (from..).take(n).collect()
 }
 
@@ -189,18 +189,18 @@ fn forks_share_pages_until_one_writes() {
     for dtype in KvDtype::ALL {
         let mut pool = pool(6, dtype);
         let a = pool.add();
-        extend(&mut pool, a, &numbers(0, 100)).unwrap();
+        extend(&mut pool, a, &token_ids(0, 100)).unwrap();
         let b = pool.fork(a, 90).unwrap();
         assert_eq!(pool.used_pages(), 2, "both pages are shared");
-        extend(&mut pool, b, &numbers(500, 3)).unwrap();
+        extend(&mut pool, b, &token_ids(500, 3)).unwrap();
         assert_eq!(pool.used_pages(), 3, "the page that is written to was copied");
-        extend(&mut pool, a, &numbers(100, 2)).unwrap();
+        extend(&mut pool, a, &token_ids(100, 2)).unwrap();
         assert_eq!(pool.used_pages(), 3, "its other sequence has it alone");
-        assert_holds(&pool, a, &numbers(0, 102));
-        assert_holds(&pool, b, &[numbers(0, 90), numbers(500, 3)].concat());
+        assert_holds(&pool, a, &token_ids(0, 102));
+        assert_holds(&pool, b, &[token_ids(0, 90), token_ids(500, 3)].concat());
         pool.remove(a);
         assert_eq!(pool.used_pages(), 2);
-        assert_holds(&pool, b, &[numbers(0, 90), numbers(500, 3)].concat());
+        assert_holds(&pool, b, &[token_ids(0, 90), token_ids(500, 3)].concat());
     }
 }
 
@@ -208,7 +208,7 @@ fn forks_share_pages_until_one_writes() {
 fn sequences_that_write_to_one_page_together_leave_it_to_the_last() {
     let mut pool = pool(3, KvDtype::Bf16);
     let a = pool.add();
-    extend(&mut pool, a, &numbers(0, 10)).unwrap();
+    extend(&mut pool, a, &token_ids(0, 10)).unwrap();
     let (b, c) = (pool.fork(a, 10).unwrap(), pool.fork(a, 9).unwrap());
     let mut batch = Batch::new();
     for (id, token) in [(a, 100), (b, 200), (c, 300)] {
@@ -217,39 +217,39 @@ fn sequences_that_write_to_one_page_together_leave_it_to_the_last() {
     forward(&mut pool, &batch).unwrap(); // two copies fill the pool
     pool.commit(&batch).unwrap();
     assert_eq!(pool.free_pages(), 0);
-    assert_holds(&pool, a, &[numbers(0, 10), vec![100]].concat());
-    assert_holds(&pool, b, &[numbers(0, 10), vec![200]].concat());
-    assert_holds(&pool, c, &[numbers(0, 9), vec![300]].concat());
+    assert_holds(&pool, a, &[token_ids(0, 10), vec![100]].concat());
+    assert_holds(&pool, b, &[token_ids(0, 10), vec![200]].concat());
+    assert_holds(&pool, c, &[token_ids(0, 9), vec![300]].concat());
 }
 
 #[test]
 fn a_full_pool_says_what_it_lacks_and_is_as_it_was() {
     let mut pool = pool(2, KvDtype::F32);
     let (a, b) = (pool.add(), pool.add());
-    extend(&mut pool, a, &numbers(0, 60)).unwrap();
+    extend(&mut pool, a, &token_ids(0, 60)).unwrap();
     let before = state(&pool);
     let mut batch = Batch::new();
-    batch.push(a, &numbers(60, 10)).unwrap();
-    batch.push(b, &numbers(0, 1)).unwrap();
+    batch.push(a, &token_ids(60, 10)).unwrap();
+    batch.push(b, &token_ids(0, 1)).unwrap();
     let error = pool.begin(&batch).unwrap_err();
     assert!(matches!(error, Error::PoolFull { needed: 128, free: 64, capacity: 128 }), "{error}");
     assert!(error.to_string().contains("needs room for 128 tokens"), "{error}");
     assert_eq!(state(&pool), before);
-    extend(&mut pool, b, &numbers(0, 1)).unwrap();
+    extend(&mut pool, b, &token_ids(0, 1)).unwrap();
 }
 
 #[test]
 fn a_pass_without_commit_leaves_everything_as_it_was() {
     let mut pool = pool(4, KvDtype::Int8);
     let a = pool.add();
-    extend(&mut pool, a, &numbers(0, 60)).unwrap();
+    extend(&mut pool, a, &token_ids(0, 60)).unwrap();
     let mut batch = Batch::new();
-    batch.push(a, &numbers(900, 100)).unwrap();
+    batch.push(a, &token_ids(900, 100)).unwrap();
     forward(&mut pool, &batch).unwrap();
     assert_eq!((pool.len(a), pool.used_pages()), (60, 3));
-    pool.abandon();
+    pool.rollback();
     assert_eq!(pool.used_pages(), 1);
-    assert_holds(&pool, a, &numbers(0, 60));
+    assert_holds(&pool, a, &token_ids(0, 60));
     assert!(pool.commit(&batch).unwrap_err().to_string().contains("`batch` is one that has not begun"));
     let keys = vectors(batch.tokens(), 0, 0);
     assert!(pool.append(0, &batch, &keys, &keys).is_err());
@@ -281,7 +281,7 @@ fn documents_go_on_across_passes_and_restart_positions() {
     let a = pool.add();
     let run =
         |pool: &mut KvPool, id, tokens: usize, documents: Option<&[u32]>| -> Result<(Vec<u32>, Vec<u32>)> {
-            let (mut batch, tokens) = (Batch::new(), numbers(0, tokens));
+            let (mut batch, tokens) = (Batch::new(), token_ids(0, tokens));
             match documents {
                 Some(documents) => batch.push_documents(id, &tokens, documents)?,
                 None => batch.push(id, &tokens)?,
@@ -310,7 +310,7 @@ fn views_of_a_fused_tensor_are_read_in_place_and_other_sizes_refused() {
     let mut pool = pool(2, KvDtype::F32);
     let a = pool.add();
     let mut batch = Batch::new();
-    batch.push(a, &numbers(3, 5)).unwrap();
+    batch.push(a, &token_ids(3, 5)).unwrap();
     pool.begin(&batch).unwrap();
     let [keys, values] = [0, 1].map(|half| vectors(batch.tokens(), 0, half));
     let fused = Tensor::cat(&[&keys, &keys, &values], 1).unwrap();
@@ -321,7 +321,7 @@ fn views_of_a_fused_tensor_are_read_in_place_and_other_sizes_refused() {
     assert!(error.contains("append: `keys` is [4, 2, 4]") && error.contains("expected [5, 2, 4]"), "{error}");
     assert!(pool.append(2, &batch, &keys, &values).unwrap_err().to_string().contains("`layer` is 2"));
     pool.commit(&batch).unwrap();
-    assert_holds(&pool, a, &numbers(3, 5));
+    assert_holds(&pool, a, &token_ids(3, 5));
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn bytes_are_those_of_whole_pages() {
     assert_eq!(KvDtype::ALL.map(bytes), expected);
 }
 
-/// Bytes of this process that are in memory.
+/// Resident bytes of this process.
 #[cfg(target_os = "linux")]
 fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").expect("a process has a size");
@@ -347,7 +347,7 @@ fn capacity_costs_nothing_until_it_is_used() {
     let before = resident_bytes();
     let mut pool = KvPool::new(&config(), usize::MAX / 2, KvDtype::F32).expect("room");
     let a = pool.add();
-    extend(&mut pool, a, &numbers(0, 100)).unwrap();
+    extend(&mut pool, a, &token_ids(0, 100)).unwrap();
     assert!(pool.total_pages() > 1 << 30);
     // tests beside this one use memory too, but not as much
     assert!(resident_bytes().saturating_sub(before) < 1 << 30);

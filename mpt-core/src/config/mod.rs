@@ -1,8 +1,8 @@
-//! The configuration of an MPT model, checked once where it is read.
+//! Configuration of an MPT model, checked once when it is read.
 //!
 //! [`MptConfig`] holds every key of llm-foundry's `MPTConfig` that changes what a model computes, at its effective value.
-//! `read` takes both spellings of `config.json` and the `[model]` table of run files, `write` gives the spelling that
-//! transformers reads, `presets` names the published sizes.
+//! `read` parses both spellings of `config.json` and the `[model]` table of run files, `write` emits the spelling that
+//! transformers reads, `presets` has the published sizes.
 
 mod presets;
 mod read;
@@ -14,258 +14,258 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use presets::PRESETS;
-pub use read::Defaults;
+pub use read::ConfigDefaults;
 use read::RawMptConfig;
 
 use crate::params::{Module, ModuleId, ParamId, ParamKind};
 
-/// What an MPT model is. Sizes are counts of elements.
+/// Configuration of a model. Sizes are counts of elements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawMptConfig", into = "Value")]
 pub struct MptConfig {
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub n_heads: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub n_layers: usize,
-    /// Width of one head; `d_model / n_heads` unless the configuration says otherwise.
+    /// Width of a head; `d_model / n_heads` by default.
     pub head_dim: usize,
     /// Width of the feed-forward layer.
     pub ffn_hidden_size: usize,
-    /// The feed-forward layer's form.
+    /// Kind of the feed-forward layer.
     pub ffn_type: FfnType,
-    /// The feed-forward layer's activation.
+    /// Activation of the feed-forward layer.
     pub activation: Activation,
-    /// Positions the model was trained with. ALiBi and RoPE models run past it.
+    /// Trained sequence length. ALiBi and RoPE models extrapolate past it.
     pub max_seq_len: usize,
-    /// Rows of the embedding, padding included.
+    /// Number of embedding rows, padding included.
     pub vocab_size: usize,
-    /// Whether the linears and norms have no bias.
+    /// Whether linears and norms have no bias.
     pub no_bias: bool,
-    /// Whether the projections to queries, keys and values have a bias; the opposite of `no_bias` unless said otherwise.
+    /// Whether the projections to queries, keys and values have a bias; `!no_bias` by default.
     pub attention_bias: bool,
-    /// The norm of every block and of the output.
+    /// Kind of the norms.
     pub norm_type: NormType,
-    /// Added to the variance in a norm.
+    /// Epsilon added to the variance in a norm.
     pub norm_eps: f64,
     /// Whether the output projection is the embedding.
     pub tie_word_embeddings: bool,
-    /// Whether positions have a learned embedding `wpe`; never beside ALiBi or RoPE.
+    /// Whether positions have a learned embedding `wpe`; false under ALiBi or RoPE.
     pub learned_pos_emb: bool,
     /// Factor on the logits.
     pub logit_scale: Option<f64>,
     /// Cap of the logits: `cap * tanh(logit / cap)`, after the scale.
     pub final_logit_softcapping: Option<f64>,
-    /// Factor on the gradient of the embeddings; 1 for the whole gradient.
+    /// Factor on the gradient of the embeddings; 1 by default.
     pub embedding_fraction: f64,
-    /// Rates of dropout, in training only.
+    /// Dropout rates, in training only.
     pub dropout: DropoutRates,
-    /// Attention.
+    /// Attention options.
     pub attn_config: AttnConfig,
-    /// How parameters are drawn for training from scratch.
+    /// Random initialization of the parameters.
     pub init_config: InitConfig,
 }
 
-/// The attention part of a configuration.
+/// Attention options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttnConfig {
-    /// Key/value heads: `n_heads` (multi-head), 1 (multi-query) or a divisor (grouped).
+    /// Number of key/value heads: `n_heads` (MHA), 1 (MQA) or a divisor of it (GQA).
     pub kv_n_heads: usize,
-    /// Whether queries, keys and values come from one projection `Wqkv` or from `Wq`, `Wk` and `Wv`.
+    /// Whether one projection `Wqkv` replaces `Wq`, `Wk` and `Wv`.
     pub fused_qkv: bool,
-    /// Whether scores carry the ALiBi bias.
+    /// Whether the ALiBi bias is added to the scores.
     pub alibi: bool,
     /// Largest exponent of the ALiBi slopes.
     pub alibi_bias_max: f64,
     /// Rotary position embedding of queries and keys.
     pub rope: Option<RopeConfig>,
-    /// Bound on the absolute value of queries, keys and values.
+    /// Clamp on the absolute value of queries, keys and values.
     pub clip_qkv: Option<f64>,
-    /// Whether a norm over all of q and one over all of k follow the projection.
+    /// Whether queries and keys are normed over all heads.
     pub qk_ln: bool,
-    /// Whether a norm over each head of q and k follows the projection.
+    /// Whether queries and keys are normed per head.
     pub qk_gn: bool,
     /// Factor on the scores.
     pub softmax_scale: f64,
     /// Cap of the scores: `cap * tanh(score / cap)`, after the scale and before the bias.
     pub logit_softcapping: Option<f64>,
-    /// Whether a token sees only its own document of a packed sequence.
+    /// Whether a token attends to its own document of a packed sequence only.
     pub attn_uses_sequence_id: bool,
-    /// How many keys before its own a query sees; all where absent.
+    /// Number of keys before its own that a query attends to; `None` for all.
     pub sliding_window_size: Option<usize>,
 }
 
-/// Rotary position embedding: llm-foundry's `hf` form, which its `dail` form of type `original` equals.
+/// Rotary position embedding as in llm-foundry's `hf` implementation; its `dail` implementation of type `original` is equal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RopeConfig {
     /// Base of the frequencies.
     pub theta: f64,
-    /// How positions beyond the trained length are treated.
+    /// Scaling for positions past the trained length.
     pub scaling: RopeScaling,
 }
 
-/// What RoPE does to reach past the trained length.
+/// Scaling of RoPE past the trained length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// Nothing.
+    /// No scaling.
     None,
     /// Positions are divided by a factor.
     Linear {
-        /// The divisor.
+        /// Divisor.
         factor: f64,
     },
     /// The base grows with the sequence once it is longer than `max_seq_len`.
     Dynamic {
-        /// How fast it grows.
+        /// Growth of the base.
         factor: f64,
     },
     /// Low frequencies are divided by a factor, high ones kept, those between interpolated.
     Llama3 {
-        /// The divisor of low frequencies.
+        /// Divisor of low frequencies.
         factor: f64,
-        /// Wavelengths beyond the original length by this divisor are low frequencies.
+        /// Bound of low frequencies: wavelengths above the original length over this.
         low_freq_factor: f64,
-        /// Wavelengths below the original length by this divisor are high frequencies.
+        /// Bound of high frequencies: wavelengths below the original length over this.
         high_freq_factor: f64,
-        /// The length the model was first trained with.
+        /// Sequence length of the original training.
         original_max_position_embeddings: f64,
     },
 }
 
-/// Rates of dropout, each the probability of a zero.
+/// Dropout rates, each the probability of a zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DropoutRates {
-    /// `emb_pdrop`: of the embeddings.
+    /// Rate on the embeddings, `emb_pdrop`.
     pub embedding: f64,
-    /// `resid_pdrop`: of what a block adds to the residual stream.
+    /// Rate on the two branches that a block adds to the residual stream, `resid_pdrop`.
     pub residual: f64,
-    /// `attn_pdrop`: of attention's probabilities.
+    /// Rate on the attention weights, `attn_pdrop`.
     pub attention: f64,
 }
 
-/// Form of the feed-forward layer.
+/// Kind of the feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FfnType {
-    /// down(act(up(x)))
+    /// `down(act(up(x)))`.
     Mlp,
-    /// down(act(gate(x)) * up(x))
+    /// `down(act(gate(x)) * up(x))`.
     Glu,
 }
 
 /// Activation of the feed-forward layer, under torch's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
-    /// The exact GELU, x Phi(x): MPT's own.
+    /// Exact GELU, `x Phi(x)`: MPT's default.
     #[default]
     Gelu,
-    /// GELU by its tanh approximation.
+    /// GELU with the tanh approximation.
     GeluTanh,
-    /// x sigmoid(1.702 x)
+    /// `x sigmoid(1.702 x)`.
     QuickGelu,
-    /// max(x, 0)
+    /// `max(x, 0)`.
     Relu,
-    /// x sigmoid(x)
+    /// `x sigmoid(x)`.
     Silu,
 }
 
 /// Kind of norm. The low-precision kinds of llm-foundry are the same function in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormType {
-    /// Mean and deviation.
+    /// Layer norm: mean and standard deviation.
     LayerNorm,
-    /// Root of the mean square.
+    /// RMS norm: root mean square.
     RmsNorm,
 }
 
-/// How parameters are drawn. Norms are 1 and biases 0 under every scheme.
+/// Random initialization. Norm weights are 1; biases are 0, except those of linears under [`InitScheme::Torch`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InitConfig {
-    /// The scheme of the linears, and of the embeddings unless they have their own.
+    /// Scheme of the linears, and of the embeddings without `embedding`.
     pub scheme: InitScheme,
-    /// The embeddings' own distribution.
+    /// Distribution of the embeddings.
     pub embedding: Option<EmbeddingInit>,
-    /// Divisor of `out_proj` and `down_proj`, instead of `sqrt(2 * n_layers)`.
+    /// Divisor of `out_proj` and `down_proj`; `sqrt(2 * n_layers)` by default.
     pub residual_divisor: Option<f64>,
 }
 
-/// A scheme of llm-foundry's `param_init_fns.py`, by its name there.
+/// Scheme of llm-foundry's `param_init_fns.py`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum InitScheme {
-    /// `default_`: torch's own for each layer, uniform for linears and standard normal for embeddings.
+    /// `default_`: torch's default of each layer, uniform for linears and standard normal for embeddings.
     Torch,
-    /// `baseline_`: normal of one deviation, `init_std`.
+    /// `baseline_`: normal with standard deviation `init_std`.
     Baseline {
-        /// The deviation; a model cannot be drawn without it.
+        /// Standard deviation; required when a model is initialized.
         std: Option<f64>,
     },
     /// `kaiming_normal_` and `kaiming_uniform_`.
     Kaiming {
-        /// Whether uniform instead of normal.
+        /// Whether the distribution is uniform, not normal.
         uniform: bool,
-        /// Whether the outputs count instead of the inputs.
+        /// Whether the variance follows `fan_out`, not `fan_in`.
         fan_out: bool,
-        /// The gain of the nonlinearity.
+        /// Gain of the nonlinearity.
         gain: f64,
     },
-    /// `small_init_`: normal, sqrt(2 / (5 d_model)).
+    /// `small_init_`: normal with standard deviation `sqrt(2 / (5 d_model))`.
     Small,
-    /// `neox_init_`: the same, with the residual projections divided by n_layers / sqrt(10).
+    /// `neox_init_`: `small_init_` with the residual projections divided by `n_layers / sqrt(10)`.
     Neox,
     /// `xavier_normal_` and `xavier_uniform_`.
     Xavier {
-        /// Whether uniform instead of normal.
+        /// Whether the distribution is uniform, not normal.
         uniform: bool,
-        /// Factor on the deviation; llm-foundry's default of 0 draws zeros and is refused when a model is drawn.
+        /// Factor on the standard deviation; llm-foundry's default of 0 is refused when a model is initialized.
         gain: f64,
     },
 }
 
 impl Default for InitScheme {
-    /// MPT's own: `kaiming_normal_` with `fan_in` and `relu`.
+    /// MPT's default: `kaiming_normal_` with `fan_in` and `relu`.
     fn default() -> Self {
         Self::Kaiming { uniform: false, fan_out: false, gain: std::f64::consts::SQRT_2 }
     }
 }
 
-/// Distribution of the embeddings where it is not that of the linears.
+/// Distribution of the embeddings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum EmbeddingInit {
-    /// Normal with this deviation.
+    /// Normal with mean 0 and this standard deviation.
     Normal(f64),
-    /// Uniform between these limits.
+    /// Uniform between a lower and an upper limit.
     Uniform(f64, f64),
 }
 
 impl MptConfig {
-    /// Width of all query heads together.
+    /// Total width of the query heads.
     pub fn q_width(&self) -> usize {
         self.n_heads * self.head_dim
     }
 
-    /// Width of all key heads together, and of all value heads.
+    /// Total width of the key heads; that of the value heads is equal.
     pub fn kv_width(&self) -> usize {
         self.attn_config.kv_n_heads * self.head_dim
     }
 
-    /// Whether sequences longer than `max_seq_len` can be run.
-    pub fn reaches_beyond_max_seq_len(&self) -> bool {
+    /// Whether the model runs sequences longer than `max_seq_len`: without learned positions.
+    pub fn can_extrapolate(&self) -> bool {
         !self.learned_pos_emb
     }
 
-    /// Parameters of the model, the embedding counted once where it is tied.
+    /// Number of parameters; a tied embedding counts once.
     pub fn num_parameters(&self) -> u64 {
         let elements =
             |shape: Vec<usize>| shape.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64));
         self.parameters().map(|(_, shape)| elements(shape)).fold(0, u64::saturating_add)
     }
 
-    /// Every parameter's name in a checkpoint and its shape, a linear as `[out, in]`.
+    /// Shapes by checkpoint name; a linear is `[out, in]`.
     pub fn parameter_shapes(&self) -> BTreeMap<String, Vec<usize>> {
         self.parameters().map(|(id, shape)| (id.to_string(), shape)).collect()
     }
 
-    /// The same one by one, for a configuration that may name more of them than there is memory for.
+    /// Parameters and their shapes, lazily: a hostile configuration may name more than memory holds.
     pub fn parameters(&self) -> impl Iterator<Item = (ParamId, Vec<usize>)> {
         let d = self.d_model;
         let tables = [
@@ -273,15 +273,15 @@ impl MptConfig {
             (Module::Wpe, self.max_seq_len, self.learned_pos_emb),
             (Module::LmHead, self.vocab_size, !self.tie_word_embeddings),
         ];
-        let tables = tables.into_iter().filter(|&(_, _, is_there)| is_there);
+        let tables = tables.into_iter().filter(|&(_, _, exists)| exists);
         let tables = tables.map(move |(module, rows, _)| (ParamId::weight(module), vec![rows, d]));
         let block = self.block_shapes();
-        let of_block = move |layer: usize| {
-            let placed = move |(module, shape)| (ModuleId::of_block(layer, module), shape);
-            block.clone().into_iter().map(placed)
+        let layer_shapes = move |layer: usize| {
+            let with_id = move |(module, shape)| (ModuleId::of_block(layer, module), shape);
+            block.clone().into_iter().map(with_id)
         };
         let norm = std::iter::once((ModuleId::of_model(Module::NormF), vec![d]));
-        let layers = norm.chain((0..self.n_layers).flat_map(of_block));
+        let layers = norm.chain((0..self.n_layers).flat_map(layer_shapes));
         tables.chain(layers.flat_map(|(module, shape)| self.weight_and_bias(module, shape)))
     }
 
@@ -319,7 +319,7 @@ impl MptConfig {
         shapes
     }
 
-    /// Widths of the norms of queries and keys, where there are any: all heads (`qk_ln`) or one head (`qk_gn`).
+    /// Widths of the query and key norms: all heads (`qk_ln`), one head (`qk_gn`), or `None`.
     pub(crate) fn qk_norm_widths(&self) -> Option<[usize; 2]> {
         let attn = &self.attn_config;
         match (attn.qk_ln, attn.qk_gn) {
@@ -329,8 +329,8 @@ impl MptConfig {
         }
     }
 
-    /// Whether a module has a bias: linears where `no_bias` is false, the attention's inputs where `attention_bias` says
-    /// so, and norms as linears, except that root-mean-square norms never have one.
+    /// Whether a module has a bias: the QKV projections follow `attention_bias`, other linears and layer norms follow
+    /// `no_bias`, and RMS norms have none.
     pub(crate) fn has_bias(&self, module: Module) -> bool {
         match module {
             Module::Wqkv | Module::Wq | Module::Wk | Module::Wv => self.attention_bias,

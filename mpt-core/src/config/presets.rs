@@ -1,4 +1,4 @@
-//! The sizes MPT is trained in, by name.
+//! Published model sizes, by name.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::MptConfig;
 use super::read::RawMptConfig;
 use crate::error::{Error, Result};
 
-/// A published shape.
+/// Sizes of a preset.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     d_model: usize,
@@ -15,14 +15,16 @@ struct Shape {
     max_seq_len: usize,
 }
 
-/// Names of [`MptConfig::preset`], smallest model first.
+/// Names of the presets, smallest model first.
 pub const PRESETS: [&str; 9] =
     ["mpt-125m", "mpt-350m", "mpt-760m", "mpt-1b", "mpt-3b", "mpt-7b", "mpt-13b", "mpt-30b", "mpt-70b"];
 
-/// Rows of the published models' embedding: 50,277 ids of the GPT-NeoX-20B tokenizer, padded.
+/// Embedding rows of the published models: 50,277 ids of the GPT-NeoX-20B tokenizer, padded.
 const VOCAB_SIZE: usize = 50432;
 
-/// Sources: the configurations of MPT-7B and MPT-30B as published, llm-foundry's pretraining files for the others.
+/// Sizes of a preset; `None` for an unknown name.
+///
+/// Source: the published configurations of MPT-7B and MPT-30B, llm-foundry's pretraining files for the others.
 fn shape(name: &str) -> Option<Shape> {
     let (d_model, n_layers, n_heads, max_seq_len) = match name {
         "mpt-125m" => (768, 12, 12, 2048),
@@ -40,10 +42,10 @@ fn shape(name: &str) -> Option<Shape> {
 }
 
 impl MptConfig {
-    /// The configuration of a model like MPT-30B at another size: ALiBi, no biases, tied embedding, GELU x 4.
+    /// MPT's standard architecture at a given size: ALiBi, no biases, tied embedding, GELU, `expansion_ratio` 4.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the size that is impossible.
+    /// [`Error::Config`] naming an invalid size.
     pub fn mpt(
         d_model: usize,
         n_layers: usize,
@@ -54,10 +56,10 @@ impl MptConfig {
         RawMptConfig::sizes(d_model, n_layers, n_heads, vocab_size, max_seq_len).check(Path::new("model"))
     }
 
-    /// One of [`PRESETS`], with the published vocabulary of 50,432 rows.
+    /// Preset by name, one of [`PRESETS`]; `vocab_size` is 50,432.
     ///
     /// # Errors
-    /// [`Error::Config`] with the names there are.
+    /// [`Error::Config`] listing the names.
     pub fn preset(name: &str) -> Result<Self> {
         let Some(Shape { d_model, n_layers, n_heads, max_seq_len }) = shape(name) else {
             return Err(Error::Config {

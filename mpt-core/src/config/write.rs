@@ -1,4 +1,4 @@
-//! Writing a configuration in the spelling of transformers, with llm-foundry's keys beside it.
+//! Serialization of a configuration: transformers' spelling of `config.json`, plus llm-foundry's keys.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::{
 };
 
 impl MptConfig {
-    /// The `config.json` text that this crate, transformers and llm-foundry read back.
+    /// Text of a `config.json` that this crate, transformers and llm-foundry read.
     pub fn to_json(&self) -> String {
         let mut text =
             serde_json::to_string_pretty(&Value::from(self.clone())).expect("a JSON value can be printed");
@@ -16,7 +16,7 @@ impl MptConfig {
         text
     }
 
-    /// Keys of this configuration that transformers' MPT reads and then ignores, so that it computes something else.
+    /// Keys that transformers' MPT ignores although they change what this model computes.
     pub fn ignored_by_transformers(&self) -> Vec<&'static str> {
         let attn = &self.attn_config;
         let keys = [
@@ -44,7 +44,7 @@ impl MptConfig {
 }
 
 impl From<MptConfig> for Value {
-    /// Keys that transformers does not know are written only where they matter.
+    /// Keys unknown to transformers are written only when they differ from its behavior.
     fn from(config: MptConfig) -> Self {
         let mut out = json!({
             "architectures": ["MptForCausalLM"],
@@ -52,7 +52,7 @@ impl From<MptConfig> for Value {
             "d_model": config.d_model,
             "n_heads": config.n_heads,
             "n_layers": config.n_layers,
-            "expansion_ratio": whole(config.ffn_hidden_size as f64 / config.d_model as f64),
+            "expansion_ratio": json_number(config.ffn_hidden_size as f64 / config.d_model as f64),
             "max_seq_len": config.max_seq_len,
             "vocab_size": config.vocab_size,
             "no_bias": config.no_bias,
@@ -81,8 +81,8 @@ impl From<MptConfig> for Value {
         if let Some(cap) = config.final_logit_softcapping {
             out["final_logit_softcapping"] = json!(cap);
         }
-        let plain_ffn = config.ffn_type == FfnType::Mlp && config.activation == Activation::Gelu;
-        if !plain_ffn || !config.ffn_hidden_size.is_multiple_of(config.d_model) {
+        let default_ffn = config.ffn_type == FfnType::Mlp && config.activation == Activation::Gelu;
+        if !default_ffn || !config.ffn_hidden_size.is_multiple_of(config.d_model) {
             out["ffn_config"] = ffn_json(&config);
         }
         if config.init_config != InitConfig::default() {
@@ -92,8 +92,8 @@ impl From<MptConfig> for Value {
     }
 }
 
-/// A whole number without a point: transformers checks for integers.
-fn whole(value: f64) -> Value {
+/// JSON number, an integer when the value is whole: transformers checks for integers.
+fn json_number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
@@ -106,9 +106,9 @@ fn attn_json(config: &MptConfig) -> Value {
     };
     let mut out = json!({
         "alibi": attn.alibi,
-        "alibi_bias_max": whole(attn.alibi_bias_max),
+        "alibi_bias_max": json_number(attn.alibi_bias_max),
         "attn_impl": "torch",
-        "attn_pdrop": whole(config.dropout.attention),
+        "attn_pdrop": json_number(config.dropout.attention),
         "attn_type": attn_type,
         "attn_uses_sequence_id": attn.attn_uses_sequence_id,
         "clip_qkv": attn.clip_qkv,
@@ -136,7 +136,7 @@ fn write_optional(out: &mut Value, attn: &AttnConfig) {
     }
     if let Some(RopeConfig { theta, scaling }) = attn.rope {
         out["rope"] = json!(true);
-        out["rope_theta"] = whole(theta);
+        out["rope_theta"] = json_number(theta);
         out["rope_impl"] = json!("hf");
         out["rope_hf_config"] = match scaling {
             RopeScaling::None => json!({ "type": "no_scaling", "factor": 1.0 }),
@@ -152,7 +152,7 @@ fn write_optional(out: &mut Value, attn: &AttnConfig) {
                 "factor": factor,
                 "low_freq_factor": low_freq_factor,
                 "high_freq_factor": high_freq_factor,
-                "original_max_position_embeddings": whole(original_max_position_embeddings),
+                "original_max_position_embeddings": json_number(original_max_position_embeddings),
             }),
         };
     }
@@ -198,7 +198,7 @@ fn init_json(init: &InitConfig) -> Value {
     out
 }
 
-/// The nonlinearity of a gain, and the slope where it is leaky_relu's.
+/// Writes the nonlinearity that has this gain; `leaky_relu` with its slope when no other has.
 fn write_gain(out: &mut Value, gain: f64) {
     let named = [("relu", std::f64::consts::SQRT_2), ("linear", 1.0), ("tanh", 5.0 / 3.0), ("selu", 0.75)];
     match named.iter().find(|&&(_, value)| value == gain) {

@@ -1,12 +1,15 @@
-//! Converting weights from any form to another, tensor by tensor and piece by piece.
+//! Conversion of a model between file formats and dtypes, tensor by tensor in chunks.
 //!
-//! Files are read through a small buffer, not through the map, so that memory stays the same however large the model is.
+//! Source files are read through a buffer, not through the memory map, so that memory use does not depend on the model's
+//! size. Parsing is in `weights`, rounding in the kernels.
 
+mod copy;
+mod folder;
 mod gguf;
 mod hf;
-mod measure;
 mod nf4;
-mod rows;
+mod random_init;
+mod rounding_error;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -18,28 +21,29 @@ use crate::params::{ParamId, ParamKind};
 use crate::source::LoraWeights;
 
 pub use gguf::write_gguf;
-pub use hf::{config_json, write_drawn, write_hf};
+pub use hf::{config_json, write_hf};
+pub use random_init::write_random_init;
 
-/// What becomes of the weights on their way.
+/// Options of a conversion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConvertOptions<'a> {
-    /// The form of matrices; that of the source where absent, and bf16 where the source is quantized.
-    pub format: Option<WeightDtype>,
-    /// An adapter to fold in: `W + scale * B A`, computed in f32 and rounded once.
+    /// Dtype of matrices; that of the source by default, bf16 when the source is quantized.
+    pub dtype: Option<WeightDtype>,
+    /// Adapter to merge: `W + scale * B A`, computed in f32 and rounded once.
     pub adapter: Option<&'a Adapter>,
-    /// Bytes of a file at most, before another one is begun; for folders only.
+    /// Largest size of a weights file, in bytes; for folders only.
     pub max_shard_size: Option<u64>,
 }
 
 impl ConvertOptions<'_> {
-    /// What the adapter adds to the tensor `name`.
+    /// LoRA matrices of the tensor `name`.
     fn lora(&self, name: &str) -> Option<LoraWeights> {
         let id: ParamId = name.parse().ok()?;
         self.adapter.filter(|_| id.kind == ParamKind::Weight)?.layer(id.module)
     }
 }
 
-/// Hears of bytes written, and may end the work.
+/// Progress callback: takes the bytes just written, and may interrupt the conversion.
 pub type OnBytes<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 fn report(on_bytes: OnBytes<'_>, bytes: u64) -> Result<()> {
@@ -49,60 +53,60 @@ fn report(on_bytes: OnBytes<'_>, bytes: u64) -> Result<()> {
     }
 }
 
-/// What was written.
+/// Report of a conversion.
 #[derive(Clone, Debug)]
-pub struct Converted {
-    /// The weights files.
+pub struct ConvertedModel {
+    /// Weights files.
     pub files: Vec<PathBuf>,
-    /// The form that matrices were asked for in.
-    pub format: WeightDtype,
-    /// The form of what that one is not for.
-    pub other: WeightDtype,
-    /// Bytes of all tensors.
+    /// Dtype requested for matrices.
+    pub dtype: WeightDtype,
+    /// Dtype of the tensors that `dtype` does not apply to.
+    pub other_dtype: WeightDtype,
+    /// Total bytes of the tensors.
     pub bytes: u64,
-    /// Every tensor in the order it was written.
-    pub tensors: Vec<Written>,
+    /// Tensors in the order written.
+    pub tensors: Vec<ConvertedTensor>,
 }
 
-/// What became of a tensor.
+/// Report of one converted tensor.
 #[derive(Clone, Debug)]
-pub struct Written {
-    /// Its checkpoint name.
+pub struct ConvertedTensor {
+    /// Checkpoint name.
     pub name: String,
-    /// Its form.
-    pub format: WeightDtype,
-    /// Its shape, a linear as `[out, in]`.
+    /// Dtype.
+    pub dtype: WeightDtype,
+    /// Shape; a linear is `[out, in]`.
     pub shape: Vec<usize>,
-    /// Bytes in the file.
+    /// Size in the file, in bytes.
     pub bytes: u64,
-    /// Sum of squares of the values, 0 where the bytes are those of the source.
-    pub squares: f64,
-    /// Sum of squares of what rounding changed.
+    /// Squared L2 norm of the values; 0 when the bytes were copied.
+    pub squared_norm: f64,
+    /// Squared L2 norm of the rounding error.
     pub squared_error: f64,
 }
 
-impl Converted {
-    /// The forms that matrices were written in, the one of most values first.
-    pub fn forms(&self) -> Vec<WeightDtype> {
-        forms_of(self.tensors.iter().map(|tensor| (&tensor.shape[..], tensor.format)))
+impl ConvertedModel {
+    /// Dtypes of the matrices, by decreasing number of values.
+    pub fn matrix_dtypes(&self) -> Vec<WeightDtype> {
+        dtypes_by_size(self.tensors.iter().map(|tensor| (&tensor.shape[..], tensor.dtype)))
     }
 }
 
-/// The forms of matrices of these shapes, the one of most values first.
-fn forms_of<'a>(tensors: impl Iterator<Item = (&'a [usize], WeightDtype)>) -> Vec<WeightDtype> {
-    let mut forms: Vec<(usize, WeightDtype)> = Vec::new();
-    for (shape, format) in tensors.filter(|(shape, _)| shape.len() > 1) {
+/// Dtypes of the matrices among `tensors`, by decreasing number of values.
+fn dtypes_by_size<'a>(tensors: impl Iterator<Item = (&'a [usize], WeightDtype)>) -> Vec<WeightDtype> {
+    let mut dtypes: Vec<(usize, WeightDtype)> = Vec::new();
+    for (shape, dtype) in tensors.filter(|(shape, _)| shape.len() > 1) {
         let values: usize = shape.iter().product();
-        match forms.iter_mut().find(|(_, known)| *known == format) {
+        match dtypes.iter_mut().find(|(_, known)| *known == dtype) {
             Some((sum, _)) => *sum += values,
-            None => forms.push((values, format)),
+            None => dtypes.push((values, dtype)),
         }
     }
-    forms.sort_by_key(|&(values, _)| std::cmp::Reverse(values));
-    forms.into_iter().map(|(_, format)| format).collect()
+    dtypes.sort_by_key(|&(values, _)| std::cmp::Reverse(values));
+    dtypes.into_iter().map(|(_, dtype)| dtype).collect()
 }
 
-impl Written {
+impl ConvertedTensor {
     /// Number of values.
     pub fn num_values(&self) -> u64 {
         self.shape.iter().map(|&n| n as u64).product()
@@ -110,13 +114,13 @@ impl Written {
 }
 
 impl ConvertOptions<'_> {
-    /// The form to write matrices of `source` in.
-    fn format_for(&self, source: Option<WeightDtype>) -> WeightDtype {
-        self.format.unwrap_or_else(|| plain(source))
+    /// Dtype for the matrices of a source with dtype `source`.
+    fn matrix_dtype_for(&self, source: Option<WeightDtype>) -> WeightDtype {
+        self.dtype.unwrap_or_else(|| unquantized(source))
     }
 }
 
-/// The form of a source's matrices, bf16 where they are quantized or differ.
-fn plain(source: Option<WeightDtype>) -> WeightDtype {
-    source.filter(|format| !format.is_quantized()).unwrap_or(WeightDtype::BF16)
+/// Dtype of a source's matrices; bf16 when they are quantized or mixed.
+fn unquantized(source: Option<WeightDtype>) -> WeightDtype {
+    source.filter(|dtype| !dtype.is_quantized()).unwrap_or(WeightDtype::BF16)
 }

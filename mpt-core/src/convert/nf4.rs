@@ -1,23 +1,23 @@
-//! A tensor of a folder in NF4: what a header says of its parts, and the parts themselves.
+//! NF4 tensor in a safetensors folder, as bitsandbytes saves it: codes, scales and quantization state.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::Written;
+use super::ConvertedTensor;
 use crate::dtype::WeightDtype;
 use crate::dtype_policy::is_block_linear;
 use crate::kernels::cpu::quantize::nf4::{BLOCK, CODEBOOK, NESTED_BLOCK, Nf4, dynamic_map};
-use crate::weights::nf4::STATE;
-use crate::weights::write::Entry;
+use crate::weights::nf4::NF4_STATE_SUFFIX;
+use crate::weights::write::HeaderEntry;
 
-/// Bytes of a state at least: it is written as JSON, followed by spaces, so that its length is known before its numbers.
+/// Smallest size of a quantization state in bytes. Its JSON is padded with spaces, so its length is known in advance.
 const STATE_BYTES: usize = 256;
 
-/// The parts of a tensor `[out, in]`, in the order of their data. Numbers of four bytes go first and all bytes together are
-/// a multiple of eight: readers want every number aligned.
-pub(super) fn entries(name: &str, shape: &[usize]) -> impl Iterator<Item = Entry<'static>> {
+/// Header entries of a tensor `[out, in]`, in the order of their data. f32 parts come first and the total is a multiple of 8
+/// bytes, which keeps every value aligned.
+pub(super) fn header_entries(name: &str, shape: &[usize]) -> impl Iterator<Item = HeaderEntry<'static>> {
     let num_values: usize = shape.iter().product();
     let (blocks, groups) = (num_values / BLOCK, (num_values / BLOCK).div_ceil(NESTED_BLOCK));
     let name = name.to_owned();
@@ -27,11 +27,11 @@ pub(super) fn entries(name: &str, shape: &[usize]) -> impl Iterator<Item = Entry
         (".quant_map", "F32", vec![CODEBOOK.len()]),
         ("", "U8", vec![num_values / 2, 1]),
         (".absmax", "U8", vec![blocks]),
-        (STATE, "U8", vec![state_bytes(blocks, groups)]),
+        (NF4_STATE_SUFFIX, "U8", vec![state_bytes(blocks, groups)]),
     ];
     parts.into_iter().map(move |(suffix, dtype, shape)| {
         let bytes = shape.iter().product::<usize>() * if dtype == "F32" { 4 } else { 1 };
-        Entry { name: Cow::Owned(format!("{name}{suffix}")), dtype, shape: Cow::Owned(shape), bytes }
+        HeaderEntry { name: Cow::Owned(format!("{name}{suffix}")), dtype, shape: Cow::Owned(shape), bytes }
     })
 }
 
@@ -40,17 +40,17 @@ fn state_bytes(blocks: usize, groups: usize) -> usize {
     (others + STATE_BYTES).next_multiple_of(8) - others
 }
 
-/// Writes the parts in that order, and returns the number of bytes. `other` is the form of what is not quantized.
+/// Writes the parts in the order of [`header_entries`]; returns their bytes. `other_dtype` is that of unquantized tensors.
 pub(super) fn write(
     tensor: &Nf4,
     shape: &[usize],
-    other: WeightDtype,
+    other_dtype: WeightDtype,
     out: &mut dyn Write,
 ) -> io::Result<u64> {
     let state = json!({
         "quant_type": "nf4",
         "blocksize": BLOCK,
-        "dtype": torch_name(other),
+        "dtype": torch_name(other_dtype),
         "shape": shape,
         "nested_blocksize": NESTED_BLOCK,
         "nested_dtype": "float32",
@@ -65,20 +65,20 @@ pub(super) fn write(
     Ok(parts.iter().map(|part| part.len() as u64).sum())
 }
 
-/// The `quantization_config` of a folder with these tensors, as transformers writes it. Linears whose rows are no whole
-/// number of blocks stay as they are, so they are named.
-pub(super) fn config(tensors: &[Written], other: WeightDtype) -> Value {
-    let is_kept = |tensor: &&Written| {
-        is_block_linear(&tensor.name) && tensor.shape.len() == 2 && tensor.format != WeightDtype::Nf4
+/// `quantization_config` of a folder with these tensors, as transformers writes it. Linears with rows of partial blocks are
+/// not quantized, and are listed in `llm_int8_skip_modules`.
+pub(super) fn config(tensors: &[ConvertedTensor], other_dtype: WeightDtype) -> Value {
+    let is_kept = |tensor: &&ConvertedTensor| {
+        is_block_linear(&tensor.name) && tensor.shape.len() == 2 && tensor.dtype != WeightDtype::Nf4
     };
-    let layer = |tensor: &'_ Written| tensor.name.trim_end_matches(".weight").to_owned();
+    let layer = |tensor: &'_ ConvertedTensor| tensor.name.trim_end_matches(".weight").to_owned();
     let kept: Vec<String> = tensors.iter().filter(is_kept).map(layer).collect();
     let skipped =
         if kept.is_empty() { Value::Null } else { json!([&["lm_head".to_owned()][..], &kept].concat()) };
     json!({
         "_load_in_4bit": true,
         "_load_in_8bit": false,
-        "bnb_4bit_compute_dtype": torch_name(other),
+        "bnb_4bit_compute_dtype": torch_name(other_dtype),
         "bnb_4bit_quant_storage": "uint8",
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_use_double_quant": true,
@@ -92,9 +92,9 @@ pub(super) fn config(tensors: &[Written], other: WeightDtype) -> Value {
     })
 }
 
-/// A plain form as torch calls it.
-pub(super) fn torch_name(format: WeightDtype) -> &'static str {
-    match format {
+/// torch's name of an unquantized dtype.
+pub(super) fn torch_name(dtype: WeightDtype) -> &'static str {
+    match dtype {
         WeightDtype::F16 => "float16",
         WeightDtype::BF16 => "bfloat16",
         _ => "float32",

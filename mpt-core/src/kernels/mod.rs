@@ -1,6 +1,6 @@
-//! Slice-level numeric code: no tensors, no candle types. Tensor-level entry points are in `ops`.
+//! Kernels: numeric code over slices, without tensors, candle types or file formats. Tensor-level operations are `ops`.
 //!
-//! Every kernel gives the same bits for any number of threads: work is cut by shape alone, and each reduction
-//! runs in one fixed order.
+//! Every kernel gives the same bits for any number of threads: tasks depend on shapes alone, and each reduction runs in one fixed
+//! order.
 
 pub(crate) mod cpu;

@@ -1,21 +1,22 @@
-//! Causal self-attention.
+//! Causal self-attention: QKV projection, norms and rotation of heads, attention, output projection.
 
 use candle_core::Tensor;
 
 use super::{DropoutSite, Linear, Norm, TrainContext};
-use crate::batch::{Batch, Part};
+use crate::alibi::alibi_slopes;
+use crate::batch::{Batch, BatchSeq};
 use crate::cache::KvPool;
 use crate::config::MptConfig;
 use crate::error::Result;
 use crate::gradients::GradSink;
-use crate::mask::{AttnMask, alibi_slopes};
+use crate::mask::AttnMask;
 use crate::ops::{self, AttentionInputs, AttentionOutputs, ClipMask, ScoreParams};
 use crate::params::Module;
 use crate::rng::Dropout;
 use crate::rope::Rope;
 use crate::source::ParamBuilder;
 
-/// Projections to queries, keys and values, attention, and the projection of its result.
+/// Attention layer of a block.
 ///
 /// Legend of shapes: b batch, s seq, h n_heads, g kv_n_heads, e head_dim, d d_model; tokens are b * s.
 #[derive(Clone, Debug)]
@@ -23,62 +24,62 @@ pub struct Attention {
     layer: usize,
     projection: Projection,
     out_proj: Linear,
-    /// Norms of queries and keys, over all heads (`qk_ln`) or over each (`qk_gn`).
+    /// Norms of queries and keys, over all heads (`qk_ln`) or per head (`qk_gn`).
     qk_norms: Option<[Norm; 2]>,
     norm_each_head: bool,
     clip_qkv: Option<f64>,
     rope: Option<Rope>,
     scores: ScoreParams,
     window: Option<usize>,
-    /// Rate of dropout of attention weights.
+    /// Dropout rate of the attention weights.
     dropout: f64,
     n_heads: usize,
     kv_n_heads: usize,
     head_dim: usize,
 }
 
-/// The projections to queries, keys and values.
+/// QKV projection.
 #[derive(Clone, Debug)]
 enum Projection {
-    /// One linear for all queries, then all keys, then all values.
+    /// `Wqkv`: all queries, then all keys, then all values.
     Fused(Linear),
-    /// One linear for each.
+    /// `Wq`, `Wk`, `Wv`.
     Split(Box<[Linear; 3]>),
 }
 
-/// Keys and values that attention reads.
+/// Source of the keys and values.
 #[derive(Debug)]
 pub enum KeyValues<'a> {
-    /// Those of the tokens themselves, of which each sees what the mask says.
-    Own(&'a AttnMask),
-    /// Those of the sequences of a batch that has begun, in a pool, and behind them those of the tokens themselves.
+    /// No cache: the keys and values of the tokens themselves, under a mask.
+    Uncached(&'a AttnMask),
+    /// Paged cache: the cached tokens of each sequence, then the new ones, which are appended.
     Paged {
-        /// Keys and values of all layers; those of the tokens are added to it.
+        /// Cache with an open forward pass of `batch`.
         pool: &'a mut KvPool,
-        /// The tokens.
+        /// New tokens.
         batch: &'a Batch,
-        /// Position of each token, `[tokens]`.
+        /// Position of each new token, `[tokens]`.
         positions: &'a [u32],
     },
 }
 
-/// What a forward pass leaves for the backward pass.
+/// Activations saved for the backward pass.
 #[derive(Debug)]
 pub struct AttentionSaved {
     projected: Projected,
     outputs: AttentionOutputs,
 }
 
-/// Queries `[b, s, h, e]`, keys and values `[b, s, g, e]` as they are projected and clipped, before norms and rotation.
+/// Queries `[b, s, h, e]`, keys and values `[b, s, g, e]`, projected and clipped, before norms and rotation.
 #[derive(Debug)]
 struct Projected {
     heads: [Tensor; 3],
-    /// What was clipped, for each linear of the projection; empty without `clip_qkv`.
+    /// Clip mask of each linear of the projection; empty without `clip_qkv`.
     clipped: Vec<ClipMask>,
 }
 
 impl Attention {
-    /// Reads `Wqkv` (or `Wq`, `Wk`, `Wv`), `out_proj` and where configured `q_ln` and `k_ln`.
+    /// Reads `Wqkv` (or `Wq`, `Wk`, `Wv`), `out_proj` and, where configured, `q_ln` and `k_ln`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -127,13 +128,13 @@ impl Attention {
         })
     }
 
-    /// `x` `[tokens, d]` to `[tokens, d]`.
+    /// Output `[tokens, d]` for `x` `[tokens, d]`.
     ///
     /// # Errors
     /// When shapes disagree.
-    pub fn forward(&self, x: &Tensor, keys: KeyValues<'_>) -> Result<Tensor> {
-        match keys {
-            KeyValues::Own(mask) => Ok(self.forward_train(x, TrainContext { mask, dropout: None })?.0),
+    pub fn forward(&self, x: &Tensor, kv: KeyValues<'_>) -> Result<Tensor> {
+        match kv {
+            KeyValues::Uncached(mask) => Ok(self.forward_train(x, TrainContext { mask, dropout: None })?.0),
             KeyValues::Paged { pool, batch, positions } => self.forward_paged(x, pool, batch, positions),
         }
     }
@@ -147,15 +148,16 @@ impl Attention {
     ) -> Result<Tensor> {
         let [q, k, v] = self.project(x, (1, batch.len()))?.heads;
         let angles = self.rope.as_ref().map(|rope| paged_angles(rope, pool, batch, positions));
-        // keys whose angles change with the length of the sequence are kept as they are and rotated at use
-        let late = self.rope.as_ref().filter(|rope| rope.depends_on_length());
-        let q = self.placed(0, &q, angles.as_deref())?.squeeze(0)?;
-        let k = self.placed(1, &k, angles.as_deref().filter(|_| late.is_none()))?.squeeze(0)?;
+        // keys whose angles depend on the sequence length are cached unrotated and rotated at use
+        let rotate_at_use = self.rope.as_ref().filter(|rope| rope.depends_on_length());
+        let q = self.norm_and_rotate(0, &q, angles.as_deref())?.squeeze(0)?;
+        let k =
+            self.norm_and_rotate(1, &k, angles.as_deref().filter(|_| rotate_at_use.is_none()))?.squeeze(0)?;
         ops::append_kv(pool, self.layer, batch, [&k, &v.squeeze(0)?])?;
-        let out = match late {
+        let out = match rotate_at_use {
             None => ops::paged_attention(&q, pool, self.layer, batch, &self.scores, self.window)?,
             Some(rope) => {
-                let rotated = pool.with_keys(self.layer, batch, |positions, keys| {
+                let rotated = pool.map_keys(self.layer, batch, |positions, keys| {
                     ops::rotate(keys, &rope.angles(positions.iter().copied(), positions.len()))
                 })?;
                 ops::paged_attention(&q, &rotated, 0, batch, &self.scores, self.window)?
@@ -164,7 +166,7 @@ impl Attention {
         self.out_proj.forward(&out.flatten_from(1)?)
     }
 
-    /// [`Attention::forward`] over the tokens' own keys, with what [`Attention::backward`] needs.
+    /// [`Attention::forward`] without a cache, and the activations for [`Attention::backward`].
     ///
     /// # Errors
     /// When shapes disagree.
@@ -177,7 +179,7 @@ impl Attention {
         Ok((y, AttentionSaved { projected, outputs }))
     }
 
-    /// Gradient of the input `x` `[tokens, d]`, given that of the result, `dy` `[tokens, d]`.
+    /// Gradient of the input `x` `[tokens, d]`, from the gradient of the output, `dy` `[tokens, d]`.
     ///
     /// # Errors
     /// When shapes disagree, and those of `sink`.
@@ -195,11 +197,11 @@ impl Attention {
         let inputs = self.inputs(&projected, angles.as_deref(), context)?;
         let d_qkv = ops::attention_backward(&inputs, &self.scores, &outputs, &d_out)?;
         drop((inputs, outputs, d_out));
-        let d_qkv = self.unplaced(&projected.heads, d_qkv, angles.as_deref(), sink)?;
+        let d_qkv = self.norm_and_rotate_backward(&projected.heads, d_qkv, angles.as_deref(), sink)?;
         self.project_backward(x, &d_qkv, &projected.clipped, sink)
     }
 
-    /// Heads of `x` `[b * s, d]`, clipped.
+    /// QKV heads of `x` `[b * s, d]`, clipped.
     fn project(&self, x: &Tensor, (b, s): (usize, usize)) -> Result<Projected> {
         let (h, g, e) = (self.n_heads, self.kv_n_heads, self.head_dim);
         let mut clipped = Vec::new();
@@ -223,7 +225,7 @@ impl Attention {
         Ok(Projected { heads, clipped })
     }
 
-    /// Gradient of `x` `[b * s, d]`, given that of its heads, `d_qkv` `[b, s, h + 2 g, e]`.
+    /// Gradient of `x` `[b * s, d]`, from the gradient of its heads, `d_qkv` `[b, s, h + 2 g, e]`.
     fn project_backward(
         &self,
         x: &Tensor,
@@ -232,7 +234,7 @@ impl Attention {
         sink: &mut dyn GradSink,
     ) -> Result<Tensor> {
         let (h, g) = (self.n_heads, self.kv_n_heads);
-        let mut pull = |index: usize, linear: &Linear, from: usize, heads: usize| {
+        let mut backward = |index: usize, linear: &Linear, from: usize, heads: usize| {
             let dy = self.flat(&d_qkv.narrow(2, from, heads)?)?;
             if let Some(clipped) = clipped.get(index) {
                 ops::clip_backward(&dy, clipped)?;
@@ -240,18 +242,18 @@ impl Attention {
             linear.backward(x, &dy, sink)
         };
         match &self.projection {
-            Projection::Fused(wqkv) => pull(0, wqkv, 0, h + 2 * g),
+            Projection::Fused(wqkv) => backward(0, wqkv, 0, h + 2 * g),
             Projection::Split(linears) => {
                 let [wq, wk, wv] = &**linears;
-                let dx = pull(0, wq, 0, h)?;
-                ops::add(&dx, &pull(1, wk, h, g)?)?;
-                ops::add(&dx, &pull(2, wv, h + g, g)?)?;
+                let dx = backward(0, wq, 0, h)?;
+                ops::add(&dx, &backward(1, wk, h, g)?)?;
+                ops::add(&dx, &backward(2, wv, h + g, g)?)?;
                 Ok(dx)
             }
         }
     }
 
-    /// What attention works on in training: queries and keys in their places.
+    /// Inputs of the attention op: heads after norms and rotation, mask and dropout.
     fn inputs(
         &self,
         Projected { heads: [q, k, v], .. }: &Projected,
@@ -261,8 +263,8 @@ impl Attention {
         let mask = context.mask;
         let (_, s) = mask.dims();
         Ok(AttentionInputs {
-            q: self.placed(0, q, angles)?,
-            k: self.placed(1, k, angles)?,
+            q: self.norm_and_rotate(0, q, angles)?,
+            k: self.norm_and_rotate(1, k, angles)?,
             v: v.clone(),
             first_key: mask.first_keys(self.window),
             dropout: self.dropout(s, context),
@@ -274,20 +276,20 @@ impl Attention {
         context.dropout(self.dropout, DropoutSite::AttentionWeights(self.layer), row_len)
     }
 
-    /// Queries (`which` 0) or keys (1) `[b, s, heads, e]`, normed and rotated where the model does so.
-    fn placed(&self, which: usize, heads: &Tensor, angles: Option<&[f32]>) -> Result<Tensor> {
+    /// Norm and rotation of queries (`which` 0) or keys (1) `[b, s, heads, e]`, where configured.
+    fn norm_and_rotate(&self, which: usize, heads: &Tensor, angles: Option<&[f32]>) -> Result<Tensor> {
         let x = match &self.qk_norms {
             Some(norms) => norms[which].forward(&self.norm_rows(heads)?)?.reshape(heads.dims())?,
             None => heads.clone(),
         };
         match angles {
-            Some(angles) => by_token(&x, |x| ops::rotate(x, angles)),
+            Some(angles) => per_token(&x, |x| ops::rotate(x, angles)),
             None => Ok(x),
         }
     }
 
-    /// Gradient of projected heads, given that of the heads in their places, `d_qkv` `[b, s, h + 2 g, e]`.
-    fn unplaced(
+    /// Gradient of the projected heads, from the gradient after norms and rotation, `d_qkv` `[b, s, h + 2 g, e]`.
+    fn norm_and_rotate_backward(
         &self,
         heads: &[Tensor; 3],
         d_qkv: Tensor,
@@ -298,10 +300,10 @@ impl Attention {
             return Ok(d_qkv);
         }
         let (h, g) = (self.n_heads, self.kv_n_heads);
-        let mut pull = |which: usize, from: usize, n: usize| {
+        let mut backward = |which: usize, from: usize, n: usize| {
             let dy = d_qkv.narrow(2, from, n)?;
             let dy = match angles {
-                Some(angles) => by_token(&dy, |dy| ops::rotate_backward(dy, angles))?,
+                Some(angles) => per_token(&dy, |dy| ops::rotate_backward(dy, angles))?,
                 None => dy,
             };
             match &self.qk_norms {
@@ -313,16 +315,16 @@ impl Attention {
                 None => Ok(dy),
             }
         };
-        Ok(Tensor::cat(&[pull(0, 0, h)?, pull(1, h, g)?, d_qkv.narrow(2, h + g, g)?], 2)?)
+        Ok(Tensor::cat(&[backward(0, 0, h)?, backward(1, h, g)?, d_qkv.narrow(2, h + g, g)?], 2)?)
     }
 
-    /// Heads `[b, s, heads, e]` as rows that a norm of queries or keys takes: each head, or all heads of a token.
+    /// Heads `[b, s, heads, e]` as the rows of their norm: each head, or all heads of a token.
     fn norm_rows(&self, heads: &Tensor) -> Result<Tensor> {
         let heads = heads.contiguous()?;
         if self.norm_each_head { Ok(heads) } else { Ok(heads.flatten_from(2)?) }
     }
 
-    /// Angles `[b * s * e / 2]` of the tokens of a batch, in a model with RoPE.
+    /// RoPE angles `[b * s * e / 2]` of the tokens of a batch; `None` without RoPE.
     fn angles(&self, mask: &AttnMask) -> Option<Vec<f32>> {
         let rope = self.rope.as_ref()?;
         let positions = mask.positions();
@@ -337,17 +339,17 @@ impl Attention {
     }
 }
 
-/// Angles `[tokens * e / 2]` of the new tokens of a batch at `positions` `[tokens]`.
+/// RoPE angles `[tokens * e / 2]` of the new tokens of a batch at `positions` `[tokens]`.
 fn paged_angles(rope: &Rope, pool: &KvPool, batch: &Batch, positions: &[u32]) -> Vec<f32> {
-    let of_part = |part: &Part| {
-        let length = pool.len(part.sequence()) + part.tokens().len();
-        rope.angles(positions[part.tokens()].iter().copied(), length)
+    let per_sequence = |seq: &BatchSeq| {
+        let length = pool.len(seq.id()) + seq.token_range().len();
+        rope.angles(positions[seq.token_range()].iter().copied(), length)
     };
-    batch.parts().iter().flat_map(of_part).collect()
+    batch.sequences().iter().flat_map(per_sequence).collect()
 }
 
 /// Runs `op` on heads `[b, s, heads, e]` as `[b * s, heads, e]`.
-fn by_token(heads: &Tensor, op: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+fn per_token(heads: &Tensor, op: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let (b, s, n, e) = heads.dims4()?;
     Ok(op(&heads.reshape((b * s, n, e))?)?.reshape((b, s, n, e))?)
 }

@@ -1,4 +1,4 @@
-//! One pre-norm block.
+//! Pre-norm transformer block, and the source of a model's blocks.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::ops;
 use crate::params::Module;
 use crate::source::{ParamBuilder, ParameterSource};
 
-/// Attention and feed-forward layer, each behind a norm and added to the residual stream.
+/// Attention and feed-forward layer, each after a norm and with a residual connection.
 #[derive(Clone, Debug)]
 pub struct Block {
     layer: usize,
@@ -22,30 +22,30 @@ pub struct Block {
     attn: Attention,
     norm_2: Norm,
     ffn: Ffn,
-    /// Rate of dropout of what is added to the residual stream.
+    /// Dropout rate of the two residual branches.
     dropout: f64,
 }
 
-/// What a forward pass leaves for the backward pass.
+/// Activations saved for the backward pass.
 #[derive(Debug)]
 pub struct BlockSaved {
     /// `[tokens, d]`
     input: Tensor,
     attn: AttentionSaved,
-    /// The residual stream between attention and feed-forward layer, `[tokens, d]`.
+    /// Residual stream between attention and feed-forward layer, `[tokens, d]`.
     middle: Tensor,
     ffn: FfnSaved,
 }
 
-/// Blocks of a model. One in this process gives a reference; under sharding a block is gathered, used and released.
+/// Blocks of a model. In one process they are resident; under sharding a block is gathered, used and released.
 pub trait BlockSource: fmt::Debug + Send + Sync {
     /// Number of blocks.
     fn num_blocks(&self) -> usize;
 
-    /// Runs `body` on block `layer`.
+    /// Calls `body` with block `layer`.
     ///
     /// # Errors
-    /// Those of gathering, and those of `body`.
+    /// Those of gathering and of `body`.
     fn with_block(&self, layer: usize, body: &mut dyn FnMut(&Block) -> Result<()>) -> Result<()>;
 }
 
@@ -76,43 +76,43 @@ impl Block {
         })
     }
 
-    /// `x` `[tokens, d]` to `[tokens, d]`.
+    /// Output `[tokens, d]` for `x` `[tokens, d]`.
     ///
     /// # Errors
     /// When shapes disagree.
-    pub fn forward(&self, x: &Tensor, keys: KeyValues<'_>) -> Result<Tensor> {
-        let (_, middle) = self.attend(x, keys)?;
+    pub fn forward(&self, x: &Tensor, kv: KeyValues<'_>) -> Result<Tensor> {
+        let (_, middle) = self.attention_branch(x, kv)?;
         ops::add(&middle, x)?;
         let y = self.ffn.forward(&self.norm_2.forward(&middle)?)?;
         ops::add(&y, &middle)?;
         Ok(y)
     }
 
-    /// The first norm of `x`, and what attention adds to `x`; all `[tokens, d]`.
+    /// `norm_1` of `x`, and the attention branch before its residual connection; all `[tokens, d]`.
     ///
     /// # Errors
     /// When shapes disagree.
-    pub fn attend(&self, x: &Tensor, keys: KeyValues<'_>) -> Result<(Tensor, Tensor)> {
+    pub fn attention_branch(&self, x: &Tensor, kv: KeyValues<'_>) -> Result<(Tensor, Tensor)> {
         let normed = self.norm_1.forward(x)?;
-        let attended = self.attn.forward(&normed, keys)?;
-        Ok((normed, attended))
+        let branch = self.attn.forward(&normed, kv)?;
+        Ok((normed, branch))
     }
 
-    /// [`Block::forward`] in training, with what [`Block::backward`] needs.
+    /// [`Block::forward`] in training, and the activations for [`Block::backward`].
     ///
     /// # Errors
     /// When shapes disagree.
     pub fn forward_train(&self, x: &Tensor, context: TrainContext<'_>) -> Result<(Tensor, BlockSaved)> {
         let (middle, attn) = self.attn.forward_train(&self.norm_1.forward(x)?, context)?;
-        self.drop(&middle, DropoutSite::AttentionOutput(self.layer), context)?;
+        self.apply_dropout(&middle, DropoutSite::AttentionOutput(self.layer), context)?;
         ops::add(&middle, x)?;
         let (y, ffn) = self.ffn.forward_train(&self.norm_2.forward(&middle)?)?;
-        self.drop(&y, DropoutSite::FfnOutput(self.layer), context)?;
+        self.apply_dropout(&y, DropoutSite::FfnOutput(self.layer), context)?;
         ops::add(&y, &middle)?;
         Ok((y, BlockSaved { input: x.clone(), attn, middle, ffn }))
     }
 
-    /// Gradient of the input, given that of the result, `dy`; both `[tokens, d]`.
+    /// Gradient of the input, from the gradient of the output, `dy`; both `[tokens, d]`.
     ///
     /// # Errors
     /// When shapes disagree, and those of `sink`.
@@ -124,21 +124,21 @@ impl Block {
         sink: &mut dyn GradSink,
     ) -> Result<Tensor> {
         let BlockSaved { input, attn, middle, ffn } = saved;
-        let d_ffn = self.dropped(dy, DropoutSite::FfnOutput(self.layer), context)?;
+        let d_ffn = self.with_dropout(dy, DropoutSite::FfnOutput(self.layer), context)?;
         let d_normed = self.ffn.backward(&self.norm_2.forward(&middle)?, ffn, &d_ffn, sink)?;
         let d_middle = self.norm_2.backward(&middle, &d_normed, sink)?;
         drop((d_normed, middle));
         ops::add(&d_middle, dy)?;
 
-        let d_attn = self.dropped(&d_middle, DropoutSite::AttentionOutput(self.layer), context)?;
+        let d_attn = self.with_dropout(&d_middle, DropoutSite::AttentionOutput(self.layer), context)?;
         let d_normed = self.attn.backward(&self.norm_1.forward(&input)?, attn, &d_attn, context, sink)?;
         let dx = self.norm_1.backward(&input, &d_normed, sink)?;
         ops::add(&dx, &d_middle)?;
         Ok(dx)
     }
 
-    /// Drops parts of `x` `[tokens, d]` in place.
-    fn drop(&self, x: &Tensor, site: DropoutSite, context: TrainContext<'_>) -> Result<()> {
+    /// Applies dropout to `x` `[tokens, d]` in place.
+    fn apply_dropout(&self, x: &Tensor, site: DropoutSite, context: TrainContext<'_>) -> Result<()> {
         let row_len = context.mask.dims().1 * x.dim(1)?;
         match context.dropout(self.dropout, site, row_len) {
             Some(dropout) => ops::dropout(x, dropout),
@@ -146,13 +146,13 @@ impl Block {
         }
     }
 
-    /// A copy of `x` with parts dropped, or `x` itself where nothing is.
-    fn dropped(&self, x: &Tensor, site: DropoutSite, context: TrainContext<'_>) -> Result<Tensor> {
+    /// Copy of `x` with dropout applied; `x` itself when it is disabled.
+    fn with_dropout(&self, x: &Tensor, site: DropoutSite, context: TrainContext<'_>) -> Result<Tensor> {
         if context.dropout.is_none() || self.dropout == 0.0 {
             return Ok(x.clone());
         }
         let x = x.copy()?;
-        self.drop(&x, site, context)?;
+        self.apply_dropout(&x, site, context)?;
         Ok(x)
     }
 }

@@ -1,4 +1,4 @@
-//! Embeddings of tokens and, where a model has them, of positions.
+//! Token embedding, plus learned position embedding where configured.
 
 use candle_core::Tensor;
 
@@ -11,7 +11,7 @@ use crate::parameter::Parameter;
 use crate::params::{Module, ParamId};
 use crate::source::ParamBuilder;
 
-/// The embedding at the bottom of a model.
+/// Embedding layer of a model.
 #[derive(Clone, Debug)]
 pub struct Embedding {
     wte: Parameter,
@@ -24,7 +24,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Reads `wte` `[vocab_size, d]` and where configured `wpe` `[max_seq_len, d]`.
+    /// Reads `wte` `[vocab_size, d]` and, where configured, `wpe` `[max_seq_len, d]`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -39,34 +39,34 @@ impl Embedding {
         })
     }
 
-    /// The table of tokens, which is the output projection too where the two are tied.
+    /// Token embedding, which a tied head shares.
     pub fn wte(&self) -> &Parameter {
         &self.wte
     }
 
-    /// Embeddings `[tokens, d]` of ids at `positions`, `[tokens]` each.
+    /// Embeddings `[tokens, d]`, f32, of `ids` at `positions`, each `[tokens]`.
     ///
     /// # Errors
     /// [`Error::TokenId`], and [`Error::TooLong`] past learned positions.
     pub fn forward(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
         let x = ops::embedding(&self.wte, ids)?;
         if let Some(wpe) = &self.wpe {
-            ops::add(&x, &ops::embedding(wpe, within(positions, wpe.dims()[0])?)?)?;
+            ops::add(&x, &ops::embedding(wpe, check_positions(positions, wpe.dims()[0])?)?)?;
         }
         Ok(x)
     }
 
-    /// [`Embedding::forward`] in training, where some of it is dropped.
+    /// [`Embedding::forward`] with dropout.
     ///
     /// # Errors
     /// As [`Embedding::forward`].
     pub fn forward_train(&self, ids: &[u32], positions: &[u32], context: TrainContext<'_>) -> Result<Tensor> {
         let x = self.forward(ids, positions)?;
-        self.drop(&x, context)?;
+        self.apply_dropout(&x, context)?;
         Ok(x)
     }
 
-    /// Hands the gradients of the tables to `sink`, given that of the result, `dx` `[tokens, d]`.
+    /// Hands the gradients of the embeddings to `sink`, from the gradient of the output, `dx` `[tokens, d]`, which is changed.
     ///
     /// # Errors
     /// Those of `sink`.
@@ -78,7 +78,7 @@ impl Embedding {
         context: TrainContext<'_>,
         sink: &mut dyn GradSink,
     ) -> Result<()> {
-        self.drop(dx, context)?;
+        self.apply_dropout(dx, context)?;
         ops::scale(dx, self.fraction)?;
         let tables = [(Module::Wte, Some(&self.wte), ids), (Module::Wpe, self.wpe.as_ref(), positions)];
         for (module, table, rows) in tables {
@@ -90,7 +90,7 @@ impl Embedding {
         Ok(())
     }
 
-    fn drop(&self, x: &Tensor, context: TrainContext<'_>) -> Result<()> {
+    fn apply_dropout(&self, x: &Tensor, context: TrainContext<'_>) -> Result<()> {
         let row_len = context.mask.dims().1 * x.dim(1)?;
         match context.dropout(self.dropout, DropoutSite::Embedding, row_len) {
             Some(dropout) => ops::dropout(x, dropout),
@@ -99,8 +99,8 @@ impl Embedding {
     }
 }
 
-/// `positions`, all of which a table of `rows` learned ones has.
-fn within(positions: &[u32], rows: usize) -> Result<&[u32]> {
+/// Checks that `positions` lie in a table of `rows` learned positions; returns them.
+fn check_positions(positions: &[u32], rows: usize) -> Result<&[u32]> {
     let longest = positions.iter().max().map_or(0, |&last| last as usize + 1);
     if longest <= rows {
         return Ok(positions);

@@ -1,4 +1,4 @@
-//! The feed-forward layer, plain or gated.
+//! Feed-forward layer: MLP or GLU.
 
 use candle_core::Tensor;
 
@@ -10,7 +10,7 @@ use crate::ops;
 use crate::params::Module;
 use crate::source::ParamBuilder;
 
-/// `down(act(up(x)))`, or `down(act(gate(x)) * up(x))`.
+/// `down(act(up(x)))`, or gated `down(act(gate(x)) * up(x))`.
 #[derive(Clone, Debug)]
 pub struct Ffn {
     up_proj: Linear,
@@ -19,7 +19,7 @@ pub struct Ffn {
     activation: Activation,
 }
 
-/// What the backward pass needs besides the input: results of the first projections, `[tokens, ffn_hidden_size]`.
+/// Activations saved for the backward pass: outputs of the first projections, `[tokens, ffn_hidden_size]`.
 #[derive(Debug)]
 pub struct FfnSaved {
     up: Tensor,
@@ -27,7 +27,7 @@ pub struct FfnSaved {
 }
 
 impl Ffn {
-    /// Reads `up_proj`, `down_proj` and for the gated form `gate_proj`.
+    /// Reads `up_proj`, `down_proj` and, for GLU, `gate_proj`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -44,7 +44,7 @@ impl Ffn {
         })
     }
 
-    /// `x` `[tokens, d]` to `[tokens, d]`.
+    /// Output `[tokens, d]` for `x` `[tokens, d]`.
     ///
     /// # Errors
     /// When the width of `x` is not `d`.
@@ -52,7 +52,7 @@ impl Ffn {
         Ok(self.forward_train(x)?.0)
     }
 
-    /// [`Ffn::forward`] with what [`Ffn::backward`] needs.
+    /// [`Ffn::forward`], and the activations for [`Ffn::backward`].
     ///
     /// # Errors
     /// When the width of `x` is not `d`.
@@ -63,7 +63,7 @@ impl Ffn {
         Ok((self.down_proj.forward(&self.activated(&saved)?)?, saved))
     }
 
-    /// Gradient of the input `x` `[tokens, d]`, given that of the result, `dy` `[tokens, d]`.
+    /// Gradient of the input `x` `[tokens, d]`, from the gradient of the output, `dy` `[tokens, d]`.
     ///
     /// # Errors
     /// When shapes disagree, and those of `sink`.

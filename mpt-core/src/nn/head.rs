@@ -1,4 +1,4 @@
-//! The output projection with the loss.
+//! Output projection to logits, and the loss.
 
 use candle_core::Tensor;
 
@@ -10,7 +10,7 @@ use crate::parameter::Parameter;
 use crate::params::{Module, ParamId};
 use crate::source::ParamBuilder;
 
-/// The map from hidden states to logits: the embedding, or a matrix of its own.
+/// Language-model head: tied to `wte`, or `lm_head`.
 #[derive(Clone, Debug)]
 pub struct Head {
     id: ParamId,
@@ -20,7 +20,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads `lm_head` `[vocab_size, d]` where it is not tied to `wte`.
+    /// Reads `lm_head` `[vocab_size, d]` when the head is not tied to `wte`.
     ///
     /// # Errors
     /// When the tensor is missing or has another shape.
@@ -47,16 +47,16 @@ impl Head {
         Ok(logits)
     }
 
-    /// The sum of -log p(label) over the labels that are not [`ops::IGNORE_LABEL`], in nats.
+    /// Cross-entropy summed over labels, in nats; [`ops::IGNORE_LABEL`] is skipped.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) when the count of labels is not that of tokens,
+    /// [`Error::Shape`](crate::Error::Shape) when there is not one label per token,
     /// [`Error::TokenId`](crate::Error::TokenId) for a label outside the vocabulary.
     pub fn loss(&self, hidden: &Tensor, labels: &[u32]) -> Result<f64> {
         Ok(ops::cross_entropy(self.inputs(hidden, labels), NeedsGrad::default())?.loss)
     }
 
-    /// [`Head::loss`], and its gradient with respect to `hidden`.
+    /// [`Head::loss`], and its gradient with respect to `hidden`, of the same shape.
     ///
     /// # Errors
     /// As [`Head::loss`], and those of `sink`.

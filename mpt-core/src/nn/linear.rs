@@ -1,4 +1,4 @@
-//! A linear map.
+//! Linear layer with optional bias and LoRA adapter.
 
 use candle_core::Tensor;
 
@@ -11,7 +11,7 @@ use crate::parameter::Parameter;
 use crate::params::{Module, ModuleId, ParamKind};
 use crate::source::ParamBuilder;
 
-/// A linear map with a weight stored `[out, in]`, an optional bias and an optional adapter.
+/// Linear layer, weight `[out, in]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
     id: ModuleId,
@@ -22,7 +22,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Reads the weight `[d_out, d_in]` of `module` and, where the configuration says so, its bias `[d_out]`.
+    /// Reads the weight `[d_out, d_in]` of `module` and, where configured, its bias `[d_out]`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -38,7 +38,7 @@ impl Linear {
         Ok(Self { id, weight: pb.matrix(module, d_out, d_in)?, bias, lora, precision })
     }
 
-    /// `x` `[.., d_in]` to `[.., d_out]`.
+    /// Output `[.., d_out]` for `x` `[.., d_in]`.
     ///
     /// # Errors
     /// When the width of `x` is not `d_in`.
@@ -53,7 +53,7 @@ impl Linear {
         Ok(y)
     }
 
-    /// Gradient of the input `x` `[.., d_in]`, given that of the result, `dy` `[.., d_out]`.
+    /// Gradient of the input `x` `[.., d_in]`, from the gradient of the output, `dy` `[.., d_out]`.
     ///
     /// # Errors
     /// When shapes disagree, and those of `sink`.

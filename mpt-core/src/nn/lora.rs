@@ -1,4 +1,4 @@
-//! What an adapter adds to a linear map.
+//! LoRA branch of a linear layer.
 //!
 //! Source: Hu et al. 2021, section 4.1.
 
@@ -10,7 +10,7 @@ use crate::ops;
 use crate::params::{ModuleId, ParamKind};
 use crate::source::LoraWeights;
 
-/// `scale * x A^T B^T`
+/// Branch `scale * x A^T B^T`.
 #[derive(Clone, Debug)]
 pub(super) struct Lora {
     id: ModuleId,
@@ -18,16 +18,17 @@ pub(super) struct Lora {
 }
 
 impl Lora {
+    /// Branch of the linear `id`.
     pub(super) fn new(id: ModuleId, weights: LoraWeights) -> Self {
         Self { id, weights }
     }
 
-    /// Adds to `y` `[.., out]` what the adapter makes of `x` `[.., in]`.
+    /// Adds the branch for `x` `[.., in]` to `y` `[.., out]`, in place.
     pub(super) fn add_to(&self, y: &Tensor, x: &Tensor) -> Result<()> {
-        ops::skinny_linear_add(y, &self.low(x)?, &self.weights.b.t()?)
+        ops::skinny_linear_add(y, &self.down_project(x)?, &self.weights.b.t()?)
     }
 
-    /// Adds to `dx` `[.., in]` the gradient of the input `x` that passes through the adapter.
+    /// Adds the gradient of `x` through the branch to `dx` `[.., in]`, in place; hands those of A and B to `sink`.
     pub(super) fn backward(
         &self,
         x: &Tensor,
@@ -38,7 +39,7 @@ impl Lora {
         let LoraWeights { a, b, scale } = &self.weights;
         let (id_a, id_b) = (self.id.param(ParamKind::LoraA), self.id.param(ParamKind::LoraB));
         if sink.wants(id_b) {
-            sink.add(id_b, ops::skinny_gradient(&self.low(x)?, dy)?.t()?.contiguous()?)?;
+            sink.add(id_b, ops::skinny_gradient(&self.down_project(x)?, dy)?.t()?.contiguous()?)?;
         }
         let d_low = ops::skinny_linear(dy, &b.t()?)?;
         ops::scale(&d_low, *scale)?;
@@ -48,8 +49,8 @@ impl Lora {
         ops::skinny_linear_add(dx, &d_low, a)
     }
 
-    /// `scale * x A^T`, `[.., rank]`.
-    fn low(&self, x: &Tensor) -> Result<Tensor> {
+    /// Down projection `scale * x A^T`, `[.., rank]`.
+    fn down_project(&self, x: &Tensor) -> Result<Tensor> {
         let low = ops::skinny_linear(x, &self.weights.a)?;
         ops::scale(&low, self.weights.scale)?;
         Ok(low)

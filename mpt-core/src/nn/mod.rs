@@ -1,8 +1,8 @@
-//! Layers: parameters, forward pass, backward pass, and what the one saves for the other. A layer a file.
+//! Layers, one per file: parameters, forward pass, backward pass and saved activations.
 //!
-//! A layer's `forward` gives its result; where the backward pass needs more than the input, `forward_train` gives that
-//! too. `backward` takes the gradient of the result, hands those of parameters to a [`GradSink`](crate::GradSink), and
-//! returns that of the input. Activations are `[tokens, width]`, the rows of a batch one after another.
+//! `forward` returns the output; `forward_train` also returns the activations that `backward` needs. `backward` takes the
+//! gradient of the output, hands the gradients of parameters to a [`GradSink`](crate::GradSink), and returns the gradient of
+//! the input. Activations are `[tokens, width]`, f32; `tokens` are `batch * seq`.
 
 mod attention;
 mod block;
@@ -24,25 +24,25 @@ pub use norm::Norm;
 use crate::mask::AttnMask;
 use crate::rng::Dropout;
 
-/// What a training pass knows besides activations.
+/// Inputs of a training pass besides activations.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainContext<'a> {
-    /// What each token sees.
+    /// Attention mask.
     pub mask: &'a AttnMask,
-    /// What dropout is drawn from; nothing is dropped where absent.
+    /// Randomness of dropout; `None` disables it.
     pub dropout: Option<StepDropout>,
 }
 
-/// What the dropout of one step is drawn from.
+/// Randomness of the dropout in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepDropout {
     /// Seed of the step.
     pub seed: u64,
-    /// Number of the first row among those of the whole batch.
+    /// Index of the first row in the whole batch.
     pub first_row: u64,
 }
 
-/// Where in a model something is dropped.
+/// Dropout site, with the layer.
 #[derive(Clone, Copy, Debug)]
 enum DropoutSite {
     Embedding,
@@ -52,7 +52,7 @@ enum DropoutSite {
 }
 
 impl TrainContext<'_> {
-    /// Dropout at `site`, of which a row has `row_len` elements.
+    /// Dropout at `site`, where a row of the batch has `row_len` elements; `None` when disabled.
     fn dropout(&self, rate: f64, site: DropoutSite, row_len: usize) -> Option<Dropout> {
         let StepDropout { seed, first_row } = self.dropout.filter(|_| rate > 0.0)?;
         let site = match site {

@@ -1,4 +1,4 @@
-//! A norm over the last dimension.
+//! Norm over the last dimension: layer norm or RMS norm.
 
 use candle_core::Tensor;
 
@@ -9,7 +9,7 @@ use crate::ops::{self, NormKind, NormParams};
 use crate::params::{Module, ModuleId, ParamKind};
 use crate::source::ParamBuilder;
 
-/// Layer norm or root-mean-square norm with a scale and an optional bias.
+/// Layer norm or RMS norm, with a scale and an optional bias.
 #[derive(Clone, Debug)]
 pub struct Norm {
     id: ModuleId,
@@ -20,7 +20,7 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Reads the scale `[width]` of `module` and, for a layer norm of a model with biases, its bias `[width]`.
+    /// Reads the scale `[width]` of `module` and, where configured, its bias `[width]`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -34,7 +34,7 @@ impl Norm {
         Ok(Self { id: pb.id(module), weight, bias, kind, eps: config.norm_eps })
     }
 
-    /// `x` `[.., width]` to the same shape.
+    /// Output `[.., width]` for `x` `[.., width]`.
     ///
     /// # Errors
     /// When the last dimension of `x` is not `width`.
@@ -46,7 +46,7 @@ impl Norm {
         Ok(y)
     }
 
-    /// Gradient of the input `x`, given that of the result, `dy`; all `[.., width]`.
+    /// Gradient of the input `x`, from the gradient of the output, `dy`; all `[.., width]`.
     ///
     /// # Errors
     /// When shapes disagree, and those of `sink`.

@@ -90,8 +90,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::alibi::alibi_slopes;
     use crate::dtype::Precision;
-    use crate::mask::alibi_slopes;
     use crate::rng::Dropout;
     use crate::testing::{assert_close, check_backward, random};
     use candle_core::D;

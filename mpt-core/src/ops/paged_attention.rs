@@ -47,6 +47,6 @@ pub fn paged_attention(
         let actual = format!("{} values", scores.slopes.len());
         return wrong("slopes", actual, format!("{n_heads}, one a head"));
     }
-    pool.expect_layer(layer)?;
+    pool.check_layer(layer)?;
     backend_of(q)?.paged_attention(q, pool, layer, batch, scores, window)
 }

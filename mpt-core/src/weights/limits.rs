@@ -1,34 +1,33 @@
-//! Bounds on what a weights file may say, the same for every format: they keep memory and error messages small.
+//! Limits on the headers of weights files of every format. They bound memory and error messages.
 
 use std::path::Path;
 
 use crate::error::{Result, damaged};
 use crate::quoted::quoted;
 
-/// Tensors of a file at most: MPT-30B has 340.
-pub(crate) const MOST_TENSORS: usize = 1 << 16;
+/// Largest number of tensors; MPT-30B has 340.
+pub(crate) const MAX_TENSORS: usize = 1 << 16;
 
-/// Bytes of a tensor's name at most: MPT's have 50.
-pub(crate) const LONGEST_NAME: usize = 256;
+/// Longest tensor name in bytes; MPT's have 50.
+pub(crate) const MAX_NAME_BYTES: usize = 256;
 
-/// Dimensions of a tensor at most: MPT's have two.
-pub(crate) const MOST_DIMS: usize = 8;
+/// Largest number of dimensions; MPT's tensors have two.
+pub(crate) const MAX_DIMS: usize = 8;
 
-/// Refuses a name that no program gives a tensor and that would make messages long or move a terminal's cursor.
+/// Refuses a tensor name that is too long or has control characters, which would reach the terminal in messages.
 pub(crate) fn check_name(path: &Path, name: &str) -> Result<()> {
-    if name.len() <= LONGEST_NAME && !name.contains(char::is_control) {
+    if name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control) {
         return Ok(());
     }
     let found = format!("the tensor name `{}` of {} bytes", quoted(name), name.len());
     Err(damaged(path, found, "names of at most 256 bytes without control characters"))
 }
 
-/// Number of elements of a shape, or `None` where strides or bytes of a shape like it would overflow, whether or not a
-/// dimension is zero.
+/// Number of elements of a shape. `None` when the strides or bytes of the shape would overflow, even if a dimension is zero.
 pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
-    const MOST: usize = isize::MAX as usize / 8;
+    const MAX: usize = isize::MAX as usize / 8;
     let bound = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim.max(1)))?;
-    (bound <= MOST && shape.len() <= MOST_DIMS).then(|| shape.iter().product())
+    (bound <= MAX && shape.len() <= MAX_DIMS).then(|| shape.iter().product())
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Weights in every form MPT checkpoints come in, mapped into memory and used where they lie.
+//! Weights files of every format MPT checkpoints come in: safetensors, pickled `.bin` and GGUF, memory-mapped.
 //!
-//! Any sequence of bytes given as a file is read or refused by a typed [`Error`](crate::Error) that names the offset or
-//! the tensor: lengths and offsets are checked against the file before use, nothing in a file is run, and nothing is
-//! allocated beyond the size of the file and a constant.
+//! Any bytes are read, or refused by a typed [`Error`](crate::Error) that names the offset or the tensor. Lengths and
+//! offsets are checked against the file before use, no code in a file is run, and no allocation exceeds the size of the
+//! file plus a constant. Kernels are not known here.
 
+mod check;
 mod file;
+mod folder;
 pub(crate) mod gguf;
 mod index;
 mod limits;
@@ -17,7 +19,7 @@ mod safetensors;
 mod tied;
 pub(crate) mod write;
 
-pub use gguf::{GgufWriter, MetaArray, MetaValue, Metadata};
-pub(crate) use open::open_tensors;
+pub(crate) use folder::open_tensors;
+pub use gguf::{GgufArray, GgufMetadata, GgufValue, GgufWriter};
 pub use open::{TensorInfo, Weights};
 pub use write::{SafetensorsWriter, write_safetensors};

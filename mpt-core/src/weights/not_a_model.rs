@@ -1,4 +1,4 @@
-//! Paths that people take for a model: what they are.
+//! Paths mistaken for a model.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,18 +7,19 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::mistaken::Mistaken;
 
-/// Refuses a path that is known to be something else; says nothing of one that may be a model.
+/// Refuses a path that is recognized as something other than a model.
 ///
 /// # Errors
 /// [`Error::NotAModel`].
 pub(super) fn refuse(path: &Path) -> Result<()> {
-    match what(path) {
+    match recognize(path) {
         Some(found) => Err(Error::NotAModel { path: path.to_owned(), found }),
         None => Ok(()),
     }
 }
 
-fn what(path: &Path) -> Option<Mistaken> {
+/// What the path is instead of a model; `None` when it may be a model.
+fn recognize(path: &Path) -> Option<Mistaken> {
     let has = |name: &str| path.join(name).is_file();
     if path.is_file() {
         let extension = path.extension()?.to_str()?;
@@ -46,7 +47,7 @@ fn may_be_on_a_hub(path: &Path) -> bool {
     is_name && path.extension().is_none_or(|extension| extension != "gguf")
 }
 
-/// Whether a file is one of llama.cpp's, whatever its name.
+/// Whether a file starts with GGUF's magic, whatever its name.
 fn is_gguf(path: &Path) -> bool {
     let mut magic = [0; 4];
     File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok()) && &magic == b"GGUF"

@@ -1,50 +1,48 @@
-//! Opening a model: a folder with `config.json` and weights in safetensors or `.bin`, or one GGUF file.
+//! Opened model: a folder with `config.json` and weights in safetensors or `.bin`, or one GGUF file.
+//!
+//! Tensors stay in the mapped files; conversion to another dtype is in `loading`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::{FileTensor, MappedFile};
-use super::gguf::{self, Metadata};
-use super::limits::MOST_TENSORS;
-use super::{index, nf4, not_a_model, pickle, prefix, safetensors, tied};
+use super::file::{FileTensor, MappedFile, TensorIndex};
+use super::gguf::{self, GgufMetadata};
+use super::limits::MAX_TENSORS;
+use super::{folder, nf4, not_a_model, prefix};
 use crate::config::MptConfig;
-use crate::dtype::Precision;
-use crate::dtype::WeightDtype;
-use crate::error::damaged;
-use crate::error::{Error, Result};
-use crate::params::{Module, ParamId};
-use crate::quoted::quoted;
+use crate::dtype::{Precision, WeightDtype};
+use crate::error::{Error, Result, damaged};
 use crate::storage::StoredTensor;
 
-/// A model, opened: its configuration, and its tensors mapped into memory. Cloning shares the maps.
+/// Opened model: its configuration and memory-mapped tensors. Cloning shares the maps.
 #[derive(Clone)]
 pub struct Weights {
     path: PathBuf,
     config: MptConfig,
     files: Arc<[MappedFile]>,
-    /// File and place in it of every tensor, under checkpoint names.
-    tensors: Arc<BTreeMap<String, (usize, usize)>>,
-    /// Parts of tensors in NF4.
-    nf4: Arc<BTreeMap<String, nf4::Parts>>,
-    metadata: Option<Arc<Metadata>>,
-    /// The form that matrices are rounded to when they are handed out.
-    pub(crate) round_to: WeightDtype,
-    /// How the factors of a model made of these are rounded.
+    /// Tensors by checkpoint name.
+    tensors: Arc<BTreeMap<String, TensorIndex>>,
+    /// Quantization states of the NF4 tensors, by checkpoint name.
+    quant_states: Arc<BTreeMap<String, nf4::QuantState>>,
+    metadata: Option<Arc<GgufMetadata>>,
+    /// Dtype that matrices are converted to when loaded.
+    pub(crate) requested_dtype: WeightDtype,
+    /// Precision of the matmuls of a model with these parameters.
     pub(crate) precision: Precision,
 }
 
-/// What a weights file says of one tensor.
+/// Header of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its checkpoint name.
+    /// Checkpoint name.
     pub name: String,
-    /// Its dtype as the file spells it.
+    /// Dtype as the file spells it.
     pub dtype: String,
-    /// Its shape, a linear as `[out, in]`.
+    /// Shape; a linear is `[out, in]`.
     pub shape: Vec<usize>,
-    /// Bytes in the file.
+    /// Size in the file, in bytes.
     pub bytes: usize,
 }
 
@@ -58,12 +56,12 @@ impl fmt::Debug for Weights {
 }
 
 impl Weights {
-    /// Opens a model folder or a GGUF file, and checks every header in it and the names of its tensors.
+    /// Opens a model folder or a GGUF file, and checks all headers and tensor names.
     ///
     /// # Errors
     /// The configuration's errors; [`Error::NotAModel`] and [`Error::NoWeights`]; [`Error::WeightsFile`] for a damaged or
-    /// hostile file, and for a head that is tied to the embedding and differs from it;
-    /// [`Error::MissingTensor`] and [`Error::UnexpectedTensor`] where configuration and weights disagree.
+    /// hostile file, and for a tied head that differs from the embedding; [`Error::MissingTensor`] and
+    /// [`Error::UnexpectedTensor`] when configuration and weights disagree.
     pub fn open(path: &Path) -> Result<Self> {
         not_a_model::refuse(path)?;
         let weights = if path.is_file() { Self::open_gguf(path)? } else { Self::open_folder(path)? };
@@ -75,10 +73,10 @@ impl Weights {
     fn open_folder(dir: &Path) -> Result<Self> {
         let config = MptConfig::from_file(&dir.join("config.json"))?;
         let (mut files, mut tensors) = (Vec::new(), 0);
-        for path in weight_files(dir)? {
-            let file = open_file(&path)?;
+        for path in folder::weights_files(dir)? {
+            let file = folder::open_file(&path)?;
             tensors += file.tensors.len();
-            if tensors > MOST_TENSORS {
+            if tensors > MAX_TENSORS {
                 let found = format!("{tensors} tensors in the files up to this one");
                 return Err(damaged(&path, found, "at most 65536 of them"));
             }
@@ -105,222 +103,101 @@ impl Weights {
         path: &Path,
         config: MptConfig,
         mut files: Vec<MappedFile>,
-        metadata: Option<Arc<Metadata>>,
+        metadata: Option<Arc<GgufMetadata>>,
     ) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for (number, file) in files.iter().enumerate() {
-            for (place, tensor) in file.tensors.iter().enumerate() {
-                if tensors.insert(tensor.name.clone(), (number, place)).is_some() {
+            for (index, tensor) in file.tensors.iter().enumerate() {
+                if tensors.insert(tensor.name.clone(), (number, index)).is_some() {
                     let found = format!("tensor `{}` stands in two files", tensor.name);
                     return Err(damaged(&file.path, found, "each tensor once"));
                 }
             }
         }
-        let nf4 = nf4::collect(&mut files, &mut tensors)?;
-        let round_to = WeightDtype::F32;
+        let quant_states = nf4::collect(&mut files, &mut tensors)?;
         Ok(Self {
             path: path.to_owned(),
             config,
             files: files.into(),
             tensors: tensors.into(),
-            nf4: nf4.into(),
+            quant_states: quant_states.into(),
             metadata,
-            round_to,
+            requested_dtype: WeightDtype::F32,
             precision: Precision::F32,
         })
     }
 
-    /// Every tensor of the configuration is there, and no other that would change the model.
-    fn check_names(&self) -> Result<()> {
-        let mut names = self.config.parameters().map(|(id, _)| id.to_string());
-        if let Some(name) = names.find(|name| !self.tensors.contains_key(name)) {
-            return Err(self.missing(name));
-        }
-        let expected = self.config.parameter_shapes(); // no more than there are tensors
-        let is_known = |name: &str| expected.contains_key(name) || is_bystander(name, &self.config);
-        match self.tensors.keys().find(|name| !is_known(name)) {
-            Some(name) => Err(Error::UnexpectedTensor {
-                path: self.path.clone(),
-                name: name.clone(),
-                instead: "set the key that it belongs to (such as `no_bias`, `qk_ln`, `n_layers`)",
-            }),
-            None => Ok(()),
-        }
+    /// Stored dtype of the matrices, when all have the same.
+    pub fn matrix_dtype(&self) -> Option<WeightDtype> {
+        let tensors = self.tensors.values().map(|&index| self.file_tensor(index));
+        let mut matrices = tensors.filter(|tensor| tensor.shape.len() > 1);
+        let first = matrices.next()?.dtype;
+        if matrices.all(|tensor| tensor.dtype == first) { first } else { None }
     }
 
-    fn missing(&self, name: String) -> Error {
-        if let Some(file) = self.index().and_then(|index| index::file_of(&index, &name)) {
-            let found = format!("no tensor `{}`, which the index says it holds", quoted(&name));
-            let expected = "the files of one download; fetch the model again";
-            return Error::NotFetched { path: self.path.join(file), found, expected };
-        }
-        if self.passed_over().is_some() {
-            let found = format!("no tensor `{}`", quoted(&name));
-            let expected = "all tensors, since one file is used before an index of others beside it; remove which of the \
-                            two is not the model's";
-            return damaged(&self.files[0].path, found, expected);
-        }
-        if name != head() {
-            return Error::MissingTensor { path: self.path.clone(), name };
-        }
-        let expected = "the head of an untied model; set `tie_word_embeddings` to true in config.json if the model \
-                        shares its embedding";
-        damaged(&self.path, "no tensor `lm_head.weight`, and `tie_word_embeddings` is false", expected)
-    }
-
-    /// A tied head that the files hold all the same is the embedding.
-    fn check_tied_head(&self) -> Result<()> {
-        if !self.config.tie_word_embeddings || !self.tensors.contains_key(&head()) {
-            return Ok(());
-        }
-        let embedding = self.as_stored(&ParamId::weight(Module::Wte).to_string())?;
-        tied::check_head(&self.path, &self.as_stored(&head())?, &embedding)
-    }
-
-    /// The index that names the files, where they are not one.
-    fn index(&self) -> Option<PathBuf> {
-        let first = &self.files.first()?.path;
-        let of_kind = |single: &&'static str| {
-            Path::new(single).extension() == first.extension() && !first.ends_with(single)
-        };
-        SINGLE.into_iter().find(of_kind).map(|single| self.path.join(index_of(single)))
-    }
-
-    /// The index beside a single file that was read instead, if there is one: nothing of what it names is used.
-    pub fn passed_over(&self) -> Option<PathBuf> {
-        let first = &self.files.first()?.path;
-        let single = SINGLE.iter().find(|single| first.ends_with(single))?;
-        Some(self.path.join(index_of(single))).filter(|index| index.is_file())
-    }
-
-    /// The form of the model's matrices, where all have the same.
-    pub fn matrix_format(&self) -> Option<WeightDtype> {
-        let mut formats =
-            self.tensors.values().map(|&at| self.entry(at)).filter(|entry| entry.shape.len() > 1);
-        let first = formats.next()?.format;
-        if formats.all(|entry| entry.format == first) { first } else { None }
-    }
-
-    /// The configuration.
+    /// Configuration.
     pub fn config(&self) -> &MptConfig {
         &self.config
     }
 
-    /// The folder, or the GGUF file.
+    /// Folder, or GGUF file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The metadata of a GGUF file.
-    pub fn metadata(&self) -> Option<&Metadata> {
+    /// Metadata of a GGUF file; `None` for a folder.
+    pub fn metadata(&self) -> Option<&GgufMetadata> {
         self.metadata.as_deref()
     }
 
-    /// The weights files.
+    /// Weights files.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    /// All tensors in the order of names.
+    /// Tensors in the order of checkpoint names.
     pub fn tensors(&self) -> Vec<TensorInfo> {
-        let info = |(name, &at): (&String, &(usize, usize))| {
-            let FileTensor { dtype, shape, range, .. } = self.entry(at);
-            let bytes = self.nf4.get(name).map_or(range.len(), |parts| parts.bytes);
-            TensorInfo { name: name.clone(), dtype: dtype.clone(), shape: shape.clone(), bytes }
+        let info = |(name, &index): (&String, &TensorIndex)| {
+            let FileTensor { dtype_name, shape, range, .. } = self.file_tensor(index);
+            let bytes = self.quant_states.get(name).map_or(range.len(), |state| state.bytes);
+            TensorInfo { name: name.clone(), dtype: dtype_name.clone(), shape: shape.clone(), bytes }
         };
         self.tensors.iter().map(info).collect()
     }
 
-    /// One tensor as it is stored.
-    pub(crate) fn as_stored(&self, name: &str) -> Result<StoredTensor> {
-        let (_, entry, format) = self.place(name)?;
-        let at = self.tensors[name];
-        Ok(match self.nf4.get(name) {
-            Some(parts) => StoredTensor::owned(parts.join(&self.files, at), format, &entry.shape),
-            None => StoredTensor::mapped(&self.files[at.0].map, entry.range.clone(), format, &entry.shape),
+    /// Checkpoint names of the tensors, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor `name`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Tensor in its stored dtype. NF4 is assembled in memory; other dtypes stay in the map.
+    pub(crate) fn stored_tensor(&self, name: &str) -> Result<StoredTensor> {
+        let (_, tensor, dtype) = self.locate(name)?;
+        let index = self.tensors[name];
+        Ok(match self.quant_states.get(name) {
+            Some(state) => StoredTensor::owned(state.blocks(&self.files, index), dtype, &tensor.shape),
+            None => {
+                let map = &self.files[index.0].map;
+                StoredTensor::mapped(map, tensor.range.clone(), dtype, &tensor.shape)
+            }
         })
     }
 
-    /// File, place and form of a tensor as it is stored.
-    pub(crate) fn place(&self, name: &str) -> Result<(&Path, &FileTensor, WeightDtype)> {
+    /// File, header and stored dtype of a tensor.
+    pub(crate) fn locate(&self, name: &str) -> Result<(&Path, &FileTensor, WeightDtype)> {
         let missing = || Error::MissingTensor { path: self.path.clone(), name: name.to_owned() };
-        let at = *self.tensors.get(name).ok_or_else(missing)?;
-        let (path, entry) = (&self.files[at.0].path, self.entry(at));
-        let format = entry.format.ok_or_else(|| Error::TensorDtype {
-            path: path.clone(),
-            name: name.to_owned(),
-            actual: entry.dtype.clone(),
-            expected: "F32, F16 or BF16",
-        })?;
-        Ok((path, entry, format))
+        let index = *self.tensors.get(name).ok_or_else(missing)?;
+        let (path, tensor) = (&self.files[index.0].path, self.file_tensor(index));
+        Ok((path, tensor, tensor.weight_dtype(path)?))
     }
 
-    fn entry(&self, (file, place): (usize, usize)) -> &FileTensor {
-        &self.files[file].tensors[place]
-    }
-}
-
-/// Tensors that other programs leave in a checkpoint and that change nothing: buffers, and a head that is tied.
-fn is_bystander(name: &str, config: &MptConfig) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == head())
-}
-
-/// The name of the head.
-fn head() -> String {
-    ParamId::weight(Module::LmHead).to_string()
-}
-
-fn open_file(path: &Path) -> Result<MappedFile> {
-    match path.extension() {
-        Some(extension) if extension == "bin" => pickle::open(path),
-        _ => safetensors::open(path),
-    }
-}
-
-/// Tensors of a file beside a model, such as an adapter.
-pub(crate) fn open_tensors(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
-    let file = open_file(path)?;
-    let stored = |tensor: &FileTensor| {
-        let format = tensor.format.ok_or_else(|| Error::TensorDtype {
-            path: path.to_owned(),
-            name: tensor.name.clone(),
-            actual: tensor.dtype.clone(),
-            expected: "F32, F16 or BF16",
-        })?;
-        let stored = StoredTensor::mapped(&file.map, tensor.range.clone(), format, &tensor.shape);
-        Ok((tensor.name.clone(), stored))
-    };
-    file.tensors.iter().map(stored).collect()
-}
-
-/// The weights of a folder where one file has them all.
-const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-
-/// The name of the index of the files that a model has instead of a single one.
-fn index_of(single: &str) -> String {
-    format!("{single}.index.json")
-}
-
-/// The weights files of a folder, in the order of their names; safetensors go before `.bin`.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    for single in SINGLE {
-        let (single, index) = (dir.join(single), dir.join(index_of(single)));
-        if single.is_file() {
-            return Ok(vec![single]);
-        }
-        if index.is_file() {
-            return index::files(dir, &index);
-        }
-    }
-    Err(Error::NoWeights { path: dir.to_owned(), hint: hint(dir) })
-}
-
-/// What a folder without weights has instead.
-fn hint(dir: &Path) -> String {
-    let gguf = std::fs::read_dir(dir).ok().into_iter().flatten().flatten().map(|entry| entry.path());
-    match gguf.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")).min() {
-        Some(path) => format!("; did you mean the file {}?", path.display()),
-        None => String::new(),
+    fn file_tensor(&self, (file, index): TensorIndex) -> &FileTensor {
+        &self.files[file].tensors[index]
     }
 }
 
@@ -344,7 +221,7 @@ mod tests {
         let weights = Weights::open(dir.path()).unwrap();
         assert_eq!(weights.tensors().len(), params.iter().count());
         for (name, var) in params.iter() {
-            let stored = weights.stored(name, None).unwrap();
+            let stored = weights.tensor(name, None).unwrap();
             assert_close(&stored.to_tensor(&Device::Cpu).unwrap(), var, 0.0);
         }
     }

@@ -1,6 +1,6 @@
-//! Reading the header of a safetensors file.
+//! safetensors reader: parses and checks the header; the data stay mapped.
 //!
-//! The header is read entry by entry, so that a hostile one costs no more memory than the tensors it may name.
+//! The header is deserialized entry by entry, so its memory is bounded by the limit on tensors.
 //!
 //! Source: the safetensors format: a little-endian u64 header length, a JSON header, the data without gaps.
 
@@ -14,7 +14,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::file::{FileTensor, MappedFile};
-use super::limits::{MOST_DIMS, MOST_TENSORS, check_name, elements};
+use super::limits::{MAX_DIMS, MAX_TENSORS, check_name, elements};
 use crate::bounded_file::refuse_pointer;
 use crate::dtype::WeightDtype;
 use crate::error::damaged;
@@ -22,12 +22,12 @@ use crate::error::{Error, Result, damaged_by};
 use crate::mmap::map;
 use crate::quoted::quoted;
 
-/// Bytes of a header at most: a model's has 100 for each tensor.
-const LARGEST_HEADER: u64 = 16 << 20;
+/// Largest header in bytes; a model's has 100 per tensor.
+const MAX_HEADER_BYTES: u64 = 16 << 20;
 
-const SOUND: &str = "a safetensors file; fetch or write it again";
+const EXPECTED: &str = "a safetensors file; fetch or write it again";
 
-/// Opens a safetensors file; the whole header is checked, the data not read.
+/// Opens a safetensors file and checks its whole header. The data are not read.
 ///
 /// # Errors
 /// [`Error::WeightsFile`] for a damaged or hostile header, naming the byte or the tensor.
@@ -35,89 +35,91 @@ pub(crate) fn open(path: &Path) -> Result<MappedFile> {
     let map = Arc::new(map(path)?);
     refuse_pointer(path, &map)?;
     let header = header(path, &map)?;
-    let Header(mut entries) = serde_json::from_slice(header).map_err(|error| {
+    let RawHeader(mut entries) = serde_json::from_slice(header).map_err(|error| {
         let found = format!("the header from byte 8 on: {}", quoted(&error.to_string()));
-        damaged_by(path, found, SOUND, error)
+        damaged_by(path, found, EXPECTED, error)
     })?;
     entries.sort_by_key(|entry| entry.info.data_offsets);
-    let file = File { path, data: 8 + header.len(), end: map.len() };
+    let file = DataSection { path, start: 8 + header.len(), end: map.len() };
     let tensors = file.tensors(entries)?;
     Ok(MappedFile { path: path.to_owned(), map, tensors })
 }
 
-/// The bytes of the header.
+/// Bytes of the header.
 fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8]> {
     let Some((len, rest)) = bytes.split_first_chunk() else {
-        return Err(damaged(path, format!("a file of {} bytes", bytes.len()), SOUND));
+        return Err(damaged(path, format!("a file of {} bytes", bytes.len()), EXPECTED));
     };
     let len = u64::from_le_bytes(*len);
-    if len > LARGEST_HEADER {
+    if len > MAX_HEADER_BYTES {
         return Err(damaged(path, format!("a header of {len} bytes"), "a header of at most 16 MiB"));
     }
     let found = || format!("a header of {len} bytes in a file of {}", bytes.len());
-    rest.get(..len as usize).ok_or_else(|| damaged(path, found(), SOUND))
+    rest.get(..len as usize).ok_or_else(|| damaged(path, found(), EXPECTED))
 }
 
-/// The tensors of a header in its order; metadata is passed over.
-struct Header(Vec<Entry>);
+/// Tensors of a header in order, without `__metadata__`.
+struct RawHeader(Vec<RawTensor>);
 
-struct Entry {
+/// Header entry.
+struct RawTensor {
     name: String,
-    info: Info,
+    info: RawTensorInfo,
 }
 
+/// Value of a header entry, `TensorInfo` of the safetensors crate.
 #[derive(Deserialize)]
-struct Info {
+struct RawTensorInfo {
     dtype: Dtype,
-    #[serde(deserialize_with = "few_dims")]
+    #[serde(deserialize_with = "bounded_dims")]
     shape: Vec<usize>,
-    /// First byte and end, counted from the end of the header.
+    /// Byte range from the end of the header.
     data_offsets: (usize, usize),
 }
 
-impl<'de> Deserialize<'de> for Header {
+impl<'de> Deserialize<'de> for RawHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Entries;
         impl<'de> Visitor<'de> for Entries {
-            type Value = Header;
+            type Value = RawHeader;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of tensors")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<RawHeader, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     }
-                    if entries.len() == MOST_TENSORS {
-                        return Err(A::Error::custom(format_args!("more than {MOST_TENSORS} tensors")));
+                    if entries.len() == MAX_TENSORS {
+                        return Err(A::Error::custom(format_args!("more than {MAX_TENSORS} tensors")));
                     }
-                    entries.push(Entry { name, info: map.next_value()? });
+                    entries.push(RawTensor { name, info: map.next_value()? });
                 }
-                Ok(Header(entries))
+                Ok(RawHeader(entries))
             }
         }
         deserializer.deserialize_map(Entries)
     }
 }
 
-/// A list of sizes that stops where it gets too long.
-fn few_dims<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<usize>, D::Error> {
+/// Deserializes a shape of at most [`MAX_DIMS`] dimensions.
+fn bounded_dims<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<usize>, D::Error> {
     struct Dims;
     impl<'de> Visitor<'de> for Dims {
         type Value = Vec<usize>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {MOST_DIMS} sizes")
+            write!(f, "at most {MAX_DIMS} sizes")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Vec<usize>, A::Error> {
             let mut dims = Vec::new();
             while let Some(dim) = seq.next_element()? {
-                if dims.len() == MOST_DIMS {
+                if dims.len() == MAX_DIMS {
                     return Err(A::Error::invalid_length(dims.len() + 1, &self));
                 }
                 dims.push(dim);
@@ -128,17 +130,18 @@ fn few_dims<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<V
     deserializer.deserialize_seq(Dims)
 }
 
-struct File<'a> {
+/// Data section of a file.
+struct DataSection<'a> {
     path: &'a Path,
-    /// Where the data begin.
-    data: usize,
-    /// Bytes of the file.
+    /// First byte.
+    start: usize,
+    /// Size of the file.
     end: usize,
 }
 
-impl File<'_> {
-    /// The tensors of entries in the order of their data, which must fill the file.
-    fn tensors(&self, entries: Vec<Entry>) -> Result<Vec<FileTensor>> {
+impl DataSection<'_> {
+    /// Tensors of entries in the order of their data. They must fill the section without gaps.
+    fn tensors(&self, entries: Vec<RawTensor>) -> Result<Vec<FileTensor>> {
         let mut names = BTreeSet::new();
         let mut start = 0;
         for entry in &entries {
@@ -148,16 +151,16 @@ impl File<'_> {
             }
             start = self.end_of(entry, start)?;
         }
-        if start != self.end - self.data {
-            let found = format!("{start} bytes of tensors before {} bytes of data", self.end - self.data);
+        if start != self.end - self.start {
+            let found = format!("{start} bytes of tensors before {} bytes of data", self.end - self.start);
             return Err(damaged(self.path, found, "tensors that fill the file; fetch it again"));
         }
         Ok(entries.into_iter().map(|entry| self.tensor(entry)).collect())
     }
 
-    /// Where an entry ends that must begin at `start`, both counted from the end of the header.
-    fn end_of(&self, entry: &Entry, start: usize) -> Result<usize> {
-        let Info { dtype, shape, data_offsets: (from, to) } = &entry.info;
+    /// End of an entry that must begin at `start`; both offsets are from the end of the header.
+    fn end_of(&self, entry: &RawTensor, start: usize) -> Result<usize> {
+        let RawTensorInfo { dtype, shape, data_offsets: (from, to) } = &entry.info;
         let bits = elements(shape).and_then(|n| n.checked_mul(dtype.bitsize()));
         let bits = bits.ok_or_else(|| self.wrong(entry, format!("impossible shape {shape:?}")))?;
         if *from != start {
@@ -168,30 +171,31 @@ impl File<'_> {
             let found = format!("data from byte {from} to {to} for {shape:?} of {dtype:?}");
             return Err(self.wrong(entry, found));
         }
-        if *to > self.end - self.data {
-            let found = format!("data to byte {to} of {}; fetch it again", self.end - self.data);
+        if *to > self.end - self.start {
+            let found = format!("data to byte {to} of {}; fetch it again", self.end - self.start);
             return Err(self.wrong(entry, found));
         }
         Ok(*to)
     }
 
-    fn tensor(&self, entry: Entry) -> FileTensor {
-        let Info { dtype, shape, data_offsets: (from, to) } = entry.info;
+    fn tensor(&self, entry: RawTensor) -> FileTensor {
+        let RawTensorInfo { dtype, shape, data_offsets: (from, to) } = entry.info;
         FileTensor {
             name: entry.name,
-            dtype: format!("{dtype:?}"),
-            format: format_of(dtype),
+            dtype_name: format!("{dtype:?}"),
+            dtype: weight_dtype(dtype),
             shape,
-            range: self.data + from..self.data + to,
+            range: self.start + from..self.start + to,
         }
     }
 
-    fn wrong(&self, entry: &Entry, found: String) -> Error {
-        damaged(self.path, format!("tensor `{}`: {found}", entry.name), SOUND)
+    fn wrong(&self, entry: &RawTensor, found: String) -> Error {
+        damaged(self.path, format!("tensor `{}`: {found}", entry.name), EXPECTED)
     }
 }
 
-fn format_of(dtype: Dtype) -> Option<WeightDtype> {
+/// Weight dtype of a safetensors dtype.
+fn weight_dtype(dtype: Dtype) -> Option<WeightDtype> {
     match dtype {
         Dtype::F32 => Some(WeightDtype::F32),
         Dtype::F16 => Some(WeightDtype::F16),

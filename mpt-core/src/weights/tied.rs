@@ -1,16 +1,16 @@
-//! A head that a configuration ties to the embedding and that a file holds all the same: it must be the embedding.
+//! Check of a redundant tied head: it must equal the embedding.
 
 use std::path::Path;
 
 use crate::error::{Result, damaged};
 use crate::storage::StoredTensor;
 
-/// Refuses a head with other values than the embedding; `path` is the model.
+/// Refuses a head that differs from the embedding. `path` is the model.
 ///
 /// # Errors
 /// [`Error::WeightsFile`](crate::Error::WeightsFile) naming the key to set.
 pub(super) fn check_head(path: &Path, head: &StoredTensor, embedding: &StoredTensor) -> Result<()> {
-    if is_same(head, embedding) {
+    if are_equal(head, embedding) {
         return Ok(());
     }
     let found = "`lm_head.weight` differs from `transformer.wte.weight`, and `tie_word_embeddings` is true";
@@ -19,7 +19,7 @@ pub(super) fn check_head(path: &Path, head: &StoredTensor, embedding: &StoredTen
     Err(damaged(path, found, expected))
 }
 
-fn is_same(a: &StoredTensor, b: &StoredTensor) -> bool {
+fn are_equal(a: &StoredTensor, b: &StoredTensor) -> bool {
     if a.shape() != b.shape() {
         return false;
     }

@@ -1,4 +1,4 @@
-//! Writing safetensors files.
+//! safetensors writer: f32 tensors streamed to a file that appears when complete, and header entries of any dtype.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -12,9 +12,9 @@ use crate::dtype::WeightDtype;
 use crate::error::{Error, Result};
 use crate::host::host_slice;
 
-/// Writes tensors as one safetensors file, f32, in the order given, without holding the file in memory.
+/// Writes one safetensors file, f32, in the order given, streaming.
 ///
-/// The same tensors give the same bytes. The file is flushed to the system, not synced to the disk.
+/// Equal tensors give equal bytes. The file is flushed, not synced to disk.
 ///
 /// # Errors
 /// [`Error::Io`], and candle's error for a tensor that cannot be read as f32.
@@ -30,22 +30,21 @@ pub fn write_safetensors<'a>(
     writer.finish()
 }
 
-/// A safetensors file of f32 tensors whose values come piece by piece. It has its name only when it is whole: until then
-/// it is written beside it, and goes away if it is not finished.
+/// Streaming writer of f32 tensors. The data go to a `.partial` file, which is renamed when complete and removed otherwise.
 ///
 /// Source: the safetensors format: a little-endian u64 header length, a JSON header, the data.
 #[derive(Debug)]
 pub struct SafetensorsWriter {
     path: PathBuf,
-    /// Where the bytes are until the end; `path` itself where that is a pipe or a device.
-    aside: PathBuf,
+    /// Path during writing; `path` itself for a pipe or a device.
+    staging_path: PathBuf,
     file: BufWriter<File>,
-    /// Values that are still to come.
-    missing: usize,
+    /// Number of values not yet written.
+    remaining: usize,
 }
 
 impl SafetensorsWriter {
-    /// Starts a file of tensors of these names and shapes.
+    /// Creates the file and writes the header of tensors with these names and shapes.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -53,65 +52,65 @@ impl SafetensorsWriter {
         path: &Path,
         shapes: impl Iterator<Item = (&'a str, &'a [usize])> + Clone,
     ) -> Result<Self> {
-        let missing = shapes.clone().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let remaining = shapes.clone().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         let is_special = path.exists() && !path.is_file();
-        let aside = if is_special { path.to_owned() } else { path.with_added_extension("partial") };
-        let file = File::create(&aside).map_err(Error::io(&aside, "creating"))?;
+        let staging_path = if is_special { path.to_owned() } else { path.with_added_extension("partial") };
+        let file = File::create(&staging_path).map_err(Error::io(&staging_path, "creating"))?;
         let file = BufWriter::with_capacity(1 << 20, file);
-        let mut writer = Self { path: path.to_owned(), aside, file, missing };
-        let header = header(shapes.map(|(name, shape)| Entry::plain(name, shape, WeightDtype::F32)));
-        writer.put(&(header.len() as u64).to_le_bytes())?;
-        writer.put(header.as_bytes())?;
+        let mut writer = Self { path: path.to_owned(), staging_path, file, remaining };
+        let header =
+            header(shapes.map(|(name, shape)| HeaderEntry::unquantized(name, shape, WeightDtype::F32)));
+        writer.write_bytes(&(header.len() as u64).to_le_bytes())?;
+        writer.write_bytes(header.as_bytes())?;
         Ok(writer)
     }
 
-    /// Writes the next values, in the order of the tensors and of their elements.
+    /// Appends values, row-major, in the order of the tensors.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Shape`] when there are more than the tensors have, and candle's error for a tensor that
-    /// cannot be read as f32.
+    /// [`Error::Io`], [`Error::Shape`] for too many values, and candle's error for a tensor that cannot be read as f32.
     pub fn write(&mut self, values: &Tensor) -> Result<()> {
         let values = as_f32(values)?;
         let values = host_slice(&values)?;
-        self.missing = self.missing.checked_sub(values.len()).ok_or_else(|| self.wrong(values.len()))?;
+        self.remaining = self.remaining.checked_sub(values.len()).ok_or_else(|| self.wrong(values.len()))?;
         for chunk in values.chunks(1 << 14) {
             let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
-            self.put(&bytes)?;
+            self.write_bytes(&bytes)?;
         }
         Ok(())
     }
 
-    /// Ends the file.
+    /// Flushes and renames the file.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Shape`] when values are missing.
     pub fn finish(mut self) -> Result<()> {
-        if self.missing > 0 {
+        if self.remaining > 0 {
             return Err(self.wrong(0));
         }
         self.file.flush().map_err(Error::io(&self.path, "writing"))?;
-        if self.aside == self.path {
+        if self.staging_path == self.path {
             return Ok(());
         }
-        std::fs::rename(&self.aside, &self.path).map_err(Error::io(&self.path, "renaming to"))
+        std::fs::rename(&self.staging_path, &self.path).map_err(Error::io(&self.path, "renaming to"))
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(Error::io(&self.path, "writing"))
     }
 
     fn wrong(&self, given: usize) -> Error {
         let (actual, expected) =
-            (format!("{given} values"), format!("the {} that are missing", self.missing));
+            (format!("{given} values"), format!("the {} that are missing", self.remaining));
         Error::Shape { op: "writing safetensors", argument: "values", actual, expected }
     }
 }
 
 impl Drop for SafetensorsWriter {
     fn drop(&mut self) {
-        if self.aside != self.path {
-            // after a rename there is nothing, and what cannot be removed does no harm
-            let _ = std::fs::remove_file(&self.aside);
+        if self.staging_path != self.path {
+            // nothing is left after the rename, and a file that cannot be removed does no harm
+            let _ = std::fs::remove_file(&self.staging_path);
         }
     }
 }
@@ -120,35 +119,35 @@ fn as_f32(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.to_dtype(candle_core::DType::F32)?.contiguous()?)
 }
 
-/// What a header says of a tensor.
-pub(crate) struct Entry<'a> {
+/// Header entry of a tensor.
+pub(crate) struct HeaderEntry<'a> {
     pub(crate) name: Cow<'a, str>,
-    /// The dtype as safetensors spells it.
+    /// Dtype as safetensors spells it.
     pub(crate) dtype: &'static str,
     pub(crate) shape: Cow<'a, [usize]>,
     pub(crate) bytes: usize,
 }
 
-impl<'a> Entry<'a> {
-    /// A tensor of a plain form.
-    pub(crate) fn plain(name: &'a str, shape: &'a [usize], format: WeightDtype) -> Self {
-        let dtype = match format {
+impl<'a> HeaderEntry<'a> {
+    /// Entry of an unquantized tensor.
+    pub(crate) fn unquantized(name: &'a str, shape: &'a [usize], dtype: WeightDtype) -> Self {
+        let dtype_name = match dtype {
             WeightDtype::F16 => "F16",
             WeightDtype::BF16 => "BF16",
             _ => "F32",
         };
-        let bytes = format.block_bytes() * shape.iter().product::<usize>();
-        Self { name: name.into(), dtype, shape: shape.into(), bytes }
+        let bytes = dtype.block_bytes() * shape.iter().product::<usize>();
+        Self { name: name.into(), dtype: dtype_name, shape: shape.into(), bytes }
     }
 }
 
-/// The header of a file of these tensors, in the order of their data.
-pub(crate) fn header<'a>(tensors: impl Iterator<Item = Entry<'a>>) -> String {
+/// Header text of tensors in the order of their data, padded to 8 bytes.
+pub(crate) fn header<'a>(tensors: impl Iterator<Item = HeaderEntry<'a>>) -> String {
     let mut entries = Map::new();
-    // transformers refuses a file without this mark
+    // transformers refuses a file without this entry
     entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut offset = 0;
-    for Entry { name, dtype, shape, bytes } in tensors {
+    for HeaderEntry { name, dtype, shape, bytes } in tensors {
         let end = offset + bytes;
         entries.insert(
             name.into_owned(),
@@ -167,19 +166,19 @@ mod tests {
     use crate::testing::random;
 
     #[test]
-    fn pieces_give_the_bytes_of_the_whole() {
+    fn chunks_give_the_bytes_of_the_whole() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (random(&[2, 3, 5], 1), random(&[4], 2));
-        let (whole, pieces) = (dir.path().join("whole"), dir.path().join("pieces"));
+        let (whole, chunks) = (dir.path().join("whole"), dir.path().join("chunks"));
         write_safetensors(&whole, [("a", &a), ("b", &b)].into_iter()).unwrap();
         let mut writer =
-            SafetensorsWriter::create(&pieces, [("a", a.dims()), ("b", b.dims())].into_iter()).unwrap();
-        for piece in [a.get(0).unwrap(), a.get(1).unwrap(), b] {
-            writer.write(&piece).unwrap();
+            SafetensorsWriter::create(&chunks, [("a", a.dims()), ("b", b.dims())].into_iter()).unwrap();
+        for chunk in [a.get(0).unwrap(), a.get(1).unwrap(), b] {
+            writer.write(&chunk).unwrap();
         }
         assert!(writer.write(&a).unwrap_err().to_string().contains("30 values"));
         writer.finish().unwrap();
-        assert_eq!(std::fs::read(whole).unwrap(), std::fs::read(pieces).unwrap());
+        assert_eq!(std::fs::read(whole).unwrap(), std::fs::read(chunks).unwrap());
     }
 
     #[test]

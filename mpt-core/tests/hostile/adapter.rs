@@ -1,4 +1,4 @@
-//! Folders of adapters that do not fit, or whose configuration asks for what is not done.
+//! Adapter folders that do not fit the model, or with unsupported options.
 
 use serde_json::{Value, json};
 

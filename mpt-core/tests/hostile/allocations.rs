@@ -1,4 +1,4 @@
-//! How much memory a call allocates at most: an allocator that counts.
+//! Peak allocation of a call, by a counting allocator.
 #![expect(unsafe_code, reason = "an allocator cannot be written without")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -10,7 +10,7 @@ struct Counting;
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Bytes in use now, and at most since the last reset.
+/// Allocated bytes now, and their peak since the last reset.
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
@@ -30,7 +30,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// The result of `call`, and the bytes allocated at most while it ran; one call at a time.
+/// Result of `call` and its peak allocation in bytes; calls are serialized.
 pub(crate) fn peak_of<T>(call: impl FnOnce() -> T) -> (T, usize) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Configurations that ask for more than there is, or for what cannot be.
+//! Configurations with impossible sizes or invalid text.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! GGUF: every field of the header with a value that lies.
+//! GGUF: invalid values in every field of the header.
 
 use mpt_core::WeightDtype;
 
@@ -11,12 +11,12 @@ const U32: u32 = 4;
 const TEXT: u32 = 8;
 const ARRAY: u32 = 9;
 
-/// A file in the making, without the promises of a writer.
+/// Unchecked builder of a file.
 #[derive(Clone)]
 struct Raw {
     magic: [u8; 4],
     version: u32,
-    /// Tensors and pairs, as the header says.
+    /// Numbers of tensors and pairs in the header.
     counts: (u64, u64),
     body: Vec<u8>,
     data: usize,
@@ -47,13 +47,13 @@ impl Raw {
         self.text(key).u32(kind)
     }
 
-    /// The entry of a tensor, innermost dimension first.
+    /// Tensor info; `dims` innermost first.
     fn tensor(self, name: &str, dims: &[u64], kind: u32, offset: u64) -> Self {
         let this = self.text(name).u32(dims.len() as u32);
         dims.iter().fold(this, |this, &dim| this.u64(dim)).u32(kind).u64(offset)
     }
 
-    /// Data behind the padded header.
+    /// Size of the data after the padded header.
     fn data(mut self, len: usize) -> Self {
         self.data = len;
         self
@@ -244,7 +244,7 @@ fn many_entries_cost_little() {
 }
 
 impl Raw {
-    /// The one byte of a small integer.
+    /// One-byte integer value.
     fn pad(mut self) -> Self {
         self.body.push(1);
         self

@@ -1,4 +1,4 @@
-//! Indexes that name what they should not, and things other than files where files should be.
+//! Indexes with invalid file names, and paths that are not regular files.
 
 use std::time::Instant;
 

@@ -1,7 +1,6 @@
-//! Files that are damaged or made to do harm: each is read or refused by a message that names file and place, in bounded
-//! time and memory.
+//! Damaged and malicious files: each is read, or refused by a message that names file and offset, in bounded time and memory.
 //!
-//! One file for each format holds its known attacks, `mutations` what chance finds; `PROPTEST_CASES` raises its number.
+//! One module per format has the known attacks, `mutations` random ones; `PROPTEST_CASES` raises their number.
 
 mod adapter;
 mod allocations;

@@ -1,4 +1,4 @@
-//! Files and folders that are something else than they seem, and what people do to sound ones: each is named as what it is.
+//! Files and folders mistaken for a model, and common accidents: each is recognized and named.
 
 use mpt_core::{GgufWriter, MptConfig, WeightDtype};
 

@@ -1,4 +1,4 @@
-//! Sound files changed by chance, as bytes and as JSON: whatever comes of it, nothing panics, hangs or fills the memory.
+//! Valid files with random edits of bytes and JSON: no panic, hang or excessive memory.
 
 use candle_core::Device;
 use mpt_core::{CausalLm, MptConfig, Params, WeightDtype};
@@ -9,26 +9,26 @@ use serde_json::{Value, json};
 use crate::sound::{self, Tensor};
 use crate::trial::{Folder, run};
 
-/// One change of bytes.
+/// Edit of bytes.
 #[derive(Clone, Debug)]
 enum Edit {
-    Flip(Place, u8),
-    Put(Place, u64, usize),
-    Insert(Place, Vec<u8>),
-    Remove(Place, usize),
-    Copy(Place, Place, usize),
-    Cut(Place),
+    Flip(Offset, u8),
+    Put(Offset, u64, usize),
+    Insert(Offset, Vec<u8>),
+    Remove(Offset, usize),
+    Copy(Offset, Offset, usize),
+    Cut(Offset),
 }
 
-/// A place near the beginning, near the end or anywhere.
+/// Offset near the start, near the end or anywhere.
 #[derive(Clone, Debug)]
-enum Place {
+enum Offset {
     Head(Index),
     Tail(Index),
     Anywhere(Index),
 }
 
-impl Place {
+impl Offset {
     fn of(&self, len: usize) -> usize {
         let near = len.clamp(1, 1200);
         match self {
@@ -39,16 +39,16 @@ impl Place {
     }
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn offset() -> impl Strategy<Value = Offset> {
     let index = any::<Index>;
     prop_oneof![
-        3 => index().prop_map(Place::Head),
-        2 => index().prop_map(Place::Tail),
-        1 => index().prop_map(Place::Anywhere),
+        3 => index().prop_map(Offset::Head),
+        2 => index().prop_map(Offset::Tail),
+        1 => index().prop_map(Offset::Anywhere),
     ]
 }
 
-/// Numbers at which arithmetic goes wrong.
+/// Numbers near overflow boundaries.
 fn number() -> impl Strategy<Value = u64> {
     let edge = prop::sample::select(vec![0u64, 1, 7, 8, 15, 16, 31, 32, 47, 53, 62, 63, 64]);
     let near = (edge, 0..3u64)
@@ -59,12 +59,12 @@ fn number() -> impl Strategy<Value = u64> {
 fn edit() -> impl Strategy<Value = Edit> {
     let width = prop::sample::select(vec![1usize, 2, 4, 8]);
     prop_oneof![
-        4 => (place(), 0..8u8).prop_map(|(at, bit)| Edit::Flip(at, bit)),
-        4 => (place(), number(), width).prop_map(|(at, value, width)| Edit::Put(at, value, width)),
-        1 => (place(), prop::collection::vec(any::<u8>(), 1..20)).prop_map(|(at, bytes)| Edit::Insert(at, bytes)),
-        1 => (place(), 1..40usize).prop_map(|(at, len)| Edit::Remove(at, len)),
-        2 => (place(), place(), 1..200usize).prop_map(|(from, to, len)| Edit::Copy(from, to, len)),
-        1 => place().prop_map(Edit::Cut),
+        4 => (offset(), 0..8u8).prop_map(|(at, bit)| Edit::Flip(at, bit)),
+        4 => (offset(), number(), width).prop_map(|(at, value, width)| Edit::Put(at, value, width)),
+        1 => (offset(), prop::collection::vec(any::<u8>(), 1..20)).prop_map(|(at, bytes)| Edit::Insert(at, bytes)),
+        1 => (offset(), 1..40usize).prop_map(|(at, len)| Edit::Remove(at, len)),
+        2 => (offset(), offset(), 1..200usize).prop_map(|(from, to, len)| Edit::Copy(from, to, len)),
+        1 => offset().prop_map(Edit::Cut),
     ]
 }
 
@@ -75,7 +75,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 fn edited(mut bytes: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
     for edit in edits {
         let len = bytes.len();
-        let span = |at: &Place, n: usize| {
+        let span = |at: &Offset, n: usize| {
             let at = at.of(len).min(len);
             at..(at + n).min(len)
         };
@@ -98,7 +98,7 @@ fn edited(mut bytes: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
     bytes
 }
 
-/// One change of a JSON value, at a place counted over all values in it.
+/// Edit of a JSON value at an index over all nested values.
 #[derive(Clone, Debug)]
 struct JsonEdit {
     at: Index,
@@ -114,7 +114,7 @@ enum Change {
     CopyOf(Index),
 }
 
-/// Keys that programs of MPT read.
+/// Keys of MPT configurations and adapters.
 const KEYS: [&str; 36] = [
     "alibi",
     "alibi_bias_max",
@@ -213,18 +213,18 @@ fn json_edits() -> impl Strategy<Value = Vec<JsonEdit>> {
 
 fn edited_json(mut value: Value, edits: &[JsonEdit]) -> Value {
     for JsonEdit { at, to } in edits {
-        let places = places(&value, String::new());
-        let place = &places[at.index(places.len())];
-        let (parent, key) = place.rsplit_once('/').unwrap_or_default();
+        let pointers = json_pointers(&value, String::new());
+        let pointer = &pointers[at.index(pointers.len())];
+        let (parent, key) = pointer.rsplit_once('/').unwrap_or_default();
         let key = key.replace("~1", "/").replace("~0", "~");
         match to {
-            Change::Replace(new) => *at_mut(&mut value, place) = new.clone(),
+            Change::Replace(new) => *at_mut(&mut value, pointer) = new.clone(),
             Change::CopyOf(from) => {
-                let copied = value.pointer(&places[from.index(places.len())]).cloned();
-                *at_mut(&mut value, place) = copied.unwrap_or_default();
+                let copied = value.pointer(&pointers[from.index(pointers.len())]).cloned();
+                *at_mut(&mut value, pointer) = copied.unwrap_or_default();
             }
             Change::Add(key, new) => {
-                if let Value::Object(map) = at_mut(&mut value, place) {
+                if let Value::Object(map) = at_mut(&mut value, pointer) {
                     map.insert(key.clone(), new.clone());
                 }
             }
@@ -240,23 +240,25 @@ fn edited_json(mut value: Value, edits: &[JsonEdit]) -> Value {
     value
 }
 
-fn at_mut<'a>(value: &'a mut Value, place: &str) -> &'a mut Value {
-    value.pointer_mut(place).expect("a place that was listed")
+fn at_mut<'a>(value: &'a mut Value, pointer: &str) -> &'a mut Value {
+    value.pointer_mut(pointer).expect("a listed pointer")
 }
 
-/// Pointers to a value and all values in it.
-fn places(value: &Value, here: String) -> Vec<String> {
+/// JSON pointers of a value and all nested values.
+fn json_pointers(value: &Value, here: String) -> Vec<String> {
     let inner: Vec<String> = match value {
         Value::Object(map) => map
             .iter()
             .flat_map(|(key, value)| {
                 let key = key.replace('~', "~0").replace('/', "~1");
-                places(value, format!("{here}/{key}"))
+                json_pointers(value, format!("{here}/{key}"))
             })
             .collect(),
-        Value::Array(items) => {
-            items.iter().enumerate().flat_map(|(i, value)| places(value, format!("{here}/{i}"))).collect()
-        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .flat_map(|(i, value)| json_pointers(value, format!("{here}/{i}")))
+            .collect(),
         _ => Vec::new(),
     };
     std::iter::once(here).chain(inner).collect()
@@ -266,7 +268,7 @@ fn tensors() -> Vec<Tensor> {
     sound::tensors(&sound::config())
 }
 
-/// `usual` cases, or as many as `PROPTEST_CASES` says.
+/// `usual` cases, or the number in `PROPTEST_CASES`.
 fn cases(usual: u32) -> ProptestConfig {
     let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() {
@@ -321,7 +323,7 @@ proptest! {
         let _ = folder.with("config.json", edited(text.into_bytes(), &bytes)).open();
     }
 
-    /// A small model of any configuration that is accepted runs.
+    /// A small model of any accepted configuration runs.
     #[test]
     fn of_configurations_give_models_that_run(edits in json_edits()) {
         let sound = serde_json::from_str(&sound::config().to_json()).expect("JSON");

@@ -1,4 +1,4 @@
-//! NF4 folders whose parts do not fit each other, or ask for more than they hold.
+//! NF4 folders with inconsistent parts.
 
 use std::ops::ControlFlow;
 
@@ -12,10 +12,10 @@ const FILE: &str = "model.safetensors";
 const LINEAR: &str = "transformer.blocks.0.attn.out_proj.weight";
 const STATE: &str = "transformer.blocks.0.attn.out_proj.weight.quant_state.bitsandbytes__nf4";
 
-/// The tensors of a sound file: name, entry of the header, data.
+/// Tensors of a file: name, header entry, data.
 type Tensors = Vec<(String, Value, Vec<u8>)>;
 
-/// Configuration and weights file of a model of 64 channels in NF4.
+/// Configuration and weights file of a valid NF4 model of width 64.
 fn sound_files() -> (String, Vec<u8>) {
     let config = MptConfig::mpt(64, 1, 2, 4, 4).expect("possible sizes");
     let (dir, out) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
@@ -23,7 +23,7 @@ fn sound_files() -> (String, Vec<u8>) {
     std::fs::write(dir.path().join("config.json"), config.to_json()).expect("room");
     params.save(&dir.path().join(FILE)).expect("room");
     let weights = Weights::open(dir.path()).expect("a sound model");
-    let options = ConvertOptions { format: Some(WeightDtype::Nf4), ..ConvertOptions::default() };
+    let options = ConvertOptions { dtype: Some(WeightDtype::Nf4), ..ConvertOptions::default() };
     let go_on = &mut |_| ControlFlow::Continue(());
     let converted = write_hf(&weights, out.path(), &options, go_on).expect("finite values");
     let file = std::fs::read(out.path().join(FILE)).expect("readable");
@@ -50,7 +50,7 @@ fn file(tensors: &Tensors) -> Vec<u8> {
     sound::framed(&Value::Object(header).to_string(), &data)
 }
 
-/// The sound folder with its tensors changed.
+/// Valid folder with its tensors changed.
 fn with(change: impl FnOnce(&mut Tensors)) -> Folder {
     let (config, bytes) = sound_files();
     let mut tensors = tensors(&bytes);
@@ -58,7 +58,7 @@ fn with(change: impl FnOnce(&mut Tensors)) -> Folder {
     Folder::new().with("config.json", config).with(FILE, file(&tensors))
 }
 
-/// The sound folder with other bytes in the tensor `name`, which keep its dtype.
+/// Valid folder with other bytes, of the same dtype, in the tensor `name`.
 fn with_bytes(name: &str, bytes: Vec<u8>) -> Folder {
     with(|tensors| {
         let tensor = tensors.iter_mut().find(|tensor| tensor.0 == name).expect("it is there");
@@ -68,7 +68,7 @@ fn with_bytes(name: &str, bytes: Vec<u8>) -> Folder {
     })
 }
 
-/// The sound folder with the state of one tensor changed.
+/// Valid folder with one quantization state changed.
 fn with_state(key: &str, value: Value) -> Folder {
     let (_, bytes) = sound_files();
     let state = tensors(&bytes).into_iter().find(|tensor| tensor.0 == STATE).expect("a state").2;

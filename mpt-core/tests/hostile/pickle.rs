@@ -1,11 +1,11 @@
-//! `.bin` files: pickles that would run code, values that lie about storages, and archives that are not what they seem.
+//! `.bin` files: pickles that would run code, views outside their storage, and invalid archives.
 
 use crate::sound::{self, Pickle, Tensor, View};
 use crate::trial::Folder;
 
 const FILE: &str = "pytorch_model.bin";
 
-/// Four f32 as the storage `0`.
+/// Storage `0`: four f32.
 const STORAGE: [u8; 16] = [0; 16];
 
 fn tensors() -> Vec<Tensor> {
@@ -24,7 +24,7 @@ fn view() -> View<'static> {
     View { storage: "FloatStorage", key: "0", len: 4, offset: 0, shape: &[2, 2], stride: &[2, 1] }
 }
 
-/// A dictionary of the tensor `a`.
+/// State dict with the tensor `a`.
 fn a(view: View<'_>) -> Folder {
     of(&Pickle::dict().text("a").tensor(view).end())
 }
@@ -96,7 +96,7 @@ fn calls_take_what_they_are_made_for() {
     }
 }
 
-/// CVE-2026-24747: items set on what is no dictionary, sizes that its storage does not have.
+/// CVE-2026-24747: items set on other values than dictionaries, and views larger than their storage.
 #[test]
 fn items_are_set_on_dictionaries_alone() {
     let tensor = |pickle: Pickle| pickle.tensor(view());
@@ -191,13 +191,13 @@ fn bombs_cost_little() {
     of(&distinct.end()).refused(&["transformer.wte.weight", "missing"]);
 }
 
-/// Where the `n`th occurrence of a signature is.
+/// Offset of the `n`th occurrence of a signature.
 fn find(bytes: &[u8], signature: &[u8; 4], n: usize) -> usize {
     let mut places = bytes.windows(4).enumerate().filter(|(_, window)| window == signature).map(|(at, _)| at);
     places.nth(n).expect("the signature is there")
 }
 
-/// The sound archive with the bytes at `offset` from a signature's `n`th occurrence replaced.
+/// Valid archive with bytes replaced at `offset` from the `n`th occurrence of a signature.
 fn patched(signature: &[u8; 4], n: usize, offset: usize, bytes: &[u8]) -> Folder {
     let mut file = sound::bin(&tensors());
     let at = find(&file, signature, n) + offset;

@@ -1,4 +1,4 @@
-//! Safetensors: lengths that lie, headers that do not describe the data, and headers that are only large.
+//! safetensors: invalid lengths, headers that contradict the data, and oversized headers.
 
 use serde_json::{Value, json};
 
@@ -15,14 +15,14 @@ fn with(bytes: &[u8]) -> Folder {
     Folder::model().with(FILE, bytes)
 }
 
-/// The sound file with its header changed.
+/// Valid file with its header changed.
 fn with_header(change: impl FnOnce(&mut Value)) -> Folder {
     let mut header = sound::header(&tensors());
     change(&mut header);
     with(&sound::framed(&header.to_string(), &sound::data(&tensors())))
 }
 
-/// A file of this header and `len` zeros.
+/// File of this header and `len` zeros.
 fn of(header: &str, len: usize) -> Folder {
     with(&sound::framed(header, &vec![0; len]))
 }

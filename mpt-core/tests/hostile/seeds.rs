@@ -1,4 +1,4 @@
-//! The sound files that fuzzing starts from, written into the corpora of `mpt-core/fuzz`.
+//! Seeds of the fuzz targets: valid files, written to the corpora of `mpt-core/fuzz`.
 
 use std::path::Path;
 

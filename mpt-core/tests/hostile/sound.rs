@@ -1,14 +1,14 @@
-//! Small sound files of every format: what attacks and mutations start from.
+//! Small valid files of every format, which attacks and mutations start from.
 
 use std::io::Write;
 
 use mpt_core::{GgufWriter, MptConfig, WeightDtype};
 use serde_json::{Map, Value, json};
 
-/// A tensor: name, shape, f32 values as bytes.
+/// Name, shape and f32 bytes of a tensor.
 pub(crate) type Tensor = (String, Vec<usize>, Vec<u8>);
 
-/// A model of one block, 8 channels and 4 ids: 864 numbers.
+/// Model of one block, width 8 and 4 ids: 864 parameters.
 pub(crate) fn config() -> MptConfig {
     MptConfig::mpt(8, 1, 2, 4, 4).expect("possible sizes")
 }
@@ -40,7 +40,7 @@ pub(crate) fn header(tensors: &[Tensor]) -> Value {
     Value::Object(entries)
 }
 
-/// The data behind a header.
+/// Data section.
 pub(crate) fn data(tensors: &[Tensor]) -> Vec<u8> {
     tensors.iter().flat_map(|(_, _, bytes)| bytes).copied().collect()
 }
@@ -55,17 +55,17 @@ pub(crate) fn safetensors(tensors: &[Tensor]) -> Vec<u8> {
     framed(&header(tensors).to_string(), &data(tensors))
 }
 
-/// An index that says all tensors stand in `file`.
+/// Index with all tensors in `file`.
 pub(crate) fn index(tensors: &[Tensor], file: &str) -> Value {
     let entries = tensors.iter().map(|(name, ..)| (name.clone(), json!(file)));
     json!({ "metadata": { "total_size": 3456 }, "weight_map": Map::from_iter(entries) })
 }
 
-/// Opcodes of a pickle, one after the other.
+/// Builder of a pickle.
 #[derive(Clone, Default)]
 pub(crate) struct Pickle(pub(crate) Vec<u8>);
 
-/// What a pickle says of a tensor.
+/// Tensor view in a pickle.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) storage: &'a str,
@@ -120,7 +120,7 @@ impl Pickle {
     }
 }
 
-/// The archive of a pickle and its storages, as `torch.save` lays it out.
+/// Archive of a pickle and its storages in the layout of `torch.save`.
 pub(crate) fn archive(pickle: &[u8], storages: &[&[u8]]) -> Vec<u8> {
     let mut members = vec![("m/data.pkl".to_owned(), pickle)];
     members.extend(storages.iter().enumerate().map(|(i, bytes)| (format!("m/data/{i}"), *bytes)));
@@ -133,13 +133,13 @@ pub(crate) fn bin(tensors: &[Tensor]) -> Vec<u8> {
     archived(with_items(Pickle::dict(), tensors), tensors)
 }
 
-/// The same under the key `state_dict`, beside a number, as trainers save it.
+/// `.bin` file with the state dict nested under `state_dict`, as trainers save it.
 pub(crate) fn nested_bin(tensors: &[Tensor]) -> Vec<u8> {
     let inner = Pickle::dict().text("epoch").int(3).text("state_dict").raw(b"}(");
     archived(with_items(inner, tensors).raw(b"u"), tensors)
 }
 
-/// The pickle with a dictionary's items, the tensor number `i` in storage `i`.
+/// Pickle with the tensors as items, tensor `i` in storage `i`.
 fn with_items(mut pickle: Pickle, tensors: &[Tensor]) -> Pickle {
     for (i, (name, shape, bytes)) in tensors.iter().enumerate() {
         let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
@@ -162,7 +162,7 @@ fn archived(pickle: Pickle, tensors: &[Tensor]) -> Vec<u8> {
     archive(&pickle.end(), &storages)
 }
 
-/// A zip archive of stored members, without checksums, which are not read.
+/// Zip archive of stored members; checksums are zero, since they are not read.
 pub(crate) fn zip(members: &[(String, &[u8])]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, data) in members {
@@ -188,8 +188,8 @@ pub(crate) fn zip(members: &[(String, &[u8])]) -> Vec<u8> {
     file
 }
 
-/// A GGUF file of one block and 32 channels, its matrices in `format`.
-pub(crate) fn gguf(format: WeightDtype) -> Vec<u8> {
+/// GGUF file of one block of width 32 with matrices in `dtype`.
+pub(crate) fn gguf(dtype: WeightDtype) -> Vec<u8> {
     let config = MptConfig::mpt(32, 1, 2, 4, 4).expect("possible sizes");
     let mut out = GgufWriter::default();
     out.text("general.architecture", "mpt");
@@ -208,12 +208,12 @@ pub(crate) fn gguf(format: WeightDtype) -> Vec<u8> {
     out.ints("tokenizer.ggml.token_type", &[1, 1, 1, 1]);
     let mut data = Vec::new();
     for (name, shape) in config.parameter_shapes() {
-        let format = if shape.len() == 1 { WeightDtype::F32 } else { format };
-        out.tensor(&gguf_name(&name), &shape, format);
-        let blocks = shape.iter().product::<usize>() / format.block_len();
-        match format {
+        let dtype = if shape.len() == 1 { WeightDtype::F32 } else { dtype };
+        out.tensor(&gguf_name(&name), &shape, dtype);
+        let blocks = shape.iter().product::<usize>() / dtype.block_len();
+        match dtype {
             WeightDtype::F32 => data.extend(values(blocks)),
-            _ => data.extend((0..blocks * format.block_bytes()).map(|i| (i * 29 % 61) as u8)),
+            _ => data.extend((0..blocks * dtype.block_bytes()).map(|i| (i * 29 % 61) as u8)),
         }
         data.resize(data.len().next_multiple_of(32), 0);
     }

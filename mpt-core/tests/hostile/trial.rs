@@ -1,22 +1,22 @@
-//! A folder of files, read and used as far as it goes: within bounds of time and memory, with a typed error or none.
+//! Trial: opens a folder of files and uses it, within bounds of time and memory.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use mpt_core::{Adapted, Adapter, AttnMask, CausalLm, ParameterSource, Weights};
+use mpt_core::{Adapter, AttnMask, CausalLm, ParameterSource, Weights, WithAdapter};
 use tempfile::TempDir;
 
 use crate::allocations::peak_of;
 use crate::sound;
 
-/// Memory a reader may take beyond the size of the files.
+/// Memory limit beyond the size of the files, in bytes.
 const CONSTANT: usize = 64 << 20;
 
-/// Generous: a machine may be busy, and mutations are a few kilobytes.
+/// Time limit, generous for a busy machine.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// A folder in the making.
+/// Temporary folder of files.
 pub(crate) struct Folder {
     dir: TempDir,
     bytes: usize,
@@ -42,12 +42,12 @@ impl Folder {
         self.dir.path().join(name)
     }
 
-    /// Opens the folder as a model, reads every tensor and runs two tokens: the error's message, if there is one.
+    /// Opens the folder as a model, reads every tensor and runs two tokens; the error is the message.
     pub(crate) fn open(&self) -> Result<(), String> {
         self.bounded(|| used(self.dir.path()))
     }
 
-    /// The same for a file of the folder.
+    /// [`Folder::open`] for a file of the folder.
     pub(crate) fn open_file(&self, name: &str) -> Result<(), String> {
         self.bounded(|| used(&self.path(name)))
     }
@@ -58,7 +58,7 @@ impl Folder {
         let base = mpt_core::Params::init(&config, 1, &Device::Cpu).expect("a small model");
         self.bounded(|| {
             let adapter = Adapter::open(self.dir.path(), &config)?;
-            run(&CausalLm::new(&config, &Adapted { base: &base, adapter: &adapter })?)
+            run(&CausalLm::new(&config, &WithAdapter { base: &base, adapter: &adapter })?)
         })
     }
 
@@ -91,7 +91,7 @@ pub(crate) fn assert_names(result: Result<(), String>, parts: &[&str]) {
 fn used(path: &Path) -> mpt_core::Result<()> {
     let weights = Weights::open(path)?;
     for tensor in weights.tensors() {
-        match weights.stored(&tensor.name, None) {
+        match weights.tensor(&tensor.name, None) {
             Ok(stored) => drop(stored.to_tensor(&Device::Cpu)?),
             Err(error) => drop(error.to_string()), // a dtype that no weights have, of a tensor that no model needs
         }
@@ -99,7 +99,7 @@ fn used(path: &Path) -> mpt_core::Result<()> {
     run(&CausalLm::new(weights.config(), &weights as &dyn ParameterSource)?)
 }
 
-/// Two tokens.
+/// Runs two tokens.
 pub(crate) fn run(model: &CausalLm) -> mpt_core::Result<()> {
     let last = model.config().vocab_size as u32 - 1;
     let hidden = model.hidden(&[[0, last]], &AttnMask::causal(1, 2))?;

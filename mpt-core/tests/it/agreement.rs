@@ -2,9 +2,9 @@
 //!
 //! Tolerances: the reference computes in f64, the model in f32. Logits agree within 2e-5 of their range, losses within
 //! 2e-6, and gradients within 1e-4 of the largest gradient of the parameter, or of a hundredth of the model's largest one
-//! where that is more: a bias of keys moves all scores of a query alike, so that its gradient is rounding alone. Without
-//! an option the logits are off by 1e-3 and more. The fixtures were computed in f32 with another order of sums, and have
-//! the limits of `parity`.
+//! when that is more: a bias of keys shifts all scores of a query alike, so its gradient is rounding error only. Omitting an
+//! option changes logits by 1e-3 and more. The fixtures were computed in f32 with another order of sums, under the limits of
+//! `parity`.
 
 use candle_core::Device;
 use mpt_core::testing::largest;
@@ -23,7 +23,7 @@ fn reference<'a>(config: &'a MptConfig, params: &Params) -> Reference<'a> {
     Reference::new(config, parameters).expect("a reference")
 }
 
-/// Values of the tokens that are no padding; `values` are `[b * s, width]`.
+/// Values of the tokens that are not padding; `values` are `[b * s, width]`.
 fn real(values: &[f32], width: usize, batch: &Batch) -> Vec<f32> {
     let seq = batch.dims().1;
     let tokens = values.chunks_exact(width).enumerate();
@@ -60,7 +60,7 @@ fn the_reference_agrees_with_the_fixtures() {
         let theirs = flat(&expected.tensor("main.loss").expect("a loss"))[0];
         assert!((flat(&loss)[0] - theirs).abs() < 1e-5 * theirs, "{name}: {loss}, expected {theirs}");
         let gradients = loss.backward().expect("a backward pass");
-        // those of `lora` are the adapter's
+        // the gradients of `lora` are the adapter's
         for parameter in expected.names("main.grad.").iter().filter(|_| name != "lora") {
             let theirs = expected.tensor(&format!("main.grad.{parameter}")).expect("a gradient");
             let error = relative_error(&flat(reference.gradient(&gradients, parameter)), &flat(&theirs));
@@ -83,7 +83,7 @@ fn the_reference_agrees_with_the_fixture_of_packed_documents() {
     }
 }
 
-/// Rows that see all before them, rows with padding on either side, and rows of documents.
+/// Causal rows, rows padded on either side, and rows of packed documents.
 fn batches(seq: usize) -> [Batch; 3] {
     let rows = |n: u64| (0..n).map(|row| ids(seq, row + 1)).collect();
     let mut real = vec![1; 3 * seq];
@@ -141,7 +141,7 @@ fn logits_losses_and_gradients_of_every_option_agree() {
     }
 }
 
-/// Sequences of several blocks of the attention kernels, whose ranges of keys begin and end within blocks.
+/// Sequences longer than a block of the attention kernels, with key ranges that begin and end within blocks.
 #[test]
 fn long_sequences_agree() {
     for (name, keys) in [
@@ -164,7 +164,7 @@ fn long_sequences_agree() {
     }
 }
 
-/// What undoes one option of the scores or the logits, for models in which a token sees more than itself.
+/// Edits that each undo one option of the scores or the logits, for models where a token attends to more than itself.
 const UNDO: &[fn(&mut MptConfig)] = &[
     |config| config.attn_config.alibi = false,
     |config| {
@@ -188,8 +188,7 @@ const UNDO: &[fn(&mut MptConfig)] = &[
     |config| config.final_logit_softcapping = None,
 ];
 
-/// The tolerances are tight enough: a model that passes over an option is far beyond them. The two forms of GELU are the
-/// nearest to each other.
+/// The tolerances are tight enough: a model that ignores an option exceeds them by far. The two GELUs are the closest pair.
 #[test]
 fn every_option_is_felt() {
     for case in cases().iter().filter(|case| case.config.attn_config.sliding_window_size != Some(0)) {

@@ -1,4 +1,4 @@
-//! Comparing tensors of two implementations.
+//! Comparison of tensors from two implementations.
 
 use candle_core::{DType, Tensor};
 use mpt_core::testing::largest;
@@ -9,13 +9,13 @@ pub(crate) fn flat(tensor: &Tensor) -> Vec<f32> {
     values.expect("numbers")
 }
 
-/// Largest difference relative to the range of the expected values; not a number where one of them is none.
+/// Largest difference relative to the largest expected magnitude; NaN when a value is NaN.
 pub(crate) fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     largest(found.iter().zip(expected).map(|(a, b)| a - b)) as f32 / range(expected)
 }
 
-/// The largest absolute value; not a number where one of them is none.
+/// Largest magnitude; NaN if one value is NaN.
 pub(crate) fn range(values: &[f32]) -> f32 {
     let top = largest(values.iter().copied()) as f32;
     if top == 0.0 { f32::MIN_POSITIVE } else { top }

@@ -1,4 +1,4 @@
-//! Weights written out and read back: safetensors in shards, GGUF, and adapters folded in.
+//! Conversions read back: safetensors shards, GGUF, merged adapters.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use mpt_core::testing::{assert_close, tiny_model};
 use mpt_core::{
-    Adapter, ConvertOptions, LoraConfig, MptConfig, Params, WeightDtype, Weights, config_json, write_drawn,
-    write_gguf, write_hf,
+    Adapter, ConvertOptions, LoraConfig, MptConfig, Params, WeightDtype, Weights, config_json, write_gguf,
+    write_hf, write_random_init,
 };
 
 use crate::fixtures::{Expected, case};
@@ -42,7 +42,7 @@ fn gguf(weights: &Weights, path: &Path, options: &ConvertOptions<'_>) -> Weights
 }
 
 fn tensor(weights: &Weights, name: &str) -> Tensor {
-    weights.stored(name, None).expect("a tensor").to_tensor(&Device::Cpu).expect("f32 values")
+    weights.tensor(name, None).expect("a tensor").to_tensor(&Device::Cpu).expect("f32 values")
 }
 
 fn assert_same(a: &Weights, b: &Weights) {
@@ -72,17 +72,17 @@ fn f32_survives_every_format() {
 fn sixteen_bits_are_rounded_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let weights = saved(dir.path());
-    for format in [WeightDtype::BF16, WeightDtype::F16] {
-        let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
-        let there = folder(&weights, &dir.path().join(format.name()), &options);
-        assert_eq!(there.matrix_format(), Some(format));
-        let rounded = weights.clone().rounded_to(format);
+    for dtype in [WeightDtype::BF16, WeightDtype::F16] {
+        let options = ConvertOptions { dtype: Some(dtype), ..ConvertOptions::default() };
+        let there = folder(&weights, &dir.path().join(dtype.name()), &options);
+        assert_eq!(there.matrix_dtype(), Some(dtype));
+        let rounded = weights.clone().with_dtype(dtype);
         let name = "transformer.blocks.1.attn.Wqkv.weight";
         assert_close(&tensor(&there, name), &tensor(&rounded, name), 0.0);
         let file = gguf(&there, &dir.path().join("model.gguf"), &ConvertOptions::default());
         assert_same(&there, &file);
-        let wide = ConvertOptions { format: Some(WeightDtype::F32), ..ConvertOptions::default() };
-        assert_same(&there, &folder(&file, &dir.path().join(format!("{format}-wide")), &wide));
+        let wide = ConvertOptions { dtype: Some(WeightDtype::F32), ..ConvertOptions::default() };
+        assert_same(&there, &folder(&file, &dir.path().join(format!("{dtype}-wide")), &wide));
     }
 }
 
@@ -99,11 +99,11 @@ fn the_same_weights_give_the_same_bytes() {
 }
 
 #[test]
-fn a_drawn_model_is_the_one_training_would_begin_with() {
+fn a_random_init_is_the_one_training_begins_with() {
     let dir = tempfile::tempdir().expect("a folder");
     let (config, params) = tiny_model(5);
     let go_on = &mut |_| ControlFlow::Continue(());
-    write_drawn(&config, 5, dir.path(), &ConvertOptions::default(), go_on).expect("a model");
+    write_random_init(&config, 5, dir.path(), &ConvertOptions::default(), go_on).expect("a model");
     std::fs::write(dir.path().join("config.json"), config.to_json()).expect("writable");
     let weights = Weights::open(dir.path()).expect("a sound model");
     for (name, var) in params.iter() {
@@ -122,7 +122,7 @@ fn an_interrupt_is_an_error() {
 }
 
 #[test]
-fn what_llama_cpp_lacks_is_refused_by_name() {
+fn options_llama_cpp_lacks_are_refused_by_name() {
     let dir = tempfile::tempdir().expect("a folder");
     for (key, field) in [
         (r#""logit_scale": 0.5"#, "logit_scale"),
@@ -189,8 +189,8 @@ fn expect_merged(base: &Path, adapter: &Path) {
     let (weights, expected) = (Weights::open(base).expect("weights"), Expected::read(adapter));
     let adapter = Adapter::open(adapter, weights.config()).expect("an adapter");
     let out = tempfile::tempdir().expect("a folder");
-    let format = Some(WeightDtype::F32);
-    let options = ConvertOptions { adapter: Some(&adapter), format, ..ConvertOptions::default() };
+    let dtype = Some(WeightDtype::F32);
+    let options = ConvertOptions { adapter: Some(&adapter), dtype, ..ConvertOptions::default() };
     let merged = folder(&weights, out.path(), &options);
     let names = expected.names("merged.");
     let weight = names.iter().find(|name| name.ends_with(".weight")).expect("a merged weight");
@@ -202,7 +202,7 @@ fn expect_merged(base: &Path, adapter: &Path) {
     );
 }
 
-/// A model whose fourth value of `wte` is `value`.
+/// Model whose fourth value of `wte` is `value`.
 fn with_value(dir: &Path, value: f32) -> Weights {
     let (config, params) = tiny_model(1);
     let wte = params.iter().find(|(name, _)| *name == "transformer.wte.weight").expect("there").1;
@@ -215,14 +215,14 @@ fn with_value(dir: &Path, value: f32) -> Weights {
 }
 
 #[test]
-fn values_beyond_a_plain_form_are_named() {
+fn values_beyond_a_dtype_are_named() {
     let dir = tempfile::tempdir().expect("a folder");
     let go_on = &mut |_| ControlFlow::Continue(());
-    for (format, fits, too_large) in
+    for (dtype, fits, too_large) in
         [(WeightDtype::F16, 65_519.0, 65_520.0), (WeightDtype::BF16, 3.38e38, f32::MAX)]
     {
-        let options = ConvertOptions { format: Some(format), ..ConvertOptions::default() };
-        let out = dir.path().join(format.name());
+        let options = ConvertOptions { dtype: Some(dtype), ..ConvertOptions::default() };
+        let out = dir.path().join(dtype.name());
         std::fs::create_dir_all(&out).expect("creatable");
         write_hf(&with_value(dir.path(), fits), &out, &options, go_on).expect("it fits");
         let weights = with_value(dir.path(), -too_large);
@@ -230,7 +230,7 @@ fn values_beyond_a_plain_form_are_named() {
         assert!(error.contains("transformer.wte.weight") && error.contains("value 3 is -"), "{error}");
     }
     let weights = with_value(dir.path(), 65_520.0);
-    let options = ConvertOptions { format: Some(WeightDtype::F16), ..ConvertOptions::default() };
+    let options = ConvertOptions { dtype: Some(WeightDtype::F16), ..ConvertOptions::default() };
     let path = dir.path().join("a.gguf");
     let error = write_gguf(&weights, &path, "x", &options, &mut |_| {}, go_on).expect_err("too large");
     assert!(error.to_string().contains("value 3 is 6.552e4"), "{error}");
@@ -239,8 +239,8 @@ fn values_beyond_a_plain_form_are_named() {
 #[test]
 fn the_file_type_is_that_of_what_was_written() {
     let dir = tempfile::tempdir().expect("a folder");
-    let options = ConvertOptions { format: Some(WeightDtype::Q4K), ..ConvertOptions::default() };
+    let options = ConvertOptions { dtype: Some(WeightDtype::Q4K), ..ConvertOptions::default() };
     let weights = gguf(&saved(dir.path()), &dir.path().join("a.gguf"), &options);
-    assert_eq!(weights.matrix_format(), Some(WeightDtype::Q8_0), "rows of 32 values");
+    assert_eq!(weights.matrix_dtype(), Some(WeightDtype::Q8_0), "rows of 32 values");
     assert_eq!(weights.metadata().expect("GGUF").int("general.file_type"), Some(7));
 }

@@ -1,13 +1,12 @@
-//! Tokens run at once, one by one or three by three give the same logits, for every option, alone or in a batch.
+//! Prefill, chunked prefill and decoding give the same logits, for every option, alone or in a batch.
 //!
-//! The property: the logits behind n tokens are those of the last token of a prefill of n tokens, whatever the pieces in
-//! which the tokens came. It holds without condition, but for RoPE's `dynamic` scaling: there the angles of a whole
-//! sequence change with its length once it is longer than `max_seq_len`, so the hidden state of an earlier token depends
-//! on the length at which it was computed. A cache keeps the states of that time. So beyond `max_seq_len` the property
-//! is one of models with one layer, whose keys depend on no earlier state, and of the last token of each piece.
+//! The property: the logits after n tokens are those of the last token of a prefill of n tokens, for any chunks. RoPE's
+//! `dynamic` scaling is the exception: beyond `max_seq_len` the angles of all tokens depend on the sequence length, and the
+//! cache keeps hidden states computed at shorter lengths. There the property holds for models with one layer, whose keys
+//! depend on no earlier state, and for the last token of each chunk.
 //!
-//! Over a cache it holds to the bit (`invariance`). Against a pass without one the tolerance is 2e-5 of the range of the
-//! logits: sums over keys run in another order there.
+//! Over a cache it holds to the bit (`invariance`). Without a cache the sums over keys run in another order, and the
+//! tolerance is 2e-5 of the range of the logits.
 
 use candle_core::Tensor;
 use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool, RopeScaling, SeqId};
@@ -15,7 +14,7 @@ use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool, RopeScaling, SeqId};
 use crate::compare::{flat, relative_error};
 use crate::options::{Case, cases, ids};
 
-/// Tokens of each row's prompt.
+/// Prompt length of each row.
 const PROMPTS: [usize; 3] = [6, 4, 1];
 
 fn logits(model: &CausalLm, rows: &[&[u32]], mask: &AttnMask) -> Tensor {
@@ -27,7 +26,7 @@ fn at(logits: &Tensor, row: usize, token: usize) -> Vec<f32> {
     flat(&logits.narrow(0, row, 1).and_then(|x| x.narrow(1, token, 1)).expect("a token of a row"))
 }
 
-/// For each count of tokens of `row` from 1, the logits behind them, by a prefill of exactly those.
+/// Logits after each prefix of `row`, by a prefill of that prefix.
 fn prefills(model: &CausalLm, row: &[u32]) -> Vec<Vec<f32>> {
     let last = |n: usize| at(&logits(model, &[&row[..n]], &AttnMask::causal(1, n)), 0, n - 1);
     (1..=row.len()).map(last).collect()
@@ -41,7 +40,7 @@ struct Decoding<'a> {
     last_only: bool,
 }
 
-/// A pool with one sequence a row.
+/// Pool with one sequence per row.
 struct Cache {
     pool: KvPool,
     sequences: Vec<SeqId>,
@@ -67,7 +66,7 @@ impl<'a> Decoding<'a> {
         Cache { pool, sequences }
     }
 
-    /// Runs the next tokens of each row, as many as `lens` says, in one ragged batch.
+    /// Runs the next `lens` tokens of each row in one ragged batch.
     fn run(&self, cache: &mut Cache, lens: &[usize], how: &str) {
         let starts: Vec<usize> = cache.sequences.iter().map(|&id| cache.pool.len(id)).collect();
         let mut batch = Batch::new();
@@ -81,23 +80,23 @@ impl<'a> Decoding<'a> {
         let hidden = self.model.forward(&batch, &mut cache.pool).unwrap_or_else(|error| panic!("{error}"));
         let logits = self.model.logits(&hidden).expect("logits");
         let rows = lens.iter().zip(&starts).enumerate().filter(|&(_, (&len, _))| len > 0);
-        for ((row, (&len, start)), part) in rows.zip(batch.parts()) {
+        for ((row, (&len, start)), seq) in rows.zip(batch.sequences()) {
             let first = if self.last_only { len - 1 } else { 0 };
             for token in first..len {
-                let found = logits.narrow(0, part.tokens().start + token, 1).expect("a token");
+                let found = logits.narrow(0, seq.token_range().start + token, 1).expect("a token");
                 self.expect(row, start + token + 1, &flat(&found), how);
             }
         }
     }
 
-    /// The prompts, run together.
+    /// Cache after the prompts, run together.
     fn prompted(&self) -> Cache {
         let mut cache = self.empty();
         self.run(&mut cache, &PROMPTS, "of a prompt among others");
         cache
     }
 
-    /// Goes on from `cache` in pieces of up to `n` tokens a row, until every row ends.
+    /// Continues from `cache` in chunks of up to `n` tokens per row, to the end of all rows.
     fn continue_by(&self, n: usize, mut cache: Cache) {
         loop {
             let left = |(row, &id): (&Vec<u32>, &SeqId)| (row.len() - cache.pool.len(id)).min(n);
@@ -109,7 +108,7 @@ impl<'a> Decoding<'a> {
         }
     }
 
-    /// All rows at once without a cache, padded on either side.
+    /// Runs all rows at once without a cache, padded on either side.
     fn padded(&self) {
         let longest = self.rows[0].len();
         for left in [false, true] {
@@ -158,12 +157,12 @@ fn logits_do_not_depend_on_the_pieces_in_which_tokens_come() {
     }
 }
 
-/// Documents of a packed sequence, in pieces over a cache and all at once without one.
+/// Packed documents, in chunks over a cache and at once without one.
 #[test]
 fn packed_documents_go_on_over_a_cache() {
     for case in cases() {
         if is_dynamic(&case) {
-            continue; // the length that counts is that of the whole row, which grows
+            continue; // its angles depend on the length of the whole row, which grows
         }
         let seq = case.longest();
         let (tokens, documents): (Vec<u32>, Vec<u32>) =

@@ -1,4 +1,4 @@
-//! Tiny checkpoints with what the reference implementations computed from them.
+//! Fixtures: tiny checkpoints with the outputs of the reference code.
 
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ const SHARED: [&str; 26] = [
     "f-norm-eps",
 ];
 
-/// The folder of one case beside the checkout, or `None`, saying so, where it is not there.
+/// Folder of a case beside the checkout; `None`, with a message, when it is missing.
 pub(crate) fn case(name: &str) -> Option<PathBuf> {
     shared("fixtures/mpt-tiny").map(|cases| cases.join(name))
 }
@@ -58,7 +58,7 @@ pub(crate) fn both(name: &str) -> impl Iterator<Item = PathBuf> {
     [golden(name)].into_iter().chain(case(name))
 }
 
-/// The expected tensors of one case.
+/// Expected tensors of a case.
 pub(crate) struct Expected {
     bytes: Vec<u8>,
 }
@@ -68,7 +68,7 @@ impl Expected {
         Self { bytes: std::fs::read(dir.join("expected.safetensors")).expect("a fixture has its numbers") }
     }
 
-    /// The tensor `name`, f32, if this case has it.
+    /// Tensor `name`, f32; `None` when the case lacks it.
     pub(crate) fn tensor(&self, name: &str) -> Option<Tensor> {
         let tensors = SafeTensors::deserialize(&self.bytes).expect("a sound fixture");
         let view = tensors.tensor(name).ok()?;
@@ -78,7 +78,7 @@ impl Expected {
         )
     }
 
-    /// Rows of ids, masks or labels; negative numbers become `u32::MAX`, the label of no target.
+    /// Rows of ids, masks or labels; negative numbers become `u32::MAX`, the ignored label.
     pub(crate) fn rows(&self, name: &str) -> Option<Vec<Vec<u32>>> {
         let tensors = SafeTensors::deserialize(&self.bytes).expect("a sound fixture");
         let view = tensors.tensor(name).ok()?;

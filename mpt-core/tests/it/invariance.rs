@@ -1,5 +1,5 @@
-//! The bits of a token depend on its own sequence alone, in every form of weights and cache: not on how a prompt is cut,
-//! not on other sequences in the batch, not on shared pages, not on threads.
+//! Batch invariance: the bits of a token depend on its own sequence alone, for every weight and KV dtype. Prefill chunks,
+//! other sequences of the batch, shared pages and threads do not matter.
 
 use candle_core::Device;
 use mpt_core::testing::stored;
@@ -9,8 +9,8 @@ use mpt_core::{
 };
 use proptest::prelude::*;
 
-/// Every form of weights, with the precision it is used in.
-const FORMS: [(WeightDtype, Precision); 10] = [
+/// Weight dtypes with their matmul precision.
+const WEIGHT_DTYPES: [(WeightDtype, Precision); 10] = [
     (WeightDtype::F32, Precision::F32),
     (WeightDtype::F16, Precision::F32),
     (WeightDtype::BF16, Precision::F32),
@@ -23,10 +23,10 @@ const FORMS: [(WeightDtype, Precision); 10] = [
     (WeightDtype::Nf4, Precision::F32),
 ];
 
-/// Parameters whose matrices are rounded to a form.
+/// Parameters with matrices converted to a dtype.
 struct Rounded<'a> {
     params: &'a Params,
-    format: WeightDtype,
+    dtype: WeightDtype,
     precision: Precision,
 }
 
@@ -34,7 +34,7 @@ impl ParameterSource for Rounded<'_> {
     fn get(&self, id: ParamId, shape: &[usize]) -> Result<Parameter> {
         let parameter = ParameterSource::get(self.params, id, shape)?;
         let (Parameter::Tensor(values), [_, _]) = (&parameter, shape) else { return Ok(parameter) };
-        let stored = stored(values, self.format).prepack_int8()?;
+        let stored = stored(values, self.dtype).prepack_int8()?;
         let stored = if self.precision == Precision::Bf16 { stored.prepack_bf16()? } else { stored };
         Ok(Parameter::Stored(stored))
     }
@@ -44,18 +44,18 @@ impl ParameterSource for Rounded<'_> {
     }
 }
 
-fn model((format, precision): (WeightDtype, Precision), kv_n_heads: usize) -> CausalLm {
+fn model((dtype, precision): (WeightDtype, Precision), kv_n_heads: usize) -> CausalLm {
     let mut config = MptConfig::mpt(256, 2, 4, 64, 64).expect("possible sizes");
     config.attn_config.kv_n_heads = kv_n_heads;
     let params = Params::init(&config, 3, &Device::Cpu).expect("room");
-    CausalLm::new(&config, &Rounded { params: &params, format, precision }).expect("a model")
+    CausalLm::new(&config, &Rounded { params: &params, dtype, precision }).expect("a model")
 }
 
 fn tokens(n: usize, seed: u32) -> Vec<u32> {
     (0..n as u32).map(|at| (at * 31 + at * at * 7 + seed) % 64).collect()
 }
 
-/// Bits of the logits `[tokens, vocab]` of new tokens of the first of several sequences.
+/// Bits of the logits `[tokens, vocab]` of the first sequence's new tokens.
 fn run(model: &CausalLm, pool: &mut KvPool, news: &[(SeqId, &[u32])]) -> Vec<u32> {
     let mut batch = Batch::new();
     news.iter().for_each(|(id, tokens)| batch.push(*id, tokens).expect("new tokens"));
@@ -66,7 +66,7 @@ fn run(model: &CausalLm, pool: &mut KvPool, news: &[(SeqId, &[u32])]) -> Vec<u32
     own.into_iter().map(f32::to_bits).collect()
 }
 
-/// The whole sequence at once, alone in its pool.
+/// Logits of a whole sequence at once, alone in its pool.
 fn alone(model: &CausalLm, dtype: KvDtype, tokens: &[u32]) -> Vec<u32> {
     let mut pool = KvPool::new(model.config(), 1024, dtype).expect("room");
     let id = pool.add();
@@ -84,12 +84,12 @@ proptest! {
         kv_n_heads in prop_oneof![Just(4usize), Just(2), Just(1)],
     ) {
         let tokens = tokens(cuts.iter().sum(), seed);
-        for form in FORMS {
-            let model = model(form, kv_n_heads);
+        for weights in WEIGHT_DTYPES {
+            let model = model(weights, kv_n_heads);
             for dtype in KvDtype::ALL {
                 let expected = alone(&model, dtype, &tokens);
                 let mut pool = KvPool::new(model.config(), 2048, dtype).expect("room");
-                // begins as a fork of a sequence that went on differently
+                // a fork of a sequence with another continuation
                 let shared = shared.min(tokens.len() - 1);
                 let source = pool.add();
                 let mut prefix = tokens[..shared].to_vec();
@@ -108,25 +108,25 @@ proptest! {
                     from += piece.len();
                 }
                 let vocab = 64;
-                prop_assert!(found == expected[shared * vocab..], "{:?} {}: other bits", form, dtype);
+                prop_assert!(found == expected[shared * vocab..], "{:?} {}: other bits", weights, dtype);
             }
         }
     }
 }
 
-/// Few rows at a time, which other kernels than those of many may multiply.
+/// Chunks of few rows, which other kernels may multiply than many rows.
 #[test]
 fn bits_do_not_depend_on_the_length_of_pieces() {
     let tokens = tokens(75, 11);
-    for form in FORMS {
-        let model = model(form, 2);
+    for weights in WEIGHT_DTYPES {
+        let model = model(weights, 2);
         for dtype in KvDtype::ALL {
             let whole = alone(&model, dtype, &tokens);
             for n in [1, 2, 4, 5, 17] {
                 let mut pool = KvPool::new(model.config(), 128, dtype).expect("room");
                 let id = pool.add();
                 let pieces = tokens.chunks(n).flat_map(|piece| run(&model, &mut pool, &[(id, piece)]));
-                assert!(pieces.collect::<Vec<_>>() == whole, "{form:?} {dtype} in pieces of {n}");
+                assert!(pieces.collect::<Vec<_>>() == whole, "{weights:?} {dtype} in pieces of {n}");
             }
         }
     }
@@ -135,14 +135,14 @@ fn bits_do_not_depend_on_the_length_of_pieces() {
 #[test]
 fn bits_do_not_depend_on_threads() {
     let tokens = tokens(90, 5);
-    for form in FORMS {
-        let model = model(form, 2);
+    for weights in WEIGHT_DTYPES {
+        let model = model(weights, 2);
         for dtype in KvDtype::ALL {
             let on = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
                 pool.install(|| alone(&model, dtype, &tokens))
             };
-            assert!(on(1) == on(3), "{form:?} {dtype}");
+            assert!(on(1) == on(3), "{weights:?} {dtype}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a model computes, against numbers of the reference implementations and against a plain reference of its own.
+//! Outputs of models against the reference implementations' numbers and a plain reference model.
 
 mod agreement;
 mod compare;

@@ -1,4 +1,4 @@
-//! Every option of a configuration: one case for each, and random combinations.
+//! Cases: one per option of a configuration, and random combinations.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,10 +8,10 @@ use mpt_core::rng::CounterRng;
 use mpt_core::{CausalLm, MptConfig, NormType};
 use serde_json::{Map, Value, json};
 
-/// Ids of the cases' vocabulary.
+/// Vocabulary size of the cases.
 const VOCAB: u32 = 40;
 
-/// The keys that each option sets beside those of [`config`].
+/// Keys that each option sets over those of [`config`].
 const OPTIONS: &[(&str, &str)] = &[
     ("alibi", "{}"),
     ("alibi of three heads", r#"{"n_heads": 3}"#),
@@ -104,20 +104,20 @@ const OPTIONS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Random combinations beside the table.
+/// Number of random combinations.
 const RANDOM: u64 = 16;
 
-/// A configuration with random parameters.
+/// Configuration with random parameters.
 pub(crate) struct Case {
-    /// What it is about, or its keys where they are random.
+    /// Option, or the keys of a random combination.
     pub(crate) name: String,
     pub(crate) config: MptConfig,
     pub(crate) vars: BTreeMap<String, Var>,
 }
 
 impl Case {
-    /// Draws the parameters of `config`: norms near 1, biases near 0, and linears which keep the size of what they map,
-    /// so that every cap, clip and scale of the table is felt.
+    /// Random parameters of `config`: norms near 1, biases near 0, linears that preserve magnitudes, so that every cap, clip
+    /// and scale of the table has an effect.
     pub(crate) fn new(name: &str, config: MptConfig, seed: u64) -> Self {
         let draw = |(name, shape): (String, Vec<usize>)| {
             let mut rng = CounterRng::named(seed, &name);
@@ -135,20 +135,20 @@ impl Case {
         Self { name: name.to_owned(), config, vars }
     }
 
-    /// The model under test; it shares the variables.
+    /// Model under test, which shares the variables.
     pub(crate) fn model(&self) -> CausalLm {
         let tensors: BTreeMap<String, Tensor> =
             self.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         CausalLm::new(&self.config, &tensors).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
-    /// Tokens beyond `max_seq_len` where the model reaches them, else as many as it takes.
+    /// Longest sequence of the tests: past `max_seq_len` when the model extrapolates.
     pub(crate) fn longest(&self) -> usize {
-        self.config.max_seq_len + if self.config.reaches_beyond_max_seq_len() { 6 } else { 0 }
+        self.config.max_seq_len + if self.config.can_extrapolate() { 6 } else { 0 }
     }
 }
 
-/// The table and the random combinations.
+/// Cases of the table, then random combinations.
 pub(crate) fn cases() -> Vec<Case> {
     let table = OPTIONS.iter().map(|(name, keys)| {
         let keys = serde_json::from_str(keys).expect("an object");
@@ -162,7 +162,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.map(|(seed, (name, keys))| Case::new(&name, config(&keys), seed as u64)).collect()
 }
 
-/// A configuration of two layers of width 24, with `keys` over it.
+/// Configuration of two layers of width 24, overridden by `keys`.
 pub(crate) fn config(keys: &Map<String, Value>) -> MptConfig {
     let mut all = json!({"d_model": 24, "n_heads": 4, "n_layers": 2, "vocab_size": VOCAB, "max_seq_len": 12});
     all.as_object_mut().expect("an object").extend(keys.clone());
@@ -170,13 +170,13 @@ pub(crate) fn config(keys: &Map<String, Value>) -> MptConfig {
     MptConfig::from_json(&text, Path::new("config.json")).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// A row of `n` ids.
+/// Row of `n` ids.
 pub(crate) fn ids(n: usize, seed: u64) -> Vec<u32> {
     let mut rng = CounterRng::new(seed, 5);
     (0..n).map(|_| (rng.bits() % u64::from(VOCAB)) as u32).collect()
 }
 
-/// Some of all options at once.
+/// Random keys over all options.
 fn random_keys(seed: u64) -> Map<String, Value> {
     let mut rng = CounterRng::named(seed, "options");
     let mut pick = |choices: &[&str]| -> Value {
@@ -237,7 +237,7 @@ fn random_keys(seed: u64) -> Map<String, Value> {
     keys.as_object().expect("an object").clone()
 }
 
-/// What the table must have so that its cases are about what they say.
+/// The table covers the options that it names.
 #[test]
 fn options_reach_the_configuration() {
     let cases = cases();

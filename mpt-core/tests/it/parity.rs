@@ -1,4 +1,4 @@
-//! Logits, hidden states, losses and gradients of every golden case and of every case beside the checkout.
+//! Logits, hidden states, losses and gradients of the golden cases and of the cases beside the checkout.
 //!
 //! Tolerances: both sides compute in f32 and differ in the order of sums. Logits agree within 1e-4 of the range of the
 //! logits, gradients within 1e-3 of the largest gradient of the parameter.
@@ -9,8 +9,8 @@ use candle_core::{Device, Tensor};
 use mpt_core::nn::KeyValues;
 use mpt_core::testing::largest;
 use mpt_core::{
-    Adapted, Adapter, AttnMask, Block, CausalLm, Gradients, MptConfig, Params, Recompute, TrainBatch,
-    WeightDtype, Weights,
+    Adapter, AttnMask, Block, CausalLm, Gradients, MptConfig, Params, Recompute, TrainBatch, WeightDtype,
+    Weights, WithAdapter,
 };
 
 use crate::compare::{flat, relative_error};
@@ -99,7 +99,7 @@ fn hidden_states_agree() {
         let loaded = load(&dir);
         let rows = loaded.expected.rows("main.input_ids").expect("ids");
         let mask = causal(&rows);
-        // the reference kept the first row, and fewer places in its `f-` cases, none in golden ones
+        // the reference has the first row only, fewer tensors in the `f-` cases, none of these in golden ones
         let agrees = |place: &str, found: &Tensor| {
             let Some(expected) = loaded.expected.tensor(&format!("main.{place}")) else {
                 let is_kept = place.ends_with(".out") && dir != golden(name);
@@ -116,10 +116,10 @@ fn hidden_states_agree() {
         agrees("embed", &x);
         for layer in 0..model.blocks().num_blocks() {
             let run = &mut |block: &Block| {
-                let (normed, attended) = block.attend(&x, KeyValues::Own(&mask))?;
+                let (normed, attended) = block.attention_branch(&x, KeyValues::Uncached(&mask))?;
                 agrees(&format!("block{layer}.norm_1"), &normed);
                 agrees(&format!("block{layer}.attn"), &attended);
-                x = block.forward(&x, KeyValues::Own(&mask))?;
+                x = block.forward(&x, KeyValues::Uncached(&mask))?;
                 Ok(())
             };
             model.blocks().with_block(layer, run).expect("a block");
@@ -157,7 +157,7 @@ fn losses_and_gradients_agree() {
     }
 }
 
-/// The mean loss over the labels that count, and its gradients.
+/// Mean loss over the labels that are not ignored, and its gradients.
 fn mean_loss_and_gradients(
     model: &CausalLm,
     rows: &[Vec<u32>],
@@ -174,7 +174,7 @@ fn mean_loss_and_gradients(
     ((loss / kept) as f32, gradients)
 }
 
-/// The label of position t is that of t + 1; the last has none.
+/// Labels shifted left: position t has the label of t + 1, the last is ignored.
 pub(crate) fn shifted(labels: &[u32]) -> Vec<u32> {
     labels[1..].iter().copied().chain([mpt_core::IGNORE_LABEL]).collect()
 }
@@ -200,11 +200,11 @@ fn a_lora_adapter_agrees() {
     }
 }
 
-/// The adapter's logits, loss and gradients, and the same model with the adapter folded in.
+/// Logits, loss and gradients of the adapter, and logits of the merged model.
 fn expect_adapter(base: &Path, adapter: &Path) {
     let (weights, expected) = (Weights::open(base).expect("weights"), Expected::read(adapter));
     let adapter = Adapter::open(adapter, weights.config()).expect("an adapter");
-    let source = Adapted { base: &weights, adapter: &adapter };
+    let source = WithAdapter { base: &weights, adapter: &adapter };
     let model = CausalLm::new(weights.config(), &source).expect("a model");
     let rows = expected.rows("main.input_ids").expect("ids");
     let labels: Vec<u32> =
@@ -216,7 +216,7 @@ fn expect_adapter(base: &Path, adapter: &Path) {
         let error = relative_error(&logits, &flat(&expected));
         assert!(error < 1e-4, "{part}: {error:e}");
     }
-    let wanted = Gradients::of(adapter.params().map(|(id, _)| id));
+    let wanted = Gradients::for_params(adapter.params().map(|(id, _)| id));
     let (loss, gradients) = mean_loss_and_gradients(&model, &rows, &labels, wanted);
     let expected_loss = flat(&expected.tensor("main.loss").expect("a loss"))[0];
     assert!((loss - expected_loss).abs() < 1e-5 * expected_loss);
@@ -230,8 +230,8 @@ fn expect_adapter(base: &Path, adapter: &Path) {
     }
 }
 
-/// bf16 weights with f32 activations, against the reference in bf16 throughout: it rounds every intermediate result to
-/// 8 bits, which moves its logits by up to about 0.2 on a spread of about 3.
+/// bf16 weights with f32 activations against the reference in bf16 throughout, whose rounding moves logits by up to 0.2 on a
+/// spread of about 3.
 #[test]
 fn a_bf16_checkpoint_is_near_the_reference_in_bf16() {
     let Some(dir) = case("bf16") else { return };
@@ -244,14 +244,14 @@ fn a_bf16_checkpoint_is_near_the_reference_in_bf16() {
     assert!(worst < 0.25, "{worst}");
 }
 
-/// Weights rounded to 16 bits at load: the same as a checkpoint stored so.
+/// Weights converted to 16 bits at load equal a checkpoint stored in 16 bits.
 #[test]
 fn rounding_at_load_is_rounding_the_file() {
     let dir = golden("alibi");
     let weights = Weights::open(&dir).expect("weights");
     let exact = CausalLm::new(weights.config(), &weights).expect("a model");
-    let rounded = weights.clone().rounded_to(WeightDtype::BF16);
-    assert_eq!(rounded.stored("transformer.wte.weight", None).expect("a tensor").dtype(), WeightDtype::BF16);
+    let rounded = weights.clone().with_dtype(WeightDtype::BF16);
+    assert_eq!(rounded.tensor("transformer.wte.weight", None).expect("a tensor").dtype(), WeightDtype::BF16);
     let rounded = CausalLm::new(weights.config(), &rounded).expect("a model");
     let rows = Expected::read(&dir).rows("main.input_ids").expect("ids");
     let logits = |model: &CausalLm| {

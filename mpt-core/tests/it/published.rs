@@ -1,10 +1,10 @@
-//! The configurations of published models in the remote-code spelling, and the models they describe.
+//! Configurations of published models in llm-foundry's spelling.
 
 use std::path::Path;
 
 use mpt_core::{InitConfig, MptConfig};
 
-/// What the published files have in common. Keys such as `verbose` are read by no program.
+/// Common keys of the published files. Keys such as `verbose` are read by no program.
 fn published(sizes: &str, attention: &str) -> MptConfig {
     let text = format!(
         r#"{{
@@ -57,7 +57,7 @@ fn mpt_30b_is_the_preset() {
     assert!(config.ignored_by_transformers().is_empty());
 }
 
-/// Written by a later llm-foundry: more keys, at their defaults.
+/// A file of a later llm-foundry: more keys, at their defaults.
 #[test]
 fn mpt_30b_chat_is_mpt_30b() {
     let attention = r#""alibi_bias_max": 8, "clip_qkv": null, "qk_gn": false, "fused_qkv": true, "rope": false,
@@ -82,7 +82,7 @@ fn mpt_7b_storywriter_has_steeper_slopes_and_a_clip() {
     assert_eq!(config.ignored_by_transformers(), ["alibi_bias_max"]);
 }
 
-/// A file that says nothing has the defaults of llm-foundry: learned positions and biases.
+/// Absent keys have llm-foundry's defaults: learned positions and biases.
 #[test]
 fn keys_left_out_of_a_remote_code_file_have_its_defaults() {
     let text = r#"{"auto_map": {"AutoConfig": "configuration_mpt.MPTConfig"}, "d_model": 64, "n_heads": 4,

@@ -14,7 +14,7 @@ fn expect_values(weights: &Weights, expected: &Expected) -> Vec<WeightDtype> {
     let mut forms = Vec::new();
     for name in expected.names("") {
         let (stored, rows) =
-            (weights.stored(&name, None).expect("a tensor"), expected.tensor(&name).expect("rows"));
+            (weights.tensor(&name, None).expect("a tensor"), expected.tensor(&name).expect("rows"));
         let values = stored.to_tensor(&Device::Cpu).expect("f32 values");
         let found = values.narrow(0, 0, rows.dims()[0]).expect("the first rows");
         let error = relative_error(&flat(&found), &flat(&rows));

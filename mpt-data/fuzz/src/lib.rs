@@ -11,7 +11,7 @@ pub fn read(name: &str, data: &[u8]) {
     HOOK.call_once(|| {
         let abort = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !mpt_data::is_contained() {
+            if !mpt_data::is_panic_caught() {
                 abort(info);
             }
         }));

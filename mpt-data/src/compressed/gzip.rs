@@ -1,23 +1,23 @@
-//! A gzip file: one member after the other, and zero bytes after the last, as `gzip -dc` reads it.
+//! Gzip files of several members, with zero bytes after the last, as `gzip -dc` reads them.
 
 use std::io::{self, BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 
-/// The content of all members of a gzip file.
-pub(crate) struct Members<R> {
-    /// `None` after the last member.
+/// Reader of all members of a gzip file.
+pub(crate) struct GzipMembers<R> {
+    /// Current member; `None` after the last.
     member: Option<GzDecoder<R>>,
 }
 
-impl<R: BufRead> Members<R> {
-    /// Before the first member.
+impl<R: BufRead> GzipMembers<R> {
+    /// Reader before the first member.
     pub(crate) fn new(file: R) -> Self {
         Self { member: Some(GzDecoder::new(file)) }
     }
 }
 
-impl<R: BufRead> Read for Members<R> {
+impl<R: BufRead> Read for GzipMembers<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(member) = self.member.as_mut().filter(|_| !buffer.is_empty()) {
             match member.read(buffer)? {
@@ -29,7 +29,7 @@ impl<R: BufRead> Read for Members<R> {
     }
 }
 
-impl<R: BufRead> Members<R> {
+impl<R: BufRead> GzipMembers<R> {
     fn next_member(&mut self) -> io::Result<()> {
         let Some(mut file) = self.member.take().map(GzDecoder::into_inner) else { return Ok(()) };
         if skip_zeros(&mut file)? {
@@ -39,7 +39,7 @@ impl<R: BufRead> Members<R> {
     }
 }
 
-/// Goes past zero bytes, which tapes and block devices leave; whether there is something after them.
+/// Skips zero bytes, which tapes and block devices leave, and returns whether more bytes follow.
 fn skip_zeros(file: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let ahead = file.fill_buf()?;

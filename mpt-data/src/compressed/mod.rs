@@ -1,7 +1,7 @@
-//! Opens a file for reading through the decompressor that its name asks for, and hashes what is read of it.
+//! Compressed input: files read through the decompressor of their name, and hashed as they are read.
 
+mod file_kind;
 mod gzip;
-mod kind;
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read};
@@ -11,55 +11,55 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::gzip::Members;
-pub(crate) use self::kind::{Kind, MARK, is_html};
+pub(crate) use self::file_kind::{FileKind, UTF8_BOM, is_html};
+pub(crate) use self::gzip::GzipMembers;
 use crate::blob::Blob;
 use crate::error::{Error, Result};
+use crate::file_digest::FileDigest;
 use crate::hash::hex;
-use crate::hashed_file::PlainFile;
 
-/// The decompressed content of a file: `.gz` (several members too) and `.zst` (several frames too) are decompressed.
-pub(crate) struct Content<'a> {
+/// Decompressed content of a file: `.gz` and `.zst`, of one or more members or frames, are decompressed.
+pub(crate) struct Decompressed<'a> {
     path: PathBuf,
     reader: Box<dyn BufRead + 'a>,
-    raw: Rc<RefCell<Raw<'a>>>,
+    raw: Rc<RefCell<CountedFile<'a>>>,
 }
 
-/// Opens a file. The bytes of the file itself that are read are added to `bytes_read`.
+/// Opens a file. Bytes read of the file itself are added to `bytes_read`.
 ///
 /// # Errors
-/// [`Error::BrokenInput`] for a file that is not compressed as its name says.
-pub(crate) fn open<'a>(path: &Path, bytes_read: &'a AtomicU64) -> Result<Content<'a>> {
+/// [`Error::BrokenInput`] for a file whose content is not compressed as its name says.
+pub(crate) fn open<'a>(path: &Path, bytes_read: &'a AtomicU64) -> Result<Decompressed<'a>> {
     let blob = Blob::open(path)?;
-    // Every request for a part of an object names the version that was planned: there is nothing to compare later.
+    // Every request for an object names the planned version, so its content needs no later comparison.
     let hash = matches!(blob, Blob::Local(_)).then(Sha256::new);
-    let raw = Rc::new(RefCell::new(Raw { file: blob.into_read(), hash, bytes: 0, bytes_read }));
-    let mut file = BufReader::with_capacity(1 << 16, SharedRaw(raw.clone()));
+    let raw = Rc::new(RefCell::new(CountedFile { file: blob.into_read(), hash, bytes: 0, bytes_read }));
+    let mut file = BufReader::with_capacity(1 << 16, SharedFile(raw.clone()));
     let compression = compression(path);
     let head = file.fill_buf().map_err(Error::io(path, "reading"))?;
     check_compression(compression, head).map_err(|problem| Error::input(path, problem))?;
     let reader: Box<dyn BufRead + 'a> = match compression {
         Compression::None => Box::new(file),
-        Compression::Gzip => Box::new(BufReader::with_capacity(1 << 18, Members::new(file))),
+        Compression::Gzip => Box::new(BufReader::with_capacity(1 << 18, GzipMembers::new(file))),
         Compression::Zstd => {
             let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "decompressing"))?;
             Box::new(BufReader::with_capacity(1 << 18, decoder))
         }
     };
-    Ok(Content { path: path.to_owned(), reader, raw })
+    Ok(Decompressed { path: path.to_owned(), reader, raw })
 }
 
-impl Content<'_> {
-    /// What the content is where it is no plain text, by its first bytes.
+impl Decompressed<'_> {
+    /// Kind of the content, if it is no plain text.
     ///
     /// # Errors
     /// Those of reading.
-    pub(crate) fn kind(&mut self) -> Result<Option<Kind>> {
+    pub(crate) fn kind(&mut self) -> Result<Option<FileKind>> {
         let head = self.reader.fill_buf().map_err(|error| explain(&self.path, error))?;
-        Ok(Kind::of(head))
+        Ok(FileKind::of(head))
     }
 
-    /// The first bytes of what comes next.
+    /// Next bytes, without consuming them.
     ///
     /// # Errors
     /// Those of reading.
@@ -67,11 +67,11 @@ impl Content<'_> {
         self.reader.fill_buf().map_err(|error| explain(&self.path, error))
     }
 
-    /// Reads the file to its end and compares it with what was planned.
+    /// Reads the file to its end, and compares its hash with the plan.
     ///
     /// # Errors
-    /// [`Error::InputChanged`] where another content was read.
-    pub(crate) fn check(self, planned: &PlainFile) -> Result<()> {
+    /// [`Error::InputChanged`] for another content.
+    pub(crate) fn check(self, planned: &FileDigest) -> Result<()> {
         let mut raw = self.raw.borrow_mut();
         let mut rest = [0; 1 << 14];
         while raw.read(&mut rest).map_err(Error::io(&self.path, "reading"))? > 0 {}
@@ -84,13 +84,13 @@ impl Content<'_> {
     }
 }
 
-impl Read for Content<'_> {
+impl Read for Decompressed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer)
     }
 }
 
-impl BufRead for Content<'_> {
+impl BufRead for Decompressed<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.reader.fill_buf()
     }
@@ -100,10 +100,10 @@ impl BufRead for Content<'_> {
     }
 }
 
-/// The whole content of a file, decompressed: text of at most `most` bytes.
+/// Whole decompressed content of a text file, of at most `most` bytes.
 ///
 /// # Errors
-/// [`Error::BrokenInput`] for more than that, and for what is no text.
+/// [`Error::BrokenInput`] for a longer content, and for one that is no text.
 pub(crate) fn read_whole(path: &Path, most: u64) -> Result<Vec<u8>> {
     let (progress, mut bytes) = (AtomicU64::new(0), Vec::new());
     let mut file = open(path, &progress)?;
@@ -118,7 +118,7 @@ pub(crate) fn read_whole(path: &Path, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A reader's error, which for a damaged file says more than "reading failed".
+/// Error of a reader, which for a damaged file says more than "reading failed".
 pub(crate) fn explain(path: &Path, error: io::Error) -> Error {
     match (compression(path), error.kind()) {
         (Compression::None, _) => Error::io(path, "reading")(error),
@@ -151,32 +151,32 @@ fn compression(path: &Path) -> Compression {
     }
 }
 
-/// Says what a file is that is not compressed as its name says.
+/// Checks that the content is compressed as the name says.
 fn check_compression(named: Compression, head: &[u8]) -> std::result::Result<(), String> {
     let (name, is_so) = match named {
         Compression::None => return Ok(()),
-        Compression::Gzip => ("gzip", kind::is_gzip(head)),
-        Compression::Zstd => ("zstd", kind::is_zstd(head)),
+        Compression::Gzip => ("gzip", file_kind::is_gzip(head)),
+        Compression::Zstd => ("zstd", file_kind::is_zstd(head)),
     };
     if is_so || head.is_empty() {
         return Ok(());
     }
-    let found = Kind::of(head).map_or_else(
+    let found = FileKind::of(head).map_or_else(
         || "its first bytes are those of another format; rename it after what it is".to_owned(),
-        Kind::problem,
+        FileKind::problem,
     );
     Err(format!("is no {name} data, though its name says so: {found}"))
 }
 
-/// The file itself.
-struct Raw<'a> {
+/// File with the count and the hash of its bytes.
+struct CountedFile<'a> {
     file: Box<dyn Read + Send>,
     hash: Option<Sha256>,
     bytes: u64,
     bytes_read: &'a AtomicU64,
 }
 
-impl Read for Raw<'_> {
+impl Read for CountedFile<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         if let Some(hash) = &mut self.hash {
@@ -188,10 +188,10 @@ impl Read for Raw<'_> {
     }
 }
 
-/// The file, in the hands of a decompressor.
-struct SharedRaw<'a>(Rc<RefCell<Raw<'a>>>);
+/// File that a decompressor reads.
+struct SharedFile<'a>(Rc<RefCell<CountedFile<'a>>>);
 
-impl Read for SharedRaw<'_> {
+impl Read for SharedFile<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.borrow_mut().read(buffer)
     }
@@ -271,7 +271,7 @@ mod tests {
         let path = dir.path().join("a.gz");
         let bytes = gzip(&b"text ".repeat(100_000));
         std::fs::write(&path, &bytes).expect("writable");
-        let planned = PlainFile { name: "a".into(), bytes: bytes.len() as u64, sha256: sha256(&bytes) };
+        let planned = FileDigest { name: "a".into(), bytes: bytes.len() as u64, sha256: sha256(&bytes) };
         for taken in [0, 7, usize::MAX] {
             let count = AtomicU64::new(0);
             let mut content = open(&path, &count).expect("sound");
@@ -281,8 +281,8 @@ mod tests {
             assert_eq!(count.into_inner(), planned.bytes);
         }
         for other in [
-            PlainFile { bytes: 1, ..planned.clone() },
-            PlainFile { sha256: sha256(b"other"), ..planned.clone() },
+            FileDigest { bytes: 1, ..planned.clone() },
+            FileDigest { sha256: sha256(b"other"), ..planned.clone() },
         ] {
             let count = AtomicU64::new(0);
             let error = open(&path, &count).expect("sound").check(&other).expect_err("changed");

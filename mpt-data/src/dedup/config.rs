@@ -1,4 +1,4 @@
-//! `dedup` of a MIX.toml: a name, a stage with settings, or a list of them; and `sources.X.dedup`, who takes part.
+//! Settings of deduplication: `dedup` of a MIX.toml, and `sources.X.dedup`.
 
 use std::fmt;
 
@@ -6,37 +6,38 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::filter::{Wrong, check_local, check_share, file_name};
+use crate::filter::{check_local, check_share, file_name};
+use crate::mixing::InvalidKey;
 
-/// The names of the stages, in the order in which they run, and of no stage.
+/// Names of the stages, in the order in which they run, and of no stage.
 const NAMES: [&str; 5] = ["exact", "paragraph", "minhash", "semdedup", "none"];
-/// Hashes a signature may have.
+/// Most hashes in a signature.
 const MAX_HASHES: usize = 1024;
 
-/// The stages of deduplication, in the order in which they run. Every stage comes after the exact one.
+/// Stages of deduplication, in the order in which they run. The exact stage comes before every other.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dedup {
     stages: Vec<DedupStage>,
 }
 
-/// A stage of deduplication with its settings. Every stage comes after the exact one.
+/// Stage of deduplication with its settings. The exact stage comes before every other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum DedupStage {
-    /// Every later document whose text is the same byte for byte is dropped.
+    /// Later documents with the same bytes of text are dropped.
     Exact {},
-    /// Paragraphs that an earlier document has are taken out.
+    /// Paragraphs of earlier documents are removed from later ones.
     Paragraph(Paragraphs),
-    /// Documents that are nearly an earlier one are dropped.
+    /// Near copies of earlier documents are dropped.
     MinHash(MinHash),
-    /// The documents that are nearest to another one in meaning are dropped.
+    /// Documents nearest in meaning to another one are dropped.
     SemDedup(SemDedup),
 }
 
-/// What a stage is called.
+/// Kind of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StageKind {
+pub enum DedupKind {
     /// [`DedupStage::Exact`].
     Exact,
     /// [`DedupStage::Paragraph`].
@@ -51,45 +52,45 @@ pub enum StageKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paragraphs {
-    /// Paragraphs of fewer words are left alone: headings and dates are no copies of each other.
+    /// Paragraphs of fewer words are kept: headings and dates are no copies of each other.
     pub min_words: u64,
 }
 
-/// Settings of the near-copy stage.
+/// Settings of the MinHash stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MinHash {
-    /// Words of a run.
+    /// Words in an n-gram.
     pub ngram: usize,
-    /// Bands of a signature; two documents that agree in all rows of one are compared.
+    /// Bands of a signature; two documents that agree in all rows of a band are compared.
     pub bands: usize,
     /// Hashes in a band.
     pub rows: usize,
-    /// The share of equal hashes from which two compared documents are near copies.
+    /// Least share of equal hashes of near copies.
     pub threshold: f64,
-    /// Seed of the hashes.
+    /// Seed of the hash functions.
     pub seed: u64,
 }
 
-/// Settings of the stage by meaning.
+/// Settings of the semantic stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SemDedup {
-    /// The model whose hidden states say what a text means, relative to the run file.
+    /// Model whose hidden states are the vectors of texts, relative to the run file.
     pub model: String,
-    /// The share of the documents that stays, from 0 to 1.
+    /// Share of the documents to keep, from 0 to 1.
     #[serde(default = "default_keep")]
     pub keep: f64,
     /// Clusters. By default the square root of the number of documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<usize>,
-    /// Rounds of clustering at most.
+    /// Most rounds of clustering.
     #[serde(default = "default_iterations")]
     pub iterations: usize,
-    /// Tokens of a document that are read.
+    /// Tokens of a document that the model reads, at most.
     #[serde(default = "default_tokens")]
     pub tokens: usize,
-    /// Of documents near each other in a cluster, which stay.
+    /// Order in which the documents of a cluster are kept.
     #[serde(default)]
     pub keep_first: KeepFirst,
     /// Seed of the clusters.
@@ -97,16 +98,16 @@ pub struct SemDedup {
     pub seed: u64,
 }
 
-/// The order in which the documents of a cluster are kept.
+/// Order in which the documents of a cluster are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeepFirst {
-    /// Those far from the middle of their cluster.
+    /// Far from the center of the cluster first.
     #[default]
     Hard,
-    /// Those near the middle of their cluster.
+    /// Near the center of the cluster first.
     Easy,
-    /// Any, by the seed.
+    /// Random, by the seed.
     Random,
 }
 
@@ -138,8 +139,8 @@ impl Default for MinHash {
     }
 }
 
-impl StageKind {
-    /// As the run file writes it.
+impl DedupKind {
+    /// Name in run files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -151,19 +152,19 @@ impl StageKind {
 }
 
 impl DedupStage {
-    /// What it is called.
-    pub fn kind(&self) -> StageKind {
+    /// Kind of the stage.
+    pub fn kind(&self) -> DedupKind {
         match self {
-            Self::Exact {} => StageKind::Exact,
-            Self::Paragraph(_) => StageKind::Paragraph,
-            Self::MinHash(_) => StageKind::MinHash,
-            Self::SemDedup(_) => StageKind::SemDedup,
+            Self::Exact {} => DedupKind::Exact,
+            Self::Paragraph(_) => DedupKind::Paragraph,
+            Self::MinHash(_) => DedupKind::MinHash,
+            Self::SemDedup(_) => DedupKind::SemDedup,
         }
     }
 
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), InvalidKey> {
         let count = |key, value: usize, most: usize| {
-            let wrong = || Wrong::new(key, value.to_string(), format!("from 1 to {most}"));
+            let wrong = || InvalidKey::new(key, value.to_string(), format!("from 1 to {most}"));
             if (1..=most).contains(&value) { Ok(()) } else { Err(wrong()) }
         };
         match self {
@@ -191,22 +192,22 @@ impl Dedup {
         Self::default()
     }
 
-    /// The exact stage alone.
+    /// Exact stage alone.
     pub fn exact() -> Self {
         Self { stages: vec![DedupStage::Exact {}] }
     }
 
-    /// The stages, in the order in which they run.
+    /// Stages, in the order in which they run.
     pub fn stages(&self) -> &[DedupStage] {
         &self.stages
     }
 
     /// Whether there is a stage of this kind.
-    pub fn has(&self, kind: StageKind) -> bool {
+    pub fn has(&self, kind: DedupKind) -> bool {
         self.stages.iter().any(|stage| stage.kind() == kind)
     }
 
-    /// The settings of the paragraph stage.
+    /// Settings of the paragraph stage.
     pub(crate) fn paragraphs(&self) -> Option<&Paragraphs> {
         self.stages.iter().find_map(|stage| match stage {
             DedupStage::Paragraph(settings) => Some(settings),
@@ -214,7 +215,7 @@ impl Dedup {
         })
     }
 
-    /// The settings of the near-copy stage.
+    /// Settings of the MinHash stage.
     pub(crate) fn minhash(&self) -> Option<&MinHash> {
         self.stages.iter().find_map(|stage| match stage {
             DedupStage::MinHash(settings) => Some(settings),
@@ -222,7 +223,7 @@ impl Dedup {
         })
     }
 
-    /// The settings of the stage by meaning.
+    /// Settings of the semantic stage.
     pub fn semdedup(&self) -> Option<&SemDedup> {
         self.stages.iter().find_map(|stage| match stage {
             DedupStage::SemDedup(settings) => Some(settings),
@@ -230,7 +231,7 @@ impl Dedup {
         })
     }
 
-    /// The same with the name of the model alone: where it lies decides nothing.
+    /// Copy with the model's name alone, because its folder decides nothing.
     pub(crate) fn without_folders(&self) -> Self {
         let mut dedup = self.clone();
         for stage in &mut dedup.stages {
@@ -241,15 +242,15 @@ impl Dedup {
         dedup
     }
 
-    /// What is there and what is expected, with the number of the stage, where a stage can mean nothing.
-    pub(crate) fn check(&self) -> Result<(), (usize, Wrong)> {
+    /// Checks the order and the settings of the stages; an error holds the index of the stage.
+    pub(crate) fn check(&self) -> Result<(), (usize, InvalidKey)> {
         for (index, pair) in self.stages.windows(2).enumerate() {
             let (before, after) = (pair[0].kind(), pair[1].kind());
             if before >= after {
                 let expected =
                     "each stage once, in the order in which they run: exact, paragraph, minhash, semdedup";
                 let actual = format!("\"{}\" after \"{}\"", after.name(), before.name());
-                return Err((index + 1, Wrong::new("kind", actual, expected)));
+                return Err((index + 1, InvalidKey::new("kind", actual, expected)));
             }
         }
         let mut numbered = self.stages.iter().enumerate();
@@ -258,14 +259,14 @@ impl Dedup {
 
     fn new(mut stages: Vec<DedupStage>) -> Self {
         let first = stages.first().map(DedupStage::kind);
-        if first.is_some_and(|first| first != StageKind::Exact) {
+        if first.is_some_and(|first| first != DedupKind::Exact) {
             stages.insert(0, DedupStage::Exact {});
         }
         Self { stages }
     }
 }
 
-/// A stage by its name, with the settings it has by default; `None` for "none".
+/// Stage of this name with default settings; `None` for "none".
 fn named<E: serde::de::Error>(name: &str) -> Result<Option<DedupStage>, E> {
     Ok(Some(match name {
         "none" => return Ok(None),
@@ -283,11 +284,11 @@ fn named<E: serde::de::Error>(name: &str) -> Result<Option<DedupStage>, E> {
 
 impl<'de> Deserialize<'de> for Dedup {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Stages)
+        deserializer.deserialize_any(DedupVisitor)
     }
 }
 
-/// The form of data built before there were settings stays: `"none"` and `"exact"`.
+/// `"none"` and `"exact"` keep the form they had before stages had settings.
 impl Serialize for Dedup {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.stages[..] {
@@ -298,9 +299,10 @@ impl Serialize for Dedup {
     }
 }
 
-struct Stages;
+/// Visitor of a name, a table or a list.
+struct DedupVisitor;
 
-impl<'de> Visitor<'de> for Stages {
+impl<'de> Visitor<'de> for DedupVisitor {
     type Value = Dedup;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -316,44 +318,44 @@ impl<'de> Visitor<'de> for Stages {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Dedup, A::Error> {
-        let stages = Vec::<Listed>::deserialize(SeqAccessDeserializer::new(list))?;
-        Ok(Dedup::new(stages.into_iter().map(|Listed(stage)| stage).collect()))
+        let stages = Vec::<StageEntry>::deserialize(SeqAccessDeserializer::new(list))?;
+        Ok(Dedup::new(stages.into_iter().map(|StageEntry(stage)| stage).collect()))
     }
 }
 
-/// A stage in a list: a name or a table.
-struct Listed(DedupStage);
+/// Stage in a list: a name or a table.
+struct StageEntry(DedupStage);
 
-impl<'de> Deserialize<'de> for Listed {
+impl<'de> Deserialize<'de> for StageEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let dedup = deserializer.deserialize_any(Stages)?;
+        let dedup = deserializer.deserialize_any(DedupVisitor)?;
         let stage = dedup.stages.into_iter().last();
-        stage.map(Listed).ok_or_else(|| D::Error::custom("\"none\" is no stage of a list; leave it out"))
+        stage.map(StageEntry).ok_or_else(|| D::Error::custom("\"none\" is no stage of a list; leave it out"))
     }
 }
 
-/// The stages that a source takes part in: `true`, `false`, or a list of names.
+/// Stages that a source takes part in: `true`, `false`, or a list of names.
 #[derive(Debug, Clone)]
-pub(crate) struct StageKinds(pub(crate) Option<Vec<StageKind>>);
+pub(crate) struct DedupKinds(pub(crate) Option<Vec<DedupKind>>);
 
-impl<'de> Deserialize<'de> for StageKinds {
+impl<'de> Deserialize<'de> for DedupKinds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Kinds;
-        impl<'de> Visitor<'de> for Kinds {
-            type Value = StageKinds;
+        struct KindsVisitor;
+        impl<'de> Visitor<'de> for KindsVisitor {
+            type Value = DedupKinds;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("true, false, or a list of names of stages")
             }
 
-            fn visit_bool<E>(self, all: bool) -> Result<StageKinds, E> {
-                Ok(StageKinds(if all { None } else { Some(Vec::new()) }))
+            fn visit_bool<E>(self, all: bool) -> Result<DedupKinds, E> {
+                Ok(DedupKinds(if all { None } else { Some(Vec::new()) }))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<StageKinds, A::Error> {
-                Ok(StageKinds(Some(Vec::deserialize(SeqAccessDeserializer::new(list))?)))
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<DedupKinds, A::Error> {
+                Ok(DedupKinds(Some(Vec::deserialize(SeqAccessDeserializer::new(list))?)))
             }
         }
-        deserializer.deserialize_any(Kinds)
+        deserializer.deserialize_any(KindsVisitor)
     }
 }

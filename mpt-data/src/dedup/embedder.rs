@@ -1,13 +1,13 @@
-//! What says how near two texts are in meaning: whoever can run a model implements this.
+//! Embedder: the interface to a model that turns texts into vectors.
 
-/// Turns documents into vectors whose angles say how near their meanings are.
+/// Model that turns documents into vectors, whose cosine measures their nearness in meaning.
 pub trait Embedder {
-    /// What decides the vectors, besides the tokens: a hash of the model and of how it is used.
+    /// Hash of the model and of its use: everything that decides the vectors, besides the tokens.
     fn fingerprint(&self) -> String;
 
-    /// The vector of a document with these tokens; equally long for every document, and the same however often it is asked.
+    /// Vector of a document with these tokens. All vectors have one length, and the same tokens give the same vector.
     ///
     /// # Errors
-    /// Whatever keeps the model from running; it is shown to the user.
+    /// Any error of the model; it is shown to the user.
     fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>>;
 }

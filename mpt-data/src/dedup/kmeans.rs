@@ -1,30 +1,30 @@
 //! Spherical k-means: documents grouped by the directions of their vectors.
 //!
-//! All sums are of f64 in the order of documents, ties go to the first cluster, and the first centers are drawn by the seed:
-//! threads change nothing.
+//! Sums are f64 in the order of documents, ties go to the first cluster, and the seed draws the initial centers. The result
+//! does not depend on threads.
 
 use rayon::prelude::*;
 
-use crate::filter::ngrams::mix;
+use crate::filter::ngrams::fmix64;
 
-/// Vectors of length 1, `[documents, dim]`.
+/// Vectors of unit length, `[documents, dim]`.
 #[derive(Debug, Default)]
-pub(crate) struct Vectors {
+pub(crate) struct Embeddings {
     dim: usize,
     values: Vec<f32>,
 }
 
-/// The documents in clusters.
+/// Clusters of documents.
 #[derive(Debug)]
 pub(super) struct Clusters {
-    /// The documents of each cluster, in order.
+    /// Documents of each cluster, in order.
     pub(super) members: Vec<Vec<u32>>,
-    /// The direction of each cluster, `[clusters, dim]`.
-    centers: Vectors,
+    /// Direction of each cluster, `[clusters, dim]`.
+    centers: Embeddings,
 }
 
-impl Vectors {
-    /// Takes in a vector of any length but 0; false if it has none, or another dimension than those before.
+impl Embeddings {
+    /// Adds a vector, scaled to unit length; `false` for one of length 0 or of another dimension than those before.
     pub(crate) fn push(&mut self, vector: &[f32]) -> bool {
         let norm = dot(vector, vector).sqrt();
         if self.values.is_empty() {
@@ -37,32 +37,32 @@ impl Vectors {
         true
     }
 
-    /// How many there are.
+    /// Number of vectors.
     pub(crate) fn len(&self) -> usize {
         self.values.len().checked_div(self.dim).unwrap_or(0)
     }
 
-    /// The cosine of two of them.
+    /// Cosine of vectors `a` and `b`.
     pub(super) fn cosine(&self, a: u32, b: u32) -> f64 {
         dot(self.get(a as usize), self.get(b as usize))
     }
 
-    /// One of them.
+    /// Vector `at`, `[dim]`.
     pub(super) fn get(&self, at: usize) -> &[f32] {
         &self.values[at * self.dim..][..self.dim]
     }
 }
 
 impl Clusters {
-    /// The cosine of a document and the direction of its cluster.
-    pub(super) fn nearness(&self, cluster: usize, vectors: &Vectors, document: u32) -> f64 {
+    /// Cosine of a document and the direction of its cluster.
+    pub(super) fn cosine_to_center(&self, cluster: usize, vectors: &Embeddings, document: u32) -> f64 {
         dot(self.centers.get(cluster), vectors.get(document as usize))
     }
 }
 
-/// Groups vectors into `count` clusters or fewer.
-pub(super) fn cluster(vectors: &Vectors, count: usize, iterations: usize, seed: u64) -> Clusters {
-    let mut centers = draw(vectors, count, seed);
+/// Groups vectors into at most `count` clusters.
+pub(super) fn cluster(vectors: &Embeddings, count: usize, iterations: usize, seed: u64) -> Clusters {
+    let mut centers = initial_centers(vectors, count, seed);
     let mut nearest = Vec::new();
     for _ in 0..iterations {
         let now = assign(vectors, &centers);
@@ -72,22 +72,22 @@ pub(super) fn cluster(vectors: &Vectors, count: usize, iterations: usize, seed: 
         nearest = now;
         centers = directions(vectors, &members(&nearest, centers.len()), &centers);
     }
-    // Members and directions belong together, also where the last round still moved something.
+    // Members and directions must match, also where the last round still moved a document.
     let nearest = assign(vectors, &centers);
     Clusters { members: members(&nearest, centers.len()), centers }
 }
 
-/// The first centers: documents drawn by the seed.
-fn draw(vectors: &Vectors, count: usize, seed: u64) -> Vectors {
+/// Initial centers: documents drawn by the seed.
+fn initial_centers(vectors: &Embeddings, count: usize, seed: u64) -> Embeddings {
     let mut order: Vec<_> =
-        (0..vectors.len()).map(|at| (mix(mix(seed.wrapping_add(1)) ^ at as u64), at)).collect();
+        (0..vectors.len()).map(|at| (fmix64(fmix64(seed.wrapping_add(1)) ^ at as u64), at)).collect();
     order.sort_unstable();
     let drawn = order.into_iter().take(count.max(1)).flat_map(|(_, at)| vectors.get(at).iter().copied());
-    Vectors { dim: vectors.dim, values: drawn.collect() }
+    Embeddings { dim: vectors.dim, values: drawn.collect() }
 }
 
-/// The cluster of each document.
-fn assign(vectors: &Vectors, centers: &Vectors) -> Vec<u32> {
+/// Nearest cluster of each document.
+fn assign(vectors: &Embeddings, centers: &Embeddings) -> Vec<u32> {
     let nearest = |at: usize| {
         let vector = vectors.get(at);
         let cosines = (0..centers.len()).map(|center| (dot(centers.get(center), vector), center as u32));
@@ -104,8 +104,8 @@ fn members(nearest: &[u32], count: usize) -> Vec<Vec<u32>> {
     members
 }
 
-/// The mean direction of each cluster; the one it had, where it has no members or they point nowhere together.
-fn directions(vectors: &Vectors, members: &[Vec<u32>], before: &Vectors) -> Vectors {
+/// Mean direction of each cluster; its earlier direction where it has no members or they cancel out.
+fn directions(vectors: &Embeddings, members: &[Vec<u32>], before: &Embeddings) -> Embeddings {
     let direction = |(cluster, members): (usize, &Vec<u32>)| {
         let mut sum = vec![0f64; vectors.dim];
         for &document in members {
@@ -119,7 +119,7 @@ fn directions(vectors: &Vectors, members: &[Vec<u32>], before: &Vectors) -> Vect
         sum.into_iter().map(|value| (value / norm) as f32).collect()
     };
     let values: Vec<Vec<f32>> = members.par_iter().enumerate().map(direction).collect();
-    Vectors { dim: vectors.dim, values: values.concat() }
+    Embeddings { dim: vectors.dim, values: values.concat() }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -140,10 +140,10 @@ pub(super) mod tests {
     use super::*;
 
     /// Vectors around `centers` directions, by turns.
-    pub(crate) fn around(count: usize, centers: usize, dim: usize, spread: f64) -> Vectors {
+    pub(crate) fn around(count: usize, centers: usize, dim: usize, spread: f64) -> Embeddings {
         let uniform =
-            |key: u64| mix(key.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1) as f64 / 2f64.powi(63) - 1.0;
-        let mut vectors = Vectors::default();
+            |key: u64| fmix64(key.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1) as f64 / 2f64.powi(63) - 1.0;
+        let mut vectors = Embeddings::default();
         for at in 0..count {
             let value = |axis: usize| {
                 let center = uniform((at % centers * 1000 + axis) as u64);
@@ -166,7 +166,7 @@ pub(super) mod tests {
 
     #[test]
     fn only_directions_count() {
-        let mut vectors = Vectors::default();
+        let mut vectors = Embeddings::default();
         assert!(vectors.push(&[3.0, 4.0, 0.0, 0.0, 0.0]) && vectors.push(&[0.3, 0.4, 0.0, 0.0, 0.0]));
         assert!((vectors.cosine(0, 1) - 1.0).abs() < 1e-6);
         assert!(!vectors.push(&[0.0; 5]) && !vectors.push(&[f32::NAN; 5]) && !vectors.push(&[1.0; 4]));

@@ -1,17 +1,17 @@
-//! Signatures: texts with a share `s` of runs of words in common have about that share of equal hashes.
+//! MinHash signatures: texts with a share `s` of n-grams in common have about that share of equal hashes.
 //!
-//! All of this is pinned: it decides which documents stay, so it may only change with the format version.
+//! These definitions are pinned: they decide which documents stay, so they may only change with the format version.
 //!
-//! - A *word* is a run of letters and digits in lower case, in which every run of digits is `0`. Characters of scripts that
-//!   are written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) are each a word.
-//! - A *run* is `ngram` words that follow each other; a text of fewer words is one run. A text without any has no signature.
-//! - Hash `i` of a run with the 64-bit hash `x` is the upper half of `a_i · x + b_i` modulo 2⁶⁴, and hash `i` of a text is
-//!   the least of its runs. The factors follow from the seed.
+//! - A *word* is a sequence of letters and digits in lower case, in which every sequence of digits is `0`. Characters of
+//!   scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) are each a word.
+//! - An *n-gram* is `ngram` consecutive words; a text of fewer words is one n-gram. A text without words has no signature.
+//! - Hash `i` of an n-gram with the 64-bit hash `x` is the upper half of `a_i · x + b_i` modulo 2⁶⁴, and hash `i` of a text
+//!   is the least over its n-grams. The factors follow from the seed.
 
 use super::config::MinHash;
-use crate::filter::ngrams::{Runs, mix};
+use crate::filter::ngrams::{NgramHashes, fmix64};
 
-/// The hashes that a seed gives.
+/// Hash functions of a seed.
 #[derive(Debug, Clone)]
 pub(crate) struct MinHasher {
     ngram: usize,
@@ -19,54 +19,54 @@ pub(crate) struct MinHasher {
 }
 
 impl MinHasher {
-    /// The hashes of these settings.
+    /// Hash functions of these settings.
     pub(crate) fn new(settings: &MinHash) -> Self {
-        let draw = |at: usize| mix(mix(settings.seed.wrapping_add(1)).wrapping_add(at as u64 + 1));
+        let draw = |at: usize| fmix64(fmix64(settings.seed.wrapping_add(1)).wrapping_add(at as u64 + 1));
         let count = settings.bands * settings.rows;
         let factors = (0..count).map(|at| (draw(2 * at) | 1, draw(2 * at + 1))).collect();
         Self { ngram: settings.ngram, factors }
     }
 
-    /// The signature of a text; empty for a text without words.
-    pub(crate) fn signature(&self, text: &str, runs: &mut Runs) -> Vec<u32> {
+    /// Signature of a text; empty for a text without words.
+    pub(crate) fn signature(&self, text: &str, ngrams: &mut NgramHashes) -> Vec<u32> {
         let words = words(text);
         if words.is_empty() {
             return Vec::new();
         }
-        runs.reset(words.iter().map(|&word| (word, 0)));
+        ngrams.reset(words.iter().map(|&word| (word, 0)));
         let mut signature = vec![u32::MAX; self.factors.len()];
-        runs.hashes(self.ngram.min(words.len())).for_each(|run| self.take(run, &mut signature));
+        ngrams.hashes(self.ngram.min(words.len())).for_each(|ngram| self.update(ngram, &mut signature));
         signature
     }
 
-    fn take(&self, run: u64, signature: &mut [u32]) {
-        let run = mix(run);
+    fn update(&self, ngram: u64, signature: &mut [u32]) {
+        let ngram = fmix64(ngram);
         for (least, (factor, offset)) in signature.iter_mut().zip(&self.factors) {
-            let hash = (factor.wrapping_mul(run).wrapping_add(*offset) >> 32) as u32;
+            let hash = (factor.wrapping_mul(ngram).wrapping_add(*offset) >> 32) as u32;
             *least = hash.min(*least);
         }
     }
 }
 
-/// The share of equal hashes: an estimate of the runs in common, of all runs of both.
+/// Share of equal hashes: an estimate of the Jaccard similarity of the n-grams.
 pub(crate) fn similarity(a: &[u32], b: &[u32]) -> f64 {
     let equal = a.iter().zip(b).filter(|(a, b)| a == b).count();
     equal as f64 / a.len().max(1) as f64
 }
 
-/// The words of a text as hashes.
+/// Hashes of the words of a text.
 fn words(text: &str) -> Vec<u64> {
     const EMPTY: u64 = 0xCBF2_9CE4_8422_2325;
     let (mut words, mut word, mut in_number) = (Vec::new(), EMPTY, false);
     let mut end = |word: &mut u64| {
         if *word != EMPTY {
-            words.push(mix(std::mem::replace(word, EMPTY)));
+            words.push(fmix64(std::mem::replace(word, EMPTY)));
         }
     };
     let letter = |word: u64, c: char| (word ^ u64::from(u32::from(c))).wrapping_mul(0x0000_0100_0000_01B3);
     for c in text.chars() {
         let is_digit = c.is_numeric();
-        if !c.is_alphanumeric() || stands_alone(c) {
+        if !c.is_alphanumeric() || is_unspaced(c) {
             end(&mut word);
         }
         if is_digit && !in_number {
@@ -74,7 +74,7 @@ fn words(text: &str) -> Vec<u64> {
         } else if c.is_alphabetic() {
             word = c.to_lowercase().fold(word, letter);
         }
-        if stands_alone(c) {
+        if is_unspaced(c) {
             end(&mut word);
         }
         in_number = is_digit;
@@ -83,8 +83,8 @@ fn words(text: &str) -> Vec<u64> {
     words
 }
 
-/// Whether a character is of a script that does not divide words.
-fn stands_alone(c: char) -> bool {
+/// Whether a character belongs to a script without spaces between words.
+fn is_unspaced(c: char) -> bool {
     matches!(u32::from(c), 0x0E00..=0x0EFF | 0x1000..=0x109F | 0x1780..=0x17FF | 0x3040..=0x30FF | 0x3400..=0x4DBF
         | 0x4E00..=0x9FFF | 0xF900..=0xFAFF | 0x2_0000..=0x3_FFFF)
         && c.is_alphabetic()
@@ -95,13 +95,13 @@ mod tests {
     use super::*;
 
     fn signature(text: &str) -> Vec<u32> {
-        MinHasher::new(&MinHash::default()).signature(text, &mut Runs::default())
+        MinHasher::new(&MinHash::default()).signature(text, &mut NgramHashes::default())
     }
 
     /// A text of words with these numbers.
     fn text(words: impl IntoIterator<Item = u64>) -> String {
         let name = |word: u64| {
-            let letter = |at: u32| char::from(b'a' + (mix(word + 1) >> (5 * at)) as u8 % 26);
+            let letter = |at: u32| char::from(b'a' + (fmix64(word + 1) >> (5 * at)) as u8 % 26);
             (0..10).map(letter).collect::<String>()
         };
         words.into_iter().map(name).collect::<Vec<_>>().join(" ")

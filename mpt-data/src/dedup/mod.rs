@@ -1,25 +1,25 @@
-//! Deduplication: which documents and paragraphs are copies of earlier ones, exactly, nearly, or in meaning.
+//! Deduplication: copies of documents and paragraphs, exact, near, or in meaning.
 //!
-//! One idea a file. A [`Dedup`] is what the run file says; everything else here is a pure function of texts, signatures or
-//! embeddings. Where the documents lie, and in which order they come, is the business of `prepare`.
+//! A [`Dedup`] holds the settings of a run file. Everything else is a pure function of texts, signatures or embeddings;
+//! `prepare` knows the files and the order of the documents.
 
-mod bands;
-mod components;
 mod config;
 mod embedder;
 mod kmeans;
+mod lsh;
 mod minhash;
 mod paragraphs;
 mod report;
 mod semantic;
+mod union_find;
 
-pub(crate) use self::bands::{Bands, near_copies};
-pub(crate) use self::config::StageKinds;
-pub use self::config::{Dedup, DedupStage, KeepFirst, MinHash, Paragraphs, SemDedup, StageKind};
+pub(crate) use self::config::DedupKinds;
+pub use self::config::{Dedup, DedupKind, DedupStage, KeepFirst, MinHash, Paragraphs, SemDedup};
 pub use self::embedder::Embedder;
-pub(crate) use self::kmeans::Vectors;
+pub(crate) use self::kmeans::Embeddings;
+pub(crate) use self::lsh::{LshBands, near_duplicates};
 pub(crate) use self::minhash::{MinHasher, similarity};
-pub(crate) use self::paragraphs::{SHORT, hashes as paragraph_hashes, without as without_paragraphs};
-pub(crate) use self::report::Tallies;
-pub use self::report::{CopyGroup, StageReport, StageSource};
-pub(crate) use self::semantic::semantic_copies;
+pub(crate) use self::paragraphs::{SHORT_PARAGRAPH, paragraph_hashes, remove_paragraphs};
+pub(crate) use self::report::DedupTally;
+pub use self::report::{CopyGroup, DedupReport, DedupSourceReport};
+pub(crate) use self::semantic::semantic_duplicates;

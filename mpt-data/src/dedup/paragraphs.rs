@@ -1,43 +1,43 @@
-//! Paragraphs as hashes, and a text without some of them.
+//! Hashes of paragraphs, and the removal of paragraphs from a text.
 //!
-//! A paragraph is a run of lines between blank lines, as for the filters; two are the same if their lines are, without the
-//! white space around each. Its bytes go from its first line to that of the next paragraph, so blank lines go with it.
+//! A paragraph is a sequence of lines between blank lines, as for the filters. Two paragraphs are equal if their lines are,
+//! without the white space around each. Its bytes end where the next paragraph begins, so blank lines are removed with it.
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// The hash of a paragraph that is too short to be a copy.
-pub(crate) const SHORT: u128 = 0;
+/// Hash of a paragraph that is too short to be a copy.
+pub(crate) const SHORT_PARAGRAPH: u128 = 0;
 
-/// The hash of each paragraph, [`SHORT`] for those of fewer than `min_words` words.
-pub(crate) fn hashes(text: &str, min_words: u64) -> Vec<u128> {
+/// Hash of each paragraph; [`SHORT_PARAGRAPH`] for one of fewer than `min_words` words.
+pub(crate) fn paragraph_hashes(text: &str, min_words: u64) -> Vec<u128> {
     let mut found = Vec::new();
-    each(text, |_, lines| {
+    for_each_paragraph(text, |_, lines| {
         let words = lines.clone().map(|line| line.split_whitespace().count() as u64).sum::<u64>();
-        found.push(if words < min_words { SHORT } else { hash(lines) });
+        found.push(if words < min_words { SHORT_PARAGRAPH } else { hash(lines) });
     });
     found
 }
 
-/// The text without the paragraphs that `goes` marks. What was before the first and is not marked stays byte for byte.
-pub(crate) fn without(text: &str, goes: &[bool]) -> String {
-    let mut starts = Vec::with_capacity(goes.len());
-    each(text, |start, _| starts.push(start));
+/// Text without the paragraphs marked in `removed`; the rest stays byte for byte.
+pub(crate) fn remove_paragraphs(text: &str, removed: &[bool]) -> String {
+    let mut starts = Vec::with_capacity(removed.len());
+    for_each_paragraph(text, |start, _| starts.push(start));
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    let mut stays = text[..starts.first().copied().unwrap_or(text.len())].to_owned();
-    for ((&start, end), _) in starts.iter().zip(ends).zip(goes).filter(|(_, goes)| !**goes) {
-        stays.push_str(&text[start..end]);
+    let mut kept = text[..starts.first().copied().unwrap_or(text.len())].to_owned();
+    for ((&start, end), _) in starts.iter().zip(ends).zip(removed).filter(|(_, removed)| !**removed) {
+        kept.push_str(&text[start..end]);
     }
-    if goes.last() == Some(&true) {
-        stays.truncate(stays.trim_end().len());
+    if removed.last() == Some(&true) {
+        kept.truncate(kept.trim_end().len());
     }
-    stays
+    kept
 }
 
-/// The lines of a paragraph, trimmed.
+/// Lines of a paragraph, trimmed.
 type Lines<'a> = std::iter::Map<std::str::Split<'a, char>, fn(&'a str) -> &'a str>;
 
-/// Calls `paragraph` with where each begins, and its lines.
-fn each<'a>(text: &'a str, mut paragraph: impl FnMut(usize, Lines<'a>)) {
+/// Calls `on_paragraph` with the start of each paragraph, and its lines.
+fn for_each_paragraph<'a>(text: &'a str, mut on_paragraph: impl FnMut(usize, Lines<'a>)) {
     let lines = |range: &'a str| range.split('\n').map(str::trim as fn(&str) -> &str);
     let (mut at, mut open) = (0, None);
     for line in text.split_inclusive('\n') {
@@ -45,8 +45,8 @@ fn each<'a>(text: &'a str, mut paragraph: impl FnMut(usize, Lines<'a>)) {
         match open {
             None if !is_blank => open = Some(at),
             Some(start) if is_blank => {
-                // The line break before the blank line is none of its lines.
-                paragraph(start, lines(&text[start..at - 1]));
+                // The line break before the blank line is not part of the paragraph.
+                on_paragraph(start, lines(&text[start..at - 1]));
                 open = None;
             }
             _ => {}
@@ -55,7 +55,7 @@ fn each<'a>(text: &'a str, mut paragraph: impl FnMut(usize, Lines<'a>)) {
     }
     if let Some(start) = open {
         let rest = &text[start..];
-        paragraph(start, lines(rest.strip_suffix('\n').unwrap_or(rest)));
+        on_paragraph(start, lines(rest.strip_suffix('\n').unwrap_or(rest)));
     }
 }
 
@@ -65,7 +65,7 @@ fn hash<'a>(lines: impl Iterator<Item = &'a str>) -> u128 {
         hash.update(line.as_bytes());
         hash.update(b"\n");
     }
-    hash.digest128().max(SHORT + 1)
+    hash.digest128().max(SHORT_PARAGRAPH + 1)
 }
 
 #[cfg(test)]
@@ -76,23 +76,23 @@ mod tests {
 
     #[test]
     fn paragraphs_are_the_same_whatever_the_white_space_around_lines() {
-        let found = hashes("\n a b \n c\r\n \t\n\nd\n\na b\nc\n\n\u{a0}\n", 0);
+        let found = paragraph_hashes("\n a b \n c\r\n \t\n\nd\n\na b\nc\n\n\u{a0}\n", 0);
         assert_eq!(found.len(), 3);
         assert_eq!(found[0], found[2]);
         assert_ne!(found[0], found[1]);
-        assert_ne!(hashes("a b c", 0), hashes("a b\nc", 0), "a line break is no space");
-        assert_eq!(hashes("a b\nc\n\nd", 3), [found[0], SHORT]);
-        assert!(hashes(" \n\n ", 0).is_empty());
+        assert_ne!(paragraph_hashes("a b c", 0), paragraph_hashes("a b\nc", 0), "a line break is no space");
+        assert_eq!(paragraph_hashes("a b\nc\n\nd", 3), [found[0], SHORT_PARAGRAPH]);
+        assert!(paragraph_hashes(" \n\n ", 0).is_empty());
     }
 
     #[test]
     fn blank_lines_go_with_the_paragraph_before_them() {
         let text = "\none\n1\n\n\ntwo\n \nthree\n";
-        assert_eq!(without(text, &[false, false, false]), text);
-        assert_eq!(without(text, &[true, false, false]), "\ntwo\n \nthree\n");
-        assert_eq!(without(text, &[false, true, false]), "\none\n1\n\n\nthree\n");
-        assert_eq!(without(text, &[false, false, true]), "\none\n1\n\n\ntwo");
-        assert_eq!(without(text, &[true, true, true]), "");
+        assert_eq!(remove_paragraphs(text, &[false, false, false]), text);
+        assert_eq!(remove_paragraphs(text, &[true, false, false]), "\ntwo\n \nthree\n");
+        assert_eq!(remove_paragraphs(text, &[false, true, false]), "\none\n1\n\n\nthree\n");
+        assert_eq!(remove_paragraphs(text, &[false, false, true]), "\none\n1\n\n\ntwo");
+        assert_eq!(remove_paragraphs(text, &[true, true, true]), "");
     }
 
     proptest! {
@@ -100,10 +100,10 @@ mod tests {
         fn what_stays_has_the_hashes_of_what_stays(
             text in "([ab]{1,2}|\n|\n\n| |é|\r\n){0,30}", marks in prop::collection::vec(any::<bool>(), 30),
         ) {
-            let all = hashes(&text, 0);
+            let all = paragraph_hashes(&text, 0);
             let goes = &marks[..all.len()];
-            let stays: Vec<_> = all.iter().zip(goes).filter(|(_, goes)| !**goes).map(|(hash, _)| *hash).collect();
-            prop_assert_eq!(hashes(&without(&text, goes), 0), stays);
+            let stays: Vec<_> = all.iter().zip(goes).filter(|(_, removed)| !**removed).map(|(hash, _)| *hash).collect();
+            prop_assert_eq!(paragraph_hashes(&remove_paragraphs(&text, goes), 0), stays);
         }
     }
 }

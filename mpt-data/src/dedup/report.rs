@@ -1,120 +1,120 @@
-//! What each stage of deduplication did: small enough for the manifest, whatever the size of the data.
+//! Reports of the stages of deduplication, small enough for the manifest whatever the size of the data.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::StageKind;
+use super::config::DedupKind;
 
-/// Groups of copies that are listed, the largest first.
+/// Most groups of copies that are listed, the largest first.
 const LISTED: usize = 5;
 /// Bins of the histogram of similarities.
 const BINS: usize = 20;
 
-/// What one stage did.
+/// Report of one stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StageReport {
-    /// The stage.
-    pub kind: StageKind,
-    /// The sources that took part, in order.
-    pub sources: Vec<StageSource>,
-    /// Documents that stay and have copies which do not.
+pub struct DedupReport {
+    /// Stage.
+    pub kind: DedupKind,
+    /// Sources that took part, in order.
+    pub sources: Vec<DedupSourceReport>,
+    /// Groups of copies: kept documents of which copies were dropped.
     pub groups: u64,
-    /// The largest groups.
+    /// Largest groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub largest: Vec<CopyGroup>,
-    /// Documents dropped by their similarity to the one that the ledger names, in steps of 0.05 from 0 to 1; for stages
-    /// that estimate it.
+    /// Histogram of the similarity of dropped documents to the one that the ledger names, in steps of 0.05 from 0 to 1; for
+    /// stages that estimate it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub similarities: Vec<u64>,
-    /// Above it a document was dropped, where the stage chose it.
+    /// Similarity above which documents were dropped, where the stage chose it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
 }
 
-/// What a stage did to a source. Tokens are counted with those around each document.
+/// Report of one stage on one source. Token counts include the tokens around documents.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StageSource {
-    /// Its name.
+pub struct DedupSourceReport {
+    /// Name of the source.
     pub name: String,
-    /// Documents that came to the stage.
+    /// Documents that reached the stage.
     pub documents: u64,
-    /// Documents it dropped.
+    /// Documents dropped.
     pub dropped: u64,
-    /// Their tokens as they were read.
+    /// Tokens of the dropped documents, as read.
     pub tokens_dropped: u64,
-    /// Documents it edited.
+    /// Documents edited.
     pub edited: u64,
-    /// The tokens it took out of them.
+    /// Tokens removed from edited documents.
     pub tokens_edited_away: i64,
 }
 
-/// A document that stays, and how many copies were found with it.
+/// Kept document with its copies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CopyGroup {
-    /// The id of the document that stays.
+    /// Id of the kept document.
     pub id: String,
-    /// Documents of the group, with it.
+    /// Documents in the group, the kept one included.
     pub documents: u64,
 }
 
-/// Counts what a stage does. `P` is the place of a document, in the order in which documents come.
+/// Counts of a stage. `P` is the location of a document; locations are ordered as documents are.
 #[derive(Debug)]
-pub(crate) struct Tallies<P> {
-    kind: StageKind,
-    sources: Vec<Option<StageSource>>,
+pub(crate) struct DedupTally<P> {
+    kind: DedupKind,
+    sources: Vec<Option<DedupSourceReport>>,
     copies: HashMap<P, u64>,
     similarities: Vec<u64>,
 }
 
-impl<P: Copy + Ord + Hash> Tallies<P> {
-    /// Nothing counted; the sources that take no part are `None`.
-    pub(crate) fn new(kind: StageKind, sources: Vec<Option<String>>) -> Self {
-        let named = |name| StageSource { name, ..StageSource::default() };
+impl<P: Copy + Ord + Hash> DedupTally<P> {
+    /// Empty tally, with the names of the sources that take part.
+    pub(crate) fn new(kind: DedupKind, sources: Vec<Option<String>>) -> Self {
+        let named = |name| DedupSourceReport { name, ..DedupSourceReport::default() };
         let sources = sources.into_iter().map(|name| name.map(named)).collect();
         Self { kind, sources, copies: HashMap::new(), similarities: Vec::new() }
     }
 
-    /// The stage.
-    pub(crate) fn kind(&self) -> StageKind {
+    /// Stage.
+    pub(crate) fn kind(&self) -> DedupKind {
         self.kind
     }
 
-    /// A document came; `None` where its source takes no part.
-    pub(crate) fn see(&mut self, source: usize) -> Option<&mut StageSource> {
+    /// Counts a document, and returns its source's counts; `None` where the source takes no part.
+    pub(crate) fn count_document(&mut self, source: usize) -> Option<&mut DedupSourceReport> {
         let counts = self.sources[source].as_mut()?;
         counts.documents += 1;
         Some(counts)
     }
 
-    /// A document goes for its similarity to another one.
-    pub(crate) fn like(&mut self, similarity: f64) {
+    /// Counts the similarity of a dropped document to another one.
+    pub(crate) fn count_similarity(&mut self, similarity: f64) {
         self.similarities.resize(BINS, 0);
         let bin = (similarity.clamp(0.0, 1.0) * BINS as f64) as usize;
         self.similarities[bin.min(BINS - 1)] += 1;
     }
 
-    /// A document goes as one of the copies of another one, which stays.
-    pub(crate) fn copy_of(&mut self, place: P) {
-        *self.copies.entry(place).or_default() += 1;
+    /// Counts a dropped copy of the kept document at `location`.
+    pub(crate) fn count_copy(&mut self, location: P) {
+        *self.copies.entry(location).or_default() += 1;
     }
 
-    /// The report, with the ids that `id` finds.
+    /// Report of the stage; `id` finds the id of a document.
     pub(crate) fn report<E>(
         self,
         threshold: Option<f64>,
         id: impl Fn(P) -> Result<String, E>,
-    ) -> Result<StageReport, E> {
+    ) -> Result<DedupReport, E> {
         let groups = self.copies.len() as u64;
         let mut copies: Vec<_> = self.copies.into_iter().collect();
-        copies.sort_unstable_by_key(|&(place, count)| (std::cmp::Reverse(count), place));
+        copies.sort_unstable_by_key(|&(location, count)| (std::cmp::Reverse(count), location));
         copies.truncate(LISTED);
-        let group = |(place, count)| Ok(CopyGroup { id: id(place)?, documents: count + 1 });
-        Ok(StageReport {
+        let group = |(location, count)| Ok(CopyGroup { id: id(location)?, documents: count + 1 });
+        Ok(DedupReport {
             kind: self.kind,
             sources: self.sources.into_iter().flatten().collect(),
             groups,
@@ -132,14 +132,14 @@ mod tests {
     #[test]
     fn the_largest_groups_are_listed_first_and_ties_in_order() {
         let names = vec![Some("web".to_owned()), None];
-        let mut tallies = Tallies::new(StageKind::MinHash, names);
-        assert!(tallies.see(1).is_none());
-        tallies.see(0).expect("takes part").dropped += 1;
-        for place in [9u32, 1, 2, 2, 3, 3, 4, 5, 6] {
-            tallies.copy_of(place);
-            tallies.like(if place == 9 { 1.0 } else { 0.85 });
+        let mut tallies = DedupTally::new(DedupKind::MinHash, names);
+        assert!(tallies.count_document(1).is_none());
+        tallies.count_document(0).expect("takes part").dropped += 1;
+        for location in [9u32, 1, 2, 2, 3, 3, 4, 5, 6] {
+            tallies.count_copy(location);
+            tallies.count_similarity(if location == 9 { 1.0 } else { 0.85 });
         }
-        let report = tallies.report(None, |place| Ok::<_, ()>(place.to_string())).expect("no errors");
+        let report = tallies.report(None, |location| Ok::<_, ()>(location.to_string())).expect("no errors");
         let largest: Vec<_> =
             report.largest.iter().map(|group| (group.id.as_str(), group.documents)).collect();
         assert_eq!(largest, [("2", 3), ("3", 3), ("1", 2), ("4", 2), ("5", 2)]);

@@ -1,31 +1,31 @@
-//! Which documents go for their meaning: of each cluster those nearest to one that was kept before them, as many as asked.
+//! SemDeDup: in each cluster, the documents nearest in meaning to an earlier one are dropped.
 //!
-//! After Abbas et al. 2023: in each cluster documents are put in an order, each has the greatest cosine to one before it,
-//! and those above a threshold go. Here the threshold follows from the share that stays: it is the quantile that leaves
-//! exactly so many documents. The first document of a cluster never goes.
+//! After Abbas et al. 2023: the documents of a cluster are ordered, each has a greatest cosine to an earlier one, and those
+//! above a threshold are dropped. Here the share to keep decides the threshold: it is the quantile that leaves exactly that
+//! many documents. The first document of a cluster is never dropped.
 
 use rayon::prelude::*;
 
 use super::config::{KeepFirst, SemDedup};
-use super::kmeans::{Clusters, Vectors, cluster};
-use crate::filter::ngrams::mix;
+use super::kmeans::{Clusters, Embeddings, cluster};
+use crate::filter::ngrams::fmix64;
 
-/// The most clusters that are made unasked.
+/// Most clusters by default.
 const MAX_CLUSTERS: usize = 50_000;
 
-/// A document with the one before it in its cluster that it is nearest to.
+/// Document and its nearest neighbor among the earlier ones of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Nearest {
-    /// The document.
+pub(crate) struct SemanticMatch {
+    /// Document.
     pub(crate) document: u32,
-    /// The other one.
+    /// Nearest earlier document.
     pub(crate) to: u32,
-    /// Their cosine.
+    /// Cosine of the two.
     pub(crate) cosine: f64,
 }
 
-/// The documents that go, the nearest first.
-pub(crate) fn semantic_copies(vectors: &Vectors, settings: &SemDedup) -> Vec<Nearest> {
+/// Documents to drop, the nearest first.
+pub(crate) fn semantic_duplicates(vectors: &Embeddings, settings: &SemDedup) -> Vec<SemanticMatch> {
     let count = settings.clusters.unwrap_or_else(|| (vectors.len() as f64).sqrt().ceil() as usize);
     let clusters = cluster(vectors, count.min(MAX_CLUSTERS), settings.iterations, settings.seed);
     let members = clusters.members.par_iter().enumerate();
@@ -38,30 +38,33 @@ pub(crate) fn semantic_copies(vectors: &Vectors, settings: &SemDedup) -> Vec<Nea
     found
 }
 
-/// The documents of a cluster in the order in which they are kept.
+/// Documents of a cluster in the order in which they are kept.
 fn ordered(
-    vectors: &Vectors,
+    vectors: &Embeddings,
     clusters: &Clusters,
     cluster: usize,
     members: &[u32],
     settings: &SemDedup,
 ) -> Vec<u32> {
     let key = |document: u32| match settings.keep_first {
-        KeepFirst::Hard => clusters.nearness(cluster, vectors, document),
-        KeepFirst::Easy => -clusters.nearness(cluster, vectors, document),
-        KeepFirst::Random => mix(mix(settings.seed) ^ u64::from(document)) as f64,
+        KeepFirst::Hard => clusters.cosine_to_center(cluster, vectors, document),
+        KeepFirst::Easy => -clusters.cosine_to_center(cluster, vectors, document),
+        KeepFirst::Random => fmix64(fmix64(settings.seed) ^ u64::from(document)) as f64,
     };
     let mut order: Vec<_> = members.iter().map(|&document| (key(document), document)).collect();
     order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     order.into_iter().map(|(_, document)| document).collect()
 }
 
-/// For each document but the first the nearest of those before it.
-fn nearest(vectors: &Vectors, order: &[u32]) -> Vec<Nearest> {
+/// Nearest earlier document of each document but the first.
+fn nearest(vectors: &Embeddings, order: &[u32]) -> Vec<SemanticMatch> {
     let before = |at: usize| {
         let document = order[at];
-        let cosines =
-            order[..at].iter().map(|&to| Nearest { document, to, cosine: vectors.cosine(document, to) });
+        let cosines = order[..at].iter().map(|&to| SemanticMatch {
+            document,
+            to,
+            cosine: vectors.cosine(document, to),
+        });
         cosines.reduce(|best, next| if next.cosine > best.cosine { next } else { best })
     };
     (1..order.len()).filter_map(before).collect()
@@ -89,11 +92,11 @@ mod tests {
         let vectors = around(1000, 7, 12, 0.5);
         for keep_first in [KeepFirst::Hard, KeepFirst::Easy, KeepFirst::Random] {
             for (keep, goes) in [(1.0, 0), (0.8, 200), (0.5, 500)] {
-                assert_eq!(semantic_copies(&vectors, &settings(keep, keep_first)).len(), goes);
+                assert_eq!(semantic_duplicates(&vectors, &settings(keep, keep_first)).len(), goes);
             }
         }
         // One of each cluster stays.
-        let gone = semantic_copies(&vectors, &settings(0.0, KeepFirst::Hard)).len();
+        let gone = semantic_duplicates(&vectors, &settings(0.0, KeepFirst::Hard)).len();
         assert!((960..1000).contains(&gone), "{gone}");
     }
 
@@ -105,7 +108,7 @@ mod tests {
             let vector: Vec<f32> = copies.get(at).iter().map(|value| value * 3.0).collect();
             assert!(vectors.push(&vector));
         }
-        let gone = semantic_copies(&vectors, &settings(400.0 / 420.0, KeepFirst::Hard));
+        let gone = semantic_duplicates(&vectors, &settings(400.0 / 420.0, KeepFirst::Hard));
         assert_eq!(gone.len(), 20);
         for found in gone {
             assert_eq!(found.document.abs_diff(found.to), 400, "{found:?}");
@@ -118,7 +121,7 @@ mod tests {
         let vectors = around(500, 7, 13, 0.5);
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| semantic_copies(&vectors, &settings(0.7, KeepFirst::Hard)))
+            pool.install(|| semantic_duplicates(&vectors, &settings(0.7, KeepFirst::Hard)))
         };
         assert_eq!(on(1), on(3));
     }

@@ -1,4 +1,4 @@
-//! `c4`: the heuristics of Raffel et al. 2020 (T5), section 2.2: some lines go, and some pages with them.
+//! `c4`: the heuristics of Raffel et al. 2020 (T5), section 2.2, which drop lines and whole pages.
 //!
 //! Differences from datatrove's version and the code that made C4: a curly bracket or "lorem ipsum" drops a page wherever
 //! it stands, as the paper says (there, only in lines that pass the other rules, so most code stays); citations are taken
@@ -10,37 +10,37 @@ use aho_corasick::AhoCorasick;
 use serde::{Deserialize, Serialize};
 
 use super::text::{chars, raw_lines, sentences, words};
-use super::word_list::Words;
-use super::{C4_RULE, Drop, Page, Rule, Wrong, at_least, check_local};
+use super::word_list::WordMatcher;
+use super::{C4_RULE, DocumentView, DropReason, InvalidKey, Rule, at_least, check_local};
 
 const LOREM_IPSUM: &str = "lorem ipsum";
 const JAVASCRIPT: &str = "javascript";
 const POLICIES: [&str; 6] =
     ["terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"];
 
-/// Which lines and pages stay; a line or page at a threshold does.
+/// Thresholds and rules for lines and pages; a line or page at a threshold is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct C4 {
-    /// A line must end with one of these characters, and not with `...`. Empty: any end will do.
+    /// Characters one of which a line must end with, and not with `...`; empty for any end.
     pub end_marks: String,
-    /// The fewest words of a line.
+    /// Minimum number of words in a line.
     pub min_line_words: u64,
-    /// The most characters of a word: a line with a longer one goes.
+    /// Maximum number of characters in a word; a line with a longer one is removed.
     pub max_word_chars: u64,
-    /// The fewest sentences of the lines that stay.
+    /// Minimum number of sentences in the kept lines.
     pub min_sentences: u64,
     /// Whether `[1]`, `[]`, `[edit]` and `[citation needed]` are taken out of lines.
     pub remove_citations: bool,
-    /// Whether lines with "javascript" in any case go.
+    /// Whether to remove lines with "javascript" in any case.
     pub drop_javascript_lines: bool,
-    /// Whether lines go that speak of terms of use, privacy policies or cookies, in any case.
+    /// Whether to remove lines that mention terms of use, privacy policies or cookies, in any case.
     pub drop_policy_lines: bool,
-    /// Whether pages with "lorem ipsum" in any case go.
+    /// Whether to drop pages with "lorem ipsum" in any case.
     pub drop_lorem_ipsum: bool,
-    /// Whether pages with `{` go.
+    /// Whether to drop pages with `{`.
     pub drop_curly_bracket: bool,
-    /// A file with a word or phrase a line: a page whose lines that stay hold one of them goes.
+    /// File with a word or phrase per line; a page with one of them in a kept line is dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_words: Option<String>,
 }
@@ -63,26 +63,26 @@ impl Default for C4 {
 }
 
 impl C4 {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         if self.max_word_chars == 0 {
-            return Err(Wrong::new("max_word_chars", "0", "1 or more"));
+            return Err(InvalidKey::new("max_word_chars", "0", "1 or more"));
         }
         self.bad_words.iter().try_for_each(|path| check_local("bad_words", path))
     }
 }
 
-/// The rules with their phrases and bad words at hand.
+/// Rules with their compiled phrases and bad words.
 #[derive(Debug)]
-pub(super) struct Cleaner {
+pub(super) struct CompiledC4 {
     rules: C4,
-    /// Lines with one of these go.
+    /// Phrases whose lines are dropped.
     phrases: Option<AhoCorasick>,
     lorem_ipsum: AhoCorasick,
-    bad_words: Option<Words>,
+    bad_words: Option<WordMatcher>,
 }
 
-impl Cleaner {
-    pub(super) fn new(rules: C4, bad_words: Option<Words>) -> Self {
+impl CompiledC4 {
+    pub(super) fn new(rules: C4, bad_words: Option<WordMatcher>) -> Self {
         let mut phrases = Vec::new();
         if rules.drop_javascript_lines {
             phrases.push(JAVASCRIPT);
@@ -112,17 +112,17 @@ impl Cleaner {
     }
 }
 
-/// Phrases in ASCII, found in any case.
+/// Matcher of ASCII phrases in any case.
 fn any_case(phrases: &[&str]) -> AhoCorasick {
     AhoCorasick::builder().ascii_case_insensitive(true).build(phrases).expect("a few short phrases")
 }
 
-impl Rule for Cleaner {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+impl Rule for CompiledC4 {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
         let rules = &self.rules;
-        let dropped = |value: &str| Some(Drop { rule: C4_RULE, value: value.to_owned() });
+        let dropped = |value: &str| Some(DropReason { rule: C4_RULE, value: value.to_owned() });
         let (mut kept, mut count) = (String::new(), 0);
-        for line in raw_lines(&page.text) {
+        for line in raw_lines(&view.text) {
             let line = if rules.remove_citations { without_citations(line) } else { line.into() };
             let line = line.trim();
             if rules.drop_curly_bracket && line.contains('{') {
@@ -144,14 +144,14 @@ impl Rule for Cleaner {
             return Some(drop);
         }
         if let Some((word, _)) = self.bad_words.as_ref().and_then(|words| words.more_than(&kept, 0)) {
-            return Some(Drop { rule: C4_RULE, value: format!("bad_words={word}") });
+            return Some(DropReason { rule: C4_RULE, value: format!("bad_words={word}") });
         }
-        page.edit(kept);
+        view.edit(kept);
         None
     }
 }
 
-/// A line without `[1]`, `[]`, `[edit]` and `[citation needed]`, nor any of those that taking others out leaves.
+/// Line without `[1]`, `[]`, `[edit]` and `[citation needed]`, and without those that such a removal leaves.
 fn without_citations(line: &str) -> Cow<'_, str> {
     if !line.contains('[') {
         return line.into();
@@ -168,7 +168,7 @@ fn without_citations(line: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// Where the citation begins that a text ends with.
+/// Start of the citation at the end of a text.
 fn citation(text: &str) -> Option<usize> {
     let inside = text.strip_suffix(']')?;
     ["[edit", "[citation needed", "["].into_iter().find_map(|opening| {
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn cleaned(rules: C4, text: &str) -> Result<String, String> {
-        outcome(&Cleaner::new(rules, None), text)
+        outcome(&CompiledC4::new(rules, None), text)
     }
 
     fn plain(text: &str) -> Result<String, String> {
@@ -195,7 +195,7 @@ mod tests {
 
     const GOOD: &str = "This is one. This is two. This is three. This is four.\nAnd this is five!";
 
-    /// What is left of a line that stands before a good page.
+    /// Remainder of a line before a good page.
     fn left(line: &str) -> String {
         let text = plain(&format!("{line}\n{GOOD}")).expect("stays");
         text.strip_suffix(GOOD).expect("the page stays").trim_end().to_owned()
@@ -255,8 +255,8 @@ mod tests {
 
     #[test]
     fn bad_words_are_those_of_the_lines_that_stay() {
-        let words = Words::new(["bad word".to_owned()], true).expect("one word");
-        let cleaner = Cleaner::new(C4::default(), Some(words));
+        let words = WordMatcher::new(["bad word".to_owned()], true).expect("one word");
+        let cleaner = CompiledC4::new(C4::default(), Some(words));
         assert_eq!(outcome(&cleaner, &format!("A Bad Word.\n{GOOD}")), Err("bad_words=bad word".into()));
         assert_eq!(outcome(&cleaner, &format!("A bad word\n{GOOD}")), Ok(GOOD.into()));
     }

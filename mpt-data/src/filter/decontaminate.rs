@@ -1,7 +1,7 @@
-//! `decontaminate`: no document holds a run of words of an evaluation set.
+//! `decontaminate`: drops documents that share an n-gram with an evaluation set.
 //!
-//! Here a *word* is a run of letters and digits (the Unicode property `Alphabetic` or a number), in lower case: neither
-//! punctuation nor white space makes a difference. A text of fewer words than a run has none, so it is not looked for.
+//! Here a *word* is a sequence of letters and digits (the Unicode property `Alphabetic` or a number), in lower case: neither
+//! punctuation nor white space makes a difference. A text of fewer than `n` words has no n-gram.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ngrams::{Runs, mix};
-use super::{DECONTAMINATE, Drop, Page, Rule, Wrong, check_local, list_file};
+use super::ngrams::{NgramHashes, fmix64};
+use super::{DECONTAMINATE, DocumentView, DropReason, InvalidKey, Rule, check_local, list_file};
 use crate::error::{Error, Result};
 
-/// Which runs of words drop a document.
+/// Evaluation sets, and the length of n-grams.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decontaminate {
-    /// The files of evaluation sets, relative to the run file: `.jsonl` (compressed too), and others as one text each.
+    /// Files of evaluation sets, relative to the run file: `.jsonl` (compressed too), and others as one text each.
     pub paths: Vec<String>,
-    /// Words in a run: 13 in Brown et al. 2020 (GPT-3), 12 in datatrove.
+    /// Words in an n-gram: 13 in Brown et al. 2020 (GPT-3), 12 in datatrove.
     #[serde(default = "thirteen")]
     pub n: usize,
-    /// The fields of a JSON line that make one text, in this order, so that runs may go from a question into its answer.
+    /// Fields of a JSON line that make one text, in this order, so that n-grams may span a question and its answer.
     /// Empty: every string in the line, in lists and objects too, is a text of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
@@ -33,28 +33,28 @@ fn thirteen() -> usize {
 }
 
 impl Decontaminate {
-    pub(super) fn check(&self) -> std::result::Result<(), Wrong> {
+    pub(super) fn check(&self) -> std::result::Result<(), InvalidKey> {
         if self.paths.is_empty() {
-            return Err(Wrong::new("paths", "empty", "at least one file of an evaluation set"));
+            return Err(InvalidKey::new("paths", "empty", "at least one file of an evaluation set"));
         }
         if !(1..=1000).contains(&self.n) {
-            return Err(Wrong::new("n", self.n.to_string(), "from 1 to 1000 words"));
+            return Err(InvalidKey::new("n", self.n.to_string(), "from 1 to 1000 words"));
         }
         self.paths.iter().try_for_each(|path| check_local("paths", path))
     }
 }
 
-/// The runs of all evaluation sets.
+/// N-grams of all evaluation sets.
 #[derive(Debug)]
-pub(super) struct Contamination {
+pub(super) struct EvalNgrams {
     n: usize,
-    runs: HashSet<u64>,
+    ngrams: HashSet<u64>,
 }
 
-impl Contamination {
+impl EvalNgrams {
     pub(super) fn load(config: &Decontaminate, folder: &Path) -> Result<Self> {
-        let mut found = Self { n: config.n, runs: HashSet::new() };
-        let mut scratch = Runs::default();
+        let mut found = Self { n: config.n, ngrams: HashSet::new() };
+        let mut scratch = NgramHashes::default();
         for path in config.paths.iter().map(|path| folder.join(path)) {
             let texts = texts(&path, &config.fields)?;
             let longest = texts.iter().map(|text| found.add(text, &mut scratch)).max().unwrap_or(0);
@@ -67,21 +67,21 @@ impl Contamination {
         Ok(found)
     }
 
-    /// Takes in the runs of a text, and says how many words it has.
-    fn add(&mut self, text: &str, scratch: &mut Runs) -> usize {
+    /// Adds the n-grams of a text, and returns its number of words.
+    fn add(&mut self, text: &str, scratch: &mut NgramHashes) -> usize {
         scratch.reset(words(text).map(|word| (hash(word), 0)));
-        self.runs.extend(scratch.hashes(self.n));
+        self.ngrams.extend(scratch.hashes(self.n));
         scratch.len()
     }
 }
 
-impl Rule for Contamination {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let runs = &mut page.scratch.runs;
-        runs.reset(words(&page.text).map(|word| (hash(word), 0)));
-        let first = runs.hashes(self.n).position(|hash| self.runs.contains(&hash))?;
-        let run: Vec<_> = words(&page.text).skip(first).take(self.n).map(str::to_lowercase).collect();
-        Some(Drop { rule: DECONTAMINATE, value: run.join(" ") })
+impl Rule for EvalNgrams {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let ngrams = &mut view.scratch.ngrams;
+        ngrams.reset(words(&view.text).map(|word| (hash(word), 0)));
+        let first = ngrams.hashes(self.n).position(|hash| self.ngrams.contains(&hash))?;
+        let run: Vec<_> = words(&view.text).skip(first).take(self.n).map(str::to_lowercase).collect();
+        Some(DropReason { rule: DECONTAMINATE, value: run.join(" ") })
     }
 }
 
@@ -89,15 +89,15 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
-/// The hash of a word in lower case.
+/// Hash of a word in lower case.
 fn hash(word: &str) -> u64 {
     let lower = word.chars().flat_map(char::to_lowercase);
-    mix(lower.fold(0xCBF2_9CE4_8422_2325, |hash, c| {
+    fmix64(lower.fold(0xCBF2_9CE4_8422_2325, |hash, c| {
         (hash ^ u64::from(u32::from(c))).wrapping_mul(0x0000_0100_0000_01B3)
     }))
 }
 
-/// The texts of a file.
+/// Texts of a file.
 fn texts(path: &Path, fields: &[String]) -> Result<Vec<String>> {
     let text = list_file::text(path)?;
     if !is_jsonl(path) {
@@ -161,14 +161,14 @@ mod tests {
     use super::super::testing::drop_of;
     use super::*;
 
-    fn load(files: &[(&str, &str)], n: usize, fields: &[&str]) -> Result<Contamination> {
+    fn load(files: &[(&str, &str)], n: usize, fields: &[&str]) -> Result<EvalNgrams> {
         let dir = tempfile::tempdir().expect("a temporary folder");
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).expect("writable");
         }
         let paths = files.iter().map(|(name, _)| (*name).to_owned()).collect();
         let fields = fields.iter().map(|&field| field.to_owned()).collect();
-        Contamination::load(&Decontaminate { paths, n, fields }, dir.path())
+        EvalNgrams::load(&Decontaminate { paths, n, fields }, dir.path())
     }
 
     const THIRTEEN: &str = "Who was, in 1492, the first of all to see THIS new land?";

@@ -7,23 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use super::gopher_repetition::repeated;
 use super::text::{chars, lines, share, words};
-use super::{Drop, FINEWEB_QUALITY, Page, Rule, Wrong, at_least, at_most, check_ratio, check_share};
+use super::{
+    DocumentView, DropReason, FINEWEB_QUALITY, InvalidKey, Rule, at_least, at_most, check_ratio, check_share,
+};
 
-/// Thresholds of the rules; a document at a threshold stays.
+/// Thresholds of the rules; a document at a threshold is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FinewebQuality {
-    /// The least share of the lines that end with one of `end_marks`.
+    /// Minimum share of lines that end with one of `end_marks`.
     pub min_punctuated_lines: f64,
-    /// The characters that end such a line.
+    /// Characters that end such a line.
     pub end_marks: String,
-    /// The greatest share of the lines that are short.
+    /// Maximum share of lines that are short.
     pub max_short_lines: f64,
-    /// The most characters of a short line.
+    /// Maximum number of characters in a short line.
     pub short_line_chars: u64,
-    /// The greatest share of the characters of lines that are in lines which repeat an earlier one.
+    /// Maximum share of characters of lines that are in lines which repeat an earlier one.
     pub max_duplicate_chars: f64,
-    /// The most line breaks per word.
+    /// Maximum number of line breaks per word.
     pub max_newlines_per_word: f64,
 }
 
@@ -41,7 +43,7 @@ impl Default for FinewebQuality {
 }
 
 impl FinewebQuality {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         check_share("min_punctuated_lines", self.min_punctuated_lines)?;
         check_share("max_short_lines", self.max_short_lines)?;
         check_share("max_duplicate_chars", self.max_duplicate_chars)?;
@@ -50,8 +52,8 @@ impl FinewebQuality {
 }
 
 impl Rule for FinewebQuality {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let text = &*page.text;
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let text = &*view.text;
         let (mut count, mut punctuated, mut short) = (0, 0, 0);
         for line in lines(text) {
             count += 1;
@@ -62,7 +64,7 @@ impl Rule for FinewebQuality {
         at_least(rule, "min_punctuated_lines", share(punctuated, count), self.min_punctuated_lines)
             .or_else(|| at_most(rule, "max_short_lines", share(short, count), self.max_short_lines))
             .or_else(|| {
-                let (lines, _) = repeated(text, &mut page.scratch.table);
+                let (lines, _) = repeated(text, &mut view.scratch.table);
                 let part = share(lines.again_chars, lines.all_chars);
                 at_most(rule, "max_duplicate_chars", part, self.max_duplicate_chars)
             })

@@ -8,35 +8,36 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{chars, ends_in_ellipsis, lines, share, words};
 use super::{
-    Drop, GOPHER_QUALITY, Page, Rule, Wrong, at_least, at_most, check_order, check_ratio, check_share,
+    DocumentView, DropReason, GOPHER_QUALITY, InvalidKey, Rule, at_least, at_most, check_order, check_ratio,
+    check_share,
 };
 
 /// Each stop word has a bit.
 const MAX_STOP_WORDS: usize = 64;
 
-/// Thresholds of the rules; a document at a threshold stays.
+/// Thresholds of the rules; a document at a threshold is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GopherQuality {
-    /// The fewest words.
+    /// Minimum number of words.
     pub min_words: u64,
-    /// The most words.
+    /// Maximum number of words.
     pub max_words: u64,
-    /// The least mean of the words' characters.
+    /// Minimum mean of the words' characters.
     pub min_mean_word_chars: f64,
-    /// The greatest mean of the words' characters.
+    /// Maximum mean of the words' characters.
     pub max_mean_word_chars: f64,
-    /// The most `#` per word; and, by itself, the most ellipses (`...` or `…`) per word.
+    /// Maximum number of `#` per word and, separately, of ellipses (`...` or `…`) per word.
     pub max_symbols_per_word: f64,
-    /// The greatest share of the lines that begin with a bullet point: one of `•‣⁃◦▪●*-`.
+    /// Maximum share of lines that begin with a bullet point: one of `•‣⁃◦▪●*-`.
     pub max_bullet_lines: f64,
-    /// The greatest share of the lines that end in an ellipsis.
+    /// Maximum share of lines that end in an ellipsis.
     pub max_ellipsis_lines: f64,
-    /// The least share of the words that have an alphabetic character (the Unicode property).
+    /// Minimum share of words that have an alphabetic character (the Unicode property).
     pub min_alphabetic_words: f64,
-    /// How many different ones of the stop words must occur.
+    /// Least number of different stop words.
     pub min_stop_words: u64,
-    /// Words of which some must occur. Case does not matter, nor what is no letter or digit around a word.
+    /// Stop words. Case does not matter, nor what is no letter or digit around a word.
     pub stop_words: Vec<String>,
 }
 
@@ -58,7 +59,7 @@ impl Default for GopherQuality {
 }
 
 impl GopherQuality {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         check_order("min_words", self.min_words as f64, "max_words", self.max_words as f64)?;
         check_ratio("min_mean_word_chars", self.min_mean_word_chars)?;
         check_ratio("max_mean_word_chars", self.max_mean_word_chars)?;
@@ -70,11 +71,11 @@ impl GopherQuality {
         check_share("min_alphabetic_words", self.min_alphabetic_words)?;
         if self.stop_words.len() > MAX_STOP_WORDS {
             let expected = format!("{MAX_STOP_WORDS} words at most");
-            return Err(Wrong::new("stop_words", format!("{} words", self.stop_words.len()), expected));
+            return Err(InvalidKey::new("stop_words", format!("{} words", self.stop_words.len()), expected));
         }
         if self.min_stop_words > self.stop_words.len() as u64 {
             let expected = format!("no more than the {} words of `stop_words`", self.stop_words.len());
-            return Err(Wrong::new("min_stop_words", self.min_stop_words.to_string(), expected));
+            return Err(InvalidKey::new("min_stop_words", self.min_stop_words.to_string(), expected));
         }
         Ok(())
     }
@@ -85,9 +86,9 @@ impl GopherQuality {
     }
 }
 
-/// What is counted in one pass over the words.
+/// Counts of one pass over the words.
 #[derive(Default)]
-struct Words {
+struct WordStats {
     count: u64,
     chars: u64,
     alphabetic: u64,
@@ -95,8 +96,8 @@ struct Words {
 }
 
 impl Rule for GopherQuality {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let text = &*page.text;
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let text = &*view.text;
         let words = self.words(text);
         let mean = share(words.chars, words.count);
         let hashes = text.bytes().filter(|&byte| byte == b'#').count() as u64;
@@ -120,8 +121,8 @@ impl Rule for GopherQuality {
 }
 
 impl GopherQuality {
-    fn words(&self, text: &str) -> Words {
-        let mut counted = Words::default();
+    fn words(&self, text: &str) -> WordStats {
+        let mut counted = WordStats::default();
         for word in words(text) {
             counted.count += 1;
             counted.chars += chars(word);
@@ -133,11 +134,11 @@ impl GopherQuality {
         counted
     }
 
-    fn symbols(&self, symbols: u64, words: u64) -> Option<Drop> {
+    fn symbols(&self, symbols: u64, words: u64) -> Option<DropReason> {
         at_most(GOPHER_QUALITY, "max_symbols_per_word", share(symbols, words), self.max_symbols_per_word)
     }
 
-    fn lines(&self, text: &str) -> Option<Drop> {
+    fn lines(&self, text: &str) -> Option<DropReason> {
         let (mut count, mut bullets, mut ellipses) = (0, 0, 0);
         for line in lines(text) {
             count += 1;

@@ -8,29 +8,29 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::ngrams::{HashTable, Runs, mix};
+use super::ngrams::{HashTable, NgramHashes, fmix64};
 use super::text::{chars, raw_lines, share, words};
-use super::{Drop, GOPHER_REPETITION, Page, Rule, Wrong, at_most, check_share};
+use super::{DocumentView, DropReason, GOPHER_REPETITION, InvalidKey, Rule, at_most, check_share};
 
-/// Thresholds of the rules; a document at a threshold stays.
+/// Thresholds of the rules; a document at a threshold is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GopherRepetition {
-    /// The greatest share of the lines that repeat an earlier line.
+    /// Maximum share of lines that repeat an earlier line.
     pub max_duplicate_lines: f64,
-    /// The greatest share of the paragraphs that repeat an earlier paragraph.
+    /// Maximum share of paragraphs that repeat an earlier paragraph.
     pub max_duplicate_paragraphs: f64,
-    /// The greatest share of the characters in lines that repeat an earlier one.
+    /// Maximum share of characters in lines that repeat an earlier one.
     pub max_duplicate_line_chars: f64,
-    /// The greatest share of the characters in paragraphs that repeat an earlier one.
+    /// Maximum share of characters in paragraphs that repeat an earlier one.
     pub max_duplicate_paragraph_chars: f64,
-    /// The greatest share of the characters in the most frequent run of 2 words.
+    /// Maximum share of characters in the most frequent run of 2 words.
     pub max_top_2_gram: f64,
     /// As `max_top_2_gram`, of 3 words.
     pub max_top_3_gram: f64,
     /// As `max_top_2_gram`, of 4 words.
     pub max_top_4_gram: f64,
-    /// The greatest share of the characters in runs of 5 words that occurred before.
+    /// Maximum share of characters in runs of 5 words that occurred before.
     pub max_duplicate_5_gram: f64,
     /// As `max_duplicate_5_gram`, of 6 words.
     pub max_duplicate_6_gram: f64,
@@ -65,15 +65,15 @@ impl Default for GopherRepetition {
 }
 
 impl GopherRepetition {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         let lines = [
             ("max_duplicate_lines", self.max_duplicate_lines),
             ("max_duplicate_paragraphs", self.max_duplicate_paragraphs),
             ("max_duplicate_line_chars", self.max_duplicate_line_chars),
             ("max_duplicate_paragraph_chars", self.max_duplicate_paragraph_chars),
         ];
-        let runs = self.top().into_iter().chain(self.duplicate()).map(|(_, key, most)| (key, most));
-        lines.into_iter().chain(runs).try_for_each(|(key, most)| check_share(key, most))
+        let all_ngrams = self.top().into_iter().chain(self.duplicate()).map(|(_, key, most)| (key, most));
+        lines.into_iter().chain(all_ngrams).try_for_each(|(key, most)| check_share(key, most))
     }
 
     /// Lengths of runs, with the key and the threshold for the most frequent one.
@@ -97,7 +97,7 @@ impl GopherRepetition {
         ]
     }
 
-    fn lines(&self, text: &str, table: &mut HashTable) -> Option<Drop> {
+    fn lines(&self, text: &str, table: &mut HashTable) -> Option<DropReason> {
         let (lines, paragraphs) = repeated(text, table);
         let rule = GOPHER_REPETITION;
         let all_chars = lines.all_chars;
@@ -118,34 +118,34 @@ impl GopherRepetition {
 }
 
 impl Rule for GopherRepetition {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let (runs, table) = (&mut page.scratch.runs, &mut page.scratch.table);
-        if let Some(drop) = self.lines(&page.text, table) {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let (ngrams, table) = (&mut view.scratch.ngrams, &mut view.scratch.table);
+        if let Some(drop) = self.lines(&view.text, table) {
             return Some(drop);
         }
-        runs.reset(words(&page.text).map(|word| (mix(xxh3_64(word.as_bytes())), chars(word))));
+        ngrams.reset(words(&view.text).map(|word| (fmix64(xxh3_64(word.as_bytes())), chars(word))));
         let rule = GOPHER_REPETITION;
         let top = self.top().into_iter().find_map(|(n, key, most)| {
-            at_most(rule, key, share(top_chars(runs, n, table), runs.all_chars()), most)
+            at_most(rule, key, share(top_chars(ngrams, n, table), ngrams.all_chars()), most)
         });
         top.or_else(|| {
             self.duplicate().into_iter().find_map(|(n, key, most)| {
-                at_most(rule, key, share(duplicate_chars(runs, n, table), runs.all_chars()), most)
+                at_most(rule, key, share(duplicate_chars(ngrams, n, table), ngrams.all_chars()), most)
             })
         })
     }
 }
 
-/// What of a kind there is, and what of it repeats an earlier one.
+/// Lines or paragraphs, and those that repeat an earlier one.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Repeated {
+pub(super) struct RepeatCounts {
     pub(super) all: u64,
     pub(super) all_chars: u64,
     pub(super) again: u64,
     pub(super) again_chars: u64,
 }
 
-impl Repeated {
+impl RepeatCounts {
     fn add(&mut self, chars: u64, is_new: bool) {
         self.all += 1;
         self.all_chars += chars;
@@ -156,11 +156,11 @@ impl Repeated {
     }
 }
 
-/// The repeated lines and paragraphs of a text.
-pub(super) fn repeated(text: &str, table: &mut HashTable) -> (Repeated, Repeated) {
+/// Repeated lines and paragraphs of a text.
+pub(super) fn repeated(text: &str, table: &mut HashTable) -> (RepeatCounts, RepeatCounts) {
     // Lines and paragraphs share the table: the hashes of paragraphs are mixed once more.
     table.reset(2 * (1 + text.bytes().filter(|&byte| byte == b'\n').count()));
-    let (mut lines, mut paragraphs) = (Repeated::default(), Repeated::default());
+    let (mut lines, mut paragraphs) = (RepeatCounts::default(), RepeatCounts::default());
     let mut paragraph: Option<(u64, u64)> = None;
     for line in raw_lines(text).chain([""]) {
         if line.is_empty() {
@@ -172,17 +172,17 @@ pub(super) fn repeated(text: &str, table: &mut HashTable) -> (Repeated, Repeated
         let (hash, count) = (xxh3_64(line.as_bytes()), chars(line));
         lines.add(count, table.insert(hash));
         let (before, so_far) = paragraph.unwrap_or((1, 0));
-        paragraph = Some((mix(before.rotate_left(1) ^ hash), so_far + count));
+        paragraph = Some((fmix64(before.rotate_left(1) ^ hash), so_far + count));
     }
     (lines, paragraphs)
 }
 
-/// The characters in the occurrences of the most frequent run of `n` words that occurs twice or more; of several equally
+/// Characters in the occurrences of the most frequent run of `n` words that occurs twice or more; of several equally
 /// frequent ones, of the one with the most. Occurrences are counted from the left, none overlapping the one before.
-fn top_chars(runs: &Runs, n: usize, table: &mut HashTable) -> u64 {
-    table.reset(runs.len());
+fn top_chars(ngrams: &NgramHashes, n: usize, table: &mut HashTable) -> u64 {
+    table.reset(ngrams.len());
     let mut best = (1, 0);
-    for (at, hash) in runs.hashes(n).enumerate() {
+    for (at, hash) in ngrams.hashes(n).enumerate() {
         let seen = table.entry(hash);
         if seen.count > 0 && (at as u32) < seen.next {
             continue;
@@ -190,21 +190,21 @@ fn top_chars(runs: &Runs, n: usize, table: &mut HashTable) -> u64 {
         seen.count += 1;
         seen.next = (at + n) as u32;
         if seen.count > 1 {
-            best = best.max((seen.count, runs.chars(at, n)));
+            best = best.max((seen.count, ngrams.chars(at, n)));
         }
     }
     u64::from(best.0) * best.1
 }
 
-/// The characters in runs of `n` words that occurred before. From the left: such a run is passed over as a whole.
-fn duplicate_chars(runs: &Runs, n: usize, table: &mut HashTable) -> u64 {
-    table.reset(runs.len());
+/// Characters in runs of `n` words that occurred before. From the left: such a run is passed over as a whole.
+fn duplicate_chars(ngrams: &NgramHashes, n: usize, table: &mut HashTable) -> u64 {
+    table.reset(ngrams.len());
     let (mut at, mut repeated) = (0, 0);
-    while at + n <= runs.len() {
-        if table.insert(runs.hash(at, n)) {
+    while at + n <= ngrams.len() {
+        if table.insert(ngrams.hash(at, n)) {
             at += 1;
         } else {
-            repeated += runs.chars(at, n);
+            repeated += ngrams.chars(at, n);
             at += n;
         }
     }
@@ -316,14 +316,14 @@ mod tests {
 
     #[test]
     fn overlapping_occurrences_are_counted_once() {
-        let mut runs = Runs::default();
+        let mut ngrams = NgramHashes::default();
         let mut table = HashTable::default();
-        runs.reset([7u64; 5].into_iter().map(|word| (mix(word), 2)));
+        ngrams.reset([7u64; 5].into_iter().map(|word| (fmix64(word), 2)));
         // `ha ha ha ha ha` holds `ha ha` twice, and one word is left.
-        assert_eq!(top_chars(&runs, 2, &mut table), 8);
-        assert_eq!(duplicate_chars(&runs, 2, &mut table), 8);
-        assert_eq!(top_chars(&runs, 6, &mut table), 0);
-        assert_eq!(duplicate_chars(&runs, 6, &mut table), 0);
+        assert_eq!(top_chars(&ngrams, 2, &mut table), 8);
+        assert_eq!(duplicate_chars(&ngrams, 2, &mut table), 8);
+        assert_eq!(top_chars(&ngrams, 6, &mut table), 0);
+        assert_eq!(duplicate_chars(&ngrams, 6, &mut table), 0);
     }
 
     #[test]

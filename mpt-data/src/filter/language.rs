@@ -1,4 +1,4 @@
-//! `language`: which language the text is in, by the trigrams and alphabets of the `whatlang` library.
+//! `language`: the language of a text, by the trigrams and alphabets of the `whatlang` library.
 //!
 //! It tells 70 languages apart, needs no model file, and gives the same answer everywhere. Its confidence says how far the
 //! best language is ahead of the second: it is near to 1 from a few sentences on, and cannot be compared with the scores of
@@ -9,18 +9,18 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use whatlang::Lang;
 
-use super::{Drop, LANGUAGE, Page, Rule, Wrong, check_share};
+use super::{DocumentView, DropReason, InvalidKey, LANGUAGE, Rule, check_share};
 
 /// Longer texts are judged by pieces of their beginning, middle and end, of this many bytes each.
 const PIECE_BYTES: usize = 1024;
 
-/// The languages that stay.
+/// Languages to keep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Language {
-    /// The languages that stay, by their ISO 639-3 codes, or 639-1 where there is one.
+    /// Languages to keep, by their ISO 639-3 codes, or 639-1 where there is one.
     pub any_of: Vec<String>,
-    /// How confident the library must be; a document at the threshold stays.
+    /// Least confidence of the library; a document at the threshold is kept.
     #[serde(default = "confidence")]
     pub min_confidence: f64,
 }
@@ -30,47 +30,47 @@ fn confidence() -> f64 {
 }
 
 impl Language {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         check_share("min_confidence", self.min_confidence)?;
         if self.any_of.is_empty() {
-            return Err(Wrong::new("any_of", "empty", "codes of languages, such as \"eng\" or \"en\""));
+            return Err(InvalidKey::new("any_of", "empty", "codes of languages, such as \"eng\" or \"en\""));
         }
         match self.any_of.iter().find(|code| language(code).is_none()) {
             Some(code) => {
                 let known: Vec<_> = Lang::all().iter().map(Lang::code).collect();
-                Err(Wrong::new("any_of", format!("\"{code}\""), format!("one of {}", known.join(", "))))
+                Err(InvalidKey::new("any_of", format!("\"{code}\""), format!("one of {}", known.join(", "))))
             }
             None => Ok(()),
         }
     }
 }
 
-/// The languages, looked up.
+/// Languages of the codes.
 #[derive(Debug)]
-pub(super) struct Languages {
+pub(super) struct LanguageRule {
     any_of: Vec<Lang>,
     min_confidence: f64,
 }
 
-impl Languages {
+impl LanguageRule {
     pub(super) fn new(config: &Language) -> Self {
         let any_of = config.any_of.iter().filter_map(|code| language(code)).collect();
         Self { any_of, min_confidence: config.min_confidence }
     }
 }
 
-impl Rule for Languages {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let Some(info) = whatlang::detect(&sample(&page.text)) else {
-            return Some(Drop { rule: LANGUAGE, value: "none".into() });
+impl Rule for LanguageRule {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let Some(info) = whatlang::detect(&sample(&view.text)) else {
+            return Some(DropReason { rule: LANGUAGE, value: "none".into() });
         };
-        let stays = self.any_of.contains(&info.lang()) && info.confidence() >= self.min_confidence;
+        let is_kept = self.any_of.contains(&info.lang()) && info.confidence() >= self.min_confidence;
         let value = || format!("{} {:.4}", info.lang().code(), info.confidence());
-        (!stays).then(|| Drop { rule: LANGUAGE, value: value() })
+        (!is_kept).then(|| DropReason { rule: LANGUAGE, value: value() })
     }
 }
 
-/// The part of a text that is looked at.
+/// Sample of a text for detection.
 fn sample(text: &str) -> Cow<'_, str> {
     if text.len() <= 3 * PIECE_BYTES {
         return text.into();
@@ -83,7 +83,7 @@ fn sample(text: &str) -> Cow<'_, str> {
     starts.map(piece).join(" ").into()
 }
 
-/// The language of a code.
+/// Language of a code.
 fn language(code: &str) -> Option<Lang> {
     let code = TWO_LETTERS.iter().find(|(short, _)| *short == code).map_or(code, |(_, code)| code);
     Lang::from_code(code)
@@ -185,7 +185,7 @@ mod tests {
         let any_of = codes.iter().map(|&code| code.to_owned()).collect();
         let config = Language { any_of, min_confidence };
         config.check().expect("known");
-        drop_of(&Languages::new(&config), text)
+        drop_of(&LanguageRule::new(&config), text)
     }
 
     #[test]

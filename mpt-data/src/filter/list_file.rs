@@ -1,14 +1,14 @@
-//! Files that filters name: lists with an entry a line. They may be compressed, as inputs may.
+//! List files of filters: an entry per line, compressed or not.
 
 use std::path::Path;
 
 use crate::compressed;
 use crate::error::{Error, Result};
 
-/// The longest list, decompressed: all of it is in memory.
+/// Longest list, decompressed, which is in memory as a whole.
 const MAX_LIST_BYTES: u64 = 256 << 20;
 
-/// The text of a file.
+/// Text of a file.
 pub(super) fn text(path: &Path) -> Result<String> {
     let bytes = compressed::read_whole(path, MAX_LIST_BYTES)?;
     String::from_utf8(bytes).map_err(|error| {
@@ -17,7 +17,7 @@ pub(super) fn text(path: &Path) -> Result<String> {
     })
 }
 
-/// The entries of a list: its lines without the white space around them; blank lines are none.
+/// Entries of a list: its lines without the white space around them, but for blank ones.
 pub(super) fn entries(path: &Path) -> Result<Vec<String>> {
     let text = text(path)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

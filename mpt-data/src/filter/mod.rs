@@ -1,9 +1,12 @@
-//! Filters: which documents stay and with what text, and for those that do not, the rule and the value that decided.
+//! Filters: conditions and edits that decide which documents stay, and with what text.
 //!
-//! One family of rules a file; `text.rs` says what a word, a line and a sentence are for all of them. A [`Filter`] is what
-//! the run file says. A [`Judge`] is the filters of a source with the files they name read: a pure function of a document.
+//! A [`Filter`] is an entry of the run file. A [`FilterChain`] holds the filters of a source with their files loaded. Each
+//! family of rules has a file; `text.rs` defines words, lines and sentences for all of them. A dropped document has a
+//! [`DropReason`].
 
 mod c4;
+mod chain;
+mod checks;
 mod column;
 mod decontaminate;
 mod fineweb_quality;
@@ -13,18 +16,22 @@ mod language;
 mod list_file;
 pub(crate) mod ngrams;
 mod pii;
+mod rules;
 mod text;
 mod url_list;
+mod word_count;
 mod word_list;
-mod words;
 
-use std::borrow::Cow;
-use std::fmt::Debug;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::c4::C4;
+pub use self::chain::DropReason;
+use self::chain::{DocumentView, Rule};
+pub(crate) use self::chain::{FilterChain, FilterOutcome, FilterScratch, check_empty};
+use self::checks::{at_least, at_most, check_order, check_ratio};
+pub(crate) use self::checks::{check_local, check_share};
 pub use self::column::Column;
 pub use self::decontaminate::Decontaminate;
 pub use self::fineweb_quality::FinewebQuality;
@@ -32,40 +39,48 @@ pub use self::gopher_quality::GopherQuality;
 pub use self::gopher_repetition::GopherRepetition;
 pub use self::language::Language;
 pub use self::pii::Pii;
-pub use self::url_list::{Listed, UrlList};
+#[cfg(feature = "interop")]
+pub(crate) use self::rules::EMPTY;
+pub(crate) use self::rules::{
+    BAD_LINE, DUPLICATE_PARAGRAPHS, EXACT_DUPLICATE, NEAR_DUPLICATE, SEMANTIC_DUPLICATE, rule,
+};
+use self::rules::{
+    C4_RULE, COLUMN, DECONTAMINATE, FINEWEB_QUALITY, GOPHER_QUALITY, GOPHER_REPETITION, LANGUAGE, MAX_WORDS,
+    MIN_WORDS, URL_LIST, WORD_LIST,
+};
+pub use self::url_list::{ListedAction, UrlList};
 pub use self::word_list::WordList;
-use crate::document::Document;
 use crate::error::Result;
-use crate::remote;
+use crate::mixing::InvalidKey;
 
-/// One step of a source's filters: a condition that a document must meet to stay, an edit of its text, or both. They run
-/// in the order of the run file, and a step sees the text as the steps before it left it.
+/// Filter of a source: a condition to keep a document, an edit of its text, or both. Filters run in the order of the run
+/// file, each on the text as the filters before it left it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Filter {
-    /// The text has this many words or more.
+    /// At least this many words.
     MinWords {
-        /// The fewest words.
+        /// Minimum number of words.
         value: u64,
     },
-    /// The text has this many words or fewer.
+    /// At most this many words.
     MaxWords {
-        /// The most words.
+        /// Maximum number of words.
         value: u64,
     },
-    /// A field's value is one of `any_of`, and none of `none_of`.
+    /// Field whose value is one of `any_of`, and none of `none_of`.
     Column(Column),
-    /// The quality rules of Gopher. A document at a threshold stays.
+    /// Quality rules of Gopher. A document at a threshold is kept.
     GopherQuality(GopherQuality),
-    /// The repetition rules of Gopher. A document at a threshold stays.
+    /// Repetition rules of Gopher. A document at a threshold is kept.
     GopherRepetition(GopherRepetition),
-    /// The rules of C4, which take lines out too. A line or page at a threshold stays.
+    /// Rules of C4, which remove lines too. A line or page at a threshold is kept.
     C4(C4),
-    /// The rules of FineWeb. A document at a threshold stays.
+    /// Rules of FineWeb. A document at a threshold is kept.
     FinewebQuality(FinewebQuality),
-    /// The text is in one of some languages.
+    /// Text in one of the given languages.
     Language(Language),
-    /// The address is on a list, or is not, as `listed` says.
+    /// Address on a list, or not on it, as `listed` says.
     UrlList(UrlList),
     /// Words of a list occur `max_matches` times at most.
     WordList(WordList),
@@ -75,67 +90,8 @@ pub enum Filter {
     Decontaminate(Decontaminate),
 }
 
-/// Why a document does not stay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drop {
-    /// The rule: a filter's kind, `empty`, `bad_line`, or that of a stage of deduplication.
-    pub rule: &'static str,
-    /// What the rule saw: of rules with several keys the key that decided and what it is about (`min_words=49`), else a
-    /// word count, `field=value`, the entry of a list, what is wrong with a line, or the id of the copy that stays, with its similarity.
-    pub value: String,
-}
-
-/// The rule for documents whose text has no words at all, as read or after edits.
-pub(crate) const EMPTY: &str = "empty";
-/// The rule for what is no document.
-pub(crate) const BAD_LINE: &str = "bad_line";
-/// The rule for later copies of the same text.
-pub(crate) const EXACT_DUPLICATE: &str = "exact_duplicate";
-/// The rule for documents of whose words none is left without the paragraphs that earlier documents have.
-pub(crate) const DUPLICATE_PARAGRAPHS: &str = "duplicate_paragraphs";
-/// The rule for documents that are nearly an earlier one.
-pub(crate) const NEAR_DUPLICATE: &str = "near_duplicate";
-/// The rule for documents that are near another one in meaning.
-pub(crate) const SEMANTIC_DUPLICATE: &str = "semantic_duplicate";
-const MIN_WORDS: &str = "min_words";
-const MAX_WORDS: &str = "max_words";
-const COLUMN: &str = "column";
-const GOPHER_QUALITY: &str = "gopher_quality";
-const GOPHER_REPETITION: &str = "gopher_repetition";
-const C4_RULE: &str = "c4";
-const FINEWEB_QUALITY: &str = "fineweb_quality";
-const LANGUAGE: &str = "language";
-const URL_LIST: &str = "url_list";
-const WORD_LIST: &str = "word_list";
-const DECONTAMINATE: &str = "decontaminate";
-
-const RULES: [&str; 17] = [
-    EMPTY,
-    BAD_LINE,
-    EXACT_DUPLICATE,
-    DUPLICATE_PARAGRAPHS,
-    NEAR_DUPLICATE,
-    SEMANTIC_DUPLICATE,
-    MIN_WORDS,
-    MAX_WORDS,
-    COLUMN,
-    GOPHER_QUALITY,
-    GOPHER_REPETITION,
-    C4_RULE,
-    FINEWEB_QUALITY,
-    LANGUAGE,
-    URL_LIST,
-    WORD_LIST,
-    DECONTAMINATE,
-];
-
-/// The rule with this name; rules are a closed list.
-pub(crate) fn rule(name: &str) -> Option<&'static str> {
-    RULES.into_iter().find(|rule| *rule == name)
-}
-
 impl Filter {
-    /// The field it looks at, if it looks at one.
+    /// Field that the filter reads, if any.
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::Column(column) => Some(&column.field),
@@ -144,12 +100,12 @@ impl Filter {
         }
     }
 
-    /// The files it names, as the run file writes them.
+    /// Files that the filter names, as in the run file.
     pub fn files(&self) -> Vec<String> {
         self.clone().files_mut().into_iter().map(std::mem::take).collect()
     }
 
-    /// The same with the names of files alone: where they lie decides nothing.
+    /// Copy with the names of files alone, because their folders decide nothing.
     pub(crate) fn without_folders(&self) -> Self {
         let mut filter = self.clone();
         for file in filter.files_mut() {
@@ -168,8 +124,8 @@ impl Filter {
         }
     }
 
-    /// What is there and what is expected, where the filter can mean nothing.
-    pub(crate) fn check(&self) -> std::result::Result<(), Wrong> {
+    /// Checks the settings of the filter.
+    pub(crate) fn check(&self) -> std::result::Result<(), InvalidKey> {
         match self {
             Self::Column(column) => column.check(),
             Self::GopherQuality(rules) => rules.check(),
@@ -185,42 +141,42 @@ impl Filter {
         }
     }
 
-    /// Reads the files it names, relative to `folder`.
+    /// Loads the files that the filter names, relative to `folder`.
     fn load(&self, folder: &Path) -> Result<Box<dyn Rule>> {
         Ok(match self {
             Self::MinWords { value } => {
-                Box::new(words::WordCount { rule: MIN_WORDS, least: *value, most: u64::MAX })
+                Box::new(word_count::WordCountRule { rule: MIN_WORDS, least: *value, most: u64::MAX })
             }
             Self::MaxWords { value } => {
-                Box::new(words::WordCount { rule: MAX_WORDS, least: 0, most: *value })
+                Box::new(word_count::WordCountRule { rule: MAX_WORDS, least: 0, most: *value })
             }
             Self::Column(column) => Box::new(column.clone()),
             Self::GopherQuality(rules) => Box::new(rules.clone()),
             Self::GopherRepetition(rules) => Box::new(rules.clone()),
             Self::C4(rules) => {
-                let words = |path: &String| word_list::Words::load(&folder.join(path), true);
+                let words = |path: &String| word_list::WordMatcher::load(&folder.join(path), true);
                 let bad_words = rules.bad_words.as_ref().map(words).transpose()?;
-                Box::new(c4::Cleaner::new(rules.clone(), bad_words))
+                Box::new(c4::CompiledC4::new(rules.clone(), bad_words))
             }
             Self::FinewebQuality(rules) => Box::new(rules.clone()),
-            Self::Language(languages) => Box::new(language::Languages::new(languages)),
-            Self::UrlList(list) => Box::new(url_list::Addresses::load(list, &folder.join(&list.path))?),
-            Self::WordList(list) => Box::new(word_list::Limit {
-                words: word_list::Words::load(&folder.join(&list.path), list.whole_words)?,
+            Self::Language(languages) => Box::new(language::LanguageRule::new(languages)),
+            Self::UrlList(list) => Box::new(url_list::UrlMatcher::load(list, &folder.join(&list.path))?),
+            Self::WordList(list) => Box::new(word_list::WordLimit {
+                words: word_list::WordMatcher::load(&folder.join(&list.path), list.whole_words)?,
                 max_matches: list.max_matches,
             }),
             Self::Pii(kinds) => Box::new(kinds.clone()),
-            Self::Decontaminate(sets) => Box::new(decontaminate::Contamination::load(sets, folder)?),
+            Self::Decontaminate(sets) => Box::new(decontaminate::EvalNgrams::load(sets, folder)?),
         })
     }
 }
 
-/// What a file is called, without its folders.
+/// Name of a file, without its folders.
 pub(crate) fn file_name(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The fields that the filters look at, each once, in order.
+/// Fields that the filters read, each once, in order.
 pub(crate) fn fields(filters: &[Filter]) -> Vec<&str> {
     let mut names = Vec::new();
     for field in filters.iter().filter_map(Filter::field) {
@@ -231,185 +187,39 @@ pub(crate) fn fields(filters: &[Filter]) -> Vec<&str> {
     names
 }
 
-/// The filters of a source, ready.
-#[derive(Debug)]
-pub(crate) struct Judge {
-    fields: Vec<String>,
-    rules: Vec<Box<dyn Rule>>,
-}
-
-/// What becomes of a document.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Verdict {
-    /// It stays; with this text, where filters changed it.
-    Kept(Option<String>),
-    /// It does not.
-    Dropped(Drop),
-}
-
-impl Judge {
-    /// Reads the files that the filters name, relative to `folder`.
-    ///
-    /// # Errors
-    /// Those of opening the files, and [`crate::Error::BrokenInput`] for one that says nothing.
-    pub(crate) fn load(filters: &[Filter], folder: &Path) -> Result<Self> {
-        let fields = fields(filters).into_iter().map(str::to_owned).collect();
-        let rules = filters.iter().map(|filter| filter.load(folder)).collect::<Result<_>>()?;
-        Ok(Self { fields, rules })
-    }
-
-    /// The first reason not to keep the document, or the text that stays of it. A document without a single word is
-    /// dropped by any list of filters.
-    ///
-    /// `document.fields` holds the values of [`fields`] of the same filters.
-    pub(crate) fn judge(&self, document: &Document, scratch: &mut Scratch) -> Verdict {
-        let text = Cow::Borrowed(document.text.as_str());
-        let mut page = Page { text, names: &self.fields, values: &document.fields, scratch };
-        let drop = empty(&page.text).or_else(|| self.rules.iter().find_map(|rule| rule.judge(&mut page)));
-        match (drop, page.text) {
-            (Some(drop), _) => Verdict::Dropped(drop),
-            (None, Cow::Borrowed(_)) => Verdict::Kept(None),
-            (None, Cow::Owned(text)) => match empty(&text) {
-                Some(drop) => Verdict::Dropped(drop),
-                None => Verdict::Kept(Some(text)),
-            },
-        }
-    }
-}
-
-pub(crate) fn empty(text: &str) -> Option<Drop> {
-    let is_empty = text::words(text).next().is_none();
-    is_empty.then(|| Drop { rule: EMPTY, value: format!("{} bytes", text.len()) })
-}
-
-/// Memory that is used for one document after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    runs: ngrams::Runs,
-    table: ngrams::HashTable,
-}
-
-/// A document on its way through the rules.
-struct Page<'a> {
-    text: Cow<'a, str>,
-    names: &'a [String],
-    values: &'a [Option<String>],
-    scratch: &'a mut Scratch,
-}
-
-impl Page<'_> {
-    /// The value of a field, if the document has it.
-    fn field(&self, name: &str) -> Option<&str> {
-        let slot = self.names.iter().position(|other| other == name)?;
-        self.values[slot].as_deref()
-    }
-
-    /// Takes another text, unless it is the same.
-    fn edit(&mut self, text: String) {
-        if text != *self.text {
-            self.text = Cow::Owned(text);
-        }
-    }
-}
-
-/// A filter with all it needs.
-trait Rule: Debug + Send + Sync {
-    /// Why the document does not stay; or `None`, and the page may have another text.
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop>;
-}
-
-/// A key of a filter that makes no sense.
-#[derive(Debug)]
-pub(crate) struct Wrong {
-    /// The key; empty for the filter itself.
-    pub(crate) key: &'static str,
-    /// What it is.
-    pub(crate) actual: String,
-    /// What it must be.
-    pub(crate) expected: String,
-}
-
-impl Wrong {
-    pub(crate) fn new(key: &'static str, actual: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { key, actual: actual.into(), expected: expected.into() }
-    }
-}
-
-/// Only the documents of sources can lie in a store: what is read whole, once, is a file.
-pub(crate) fn check_local(key: &'static str, path: &str) -> std::result::Result<(), Wrong> {
-    if remote::is_remote(Path::new(path)) {
-        let expected = "a file on this machine; copy it beside the mix file, and name the copy here";
-        return Err(Wrong::new(key, format!("\"{path}\""), expected));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_share(key: &'static str, value: f64) -> std::result::Result<(), Wrong> {
-    let is_share = (0.0..=1.0).contains(&value);
-    if is_share { Ok(()) } else { Err(Wrong::new(key, value.to_string(), "a share from 0 to 1")) }
-}
-
-fn check_ratio(key: &'static str, value: f64) -> std::result::Result<(), Wrong> {
-    let is_ratio = value >= 0.0 && value.is_finite();
-    if is_ratio { Ok(()) } else { Err(Wrong::new(key, value.to_string(), "a number, 0 or more")) }
-}
-
-fn check_order(
-    low_key: &'static str,
-    low: f64,
-    high_key: &'static str,
-    high: f64,
-) -> std::result::Result<(), Wrong> {
-    if low <= high {
-        return Ok(());
-    }
-    Err(Wrong::new(low_key, low.to_string(), format!("no more than `{high_key}`, which is {high}")))
-}
-
-/// A drop where a value is below its threshold.
-fn at_least(rule: &'static str, key: &str, value: f64, threshold: f64) -> Option<Drop> {
-    (value < threshold).then(|| seen(rule, key, value))
-}
-
-/// A drop where a value is above its threshold.
-fn at_most(rule: &'static str, key: &str, value: f64, threshold: f64) -> Option<Drop> {
-    (value > threshold).then(|| seen(rule, key, value))
-}
-
-/// The key that decided and what it is about, to six decimals.
-fn seen(rule: &'static str, key: &str, value: f64) -> Drop {
-    let rounded = (value * 1e6).round() / 1e6;
-    Drop { rule, value: format!("{key}={rounded}") }
-}
-
 #[cfg(test)]
 mod testing {
-    //! What tests ask of one rule.
+    //! One rule, applied to one document.
 
-    use super::{Drop, Page, Rule, Scratch};
+    use super::{DocumentView, DropReason, FilterScratch, Rule};
 
-    fn judged(rule: &dyn Rule, text: &str, field: Option<(&str, Option<&str>)>) -> (Option<Drop>, String) {
+    fn applied(
+        rule: &dyn Rule,
+        text: &str,
+        field: Option<(&str, Option<&str>)>,
+    ) -> (Option<DropReason>, String) {
         let names: Vec<_> = field.iter().map(|(name, _)| (*name).to_owned()).collect();
         let values: Vec<_> = field.iter().map(|(_, value)| value.map(str::to_owned)).collect();
-        let mut scratch = Scratch::default();
-        let mut page = Page { text: text.into(), names: &names, values: &values, scratch: &mut scratch };
-        let drop = rule.judge(&mut page);
-        (drop, page.text.into_owned())
+        let mut scratch = FilterScratch::default();
+        let mut view =
+            DocumentView { text: text.into(), names: &names, values: &values, scratch: &mut scratch };
+        let drop = rule.apply(&mut view);
+        (drop, view.text.into_owned())
     }
 
-    /// The value of the drop, if there is one.
+    /// Value of the drop, if there is one.
     pub(super) fn drop_of(rule: &dyn Rule, text: &str) -> Option<String> {
-        judged(rule, text, None).0.map(|drop| drop.value)
+        applied(rule, text, None).0.map(|drop| drop.value)
     }
 
     /// The same for a document with one field.
     pub(super) fn drop_with_field(rule: &dyn Rule, name: &str, value: Option<&str>) -> Option<String> {
-        judged(rule, "text", Some((name, value))).0.map(|drop| drop.value)
+        applied(rule, "text", Some((name, value))).0.map(|drop| drop.value)
     }
 
-    /// The text that stays, or the value of the drop.
+    /// Text kept, or value of the drop.
     pub(super) fn outcome(rule: &dyn Rule, text: &str) -> Result<String, String> {
-        let (drop, text) = judged(rule, text, None);
+        let (drop, text) = applied(rule, text, None);
         drop.map_or(Ok(text), |drop| Err(drop.value))
     }
 
@@ -422,7 +232,9 @@ mod testing {
 mod tests {
     use proptest::prelude::*;
 
+    use super::rules::RULES;
     use super::*;
+    use crate::document::Document;
 
     fn document(text: &str, lang: Option<&str>) -> Document {
         Document { id: "d".into(), text: text.into(), fields: vec![lang.map(str::to_owned)] }
@@ -433,18 +245,19 @@ mod tests {
         Filter::Column(Column { field: "lang".into(), any_of: list(any_of), none_of: list(none_of) })
     }
 
-    fn judge(document: &Document, filters: &[Filter]) -> Option<Drop> {
-        let judge = Judge::load(filters, Path::new("")).expect("no files");
-        match judge.judge(document, &mut Scratch::default()) {
-            Verdict::Kept(_) => None,
-            Verdict::Dropped(drop) => Some(drop),
+    fn reason_of(document: &Document, filters: &[Filter]) -> Option<DropReason> {
+        let chain = FilterChain::load(filters, Path::new("")).expect("no files");
+        match chain.apply(document, &mut FilterScratch::default()) {
+            FilterOutcome::Kept(_) => None,
+            FilterOutcome::Dropped(drop) => Some(drop),
         }
     }
 
     #[test]
     fn words_are_counted_at_the_threshold() {
         let filters = [Filter::MinWords { value: 3 }, Filter::MaxWords { value: 4 }, column(&[], &["xx"])];
-        let rule = |text: &str| judge(&document(text, None), &filters).map(|drop| (drop.rule, drop.value));
+        let rule =
+            |text: &str| reason_of(&document(text, None), &filters).map(|drop| (drop.rule, drop.value));
         assert_eq!(rule("two words"), Some(("min_words", "2".into())));
         assert_eq!(rule("just three words"), None);
         assert_eq!(rule(" now\tit's\u{2003}four\n words "), None);
@@ -455,21 +268,22 @@ mod tests {
 
     #[test]
     fn a_text_without_words_is_empty_whatever_the_filters() {
-        assert_eq!(judge(&document(" \n\u{a0}", None), &[]).map(|drop| drop.rule), Some("empty"));
-        assert_eq!(judge(&document("x", None), &[]), None);
+        assert_eq!(reason_of(&document(" \n\u{a0}", None), &[]).map(|drop| drop.rule), Some("empty"));
+        assert_eq!(reason_of(&document("x", None), &[]), None);
         let c4 = Filter::C4(C4 { min_sentences: 0, ..C4::default() });
-        let drop = judge(&document("no line of this stays", None), &[c4]).expect("nothing is left");
+        let drop = reason_of(&document("no line of this stays", None), &[c4]).expect("nothing is left");
         assert_eq!((drop.rule, drop.value.as_str()), ("empty", "0 bytes"));
     }
 
     #[test]
     fn columns_are_compared_whole() {
-        let verdict = |filter: Filter, lang| judge(&document("x", lang), &[filter]).map(|drop| drop.value);
-        assert_eq!(verdict(column(&["en", "fr"], &[]), Some("fr")), None);
-        assert_eq!(verdict(column(&["en"], &[]), Some("en-US")), Some("lang=en-US".into()));
-        assert_eq!(verdict(column(&["en"], &[]), None), Some("lang absent".into()));
-        assert_eq!(verdict(column(&[], &["en"]), Some("en")), Some("lang=en".into()));
-        assert_eq!(verdict(column(&[], &["en"]), None), None);
+        let value_of =
+            |filter: Filter, lang| reason_of(&document("x", lang), &[filter]).map(|drop| drop.value);
+        assert_eq!(value_of(column(&["en", "fr"], &[]), Some("fr")), None);
+        assert_eq!(value_of(column(&["en"], &[]), Some("en-US")), Some("lang=en-US".into()));
+        assert_eq!(value_of(column(&["en"], &[]), None), Some("lang absent".into()));
+        assert_eq!(value_of(column(&[], &["en"]), Some("en")), Some("lang=en".into()));
+        assert_eq!(value_of(column(&[], &["en"]), None), None);
         assert!(column(&[], &[]).check().is_err());
     }
 
@@ -478,11 +292,12 @@ mod tests {
         let c4 = Filter::C4(C4 { min_sentences: 1, ..C4::default() });
         let short = Filter::MaxWords { value: 4 };
         let text = document("this line goes\nThis one stays, me@home.net.", None);
-        assert_eq!(judge(&text, &[c4.clone(), short.clone()]), None);
-        assert_eq!(judge(&text, &[short.clone(), c4.clone()]).map(|drop| drop.rule), Some("max_words"));
-        let judge = Judge::load(&[c4, short, Filter::Pii(Pii::default())], Path::new("")).expect("no files");
-        let verdict = judge.judge(&text, &mut Scratch::default());
-        assert_eq!(verdict, Verdict::Kept(Some("This one stays, email@example.com.".into())));
+        assert_eq!(reason_of(&text, &[c4.clone(), short.clone()]), None);
+        assert_eq!(reason_of(&text, &[short.clone(), c4.clone()]).map(|drop| drop.rule), Some("max_words"));
+        let chain =
+            FilterChain::load(&[c4, short, Filter::Pii(Pii::default())], Path::new("")).expect("no files");
+        let outcome = chain.apply(&text, &mut FilterScratch::default());
+        assert_eq!(outcome, FilterOutcome::Kept(Some("This one stays, email@example.com.".into())));
     }
 
     #[test]
@@ -499,8 +314,8 @@ mod tests {
         let filter = Filter::WordList(list);
         assert_eq!(filter.files(), ["../lists/bad.txt"]);
         assert_eq!(filter.without_folders().files(), ["bad.txt"]);
-        let judge = Judge::load(&[filter], Path::new("nowhere")).expect_err("absent");
-        assert!(judge.to_string().contains("nowhere/../lists/bad.txt"), "{judge}");
+        let chain = FilterChain::load(&[filter], Path::new("nowhere")).expect_err("absent");
+        assert!(chain.to_string().contains("nowhere/../lists/bad.txt"), "{chain}");
     }
 
     /// Filters of every kind that need no file.
@@ -517,15 +332,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn verdicts_do_not_depend_on_what_was_judged_before(
+        fn outcomes_do_not_depend_on_earlier_documents(
             texts in prop::collection::vec("(the |of |tree |[a-e]{1,4} |me@home\\.org |[.!?] |\n){0,40}", 1..12),
         ) {
-            let judge = Judge::load(&all_filters(), Path::new("")).expect("no files");
-            let mut scratch = Scratch::default();
+            let chain = FilterChain::load(&all_filters(), Path::new("")).expect("no files");
+            let mut scratch = FilterScratch::default();
             for text in texts.iter().chain(texts.iter().rev()) {
                 let document = document(text, None);
-                let alone = judge.judge(&document, &mut Scratch::default());
-                prop_assert_eq!(judge.judge(&document, &mut scratch), alone);
+                let alone = chain.apply(&document, &mut FilterScratch::default());
+                prop_assert_eq!(chain.apply(&document, &mut scratch), alone);
             }
         }
     }

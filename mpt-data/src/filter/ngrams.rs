@@ -1,21 +1,21 @@
-//! Runs of words as 64-bit hashes, and the table that counts them: no run is ever built as a text.
+//! N-grams of words as 64-bit hashes, and a table that counts them. No n-gram is ever built as a text.
 //!
-//! Two different runs have the same hash with a probability of about 2⁻⁶³.
+//! Two different n-grams have the same hash with a probability of about 2⁻⁶³.
 
-/// Odd, and no power of it is near to 1: each place in a run has a factor of its own.
+/// Base of the rolling hash: odd, and no power of it is near to 1, so each place in an n-gram has a factor of its own.
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The words of a text as hashes, such that the hash of every run of them is at hand.
+/// Prefix hashes of a text's words, from which the hash of any n-gram follows.
 #[derive(Debug, Default)]
-pub(crate) struct Runs {
-    /// At `i` the hash of the first `i` words.
+pub(crate) struct NgramHashes {
+    /// Hash of the first `i` words, at `i`.
     prefixes: Vec<u64>,
-    /// At `i` the characters of the first `i` words.
+    /// Characters of the first `i` words, at `i`.
     chars: Vec<u64>,
 }
 
-impl Runs {
-    /// Takes the hashes and lengths of the words of another text.
+impl NgramHashes {
+    /// Replaces the text by one with these hashes and lengths of words.
     pub(crate) fn reset(&mut self, words: impl Iterator<Item = (u64, u64)>) {
         self.prefixes.clear();
         self.chars.clear();
@@ -30,62 +30,62 @@ impl Runs {
         }
     }
 
-    /// Words there are.
+    /// Number of words.
     pub(super) fn len(&self) -> usize {
         self.prefixes.len() - 1
     }
 
-    /// The hashes of all runs of `n` words, in order.
+    /// Hashes of all n-grams, in order.
     pub(crate) fn hashes(&self, n: usize) -> impl Iterator<Item = u64> {
         let factor = BASE.wrapping_pow(n as u32);
         let run = move |(from, to): (&u64, &u64)| to.wrapping_sub(from.wrapping_mul(factor));
         self.prefixes.iter().zip(self.prefixes.iter().skip(n)).map(run)
     }
 
-    /// The hash of the `n` words from `at`.
+    /// Hash of the `n` words from `at`.
     pub(super) fn hash(&self, at: usize, n: usize) -> u64 {
         self.prefixes[at + n].wrapping_sub(self.prefixes[at].wrapping_mul(BASE.wrapping_pow(n as u32)))
     }
 
-    /// The characters of the `n` words from `at`.
+    /// Characters of the `n` words from `at`.
     pub(super) fn chars(&self, at: usize, n: usize) -> u64 {
         self.chars[at + n] - self.chars[at]
     }
 
-    /// The characters of all words.
+    /// Characters of all words.
     pub(super) fn all_chars(&self) -> u64 {
         self.chars(0, self.len())
     }
 }
 
-/// What is known of one hash.
+/// Entry of a hash table.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Seen {
+pub(super) struct HashCount {
     hash: u64,
-    /// How often it was counted.
+    /// Count of the hash.
     pub(super) count: u32,
-    /// The first place where it can be counted again.
+    /// First place where the hash counts again.
     pub(super) next: u32,
 }
 
-/// A hash table of 64-bit hashes: open addressing over memory that is kept from text to text.
+/// Hash table of 64-bit hashes: open addressing, in memory that is reused for the next text.
 #[derive(Debug, Default)]
 pub(super) struct HashTable {
-    slots: Vec<Seen>,
+    slots: Vec<HashCount>,
     mask: usize,
 }
 
 impl HashTable {
-    /// Forgets everything, and makes room for so many hashes.
+    /// Empties the table, and makes room for `hashes` hashes.
     pub(super) fn reset(&mut self, hashes: usize) {
         let size = (hashes * 2).next_power_of_two().max(16);
         self.slots.clear();
-        self.slots.resize(size, Seen::default());
+        self.slots.resize(size, HashCount::default());
         self.mask = size - 1;
     }
 
-    /// The entry of a hash; of one not seen before the count is 0, and the caller counts it.
-    pub(super) fn entry(&mut self, hash: u64) -> &mut Seen {
+    /// Entry of a hash, which the caller counts; a new one has the count 0.
+    pub(super) fn entry(&mut self, hash: u64) -> &mut HashCount {
         // The low bits of a product depend on the low bits of its factors alone: the high ones choose the slot.
         let mut slot = (hash.wrapping_mul(BASE) >> 20) as usize & self.mask;
         while self.slots[slot].count > 0 && self.slots[slot].hash != hash {
@@ -96,7 +96,7 @@ impl HashTable {
         seen
     }
 
-    /// Whether a hash is new; from now on it is not.
+    /// Inserts a hash, and returns whether it was new.
     pub(super) fn insert(&mut self, hash: u64) -> bool {
         let seen = self.entry(hash);
         seen.count += 1;
@@ -104,8 +104,8 @@ impl HashTable {
     }
 }
 
-/// Spreads the bits of a number evenly.
-pub(crate) fn mix(mut bits: u64) -> u64 {
+/// 64-bit finalizer of MurmurHash3.
+pub(crate) fn fmix64(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     bits = (bits ^ (bits >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
     bits ^ (bits >> 33)
@@ -122,14 +122,14 @@ mod tests {
     proptest! {
         #[test]
         fn runs_are_equal_where_their_words_are(words in prop::collection::vec(0u64..4, 0..40), n in 1usize..6) {
-            let mut runs = Runs::default();
-            runs.reset(words.iter().map(|&word| (mix(word + 1), word)));
-            let hashes: Vec<_> = runs.hashes(n).collect();
+            let mut ngrams = NgramHashes::default();
+            ngrams.reset(words.iter().map(|&word| (fmix64(word + 1), word)));
+            let hashes: Vec<_> = ngrams.hashes(n).collect();
             let windows: Vec<_> = words.windows(n).collect();
             prop_assert_eq!(hashes.len(), windows.len());
             for (i, a) in windows.iter().enumerate() {
-                prop_assert_eq!(hashes[i], runs.hash(i, n));
-                prop_assert_eq!(runs.chars(i, n), a.iter().sum::<u64>());
+                prop_assert_eq!(hashes[i], ngrams.hash(i, n));
+                prop_assert_eq!(ngrams.chars(i, n), a.iter().sum::<u64>());
                 for (j, b) in windows.iter().enumerate() {
                     prop_assert_eq!(a == b, hashes[i] == hashes[j]);
                 }

@@ -15,14 +15,14 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Drop, Page, Rule, Wrong};
+use super::{DocumentView, DropReason, InvalidKey, Rule};
 
-/// What stands for every e-mail address.
+/// Replacement of e-mail addresses.
 const EMAIL: &str = "email@example.com";
-/// What stands for every public IPv4 address.
+/// Replacement of public IPv4 addresses.
 const IPV4: &str = "192.0.2.1";
 
-/// What is replaced.
+/// Addresses to replace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pii {
@@ -39,51 +39,51 @@ impl Default for Pii {
 }
 
 impl Pii {
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidKey> {
         if self.emails || self.ipv4 {
             return Ok(());
         }
-        Err(Wrong::new("", "a filter that replaces nothing", "`emails` or `ipv4` to be true"))
+        Err(InvalidKey::new("", "a filter that replaces nothing", "`emails` or `ipv4` to be true"))
     }
 }
 
 impl Rule for Pii {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
         if self.emails
-            && let Some(text) = replace(&page.text, &emails(&page.text), EMAIL)
+            && let Some(text) = replace(&view.text, &emails(&view.text), EMAIL)
         {
-            page.edit(text);
+            view.edit(text);
         }
         if self.ipv4
-            && let Some(text) = replace(&page.text, &addresses(&page.text), IPV4)
+            && let Some(text) = replace(&view.text, &addresses(&view.text), IPV4)
         {
-            page.edit(text);
+            view.edit(text);
         }
         None
     }
 }
 
-/// The text with `by` in some places; `None` where there are none.
-fn replace(text: &str, places: &[Range<usize>], by: &str) -> Option<String> {
-    if places.is_empty() {
+/// Text with `by` in place of some ranges; `None` without ranges.
+fn replace(text: &str, ranges: &[Range<usize>], by: &str) -> Option<String> {
+    if ranges.is_empty() {
         return None;
     }
     let (mut out, mut at) = (String::with_capacity(text.len()), 0);
-    for place in places {
-        out.push_str(&text[at..place.start]);
+    for range in ranges {
+        out.push_str(&text[at..range.start]);
         out.push_str(by);
-        at = place.end;
+        at = range.end;
     }
     out.push_str(&text[at..]);
     Some(out)
 }
 
-/// Where e-mail addresses are. One that begins where another ends is one with it: else its stand-in could be read as a
+/// Ranges of e-mail addresses. One that begins where another ends is one with it: else its stand-in could be read as a
 /// part of the other's.
 fn emails(text: &str) -> Vec<Range<usize>> {
-    let mut places: Vec<Range<usize>> = Vec::new();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
     for (at, _) in text.match_indices('@') {
-        let floor = places.last().map_or(0, |place| place.end);
+        let floor = ranges.last().map_or(0, |range| range.end);
         if at < floor {
             continue;
         }
@@ -91,22 +91,22 @@ fn emails(text: &str) -> Vec<Range<usize>> {
         let local = run.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
         let Some(domain) = domain(&text[at + 1..]).filter(|_| !local.is_empty()) else { continue };
         let end = at + 1 + domain;
-        match places.last_mut() {
+        match ranges.last_mut() {
             Some(last) if at - run.len() == last.end => last.end = end,
-            _ => places.push(at - local.len()..end),
+            _ => ranges.push(at - local.len()..end),
         }
     }
-    places
+    ranges
 }
 
-/// The characters at the end of a text that may stand before `@`.
+/// Characters at the end of a text that may stand before `@`.
 fn local_part(text: &str) -> &str {
     let is_local = |byte: &u8| byte.is_ascii_alphanumeric() || b".!#$%&'*+/=?^_`{|}~-".contains(byte);
     let length = text.as_bytes().iter().rev().take_while(|byte| is_local(byte)).count();
     &text[text.len() - length..]
 }
 
-/// The length of the longest domain that a text begins with.
+/// Length of the longest domain that a text begins with.
 fn domain(text: &str) -> Option<usize> {
     let is_inside = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-' || *byte == b'.';
     let run = &text[..text.bytes().take_while(|byte| is_inside(byte)).count()];
@@ -123,12 +123,12 @@ fn domain(text: &str) -> Option<usize> {
     longest
 }
 
-/// Where public IPv4 addresses are.
+/// Ranges of public IPv4 addresses.
 fn addresses(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let is_inside = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
     let touches = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    let (mut places, mut at) = (Vec::new(), 0);
+    let (mut ranges, mut at) = (Vec::new(), 0);
     while let Some(dot) = text[at..].find('.').map(|offset| at + offset) {
         let start = dot - bytes[at..dot].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
         let run = bytes[start..].iter().take_while(|byte| is_inside(byte)).count();
@@ -139,10 +139,10 @@ fn addresses(text: &str) -> Vec<Range<usize>> {
             continue;
         }
         if text[start..end].parse::<Ipv4Addr>().is_ok_and(is_public) {
-            places.push(start..end);
+            ranges.push(start..end);
         }
     }
-    places
+    ranges
 }
 
 fn is_public(address: Ipv4Addr) -> bool {

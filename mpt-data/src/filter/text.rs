@@ -1,4 +1,4 @@
-//! What a character, a word, a line, a paragraph and a sentence are, for all filters.
+//! Definitions of characters, words, lines, paragraphs and sentences, for all filters.
 //!
 //! These definitions are pinned: they decide which documents stay, so they may only change with the format version.
 //!
@@ -9,45 +9,45 @@
 //! - A *sentence* of a line ends with `.`, `?` or `!`, any closing quotes and brackets, and white space after which no
 //!   lower-case letter follows; the end of the line ends the last one.
 
-/// The words of a text.
+/// Words of a text.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split_whitespace()
 }
 
-/// The lines of a text.
+/// Lines of a text.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     raw_lines(text).filter(|line| !line.is_empty())
 }
 
-/// The lines of a text, and an empty one wherever there is nothing but white space: what divides paragraphs.
+/// Lines of a text, and an empty one wherever there is nothing but white space: what divides paragraphs.
 pub(super) fn raw_lines(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').map(str::trim)
 }
 
-/// The characters of a text.
+/// Characters of a text.
 pub(super) fn chars(text: &str) -> u64 {
     text.chars().count() as u64
 }
 
-/// The sentences of a line, which is not empty.
+/// Sentences of a line, which is not empty.
 pub(super) fn sentences(line: &str) -> u64 {
     #[derive(Clone, Copy, PartialEq)]
-    enum At {
+    enum SentenceState {
         Inside,
         End,
         Gap,
     }
-    let (mut at, mut sentences) = (At::Inside, 1);
+    let (mut at, mut sentences) = (SentenceState::Inside, 1);
     for c in line.chars() {
         let is_end = matches!(c, '.' | '?' | '!');
-        if at == At::Gap && !c.is_whitespace() && !c.is_lowercase() && !is_end {
+        if at == SentenceState::Gap && !c.is_whitespace() && !c.is_lowercase() && !is_end {
             sentences += 1;
         }
         at = match at {
-            _ if is_end => At::End,
-            At::End if is_closing(c) => At::End,
-            At::End | At::Gap if c.is_whitespace() => At::Gap,
-            _ => At::Inside,
+            _ if is_end => SentenceState::End,
+            SentenceState::End if is_closing(c) => SentenceState::End,
+            SentenceState::End | SentenceState::Gap if c.is_whitespace() => SentenceState::Gap,
+            _ => SentenceState::Inside,
         };
     }
     sentences
@@ -62,7 +62,7 @@ pub(super) fn ends_in_ellipsis(line: &str) -> bool {
     line.ends_with("...") || line.ends_with('…')
 }
 
-/// A part of a whole; nothing of nothing is no part of it.
+/// Share of a part in a whole; 0 for an empty whole.
 pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -1,52 +1,52 @@
-//! `url_list`: documents by where they come from.
+//! `url_list`: documents by their addresses.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Drop, Page, Rule, URL_LIST, list_file};
+use super::{DocumentView, DropReason, Rule, URL_LIST, list_file};
 use crate::error::{Error, Result};
 
-/// A list of domains and addresses.
+/// List of domains and addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UrlList {
-    /// The field or column with the address.
+    /// Field or column with the address.
     #[serde(default = "url")]
     pub field: String,
-    /// A file with an entry a line, relative to the run file; lines that begin with `#` are comments. A domain stands for
+    /// File with an entry per line, relative to the run file; lines that begin with `#` are comments. A domain stands for
     /// its subdomains too, an address with a path for everything below it.
     pub path: String,
-    /// What happens to listed documents.
+    /// Action for listed documents.
     #[serde(default)]
-    pub listed: Listed,
+    pub listed: ListedAction,
 }
 
 fn url() -> String {
     "url".to_owned()
 }
 
-/// What happens to listed documents.
+/// Action for listed documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Listed {
-    /// They go; a document without the field stays.
+pub enum ListedAction {
+    /// Drop them; a document without the field is kept.
     #[default]
     Drop,
-    /// They alone stay; a document without the field goes.
+    /// Keep them alone; a document without the field is dropped.
     Keep,
 }
 
-/// The list, read.
+/// Loaded list.
 #[derive(Debug)]
-pub(super) struct Addresses {
+pub(super) struct UrlMatcher {
     field: String,
-    listed: Listed,
+    listed: ListedAction,
     entries: HashSet<String>,
 }
 
-impl Addresses {
+impl UrlMatcher {
     pub(super) fn load(list: &UrlList, path: &Path) -> Result<Self> {
         let lines = list_file::entries(path)?;
         let lines = lines.iter().filter(|line| !line.starts_with('#'));
@@ -60,7 +60,7 @@ impl Addresses {
         Ok(Self { field: list.field.clone(), listed: list.listed, entries })
     }
 
-    /// The entry that an address falls under: of its host or a domain above it, and of its path or a folder above it.
+    /// Entry that matches an address: of its host or a domain above it, and of its path or a folder above it.
     fn entry(&self, address: &str) -> Option<&str> {
         let address = normal(address)?;
         let host_end = address.find('/').unwrap_or(address.len());
@@ -78,7 +78,7 @@ impl Addresses {
     }
 }
 
-/// An address without scheme, user, port, query, fragment and closing `/`, its host in lower case; `None` without a host.
+/// Address without scheme, user, port, query, fragment and closing `/`, its host in lower case; `None` without a host.
 fn normal(address: &str) -> Option<String> {
     let address = address.trim();
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
@@ -93,16 +93,16 @@ fn normal(address: &str) -> Option<String> {
     (!host.is_empty()).then(|| host + path.trim_end_matches('/'))
 }
 
-impl Rule for Addresses {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let address = page.field(&self.field);
+impl Rule for UrlMatcher {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let address = view.field(&self.field);
         let value = match (self.listed, address, address.and_then(|address| self.entry(address))) {
-            (Listed::Drop, _, Some(entry)) => entry.to_owned(),
-            (Listed::Keep, None, _) => format!("{} absent", self.field),
-            (Listed::Keep, Some(address), None) => format!("{}={address}", self.field),
-            (Listed::Drop, _, None) | (Listed::Keep, Some(_), Some(_)) => return None,
+            (ListedAction::Drop, _, Some(entry)) => entry.to_owned(),
+            (ListedAction::Keep, None, _) => format!("{} absent", self.field),
+            (ListedAction::Keep, Some(address), None) => format!("{}={address}", self.field),
+            (ListedAction::Drop, _, None) | (ListedAction::Keep, Some(_), Some(_)) => return None,
         };
-        Some(Drop { rule: URL_LIST, value })
+        Some(DropReason { rule: URL_LIST, value })
     }
 }
 
@@ -111,15 +111,15 @@ mod tests {
     use super::super::testing::drop_with_field;
     use super::*;
 
-    fn list(listed: Listed) -> Addresses {
+    fn list(listed: ListedAction) -> UrlMatcher {
         let entries = ["Example.com.", "https://news.org/ads/", "10.0.0.1"];
         let entries = entries.into_iter().map(|entry| normal(entry).expect("an address")).collect();
-        Addresses { field: "url".into(), listed, entries }
+        UrlMatcher { field: "url".into(), listed, entries }
     }
 
     #[test]
     fn domains_and_paths_are_compared_by_their_parts() {
-        let list = list(Listed::Drop);
+        let list = list(ListedAction::Drop);
         for (address, entry) in [
             ("http://example.com", Some("example.com")),
             ("https://user:pass@a.b.EXAMPLE.com:8080/x?y#z", Some("example.com")),
@@ -142,11 +142,14 @@ mod tests {
     #[test]
     fn listed_documents_go_or_are_all_that_stays() {
         let verdict = |listed, url| drop_with_field(&list(listed), "url", url);
-        assert_eq!(verdict(Listed::Drop, Some("http://x.example.com/")), Some("example.com".into()));
-        assert_eq!(verdict(Listed::Drop, Some("http://other.com/")), None);
-        assert_eq!(verdict(Listed::Drop, None), None);
-        assert_eq!(verdict(Listed::Keep, Some("http://x.example.com/")), None);
-        assert_eq!(verdict(Listed::Keep, Some("http://other.com/")), Some("url=http://other.com/".into()));
-        assert_eq!(verdict(Listed::Keep, None), Some("url absent".into()));
+        assert_eq!(verdict(ListedAction::Drop, Some("http://x.example.com/")), Some("example.com".into()));
+        assert_eq!(verdict(ListedAction::Drop, Some("http://other.com/")), None);
+        assert_eq!(verdict(ListedAction::Drop, None), None);
+        assert_eq!(verdict(ListedAction::Keep, Some("http://x.example.com/")), None);
+        assert_eq!(
+            verdict(ListedAction::Keep, Some("http://other.com/")),
+            Some("url=http://other.com/".into())
+        );
+        assert_eq!(verdict(ListedAction::Keep, None), Some("url absent".into()));
     }
 }

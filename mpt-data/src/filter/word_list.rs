@@ -1,20 +1,20 @@
-//! `word_list`: how often words and phrases of a list may occur.
+//! `word_list`: a limit on the words and phrases of a list.
 
 use std::path::Path;
 
 use aho_corasick::{AhoCorasick, BuildError};
 use serde::{Deserialize, Serialize};
 
-use super::{Drop, Page, Rule, WORD_LIST, list_file};
+use super::{DocumentView, DropReason, Rule, WORD_LIST, list_file};
 use crate::error::{Error, Result};
 
-/// A list of words, and how often they may occur.
+/// List of words, and a limit on their occurrences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WordList {
-    /// A file with a word or phrase a line, relative to the run file.
+    /// File with a word or phrase per line, relative to the run file.
     pub path: String,
-    /// How many occurrences a document may have, all entries together.
+    /// Most occurrences in a document, of all entries together.
     #[serde(default)]
     pub max_matches: u64,
     /// Whether an occurrence must have no letter, digit or `_` right before or after it. Set it to false for languages
@@ -27,15 +27,15 @@ fn yes() -> bool {
     true
 }
 
-/// The entries of a list, all searched for at once, in any case.
+/// Matcher of all entries of a list at once, in any case.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct WordMatcher {
     entries: Vec<String>,
     search: AhoCorasick,
     whole_words: bool,
 }
 
-impl Words {
+impl WordMatcher {
     /// Reads a list.
     pub(super) fn load(path: &Path, whole_words: bool) -> Result<Self> {
         Self::new(list_file::entries(path)?, whole_words).map_err(|error| Error::input(path, error))
@@ -49,11 +49,11 @@ impl Words {
         Ok(Self { search: AhoCorasick::new(&entries)?, entries, whole_words })
     }
 
-    /// The entry whose occurrence is one too many, and how many there are then.
+    /// Entry whose occurrence exceeds `matches`, and the occurrences so far.
     pub(super) fn more_than(&self, text: &str, matches: u64) -> Option<(&str, u64)> {
         let text = text.to_lowercase();
         let mut count = 0;
-        // Overlapping ones too: a longer entry that is no whole word may cover a shorter one that is.
+        // Overlapping matches too: a longer entry that is no whole word may cover a shorter one that is.
         for found in self.search.find_overlapping_iter(&text) {
             if self.whole_words && !is_whole(&text, found.start(), found.end()) {
                 continue;
@@ -72,17 +72,17 @@ fn is_whole(text: &str, start: usize, end: usize) -> bool {
     !text[..start].ends_with(is_word) && !text[end..].starts_with(is_word)
 }
 
-/// A list with its limit.
+/// List with its limit.
 #[derive(Debug)]
-pub(super) struct Limit {
-    pub(super) words: Words,
+pub(super) struct WordLimit {
+    pub(super) words: WordMatcher,
     pub(super) max_matches: u64,
 }
 
-impl Rule for Limit {
-    fn judge(&self, page: &mut Page<'_>) -> Option<Drop> {
-        let (word, count) = self.words.more_than(&page.text, self.max_matches)?;
-        Some(Drop { rule: WORD_LIST, value: format!("max_matches={count}: {word}") })
+impl Rule for WordLimit {
+    fn apply(&self, view: &mut DocumentView<'_>) -> Option<DropReason> {
+        let (word, count) = self.words.more_than(&view.text, self.max_matches)?;
+        Some(DropReason { rule: WORD_LIST, value: format!("max_matches={count}: {word}") })
     }
 }
 
@@ -91,9 +91,10 @@ mod tests {
     use super::super::testing::drop_of;
     use super::*;
 
-    fn limit(entries: &[&str], max_matches: u64, whole_words: bool) -> Limit {
-        let words = Words::new(entries.iter().map(|&entry| entry.to_owned()), whole_words).expect("few");
-        Limit { words, max_matches }
+    fn limit(entries: &[&str], max_matches: u64, whole_words: bool) -> WordLimit {
+        let words =
+            WordMatcher::new(entries.iter().map(|&entry| entry.to_owned()), whole_words).expect("few");
+        WordLimit { words, max_matches }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Number types as other programs name them, and token ids out of their bytes.
 
-/// A number type. All bytes are little-endian.
+/// Number type. All bytes are little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Dtype {
@@ -17,11 +17,11 @@ pub enum Dtype {
     F64,
 }
 
-/// Numbers in a row that chance does not make zero.
-const ENOUGH_PAIRS: usize = 8;
+/// Pairs of numbers whose upper halves are not all zero by chance.
+const MIN_PAIRS: usize = 8;
 
 impl Dtype {
-    /// All of them.
+    /// All number types.
     pub const ALL: [Self; 11] = [
         Self::U8,
         Self::I8,
@@ -36,7 +36,7 @@ impl Dtype {
         Self::F64,
     ];
 
-    /// The name NumPy gives it.
+    /// Name in NumPy.
     pub fn name(self) -> &'static str {
         match self {
             Self::U8 => "uint8",
@@ -53,7 +53,7 @@ impl Dtype {
         }
     }
 
-    /// The type of this name.
+    /// Type of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
@@ -68,7 +68,7 @@ impl Dtype {
         }
     }
 
-    /// Whether it is for whole numbers, which token ids are.
+    /// Whether it is an integer type, as token ids need.
     pub fn is_integer(self) -> bool {
         !matches!(self, Self::F16 | Self::F32 | Self::F64)
     }
@@ -80,20 +80,18 @@ impl Dtype {
         self.is_integer() && (vocab_size as u128) <= 1 << bits
     }
 
-    /// The bytes of the numbers that these are the halves of: every second one, and not every first, is zero.
+    /// Bytes of a number twice as wide, if `bytes` look like such numbers: all upper halves are zero, and not all lower ones.
     pub(crate) fn is_half_of(self, bytes: &[u8]) -> Option<usize> {
         let wide = 2 * self.bytes();
         let is_zero = |half: &[u8]| half.iter().all(|&byte| byte == 0);
         let pairs = || bytes.chunks_exact(wide).map(|pair| pair.split_at(wide / 2));
-        let is_pairs = self.is_integer()
-            && wide <= 8
-            && bytes.len().is_multiple_of(wide)
-            && pairs().len() >= ENOUGH_PAIRS;
+        let is_pairs =
+            self.is_integer() && wide <= 8 && bytes.len().is_multiple_of(wide) && pairs().len() >= MIN_PAIRS;
         (is_pairs && pairs().all(|(_, high)| is_zero(high)) && pairs().any(|(low, _)| !is_zero(low)))
             .then_some(wide)
     }
 
-    /// Appends token ids, or says what is wrong with them. Bytes that are no whole number of ids are refused.
+    /// Appends the token ids in `bytes`; an error says in words what is wrong with them.
     pub(crate) fn ids(self, bytes: &[u8], vocab_size: usize, out: &mut Vec<u32>) -> Result<(), String> {
         if !bytes.len().is_multiple_of(self.bytes()) {
             let (length, width, name) = (bytes.len(), self.bytes(), self.name());
@@ -105,14 +103,14 @@ impl Dtype {
             _ => _ = wrong.get_or_insert(id),
         };
         match self {
-            Self::U8 => each(bytes, |id| push(u8::from_le_bytes(id).into())),
-            Self::I8 => each(bytes, |id| push(i8::from_le_bytes(id).into())),
-            Self::U16 => each(bytes, |id| push(u16::from_le_bytes(id).into())),
-            Self::I16 => each(bytes, |id| push(i16::from_le_bytes(id).into())),
-            Self::U32 => each(bytes, |id| push(u32::from_le_bytes(id).into())),
-            Self::I32 => each(bytes, |id| push(i32::from_le_bytes(id).into())),
-            Self::U64 => each(bytes, |id| push(u64::from_le_bytes(id).into())),
-            Self::I64 => each(bytes, |id| push(i64::from_le_bytes(id).into())),
+            Self::U8 => for_each_number(bytes, |id| push(u8::from_le_bytes(id).into())),
+            Self::I8 => for_each_number(bytes, |id| push(i8::from_le_bytes(id).into())),
+            Self::U16 => for_each_number(bytes, |id| push(u16::from_le_bytes(id).into())),
+            Self::I16 => for_each_number(bytes, |id| push(i16::from_le_bytes(id).into())),
+            Self::U32 => for_each_number(bytes, |id| push(u32::from_le_bytes(id).into())),
+            Self::I32 => for_each_number(bytes, |id| push(i32::from_le_bytes(id).into())),
+            Self::U64 => for_each_number(bytes, |id| push(u64::from_le_bytes(id).into())),
+            Self::I64 => for_each_number(bytes, |id| push(i64::from_le_bytes(id).into())),
             Self::F16 | Self::F32 | Self::F64 => {
                 return Err(format!("{} numbers are no token ids", self.name()));
             }
@@ -120,7 +118,7 @@ impl Dtype {
         wrong.map_or(Ok(()), |id| Err(format!("id {id} is not in the vocabulary of {vocab_size}")))
     }
 
-    /// Appends ids as numbers of this type. The vocabulary says that they fit.
+    /// Appends ids as numbers of this type, which must hold every id of the vocabulary.
     pub(crate) fn put_ids(self, ids: &[u32], out: &mut Vec<u8>) {
         match self.bytes() {
             1 => out.extend(ids.iter().map(|&id| id as u8)),
@@ -131,7 +129,7 @@ impl Dtype {
     }
 }
 
-fn each<const N: usize>(bytes: &[u8], f: impl FnMut([u8; N])) {
+fn for_each_number<const N: usize>(bytes: &[u8], f: impl FnMut([u8; N])) {
     bytes.as_chunks::<N>().0.iter().copied().for_each(f);
 }
 

@@ -1,65 +1,64 @@
-//! From a data folder to another program's format: the training rows of every source, in the order in which they lie.
+//! Export of a data folder to another program's format: the training rows of every source, in the order of the shards.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::byte_progress::ByteProgress;
 use super::dtype::Dtype;
-use super::import::Follow;
-use super::mds::{Dataset, Encoding, MdsOptions, MdsWriter, Numbers, Shard, Value, merge_index};
+use super::mds::{Encoding, MdsOptions, MdsWriter, Numbers, Value, merge_index};
 use super::megatron::{self, MegatronWriter};
+use crate::document_starts::DocumentStarts;
 use crate::durable::Staging;
 use crate::error::{Error, Result};
-use crate::layout::{Scratch, get_tokens};
+use crate::layout::{RowBuffers, decode_tokens};
 use crate::manifest::{Manifest, SourceRecord};
-use crate::pack::is_start;
-use crate::progress::{Progress, Stage};
+use crate::progress::{Phase, Progress};
 use crate::shard::ShardReader;
 
-/// The column that tokens go to.
-const COLUMN: &str = "tokens";
-/// Rows read at once.
-const ROWS: u64 = 64;
+/// Column of the tokens.
+const TOKENS_COLUMN: &str = "tokens";
+/// Rows in one read.
+const ROWS_PER_READ: u64 = 64;
 
-/// What an export is told.
+/// Settings of an export.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
-    /// The format.
-    pub target: Target,
-    /// The type of the tokens; by default the narrowest that the format's own tools take for the vocabulary.
+    /// Format.
+    pub target: ExportFormat,
+    /// Type of the tokens; by default the narrowest that the format's own tools take for the vocabulary.
     pub token_dtype: Option<Dtype>,
 }
 
-/// A format to write.
+/// Format of an export.
 #[derive(Debug, Clone)]
-pub enum Target {
-    /// A folder of MDS shards per source, and an index of all.
+pub enum ExportFormat {
+    /// MDS: a folder of shards per source, and an index of all.
     Mds {
-        /// How they are written.
+        /// Settings of the writer.
         options: MdsOptions,
         /// Tokens in a sample; by default those of the data.
         seq_len: Option<usize>,
     },
-    /// `tokens.bin` and `tokens.idx` in a folder per source; a sequence per document.
+    /// Megatron: `tokens.bin` and `tokens.idx` in a folder per source, a sequence per document.
     Megatron,
 }
 
-/// What an export gave.
+/// Summary of an export.
 #[derive(Debug, Clone)]
-pub struct Exported {
-    /// The type of the tokens.
+pub struct ExportSummary {
+    /// Type of the tokens.
     pub token_dtype: Dtype,
-    /// The sources, in order.
+    /// Sources, in order.
     pub sources: Vec<ExportedSource>,
 }
 
-/// What an export gave of a source.
+/// Summary of one source of an export.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ExportedSource {
-    /// Its name, that of its folder.
+    /// Name of the source and of its folder.
     pub name: String,
     /// MDS samples, or documents.
     pub samples: u64,
-    /// Tokens in them.
+    /// Tokens in the samples.
     pub tokens: u64,
     /// Tokens at the end that did not fill a sample and were left out.
     pub left_out: u64,
@@ -74,12 +73,12 @@ pub fn export(
     out: &Path,
     options: &ExportOptions,
     progress: &mut dyn Progress,
-) -> Result<Exported> {
+) -> Result<ExportSummary> {
     let vocab_size = data.plan().vocab_size;
     let token_dtype = options.token_dtype.unwrap_or_else(|| match options.target {
-        Target::Megatron => megatron::dtype_for(vocab_size),
-        Target::Mds { .. } if Dtype::U16.holds(vocab_size) => Dtype::U16,
-        Target::Mds { .. } => Dtype::U32,
+        ExportFormat::Megatron => megatron::dtype_for(vocab_size),
+        ExportFormat::Mds { .. } if Dtype::U16.holds(vocab_size) => Dtype::U16,
+        ExportFormat::Mds { .. } => Dtype::U32,
     });
     if !token_dtype.holds(vocab_size) {
         let problem = format!("{} cannot hold the ids of a vocabulary of {vocab_size}", token_dtype.name());
@@ -87,91 +86,21 @@ pub fn export(
     }
     let staging = Staging::folder(out)?;
     let rows: u64 = data.sources().iter().map(|source| source.train.rows).sum();
-    progress.start(Stage::Convert, rows * data.layout().tokens_width() as u64);
-    let mut follow = Follow::new(progress);
+    progress.start(Phase::Convert, rows * data.layout().tokens_width() as u64);
+    let mut bytes_done = ByteProgress::new(progress);
     let sources = match &options.target {
-        Target::Mds { options, seq_len } => {
+        ExportFormat::Mds { options, seq_len } => {
             let seq_len = seq_len.unwrap_or(data.plan().seq_len);
-            to_mds(data, staging.path(), options, seq_len, token_dtype, &mut follow)?
+            to_mds(data, staging.path(), options, seq_len, token_dtype, &mut bytes_done)?
         }
-        Target::Megatron => {
-            let one = |source| to_megatron(data, source, staging.path(), token_dtype, &mut follow);
+        ExportFormat::Megatron => {
+            let one = |source| to_megatron(data, source, staging.path(), token_dtype, &mut bytes_done);
             data.sources().iter().map(one).collect::<Result<_>>()?
         }
     };
     progress.finish();
     staging.commit()?;
-    Ok(Exported { token_dtype, sources })
-}
-
-/// Writes the dataset at `input` again: other compression, hashes or size of shards, the same folders, columns and samples.
-/// Says how many samples there are.
-///
-/// # Errors
-/// [`Error::BrokenInput`] naming shard, sample and column; [`Error::Taken`] for a folder that holds something.
-pub fn rewrite(
-    input: &Path,
-    out: &Path,
-    options: &MdsOptions,
-    verify: bool,
-    progress: &mut dyn Progress,
-) -> Result<u64> {
-    let dataset = Dataset::open(input)?;
-    let staging = Staging::folder(out)?;
-    progress.start(Stage::Convert, dataset.shards().iter().map(|shard| shard.raw.bytes).sum());
-    let mut follow = Follow::new(progress);
-    let (mut seen, mut written, mut samples) = (HashSet::new(), Vec::new(), 0);
-    for shard in dataset.shards() {
-        let folder = shard.folder();
-        if seen.insert(folder) {
-            let of_folder: Vec<_> =
-                dataset.shards().iter().filter(|shard| shard.folder() == folder).collect();
-            samples += of_folder.iter().map(|shard| shard.samples).sum::<u64>();
-            let name = super::sources::name_in(Path::new(""), folder);
-            let index = rewrite_folder(
-                &dataset,
-                &of_folder,
-                &staging.path().join(folder),
-                options,
-                verify,
-                &mut follow,
-            )?;
-            written.push((name, index));
-        }
-    }
-    if written.iter().any(|(folder, _)| !folder.is_empty()) || written.is_empty() {
-        merge_index(staging.path(), written)?;
-    }
-    progress.finish();
-    staging.commit()?;
-    Ok(samples)
-}
-
-fn rewrite_folder(
-    dataset: &Dataset,
-    shards: &[&Shard],
-    out: &Path,
-    options: &MdsOptions,
-    verify: bool,
-    follow: &mut Follow<'_>,
-) -> Result<Vec<serde_json::Value>> {
-    let columns = &shards[0].columns;
-    let described: Vec<_> =
-        columns.iter().map(|column| (column.name.clone(), column.encoding.clone())).collect();
-    let mut writer = MdsWriter::create(out, &described, options.clone())?;
-    for shard in shards {
-        if shard.columns != *columns {
-            let path = dataset.dir().join(&shard.raw.path);
-            return Err(Error::input(&path, "has other columns than the shards before it in its folder"));
-        }
-        let mut samples = dataset.samples(shard, verify)?;
-        while let Some(sample) = samples.next_sample()? {
-            let values = (0..columns.len()).map(|column| sample.value(column)).collect::<Result<Vec<_>>>()?;
-            writer.push(&values)?;
-            follow.step((0..columns.len()).map(|column| sample.bytes(column).len() as u64).sum())?;
-        }
-    }
-    writer.finish()
+    Ok(ExportSummary { token_dtype, sources })
 }
 
 fn to_mds(
@@ -180,45 +109,57 @@ fn to_mds(
     options: &MdsOptions,
     seq_len: usize,
     dtype: Dtype,
-    follow: &mut Follow<'_>,
+    bytes_done: &mut ByteProgress<'_>,
 ) -> Result<Vec<ExportedSource>> {
     if seq_len == 0 {
         return Err(Error::Conversion { option: "seq-len", problem: "0 tokens are no sample".into() });
     }
-    let columns = [(COLUMN.to_owned(), Encoding::Array(Some(dtype), None))];
     let (mut sources, mut written) = (Vec::new(), Vec::new());
     for source in data.sources() {
+        let columns = [(TOKENS_COLUMN.to_owned(), Encoding::Array(Some(dtype), None))];
         let mut writer = MdsWriter::create(&out.join(&source.name), &columns, options.clone())?;
-        let mut samples = 0;
-        let mut pending: Vec<u32> = Vec::new();
-        each_row(data, source, follow, |tokens, _| {
-            pending.extend(tokens);
-            let whole = pending.len() / seq_len * seq_len;
-            for ids in pending[..whole].chunks_exact(seq_len) {
-                writer.push(&[Value::Numbers(Numbers::of_ids(dtype, ids))])?;
-                samples += 1;
-            }
-            pending.drain(..whole);
-            Ok(())
-        })?;
-        if samples == 0 {
-            let (source_name, tokens) = (source.name.clone(), pending.len() as u64);
-            let needed = seq_len as u64;
-            return Err(Error::SmallSource {
-                source_name,
-                split: "training",
-                tokens,
-                what: "sequence",
-                needed,
-                field: "seq_len",
-            });
-        }
+        sources.push(source_to_mds(data, source, &mut writer, seq_len, dtype, bytes_done)?);
         written.push((source.name.clone(), writer.finish()?));
-        let (name, left_out) = (source.name.clone(), pending.len() as u64);
-        sources.push(ExportedSource { name, samples, tokens: samples * seq_len as u64, left_out });
     }
     merge_index(out, written)?;
     Ok(sources)
+}
+
+/// Writes the samples of one source.
+///
+/// # Errors
+/// [`Error::SmallSource`] for a source without a whole sample.
+fn source_to_mds(
+    data: &Manifest,
+    source: &SourceRecord,
+    writer: &mut MdsWriter,
+    seq_len: usize,
+    dtype: Dtype,
+    bytes_done: &mut ByteProgress<'_>,
+) -> Result<ExportedSource> {
+    let (mut samples, mut pending) = (0, Vec::<u32>::new());
+    for_each_row(data, source, bytes_done, |tokens, _| {
+        pending.extend(tokens);
+        let whole = pending.len() / seq_len * seq_len;
+        for ids in pending[..whole].chunks_exact(seq_len) {
+            writer.push(&[Value::Numbers(Numbers::of_ids(dtype, ids))])?;
+            samples += 1;
+        }
+        pending.drain(..whole);
+        Ok(())
+    })?;
+    let (name, left_out) = (source.name.clone(), pending.len() as u64);
+    if samples == 0 {
+        return Err(Error::SmallSource {
+            source_name: name,
+            split: "training",
+            tokens: left_out,
+            what: "sequence",
+            needed: seq_len as u64,
+            field: "seq_len",
+        });
+    }
+    Ok(ExportedSource { name, samples, tokens: samples * seq_len as u64, left_out })
 }
 
 fn to_megatron(
@@ -226,15 +167,15 @@ fn to_megatron(
     source: &SourceRecord,
     out: &Path,
     dtype: Dtype,
-    follow: &mut Follow<'_>,
+    bytes_done: &mut ByteProgress<'_>,
 ) -> Result<ExportedSource> {
-    let prefix: PathBuf = out.join(&source.name).join(COLUMN);
+    let prefix: PathBuf = out.join(&source.name).join(TOKENS_COLUMN);
     let mut writer = MegatronWriter::create(&prefix, dtype)?;
     let mut tokens_written = 0;
-    each_row(data, source, follow, |tokens, starts| {
+    for_each_row(data, source, bytes_done, |tokens, starts| {
         let mut from = 0;
-        // The first token of all begins a document; there is none to end before it.
-        for at in (0..tokens.len()).filter(|&at| is_start(starts, at)) {
+        // The first token of all begins the first document, with none to end before it.
+        for at in (0..tokens.len()).filter(|&at| starts.contains(at)) {
             if tokens_written + at as u64 > 0 {
                 writer.push(&tokens[from..at])?;
                 writer.end_document()?;
@@ -249,31 +190,28 @@ fn to_megatron(
     Ok(ExportedSource { name: source.name.clone(), samples, tokens: tokens_written, left_out: 0 })
 }
 
-/// Gives the training rows of a source in order: tokens, and the bitmap of document starts.
-fn each_row(
+/// Calls `on_row` with the tokens and document starts of each training row of a source, in order.
+fn for_each_row(
     data: &Manifest,
     source: &SourceRecord,
-    follow: &mut Follow<'_>,
-    mut each: impl FnMut(&[u32], &[u8]) -> Result<()>,
+    bytes_done: &mut ByteProgress<'_>,
+    mut on_row: impl FnMut(&[u32], DocumentStarts<'_>) -> Result<()>,
 ) -> Result<()> {
     let layout = data.layout();
-    let (mut scratch, mut tokens, mut starts) = (Scratch::default(), Vec::new(), Vec::new());
+    let (mut scratch, mut tokens) = (RowBuffers::default(), Vec::new());
     for file in &source.train.files {
         let reader = ShardReader::open(data.dir(), file, layout)?;
-        for first in (0..file.rows).step_by(ROWS as usize) {
-            tokens.clear();
-            starts.clear();
-            reader.rows(first, ROWS.min(file.rows - first), &mut scratch, |row| {
-                get_tokens(row.tokens, layout.token_bytes, &mut tokens);
-                starts.extend_from_slice(row.starts());
+        for first in (0..file.rows).step_by(ROWS_PER_READ as usize) {
+            let mut result = Ok(());
+            reader.rows(first, ROWS_PER_READ.min(file.rows - first), &mut scratch, |row| {
+                if result.is_ok() {
+                    tokens.clear();
+                    decode_tokens(row.tokens, layout.token_bytes, &mut tokens);
+                    result = on_row(&tokens, row.starts())
+                        .and_then(|()| bytes_done.step(layout.tokens_width() as u64));
+                }
             })?;
-            let rows = tokens
-                .chunks_exact(layout.row_tokens)
-                .zip(starts.chunks_exact(layout.row_tokens.div_ceil(8)));
-            for (tokens, starts) in rows {
-                each(tokens, starts)?;
-                follow.step(layout.tokens_width() as u64)?;
-            }
+            result?;
         }
     }
     Ok(())

@@ -1,50 +1,50 @@
-//! Which sources a folder of another program's data has: one per subfolder, or one named after the folder.
+//! Sources of another program's data: one per subfolder, or one named after the folder.
 
 use std::path::{Path, PathBuf};
 
-use super::mds::Dataset;
-use super::megatron::{self, Indexed};
+use super::mds::MdsDataset;
+use super::megatron::{self, IndexedDataset};
 use crate::config::{SOURCE_NAME, is_source_name};
 use crate::error::{Error, Result};
 
-/// One source to be.
+/// Source to import.
 #[derive(Debug)]
-pub(super) struct Source {
-    /// Its name.
+pub(super) struct ForeignSource {
+    /// Name.
     pub(super) name: String,
-    /// What it holds.
-    pub(super) data: Data,
+    /// Data.
+    pub(super) data: ForeignData,
 }
 
-/// What a source holds.
+/// Data of a source.
 #[derive(Debug)]
-pub(super) enum Data {
-    /// A part of an MDS dataset.
-    Mds(Dataset),
-    /// Indexed datasets, with the prefixes of their files' names, in order.
-    Megatron(Vec<(PathBuf, Indexed)>),
+pub(super) enum ForeignData {
+    /// MDS dataset, or a part of one.
+    Mds(MdsDataset),
+    /// Indexed datasets of Megatron with the prefixes of their files, in order.
+    Megatron(Vec<(PathBuf, IndexedDataset)>),
 }
 
-impl Source {
-    /// Bytes of its tokens.
+impl ForeignSource {
+    /// Bytes of the tokens.
     pub(super) fn bytes(&self) -> u64 {
         match &self.data {
-            Data::Mds(dataset) => dataset.shards().iter().map(|shard| shard.raw.bytes).sum(),
-            Data::Megatron(parts) => parts.iter().map(|(_, part)| part.bin_bytes()).sum(),
+            ForeignData::Mds(dataset) => dataset.shards().iter().map(|shard| shard.raw.bytes).sum(),
+            ForeignData::Megatron(parts) => parts.iter().map(|(_, part)| part.bin_bytes()).sum(),
         }
     }
 
-    /// Its files, with what they are called relative to `root`.
+    /// Files, with their names relative to `root`.
     pub(super) fn files(&self, root: &Path) -> Result<Vec<(PathBuf, String)>> {
         let mut files = Vec::new();
         match &self.data {
-            Data::Mds(dataset) => {
+            ForeignData::Mds(dataset) => {
                 files.push(dataset.dir().join(super::mds::INDEX));
                 for shard in dataset.shards() {
                     files.push(dataset.stored(shard)?.0);
                 }
             }
-            Data::Megatron(parts) => {
+            ForeignData::Megatron(parts) => {
                 files.extend(
                     parts
                         .iter()
@@ -62,15 +62,15 @@ impl Source {
     }
 }
 
-/// What a file is called below a folder, with `/`.
+/// Name of a file relative to a folder, with `/`.
 pub(super) fn name_in(root: &Path, path: &Path) -> String {
     let relative = path.strip_prefix(root).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(path);
     let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     parts.join("/")
 }
 
-/// Finds the sources of `input`: a folder, or the prefix or a file of an indexed dataset.
-pub(super) fn find(input: &Path) -> Result<Vec<Source>> {
+/// Sources of `input`: a folder, or the prefix or a file of an indexed dataset.
+pub(super) fn find(input: &Path) -> Result<Vec<ForeignSource>> {
     let sources = if input.is_dir() { in_folder(input)? } else { in_file(input)? };
     let nothing = || {
         Error::input(
@@ -94,11 +94,11 @@ pub(super) fn find(input: &Path) -> Result<Vec<Source>> {
     }
 }
 
-/// What splits of data are called; a further word may follow, as in `val_small`.
+/// Names of splits; a further word may follow, as in `val_small`.
 const SPLITS: [&str; 7] = ["train", "val", "valid", "validation", "test", "eval", "dev"];
 
-/// Splits of one dataset are no sources to train on together.
-fn check_splits(input: &Path, sources: &[Source]) -> Result<()> {
+/// Refuses the splits of one dataset as sources to train on together.
+fn check_splits(input: &Path, sources: &[ForeignSource]) -> Result<()> {
     let is_split =
         |name: &&str| name.split(['_', '-', '.']).next().is_some_and(|word| SPLITS.contains(&word));
     let splits: Vec<_> = sources.iter().map(|source| source.name.as_str()).filter(is_split).collect();
@@ -113,46 +113,46 @@ fn check_splits(input: &Path, sources: &[Source]) -> Result<()> {
     ))
 }
 
-fn in_folder(dir: &Path) -> Result<Vec<Source>> {
+fn in_folder(dir: &Path) -> Result<Vec<ForeignSource>> {
     let own_name = name_of(dir)?;
     if dir.join(super::mds::INDEX).is_file() {
-        let parts = Dataset::open(dir)?.by_folder();
-        let named = |(folder, dataset): (Option<String>, Dataset)| Source {
+        let parts = MdsDataset::open(dir)?.by_folder();
+        let named = |(folder, dataset): (Option<String>, MdsDataset)| ForeignSource {
             name: folder.unwrap_or_else(|| own_name.clone()),
-            data: Data::Mds(dataset),
+            data: ForeignData::Mds(dataset),
         };
         return Ok(parts.into_iter().map(named).collect());
     }
     let own = indexed(dir)?;
     if !own.is_empty() {
-        return Ok(vec![Source { name: own_name, data: Data::Megatron(own) }]);
+        return Ok(vec![ForeignSource { name: own_name, data: ForeignData::Megatron(own) }]);
     }
     let mut sources = Vec::new();
     for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if folder.join(super::mds::INDEX).is_file() {
-            sources.push(Source { name, data: Data::Mds(Dataset::open(&folder)?) });
+            sources.push(ForeignSource { name, data: ForeignData::Mds(MdsDataset::open(&folder)?) });
             continue;
         }
         let parts = indexed(&folder)?;
         if !parts.is_empty() {
-            sources.push(Source { name, data: Data::Megatron(parts) });
+            sources.push(ForeignSource { name, data: ForeignData::Megatron(parts) });
         }
     }
     one_kind(dir, sources)
 }
 
-/// Formats do not mix: what they say of documents differs.
-fn one_kind(dir: &Path, sources: Vec<Source>) -> Result<Vec<Source>> {
-    let mds = sources.iter().filter(|source| matches!(source.data, Data::Mds(_))).count();
+/// Refuses sources of different formats, which differ in what they know of documents.
+fn one_kind(dir: &Path, sources: Vec<ForeignSource>) -> Result<Vec<ForeignSource>> {
+    let mds = sources.iter().filter(|source| matches!(source.data, ForeignData::Mds(_))).count();
     if mds == 0 || mds == sources.len() {
         return Ok(sources);
     }
     Err(Error::input(dir, "has subfolders of MDS and of Megatron data; convert them one by one"))
 }
 
-/// The dataset whose prefix or file is named.
-fn in_file(input: &Path) -> Result<Vec<Source>> {
+/// Source of the dataset with this prefix or file.
+fn in_file(input: &Path) -> Result<Vec<ForeignSource>> {
     let is_part = input.extension().is_some_and(|end| end == "idx" || end == "bin");
     let prefix = if is_part { input.with_extension("") } else { input.to_owned() };
     if !megatron::file(&prefix, ".idx").is_file() {
@@ -162,15 +162,15 @@ fn in_file(input: &Path) -> Result<Vec<Source>> {
         ));
     }
     let name = prefix.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let data = Data::Megatron(vec![(prefix.clone(), Indexed::open(&prefix)?)]);
-    Ok(vec![Source { name, data }])
+    let data = ForeignData::Megatron(vec![(prefix.clone(), IndexedDataset::open(&prefix)?)]);
+    Ok(vec![ForeignSource { name, data }])
 }
 
-fn indexed(dir: &Path) -> Result<Vec<(PathBuf, Indexed)>> {
+fn indexed(dir: &Path) -> Result<Vec<(PathBuf, IndexedDataset)>> {
     let is_index = |path: &PathBuf| path.extension().is_some_and(|end| end == "idx") && path.is_file();
     let open = |path: PathBuf| {
         let prefix = path.with_extension("");
-        Indexed::open(&prefix).map(|indexed| (prefix, indexed))
+        IndexedDataset::open(&prefix).map(|indexed| (prefix, indexed))
     };
     entries(dir)?.into_iter().filter(is_index).map(open).collect()
 }

@@ -1,29 +1,29 @@
-//! What is known of one shard, without which its rows are not found.
+//! Record of a shard in the manifest, with the offsets of its rows.
 
 use serde::{Deserialize, Serialize};
 
-use super::Group;
+use super::RowGroup;
 
-/// One shard.
+/// Record of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FileRecord {
-    /// Its path relative to the folder, with `/`.
+pub struct ShardRecord {
+    /// Path relative to the folder, with `/`.
     pub path: String,
-    /// Its rows.
+    /// Rows.
     pub rows: u64,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hex.
+    /// SHA-256 in hex.
     pub sha256: String,
-    /// The documents at token 0 of its first and of its last row; files of earlier versions do not say.
+    /// Documents at token 0 of the first and of the last row; unknown in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<[u64; 2]>,
-    /// Where its rows are.
-    pub groups: Vec<Group>,
+    /// Row groups, with the offsets of their rows.
+    pub groups: Vec<RowGroup>,
 }
 
-/// What is wrong with a file of the wrong length.
+/// Problem of a file of another length, in words.
 pub(crate) fn length_problem(bytes: u64, expected: u64) -> String {
     let what = if bytes < expected { "truncated" } else { "changed" };
     format!(

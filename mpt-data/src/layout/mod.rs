@@ -1,4 +1,4 @@
-//! How rows lie in a shard: any row is one computed offset away.
+//! Layout of a shard: the offset of any row is computed.
 //!
 //! A shard is a Parquet file of two required columns, PLAIN, without dictionary, statistics or compression:
 //!
@@ -8,16 +8,18 @@
 //! | `meta` | FIXED_LEN_BYTE_ARRAY(16 + row/8) | u64 xxh3 of the rest of the row; u64 ordinal of the document at token 0; bitmap of document starts |
 //!
 //! The checksum is XXH3-64 over `tokens` and then `meta` without its first 8 bytes. Pages have 256 rows, row groups 2048 rows,
-//! files 16 groups at most. Any Parquet reader reads the files; ours goes to a row without reading a footer.
+//! files 16 groups at most. Any Parquet reader reads the files; ours reads a row without the footer.
 
 mod file;
 mod pages;
 mod row;
 
-pub use file::FileRecord;
+pub use file::ShardRecord;
 pub(crate) use file::length_problem;
-pub use pages::{Group, Pages};
-pub(crate) use row::{RowBytes, RowLayout, Scratch, get_tokens, put_row, put_tokens, sound_row};
+pub use pages::{ColumnPages, RowGroup};
+pub(crate) use row::{
+    RowBuffers, RowBytes, RowLayout, decode_tokens, encode_row, encode_tokens, verified_row,
+};
 
 /// Rows in a page.
 pub(crate) const PAGE_ROWS: u64 = 256;

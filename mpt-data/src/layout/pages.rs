@@ -1,34 +1,34 @@
-//! Where the rows of a row group lie: a base and a stride per column.
+//! Offsets of the rows of a row group: a base and a stride per column.
 
 use serde::{Deserialize, Serialize};
 
 use super::PAGE_ROWS;
 
-/// Where the rows of a row group are.
+/// Row group, with the offsets of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Group {
+pub struct RowGroup {
     /// Rows in the group.
     pub rows: u64,
-    /// The pages of `tokens`.
-    pub tokens: Pages,
-    /// The pages of `meta`.
-    pub meta: Pages,
+    /// Pages of `tokens`.
+    pub tokens: ColumnPages,
+    /// Pages of `meta`.
+    pub meta: ColumnPages,
 }
 
-/// Where the pages of a column chunk hold their rows. All but the last are equally long and equally far apart.
+/// Offsets of the rows in the pages of a column chunk. All pages but the last have one length and one distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pages {
+pub struct ColumnPages {
     /// File offset of the first row of the first page.
     pub base: u64,
-    /// From the first row of a page to that of the next, in bytes; 0 where there is one page.
+    /// Bytes from the first row of a page to that of the next; 0 for a single page.
     pub stride: u64,
     /// File offset of the first row of the last page, whose header may be shorter.
     pub tail: u64,
 }
 
-impl Pages {
+impl ColumnPages {
     /// File offset of a row of a group of `rows` rows, each `width` bytes.
     pub fn offset(&self, row: u64, rows: u64, width: usize) -> u64 {
         let page = row / PAGE_ROWS;

@@ -1,13 +1,14 @@
-//! One row: its sizes, its cells, and the checksum that makes them sound.
+//! Row of a shard: sizes, cells of the two columns, and checksum.
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::pack::Row;
+use crate::document_starts::DocumentStarts;
+use crate::pack::PackedRow;
 
-/// The largest vocabulary whose ids fit two bytes.
+/// Largest vocabulary whose ids fit two bytes.
 const NARROW_VOCAB: usize = 1 << 16;
 
-/// The sizes of a row.
+/// Sizes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowLayout {
     /// Tokens in a row.
@@ -17,7 +18,7 @@ pub(crate) struct RowLayout {
 }
 
 impl RowLayout {
-    /// The layout for a vocabulary.
+    /// Layout for a vocabulary.
     pub(crate) fn new(row_tokens: usize, vocab_size: usize) -> Self {
         Self { row_tokens, token_bytes: token_bytes(vocab_size) }
     }
@@ -33,23 +34,23 @@ impl RowLayout {
     }
 }
 
-/// Bytes that hold any id of a vocabulary: 2 or 4.
+/// Bytes of a token id: 2 or 4.
 fn token_bytes(vocab_size: usize) -> usize {
     if vocab_size <= NARROW_VOCAB { 2 } else { 4 }
 }
 
 /// Appends token ids in `width` bytes each, little-endian.
-pub(crate) fn put_tokens(tokens: &[u32], width: usize, out: &mut Vec<u8>) {
+pub(crate) fn encode_tokens(tokens: &[u32], width: usize, out: &mut Vec<u8>) {
     if width == 2 {
-        // The vocabulary says that ids fit.
+        // Every id of the vocabulary fits.
         out.extend(tokens.iter().flat_map(|&id| (id as u16).to_le_bytes()));
     } else {
         out.extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
     }
 }
 
-/// Appends the ids that `bytes` holds in `width` bytes each.
-pub(crate) fn get_tokens(bytes: &[u8], width: usize, out: &mut Vec<u32>) {
+/// Appends the ids in `bytes`, which have `width` bytes each.
+pub(crate) fn decode_tokens(bytes: &[u8], width: usize, out: &mut Vec<u32>) {
     if width == 2 {
         let (ids, _) = bytes.as_chunks::<2>();
         out.extend(ids.iter().map(|&id| u32::from(u16::from_le_bytes(id))));
@@ -59,57 +60,57 @@ pub(crate) fn get_tokens(bytes: &[u8], width: usize, out: &mut Vec<u32>) {
     }
 }
 
-/// A row as it lies in the two columns.
+/// Cells of a row in the two columns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowBytes<'a> {
-    /// The cell of `tokens`.
+    /// Cell of `tokens`.
     pub(crate) tokens: &'a [u8],
-    /// The cell of `meta`, less the checksum.
+    /// Cell of `meta` without the checksum.
     rest: &'a [u8],
 }
 
 impl RowBytes<'_> {
-    /// The ordinal of the document that token 0 belongs to.
+    /// Ordinal of the document of token 0.
     pub(crate) fn document(&self) -> u64 {
         u64_at(self.rest, 0)
     }
 
-    /// The bitmap of document starts.
-    pub(crate) fn starts(&self) -> &[u8] {
-        &self.rest[8..]
+    /// First tokens of documents.
+    pub(crate) fn starts(&self) -> DocumentStarts<'_> {
+        DocumentStarts::new(&self.rest[8..])
     }
 }
 
-/// Buffers that reads of objects use again and again; those of maps need none.
+/// Buffers that are reused by reads of objects; reads of mapped files need none.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub(crate) struct RowBuffers {
     #[cfg(feature = "remote")]
     tokens: Vec<u8>,
     #[cfg(feature = "remote")]
     meta: Vec<u8>,
 }
 
-impl Scratch {
-    /// The buffers of `tokens` and `meta`.
+impl RowBuffers {
+    /// Buffers of `tokens` and `meta`.
     #[cfg(feature = "remote")]
     pub(crate) fn columns(&mut self) -> (&mut Vec<u8>, &mut Vec<u8>) {
         (&mut self.tokens, &mut self.meta)
     }
 }
 
-/// Appends a row to the contents of the two columns.
-pub(crate) fn put_row(row: &Row<'_>, layout: RowLayout, tokens: &mut Vec<u8>, meta: &mut Vec<u8>) {
+/// Appends a row to the bytes of the two columns.
+pub(crate) fn encode_row(row: &PackedRow<'_>, layout: RowLayout, tokens: &mut Vec<u8>, meta: &mut Vec<u8>) {
     let (tokens_from, meta_from) = (tokens.len(), meta.len());
-    put_tokens(row.tokens, layout.token_bytes, tokens);
+    encode_tokens(row.tokens, layout.token_bytes, tokens);
     meta.extend([0; 8]);
     meta.extend(row.document.to_le_bytes());
-    meta.extend(row.starts);
+    meta.extend(row.starts.bitmap());
     let sum = checksum(&tokens[tokens_from..], &meta[meta_from + 8..]);
     meta[meta_from..meta_from + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The cells of a row, if they are as they were written.
-pub(crate) fn sound_row<'a>(tokens: &'a [u8], meta: &'a [u8]) -> Option<RowBytes<'a>> {
+/// Cells of a row, if the checksum holds.
+pub(crate) fn verified_row<'a>(tokens: &'a [u8], meta: &'a [u8]) -> Option<RowBytes<'a>> {
     let rest = &meta[8..];
     (u64_at(meta, 0) == checksum(tokens, rest)).then_some(RowBytes { tokens, rest })
 }

@@ -1,4 +1,4 @@
-//! Where a run is in its data, and what that was decided by.
+//! Cursor: the place of a run in its data, and everything that decides the place.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -8,18 +8,18 @@ use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::mixing::{Batching, Mixing, Shuffle};
 
-/// Hex digits of a hash that a cursor keeps.
+/// Hex digits of a hash in a cursor.
 const CURSOR_DIGITS: usize = 16;
 
-/// Where a run is in its data: all that must be kept to go on exactly there. A few hundred bytes as JSON.
+/// Place of a run in its data, with everything that resuming exactly there needs. A few hundred bytes as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// The next sample, counted over all ranks since the beginning of the run.
+    /// Next sample, counted over all ranks since the beginning of the run.
     pub sample: u64,
     seed: u64,
     seq_len: usize,
-    /// Absent in cursors of earlier versions, as are the next three.
+    /// Absent in cursors of earlier versions, as are the next three fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     row_tokens: Option<usize>,
     #[serde(default = "exact")]
@@ -31,20 +31,20 @@ pub struct Cursor {
     tokenizer: String,
     mix: String,
     manifest: String,
-    /// The changes that somebody wanted, in their order.
+    /// Accepted changes, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub accepted: Vec<Accepted>,
+    pub accepted: Vec<AcceptedChange>,
 }
 
-/// A change on resuming that was asked for, without which it would have been refused.
+/// Change on resuming that was asked for, and would have been refused otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Accepted {
-    /// The first sample after the change.
+pub struct AcceptedChange {
+    /// First sample after the change.
     pub sample: u64,
-    /// What changed.
+    /// Field that changed.
     pub field: String,
-    /// What it was before.
+    /// Value before the change.
     pub was: String,
 }
 
@@ -61,7 +61,7 @@ fn global() -> String {
 }
 
 impl Cursor {
-    /// The beginning of a run with groups of so many samples.
+    /// Cursor at the beginning of a run, with groups of `group` samples.
     pub(super) fn start(manifest: &Manifest, config: &LoaderConfig, group: u64) -> Self {
         let short = |hash: &str| hash[..CURSOR_DIGITS.min(hash.len())].to_owned();
         let Mixing { sampling, batching, shuffle, .. } = config.mixing;
@@ -91,8 +91,8 @@ impl Cursor {
         self.batching.split_once(':').and_then(|(_, group)| group.parse().ok())
     }
 
-    /// This cursor, going on as `now` says; what differs must be in `accept`, and is noted.
-    pub(super) fn continued(self, now: Self, accept: &[String]) -> Result<Self> {
+    /// This place with the settings of `now`. Differences must be in `accept`, and are noted.
+    pub(super) fn resume_as(self, now: Self, accept: &[String]) -> Result<Self> {
         let row_tokens = |cursor: &Self| cursor.row_tokens.or(now.row_tokens).unwrap_or(0).to_string();
         let pairs = [
             ("tokenizer", self.tokenizer.clone(), now.tokenizer.clone()),
@@ -111,13 +111,13 @@ impl Cursor {
             if !accept.iter().any(|accept| accept.strip_prefix("data.").unwrap_or(accept) == name) {
                 return Err(Error::Cursor { field, expected: was, actual: is });
             }
-            accepted.push(Accepted { sample: self.sample, field: name.to_owned(), was });
+            accepted.push(AcceptedChange { sample: self.sample, field: name.to_owned(), was });
         }
         Ok(Self { sample: self.sample, accepted, ..now })
     }
 }
 
-/// The hash of names, shares and stages.
+/// Hash of names, shares and stages.
 fn mix_hash(manifest: &Manifest, mixing: &Mixing) -> String {
     let mix: Vec<_> = manifest.sources().iter().map(|source| (&source.name, source.proportion)).collect();
     let mut bytes = serde_json::to_vec(&mix).expect("names and finite numbers");

@@ -1,26 +1,26 @@
-//! What a manifest says is possible: anyone can write one whose hash is right. After this boundary nobody checks again.
+//! Checks of a manifest, because anyone can write one with a valid hash. After this boundary nobody checks again.
 
 use std::collections::HashSet;
 
-use super::contents::{Contents, Plan, SourceRecord, Split, SplitRecord};
+use super::contents::{ManifestContents, Plan, SourceRecord, Split, SplitRecord};
 use super::file_table::FILE_TABLE;
 use super::{DOCUMENTS, DROPS, RESTORE, TOKENIZER};
 use crate::config::{MAX_ROW_TOKENS, SOURCE_NAME, is_source_name};
-use crate::hashed_file::PlainFile;
-use crate::layout::{FILE_GROUPS, FileRecord, GROUP_ROWS, Group, PAGE_ROWS, Pages, RowLayout};
+use crate::file_digest::FileDigest;
+use crate::layout::{ColumnPages, FILE_GROUPS, GROUP_ROWS, PAGE_ROWS, RowGroup, RowLayout, ShardRecord};
 use crate::mixing::{Quota, Share};
 
-/// Ids have 32 bits.
+/// Largest vocabulary: ids have 32 bits.
 const MAX_VOCAB: usize = 1 << 32;
 
-/// The longest file, in bytes: sums of them are numbers.
+/// Longest file, in bytes, so that sums of lengths do not overflow.
 const MAX_FILE_BYTES: u64 = 1 << 48;
 
-/// What is wrong, in words that name the field.
-type Checked = Result<(), String>;
+/// Result of a check; an error names the field, in words.
+type CheckResult = Result<(), String>;
 
-/// Checks the plan, the sources' names and the other files. Shards may still be missing, where a table lists them.
-pub(super) fn check(contents: &Contents) -> Checked {
+/// Checks the plan, the names of sources and the other files. Shards that a table lists are checked later.
+pub(super) fn check(contents: &ManifestContents) -> CheckResult {
     check_plan(&contents.plan)?;
     let mut names = HashSet::new();
     for (at, source) in contents.sources.iter().enumerate() {
@@ -51,14 +51,18 @@ pub(super) fn check(contents: &Contents) -> Checked {
     check_files(contents)
 }
 
-/// Checks what is said of documents, tokens and shards, all of which are listed now.
-pub(super) fn check_shards(contents: &Contents) -> Checked {
+/// Checks documents, tokens and shards, once all shards are listed.
+pub(super) fn check_shards(contents: &ManifestContents) -> CheckResult {
     let layout = contents.plan.layout();
     let mut next_document = 0u64;
     for split in Split::ALL {
         for source in &contents.sources {
-            let part =
-                Part { field: format!("sources.{}.{}", source.name, split.name()), source, split, layout };
+            let part = SplitCheck {
+                field: format!("sources.{}.{}", source.name, split.name()),
+                source,
+                split,
+                layout,
+            };
             part.check(next_document)?;
             next_document = sum("documents", [next_document, part.record().documents])?;
         }
@@ -66,7 +70,7 @@ pub(super) fn check_shards(contents: &Contents) -> Checked {
     contents.sources.iter().try_for_each(check_account)
 }
 
-fn check_plan(plan: &Plan) -> Checked {
+fn check_plan(plan: &Plan) -> CheckResult {
     let row = plan.row_tokens;
     expect("plan.row_tokens", &row, (1..=MAX_ROW_TOKENS).contains(&row), "from 1 to 16384")?;
     let fits = plan.seq_len > 0 && (plan.seq_len.is_multiple_of(row) || row.is_multiple_of(plan.seq_len));
@@ -78,7 +82,7 @@ fn check_plan(plan: &Plan) -> Checked {
     expect("plan.eval_fraction", &share, (0.0..=0.5).contains(&share), "a share from 0 to 0.5")
 }
 
-fn check_share(field: &str, share: Share) -> Checked {
+fn check_share(field: &str, share: Share) -> CheckResult {
     match share {
         Share::Proportion(share) => {
             expect(field, &share, share > 0.0 && share <= 1.0, "a share above 0, and 1 at most")
@@ -93,8 +97,8 @@ fn check_share(field: &str, share: Share) -> Checked {
     }
 }
 
-/// The files beside the shards: those that every folder has, each once.
-fn check_files(contents: &Contents) -> Checked {
+/// Checks the files beside the shards: those that every folder has, each once.
+fn check_files(contents: &ManifestContents) -> CheckResult {
     let mut names: Vec<_> = contents.files.iter().map(|file| file.name.as_str()).collect();
     names.sort_unstable();
     let is_known = names == [DOCUMENTS, DROPS, TOKENIZER];
@@ -104,7 +108,7 @@ fn check_files(contents: &Contents) -> Checked {
         let listed = contents.sources.iter().map(|source| source.train.files.len() + source.eval.files.len());
         expect("sources", &"shards", listed.sum::<usize>() == 0, "none here, since the table lists them")?;
     }
-    let has_sum = |file: &PlainFile| {
+    let has_sum = |file: &FileDigest| {
         let name = &file.name;
         expect(&format!("{name}.bytes"), &file.bytes, file.bytes <= MAX_FILE_BYTES, "2^48 at most")?;
         expect(&format!("{}.sha256", file.name), &file.sha256, is_sha256(&file.sha256), SHA256)
@@ -112,8 +116,8 @@ fn check_files(contents: &Contents) -> Checked {
     contents.files.iter().chain(&contents.file_table).try_for_each(has_sum)
 }
 
-/// Every token read was kept, dropped or edited away, and every document kept or dropped.
-fn check_account(source: &SourceRecord) -> Checked {
+/// Checks that every token read was kept, dropped or edited away, and every document kept or dropped.
+fn check_account(source: &SourceRecord) -> CheckResult {
     let (name, account) = (&source.name, &source.tokens);
     let kept = sum("tokens", [source.train.tokens, source.eval.tokens])?;
     sum("bytes of text", [source.train.text_bytes, source.eval.text_bytes])?;
@@ -129,24 +133,24 @@ fn check_account(source: &SourceRecord) -> Checked {
     expect(&field, &source.documents, source.documents == documents, "the documents kept and dropped")
 }
 
-/// A split of a source.
-struct Part<'a> {
+/// Check of a split of a source.
+struct SplitCheck<'a> {
     field: String,
     source: &'a SourceRecord,
     split: Split,
     layout: RowLayout,
 }
 
-impl Part<'_> {
+impl SplitCheck<'_> {
     fn record(&self) -> &SplitRecord {
         self.source.split(self.split)
     }
 
-    fn expect(&self, key: &str, found: impl std::fmt::Display, holds: bool, expected: &str) -> Checked {
+    fn expect(&self, key: &str, found: impl std::fmt::Display, holds: bool, expected: &str) -> CheckResult {
         expect(&format!("{}.{key}", self.field), &found, holds, expected)
     }
 
-    fn check(&self, next_document: u64) -> Checked {
+    fn check(&self, next_document: u64) -> CheckResult {
         let record = self.record();
         let first = record.first_document;
         self.expect(
@@ -178,7 +182,7 @@ impl Part<'_> {
         )
     }
 
-    fn check_file(&self, number: usize, file: &FileRecord) -> Checked {
+    fn check_file(&self, number: usize, file: &ShardRecord) -> CheckResult {
         let at = |key: &str| format!("files[{number}].{key}");
         let path = format!("{}/{}/{number:05}.parquet", self.split.name(), self.source.name);
         self.expect(&at("path"), &file.path, file.path == path, &path)?;
@@ -207,11 +211,11 @@ impl Part<'_> {
     }
 }
 
-/// Whether all rows of a group lie in a file of so many bytes.
-fn is_inside(group: &Group, bytes: u64, layout: RowLayout) -> bool {
-    let fits = |pages: &Pages, width: usize| {
+/// Whether all rows of a group are within the `bytes` of a file.
+fn is_inside(group: &RowGroup, bytes: u64, layout: RowLayout) -> bool {
+    let fits = |pages: &ColumnPages, width: usize| {
         let last = group.rows.saturating_sub(1);
-        // The ends of the last page that is not the last of all, and of the last row.
+        // The last row of the last page but one, and the last row of all.
         let rows = [(last / PAGE_ROWS * PAGE_ROWS).saturating_sub(1), last];
         rows.into_iter().all(|row| {
             pages.offset(row, group.rows, width).checked_add(width as u64).is_some_and(|end| end <= bytes)
@@ -231,7 +235,7 @@ fn sum(what: &str, numbers: impl IntoIterator<Item = u64>) -> Result<u64, String
     sum.ok_or_else(|| format!("its numbers of {what} add up to more than 2^64"))
 }
 
-fn expect(field: &str, found: &dyn std::fmt::Display, holds: bool, expected: &str) -> Checked {
+fn expect(field: &str, found: &dyn std::fmt::Display, holds: bool, expected: &str) -> CheckResult {
     if holds { Ok(()) } else { Err(wrong_field(field, &found.to_string(), expected)) }
 }
 

@@ -1,40 +1,40 @@
-//! What a manifest holds: the plan that the data was made from, and what became of each source.
+//! Contents of a manifest: the plan of the data, and the outcome for each source.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Format, OnBadLine};
-use crate::dedup::{Dedup, StageKind, StageReport};
+use crate::dedup::{Dedup, DedupKind, DedupReport};
+use crate::file_digest::FileDigest;
 use crate::filter::Filter;
-use crate::hashed_file::PlainFile;
-use crate::layout::{FileRecord, RowLayout};
+use crate::layout::{RowLayout, ShardRecord};
 use crate::mixing::{Mixing, Share};
-use crate::shard::Part;
+use crate::shard::ShardMetadata;
 
-/// What a manifest holds.
+/// Contents of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Contents {
-    /// What the data was made from and how: the same plan gives the same bytes.
+pub struct ManifestContents {
+    /// Plan of the data: the same plan gives the same bytes.
     pub plan: Plan,
     /// Id of the token before each document.
     pub bos_id: Option<u32>,
     /// Id of the token after each document.
     pub eos_id: Option<u32>,
-    /// What became of each source, in the order of the plan.
+    /// Outcome for each source, in the order of the plan.
     pub sources: Vec<SourceRecord>,
-    /// What each stage of deduplication did.
+    /// Report of each stage of deduplication.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dedup: Vec<StageReport>,
-    /// The other files of the folder.
-    pub files: Vec<PlainFile>,
-    /// The table of the shards, where they are so many that they do not stand here.
+    pub dedup: Vec<DedupReport>,
+    /// Other files of the folder.
+    pub files: Vec<FileDigest>,
+    /// Table of the shards, where there are too many to list them here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file_table: Option<PlainFile>,
+    pub file_table: Option<FileDigest>,
 }
 
-/// What data is made from and how.
+/// Plan of data: its inputs, and all settings that decide its content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -46,118 +46,123 @@ pub struct Plan {
     pub seq_len: usize,
     /// Tokens in a row.
     pub row_tokens: usize,
-    /// Which copies were dropped, and which parts of documents.
+    /// Stages of deduplication.
     pub dedup: Dedup,
-    /// What decides the embeddings, where a stage of deduplication needs them.
+    /// Fingerprint of the embedder, where a stage of deduplication needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedder: Option<String>,
-    /// The share of documents held out.
+    /// Share of the documents that is held out.
     pub eval_fraction: f64,
-    /// The token before each document; empty for none.
+    /// Token before each document; empty for none.
     pub bos: String,
-    /// The token after each document; empty for none.
+    /// Token after each document; empty for none.
     pub eos: String,
     /// SHA-256 of the `tokenizer.json`.
     pub tokenizer: String,
-    /// Ids the tokenizer can give: the highest and one more.
+    /// Size of the vocabulary: the highest id and one more.
     pub vocab_size: usize,
-    /// How samples are drawn and ordered, by default.
+    /// Default sampling, batching, shuffle and stages.
     #[serde(default, skip_serializing_if = "Mixing::is_default")]
     pub mixing: Mixing,
-    /// The sources, in order.
+    /// Sources, in order.
     pub sources: Vec<SourcePlan>,
 }
 
 impl Plan {
-    /// The sizes of a row.
+    /// Sizes of a row.
     pub(crate) fn layout(&self) -> RowLayout {
         RowLayout::new(self.row_tokens, self.vocab_size)
     }
 
-    /// What the shards of one split of a source say of where they belong; `plan_hash` is the hash of this plan.
-    pub(crate) fn part<'a>(&'a self, plan_hash: &'a str, source: &'a str, split: Split) -> Part<'a> {
+    /// Metadata of the shards of one split of a source; `plan_hash` is the hash of this plan.
+    pub(crate) fn shard_metadata<'a>(
+        &'a self,
+        plan_hash: &'a str,
+        source: &'a str,
+        split: Split,
+    ) -> ShardMetadata<'a> {
         let (format, layout, tokenizer) = (self.format, self.layout(), self.tokenizer.as_str());
-        Part { format, plan_hash, tokenizer, layout, source, split: split.name() }
+        ShardMetadata { format, plan_hash, tokenizer, layout, source, split: split.name() }
     }
 }
 
-/// What a source is made from and how.
+/// Plan of a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourcePlan {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What it gets of the training samples.
+    /// Share of the training samples.
     pub proportion: Share,
-    /// What the files hold.
+    /// Format of the files.
     pub format: Format,
-    /// The field with the text.
+    /// Field with the text.
     pub text_field: String,
-    /// The field with the id, where one was named.
+    /// Field with the id, if one was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_field: Option<String>,
-    /// The type of the tokens, where the files hold tokens and do not say it.
+    /// Type of the tokens, for files of tokens without a type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_dtype: Option<String>,
-    /// The filters, in order; files that they name are named without their folders.
+    /// Filters, in order; their files are named without folders.
     pub filters: Vec<Filter>,
-    /// The files that the filters name, in their order.
+    /// Files of the filters, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lists: Vec<PlainFile>,
-    /// The stages of deduplication that it took part in; `None` for all.
+    pub lists: Vec<FileDigest>,
+    /// Stages of deduplication that the source took part in; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dedup: Option<Vec<StageKind>>,
-    /// What happened where there should be a document and was none.
+    pub dedup: Option<Vec<DedupKind>>,
+    /// Action for a line that is no document.
     pub on_bad_line: OnBadLine,
-    /// The input files, in order.
-    pub inputs: Vec<PlainFile>,
+    /// Input files, in order.
+    pub inputs: Vec<FileDigest>,
 }
 
-/// What became of a source.
+/// Outcome for a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceRecord {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What it gets of the training samples.
+    /// Share of the training samples.
     pub proportion: Share,
     /// Documents read, and lines that are none.
     pub documents: u64,
-    /// Documents dropped, by rule.
+    /// Dropped documents by rule.
     pub drops: BTreeMap<String, u64>,
-    /// What became of its tokens.
+    /// Account of the tokens.
     pub tokens: TokenAccount,
-    /// What is for training.
+    /// Training split.
     pub train: SplitRecord,
-    /// What is held out.
+    /// Evaluation split.
     pub eval: SplitRecord,
 }
 
-/// What became of the tokens of a source, with those before and after each document: always
+/// Account of the tokens of a source, with those around documents: always
 /// `tokens_read = tokens_kept + tokens_dropped + tokens_edited_away`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenAccount {
-    /// Tokens of all documents as they were read.
+    /// Tokens of all documents, as read.
     pub tokens_read: u64,
-    /// Tokens of the documents that stayed, as they stayed: those of both splits.
+    /// Tokens of the kept documents, as kept, in both splits.
     pub tokens_kept: u64,
-    /// Tokens of the documents dropped, as they were read.
+    /// Tokens of the dropped documents, as read.
     pub tokens_dropped: u64,
-    /// Of the documents that stayed, tokens as read less tokens as they stayed; below zero where filters put in longer texts.
+    /// Tokens removed from kept documents; below zero where edits made texts longer.
     pub tokens_edited_away: i64,
-    /// Documents that stayed with another text than was read.
+    /// Kept documents with an edited text.
     pub documents_edited: u64,
 }
 
 impl TokenAccount {
-    /// Enters a document that was dropped.
+    /// Enters a dropped document.
     pub(crate) fn drop(&mut self, read: u64) {
         self.tokens_read += read;
         self.tokens_dropped += read;
     }
 
-    /// Enters a document that stayed.
+    /// Enters a kept document.
     pub(crate) fn keep(&mut self, read: u64, kept: u64, is_edited: bool) {
         self.tokens_read += read;
         self.tokens_kept += kept;
@@ -166,27 +171,27 @@ impl TokenAccount {
     }
 }
 
-/// One split of a source.
+/// Split of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitRecord {
     /// Documents.
     pub documents: u64,
-    /// The ordinal of the first of them; they are numbered without gaps.
+    /// Ordinal of the first document; ordinals have no gaps.
     pub first_document: u64,
-    /// Bytes of their texts.
+    /// Bytes of the texts.
     pub text_bytes: u64,
-    /// Their tokens, with those before and after each document.
+    /// Tokens, with those around documents.
     pub tokens: u64,
     /// Full rows.
     pub rows: u64,
     /// Tokens at the end that did not fill a row and were left out.
     pub tail_tokens: u64,
-    /// The shards, in order.
-    pub files: Vec<FileRecord>,
+    /// Shards, in order.
+    pub files: Vec<ShardRecord>,
 }
 
-/// A part of the documents.
+/// Split of the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
@@ -210,7 +215,7 @@ impl Split {
 }
 
 impl SourceRecord {
-    /// One of its splits.
+    /// Record of a split.
     pub fn split(&self, split: Split) -> &SplitRecord {
         match split {
             Split::Train => &self.train,

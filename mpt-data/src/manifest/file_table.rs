@@ -1,6 +1,6 @@
-//! `manifest.parquet`: the shards of data with very many of them, beside a `manifest.json` that would take long to read.
+//! File table, `manifest.parquet`: the shards of very large data, beside a `manifest.json` that would take long to read.
 //!
-//! A row per shard, in the order of the manifest: splits, in them sources, in them files.
+//! A row per shard, in the order of the manifest: by split, source and file.
 //!
 //! | column | holds |
 //! |---|---|
@@ -25,22 +25,22 @@ use parquet::file::properties::WriterProperties;
 
 use super::contents::{SourceRecord, Split, SplitRecord};
 use crate::blob::Blob;
-use crate::contain::contained;
 use crate::error::{Damage, Error, Result};
+use crate::file_digest::{FileDigest, HashingFile, sha256_file};
 use crate::hash;
-use crate::hashed_file::{HashedFile, PlainFile, sha256_file};
-use crate::layout::{FileRecord, Group, Pages};
+use crate::layout::{ColumnPages, RowGroup, ShardRecord};
+use crate::panic_guard::catch_panic;
 use crate::shard::CREATED_BY;
 
-/// The name of the table in the folder.
+/// Name of the table in the folder.
 pub(super) const FILE_TABLE: &str = "manifest.parquet";
-/// Rows in a row group, which is as much as is in memory at once.
+/// Rows in a row group, all of which are in memory at once.
 const GROUP_ROWS: usize = 8192;
-/// Bytes of a row group's entry.
-const ENTRY: usize = 7 * 8;
+/// Bytes of a row group in the column `groups`.
+const GROUP_BYTES: usize = 7 * 8;
 
 /// Writes the shards of all sources to the table of the folder.
-pub(super) fn write(dir: &Path, sources: &[SourceRecord]) -> Result<PlainFile> {
+pub(super) fn write(dir: &Path, sources: &[SourceRecord]) -> Result<FileDigest> {
     let path = dir.join(FILE_TABLE);
     let failed = |error: ParquetError| Error::io(&path, "writing")(std::io::Error::other(error));
     let field = |name, kind| Field::new(name, kind, false);
@@ -60,8 +60,8 @@ pub(super) fn write(dir: &Path, sources: &[SourceRecord]) -> Result<PlainFile> {
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a level")))
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .build();
-    let mut writer =
-        ArrowWriter::try_new(HashedFile::create(&path)?, schema.clone(), Some(properties)).map_err(failed)?;
+    let mut writer = ArrowWriter::try_new(HashingFile::create(&path)?, schema.clone(), Some(properties))
+        .map_err(failed)?;
     let entries: Vec<_> = entries(sources).collect();
     for entries in entries.chunks(GROUP_ROWS) {
         let batch = RecordBatch::try_new(schema.clone(), columns(entries))
@@ -70,14 +70,14 @@ pub(super) fn write(dir: &Path, sources: &[SourceRecord]) -> Result<PlainFile> {
     }
     let (file, bytes, sha256) = writer.into_inner().map_err(failed)?.finish()?;
     file.commit()?;
-    Ok(PlainFile { name: FILE_TABLE.into(), bytes, sha256 })
+    Ok(FileDigest { name: FILE_TABLE.into(), bytes, sha256 })
 }
 
-/// Puts the shards that the table of the folder lists into the sources, which have none.
+/// Reads the shards of the table into the sources, which have none yet.
 ///
 /// # Errors
-/// [`Error::Shard`] when the table is not the one described.
-pub(super) fn read(dir: &Path, table: &PlainFile, sources: &mut [SourceRecord]) -> Result<()> {
+/// [`Error::Shard`] for another table than the manifest's.
+pub(super) fn read(dir: &Path, table: &FileDigest, sources: &mut [SourceRecord]) -> Result<()> {
     let path = dir.join(FILE_TABLE);
     let damaged =
         |problem: String| Error::Shard(Damage { path: PathBuf::from(FILE_TABLE), row: None, problem });
@@ -87,10 +87,10 @@ pub(super) fn read(dir: &Path, table: &PlainFile, sources: &mut [SourceRecord]) 
             "is not as it was written; restore it, or remove it and run the same build again".into(),
         ));
     }
-    contained(|| take_all(&path, sources)).unwrap_or_else(|panic| Err(damaged(panic)))
+    catch_panic(|| take_all(&path, sources)).unwrap_or_else(|panic| Err(damaged(panic)))
 }
 
-/// Puts the shards of all rows into the sources.
+/// Reads the shards of all rows into the sources.
 fn take_all(path: &Path, sources: &mut [SourceRecord]) -> Result<()> {
     let damaged =
         |problem: String| Error::Shard(Damage { path: PathBuf::from(FILE_TABLE), row: None, problem });
@@ -105,10 +105,10 @@ fn take_all(path: &Path, sources: &mut [SourceRecord]) -> Result<()> {
     Ok(())
 }
 
-/// A shard, and what it is part of.
-type Entry<'a> = (u32, u32, &'a FileRecord);
+/// Split, source and record of a shard.
+type ShardEntry<'a> = (u32, u32, &'a ShardRecord);
 
-fn entries(sources: &[SourceRecord]) -> impl Iterator<Item = Entry<'_>> {
+fn entries(sources: &[SourceRecord]) -> impl Iterator<Item = ShardEntry<'_>> {
     Split::ALL.into_iter().zip(0u32..).flat_map(move |(split, split_number)| {
         sources.iter().zip(0u32..).flat_map(move |(source, number)| {
             source.split(split).files.iter().map(move |file| (split_number, number, file))
@@ -116,8 +116,8 @@ fn entries(sources: &[SourceRecord]) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-fn columns(entries: &[Entry<'_>]) -> Vec<ArrayRef> {
-    let digits = |file: &FileRecord| {
+fn columns(entries: &[ShardEntry<'_>]) -> Vec<ArrayRef> {
+    let digits = |file: &ShardRecord| {
         file.sha256
             .as_bytes()
             .chunks(2)
@@ -128,8 +128,9 @@ fn columns(entries: &[Entry<'_>]) -> Vec<ArrayRef> {
             })
             .collect::<Vec<_>>()
     };
-    let document = |entry: &Entry<'_>, at: usize| entry.2.documents.map_or(1 - at as u64, |range| range[at]);
-    let groups = |file: &FileRecord| file.groups.iter().flat_map(group_bytes).collect::<Vec<_>>();
+    let document =
+        |entry: &ShardEntry<'_>, at: usize| entry.2.documents.map_or(1 - at as u64, |range| range[at]);
+    let groups = |file: &ShardRecord| file.groups.iter().flat_map(group_bytes).collect::<Vec<_>>();
     vec![
         Arc::new(UInt32Array::from_iter_values(entries.iter().map(|entry| entry.0))),
         Arc::new(UInt32Array::from_iter_values(entries.iter().map(|entry| entry.1))),
@@ -143,22 +144,22 @@ fn columns(entries: &[Entry<'_>]) -> Vec<ArrayRef> {
     ]
 }
 
-fn group_bytes(group: &Group) -> [u8; ENTRY] {
-    let Group { rows, tokens, meta } = *group;
+fn group_bytes(group: &RowGroup) -> [u8; GROUP_BYTES] {
+    let RowGroup { rows, tokens, meta } = *group;
     let numbers = [rows, tokens.base, tokens.stride, tokens.tail, meta.base, meta.stride, meta.tail];
-    let mut bytes = [0; ENTRY];
+    let mut bytes = [0; GROUP_BYTES];
     bytes.chunks_exact_mut(8).zip(numbers).for_each(|(at, number)| at.copy_from_slice(&number.to_le_bytes()));
     bytes
 }
 
-fn group_of(bytes: &[u8; ENTRY]) -> Group {
+fn group_of(bytes: &[u8; GROUP_BYTES]) -> RowGroup {
     let (words, _) = bytes.as_chunks::<8>();
     let number = |at: usize| u64::from_le_bytes(words[at]);
-    let pages = |at: usize| Pages { base: number(at), stride: number(at + 1), tail: number(at + 2) };
-    Group { rows: number(0), tokens: pages(1), meta: pages(4) }
+    let pages = |at: usize| ColumnPages { base: number(at), stride: number(at + 1), tail: number(at + 2) };
+    RowGroup { rows: number(0), tokens: pages(1), meta: pages(4) }
 }
 
-/// Appends the shards of a batch to their sources; `None` where it does not hold what it should.
+/// Appends the shards of a batch to their sources; `None` for a batch of another form.
 fn take(batch: &RecordBatch, sources: &mut [SourceRecord]) -> Option<()> {
     let column = |name| batch.column_by_name(name).filter(|column| column.null_count() == 0);
     let split = column("split")?.as_primitive_opt::<UInt32Type>()?;
@@ -171,11 +172,11 @@ fn take(batch: &RecordBatch, sources: &mut [SourceRecord]) -> Option<()> {
     let sha256 = column("sha256")?.as_binary_opt::<i32>()?;
     let groups = column("groups")?.as_binary_opt::<i32>()?;
     for at in 0..batch.num_rows() {
-        let (entries, rest) = groups.value(at).as_chunks::<ENTRY>();
+        let (entries, rest) = groups.value(at).as_chunks::<GROUP_BYTES>();
         if !rest.is_empty() {
             return None;
         }
-        let record = FileRecord {
+        let record = ShardRecord {
             path: path.value(at).to_owned(),
             rows: rows.value(at),
             bytes: bytes.value(at),
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
     use crate::config::{Format, OnBadLine};
     use crate::dedup::Dedup;
-    use crate::manifest::{Contents, FORMAT, MANIFEST, Manifest, Plan, SourcePlan, TokenAccount};
+    use crate::manifest::{FORMAT, MANIFEST, Manifest, ManifestContents, Plan, SourcePlan, TokenAccount};
     use crate::mixing::{Mixing, Share};
     use crate::{Loader, LoaderConfig};
 
@@ -213,14 +214,14 @@ mod tests {
     const DOCUMENTS: u64 = 100;
 
     /// A file of a source; `number` counts those of all.
-    fn file(name: &str, place: u64, number: u64) -> FileRecord {
-        let pages = |base: u64| Pages { base, stride: 1 << 20, tail: base + (7 << 20) };
-        let group = |group: u64| Group {
+    fn file(name: &str, place: u64, number: u64) -> ShardRecord {
+        let pages = |base: u64| ColumnPages { base, stride: 1 << 20, tail: base + (7 << 20) };
+        let group = |group: u64| RowGroup {
             rows: GROUP,
             tokens: pages(4 + (group << 24)),
             meta: pages(9 + (group << 24)),
         };
-        FileRecord {
+        ShardRecord {
             path: format!("train/{name}/{place:05}.parquet"),
             rows: GROUPS * GROUP,
             bytes: 128 << 20,
@@ -230,7 +231,7 @@ mod tests {
         }
     }
 
-    fn contents(sources: u64, files: u64) -> Contents {
+    fn contents(sources: u64, files: u64) -> ManifestContents {
         let source = |source: u64| {
             let (name, first_document) = (format!("source-{source}"), source * files * DOCUMENTS);
             let files: Vec<_> = (0..files).map(|place| file(&name, place, source * files + place)).collect();
@@ -269,7 +270,7 @@ mod tests {
             sources: (0..sources).map(planned).collect(),
         };
         let sources = (0..sources).map(source).collect();
-        Contents {
+        ManifestContents {
             plan,
             bos_id: None,
             eos_id: None,
@@ -296,8 +297,8 @@ mod tests {
         }
     }
 
-    fn plain(name: &str) -> PlainFile {
-        PlainFile { name: name.into(), bytes: 1, sha256: hash::sha256(name.as_bytes()) }
+    fn plain(name: &str) -> FileDigest {
+        FileDigest { name: name.into(), bytes: 1, sha256: hash::sha256(name.as_bytes()) }
     }
 
     fn resident_bytes() -> Option<u64> {
@@ -338,7 +339,7 @@ mod tests {
         let config = LoaderConfig::new(&manifest, Split::Train);
         // There are no shards here, so that none can be read.
         let mut loader = Loader::new(&manifest, config, None).expect("openable");
-        let place = loader.place(&manifest, 123_456_789_012);
+        let place = loader.location(&manifest, 123_456_789_012);
         assert_eq!(manifest.tokens(Split::Train), 1_000_000_000 * 2048);
         assert!(place.epoch > 100 && place.row < GROUPS * GROUP, "{place:?}");
         if let (Some(before), Some(after)) = (before, resident_bytes()) {

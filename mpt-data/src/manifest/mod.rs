@@ -1,9 +1,9 @@
-//! The manifest: what was prepared, from what, and the hash of every file. Its presence means that the data is complete.
+//! Manifest: the plan of the data, its counts, and the hash of every file. Its presence means that the data is complete.
 
 mod check;
 mod contents;
-mod examine;
 mod file_table;
+mod verify;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::contents::{Contents, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount};
+pub use self::contents::{
+    ManifestContents, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount,
+};
 use crate::blob::Blob;
 use crate::document_tables::DocumentIndex;
 use crate::durable;
@@ -20,50 +22,51 @@ use crate::hash;
 use crate::layout::RowLayout;
 use crate::remote;
 
-/// The name of the manifest in its folder.
+/// Name of the manifest in its folder.
 pub(crate) const MANIFEST: &str = "manifest.json";
-/// The name of the copy of the tokenizer in the folder.
+/// Name of the tokenizer's copy in the folder.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
-/// The index of the documents that stayed.
+/// Name of the table of kept documents.
 pub(crate) const DOCUMENTS: &str = "documents.parquet";
-/// The ledger of the documents that did not.
+/// Name of the ledger of dropped documents.
 pub(crate) const DROPS: &str = "drops.parquet";
-/// The folder of work units, in the output folder while it is being built.
+/// Name of the folder of work units, in the output folder of a build.
 pub(crate) const UNITS: &str = ".units";
-/// What to do about a manifest that cannot be used: what it described is not known to be ours any more.
+/// Remedy for a manifest that cannot be used, and whose files are not known to be ours.
 const RESTORE: &str = "restore it, or delete this folder and build the data again";
-/// Shards that stand in the manifest itself at most; more of them stand in a table beside it.
+/// Most shards in the manifest itself; more of them are in a table beside it.
 const MAX_FILES: usize = 1024;
-/// The version of everything that is written: shards, tables, units, rules.
+/// Version of everything that is written: shards, tables, units, rules.
 pub(crate) const FORMAT: u32 = 2;
 
-/// Prepared data: a folder of shards and what is known of them.
+/// Prepared data: a folder of shards, and its manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     dir: PathBuf,
     tokenizer: PathBuf,
     root: String,
-    contents: Arc<Contents>,
+    contents: Arc<ManifestContents>,
 }
 
-/// The manifest file: the contents, and the hash that names them.
+/// Manifest file: the contents and their hash.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wire {
+struct ManifestFile {
     root: String,
-    contents: Contents,
+    contents: ManifestContents,
 }
 
 impl Manifest {
     /// Opens prepared data, in a folder or at an address of an object store.
     ///
     /// # Errors
-    /// [`Error::NoManifest`]; [`Error::Manifest`] when it is damaged, impossible or of another version; [`Error::Remote`].
+    /// [`Error::NoManifest`]; [`Error::Manifest`] for a manifest that is damaged, impossible or of another version;
+    /// [`Error::Remote`].
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
         let wrong = |problem: String| Error::Manifest { path: path.clone(), problem, source: None };
         let text = read(&path)?;
-        let wire: Wire = serde_json::from_slice(&text).map_err(|error| Error::Manifest {
+        let wire: ManifestFile = serde_json::from_slice(&text).map_err(|error| Error::Manifest {
             path: path.clone(),
             problem: format!("not a manifest of this version ({error}); {RESTORE}"),
             source: Some(error.into()),
@@ -88,8 +91,8 @@ impl Manifest {
         Ok(Self { dir: dir.to_owned(), tokenizer, root, contents: Arc::new(contents) })
     }
 
-    /// Writes the manifest of the folder: from now on the data is complete.
-    pub(crate) fn commit(dir: &Path, mut contents: Contents) -> Result<Self> {
+    /// Writes the manifest of the folder, which completes the data.
+    pub(crate) fn commit(dir: &Path, mut contents: ManifestContents) -> Result<Self> {
         let shards = contents.sources.iter().map(|source| source.train.files.len() + source.eval.files.len());
         let whole = if shards.sum::<usize>() > MAX_FILES {
             contents.file_table = Some(file_table::write(dir, &contents.sources)?);
@@ -103,7 +106,7 @@ impl Manifest {
             None
         };
         let root = root_of(&contents);
-        let wire = Wire { root: root.clone(), contents };
+        let wire = ManifestFile { root: root.clone(), contents };
         let mut text =
             serde_json::to_vec_pretty(&wire).expect("manifests have string keys and finite numbers");
         text.push(b'\n');
@@ -112,32 +115,32 @@ impl Manifest {
         Ok(Self { dir: dir.to_owned(), tokenizer: dir.join(TOKENIZER), root, contents })
     }
 
-    /// The folder, or the address.
+    /// Folder, or address.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The hash of everything: contents, files, plan. Two folders with the same root hold the same data.
+    /// Hash of the contents, which name the plan and every file. Two folders with the same root hold the same data.
     pub fn root(&self) -> &str {
         &self.root
     }
 
-    /// All that the manifest says.
-    pub fn contents(&self) -> &Contents {
+    /// Contents of the manifest.
+    pub fn contents(&self) -> &ManifestContents {
         &self.contents
     }
 
-    /// What the data was made from and how.
+    /// Plan of the data.
     pub fn plan(&self) -> &Plan {
         &self.contents.plan
     }
 
-    /// The sources, in order.
+    /// Sources, in order.
     pub fn sources(&self) -> &[SourceRecord] {
         &self.contents.sources
     }
 
-    /// The copy of the tokenizer that lies with the data; on this machine, wherever the data is.
+    /// Path of the data's tokenizer on this machine, wherever the data is.
     pub fn tokenizer_path(&self) -> PathBuf {
         self.tokenizer.clone()
     }
@@ -153,10 +156,10 @@ impl Manifest {
         rows * self.plan().row_tokens as u64
     }
 
-    /// The index from ordinals to the documents' own ids.
+    /// Index from ordinals to the ids of documents.
     ///
     /// # Errors
-    /// [`Error::Shard`] when it is missing or damaged.
+    /// [`Error::Shard`] for a missing or damaged index.
     pub fn documents(&self) -> Result<DocumentIndex> {
         DocumentIndex::open(&self.dir, DOCUMENTS)
     }
@@ -166,11 +169,11 @@ impl Manifest {
     }
 }
 
-fn root_of(contents: &Contents) -> String {
+fn root_of(contents: &ManifestContents) -> String {
     hash::sha256(&serde_json::to_vec(contents).expect("manifests have string keys and finite numbers"))
 }
 
-/// The text of a manifest file.
+/// Text of a manifest file.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let dir = path.parent().unwrap_or(Path::new(""));
     let mut text = Vec::new();
@@ -184,8 +187,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Where the tokenizer can be read from: that of an address is copied to this machine.
-fn tokenizer(dir: &Path, contents: &Contents) -> Result<PathBuf> {
+/// Path of the tokenizer; that of data at an address is copied to this machine.
+fn tokenizer(dir: &Path, contents: &ManifestContents) -> Result<PathBuf> {
     let copy = contents.files.iter().find(|file| file.name == TOKENIZER);
     match copy.filter(|_| remote::is_remote(dir)) {
         Some(file) => remote::local_copy(dir, &file.name, &file.sha256),

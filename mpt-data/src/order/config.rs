@@ -1,39 +1,39 @@
-//! What an order is made of, and the order of a mix that says how much there is.
+//! Settings of an order, and the order of a mix file that declares its tokens.
 
 use crate::config::PrepareRun;
 use crate::mixing::{Mixing, Share};
 
-/// A source as the order knows it.
+/// One source of an order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OrderSource {
-    /// Its name, which decides its shuffle.
+    /// Name; part of the key of the shuffle.
     pub name: String,
-    /// What it gets.
+    /// Share of the training samples.
     pub share: Share,
-    /// Its tokens in full rows.
+    /// Tokens in full rows.
     pub tokens: u64,
 }
 
-/// All that decides an order.
+/// Everything that decides an order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OrderConfig {
-    /// The sources, in order.
+    /// Sources, in the order of the manifest.
     pub sources: Vec<OrderSource>,
-    /// Tokens in a row.
+    /// Tokens in a row of the shards.
     pub row_tokens: usize,
-    /// Tokens in a sample where no stage says otherwise.
+    /// Tokens in a sample where no stage sets another length.
     pub seq_len: usize,
-    /// The seed.
+    /// Seed of the draws and the shuffle.
     pub seed: u64,
-    /// How samples are drawn and ordered.
+    /// Sampling, batching, shuffle and stages.
     pub mixing: Mixing,
     /// Samples in a group, for batching that has groups.
     pub group: u64,
 }
 
 impl OrderConfig {
-    /// The order of a mix that says the tokens of all its sources, for batches of so many samples; `None`: it does not.
-    pub fn of_mix(run: &PrepareRun, batch_size: u64) -> Option<Self> {
+    /// Order of a mix file for batches of `batch_size` samples; `None` unless every source declares its tokens.
+    pub fn from_mix(run: &PrepareRun, batch_size: u64) -> Option<Self> {
         let row_tokens = run.row_tokens as u64;
         let source = |source: &crate::SourceConfig| {
             let tokens = source.tokens? / row_tokens * row_tokens;

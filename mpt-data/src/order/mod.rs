@@ -1,153 +1,149 @@
-//! The order of training as pure functions of the sample index: which source, which epoch, which place in it.
+//! Order of training: pure functions of a sample's index to its source, epoch and position in the source.
 //!
-//! Nothing here depends on threads, ranks, batch sizes or how often a run was stopped, and nothing has to be made or kept
-//! for it: a run resumes at any sample because a sample's index is all there is to know.
+//! The order is independent of threads, ranks, batch sizes and interruptions, and needs no stored state: a run resumes at any
+//! sample from the sample's index alone.
 //!
-//! A run is a list of stages (`draws` says which source a sample of a stage is of), and stages of one sample length after
-//! another are a time, in which each source takes its course (`course`) along shuffled paths (`path`).
+//! A run is a list of stages (`stages`), each with a sampler of sources (`source_sampler`). Consecutive stages of one sample
+//! length share a plan of epochs for each source (`epoch_plan`), and each epoch has a shuffle order (`shuffle_order`).
 
-mod chairmen;
 mod config;
-mod course;
-mod draws;
-mod iid;
-mod mix;
-mod path;
+mod epoch_plan;
+mod exact_sampler;
+mod iid_sampler;
 mod permutation;
+mod shuffle_order;
+mod source_sampler;
+mod stages;
+mod tijdeman;
 
 pub use config::{OrderConfig, OrderSource};
-pub use mix::Mix;
+pub use exact_sampler::ExactSampler;
 pub use permutation::Permutation;
 
-use std::collections::BTreeMap;
-
-use course::{Course, Extent, Progress};
-use draws::Draws;
-use path::Shuffler;
+use epoch_plan::{EpochPlan, SourceExtent, SourceProgress};
+use shuffle_order::Shuffler;
+use source_sampler::SourceSampler;
+use stages::{ResolvedStage, check_lengths, check_sources, resolve_stages};
 
 use crate::error::{Error, Result};
 use crate::layout::GROUP_ROWS;
-use crate::mixing::{Share, StageConfig};
 
-/// Where a sample comes from.
+/// Position of a sample in its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The source.
+pub struct SamplePosition {
+    /// Index of the source.
     pub source: usize,
-    /// How often the source was gone through before.
+    /// Complete passes over the source before this one.
     pub epoch: u64,
-    /// The sample's place in the source, in the order of the shards: samples of `seq_len` tokens before it.
+    /// Samples of `seq_len` tokens before it in the source, in the order of the shards.
     pub position: u64,
     /// Tokens in the sample.
     pub seq_len: usize,
 }
 
-/// The order of a whole training run.
+/// Order of a whole training run.
 #[derive(Debug, Clone)]
 pub struct Order {
     stages: Vec<Stage>,
-    times: Vec<Time>,
+    spans: Vec<LengthSpan>,
     sources: usize,
 }
 
-/// Samples that are drawn in one way.
+/// Samples with one set of shares.
 #[derive(Debug, Clone)]
 struct Stage {
-    /// The first of them.
+    /// First sample.
     from: u64,
-    draws: Draws,
-    /// The time it belongs to, and how many samples of each source the stages before it in that time had.
-    time: usize,
+    sampler: SourceSampler,
+    /// Index of the length span.
+    span: usize,
+    /// Samples of each source in earlier stages of the span.
     earlier: Vec<u64>,
 }
 
-/// Stages after one another whose samples are equally long.
+/// Consecutive stages with one sample length.
 #[derive(Debug, Clone)]
-struct Time {
+struct LengthSpan {
     seq_len: usize,
-    courses: Vec<Course>,
-}
-
-/// A stage with everything it takes over from those before it.
-struct Settled {
-    from: u64,
-    weights: Vec<u64>,
-    seq_len: usize,
+    /// Plan of each source.
+    epoch_plans: Vec<EpochPlan>,
 }
 
 impl Order {
-    /// The order that a configuration describes.
+    /// Order of a configuration.
     ///
     /// # Errors
-    /// [`Error::Loader`] for an impossible mix, length or stage, [`Error::SmallSource`] for a source that is drawn and does
-    /// not have a single sample.
+    /// [`Error::Loader`] for an impossible mix, length or stage, [`Error::SmallSource`] for a drawn source without a single
+    /// sample.
     pub fn new(config: &OrderConfig) -> Result<Self> {
-        check_sources(config, &settle(config)?)?;
-        Self::of_shares(config)
+        check_sources(config, &resolve_stages(config)?)?;
+        Self::for_counting(config)
     }
 
-    /// The order of sources that may be too small for it: for counting, not for locating.
-    pub(crate) fn of_shares(config: &OrderConfig) -> Result<Self> {
+    /// Order for counting alone: sources may be too small to locate samples in them.
+    pub(crate) fn for_counting(config: &OrderConfig) -> Result<Self> {
         let names = config.sources.iter().map(|source| source.name.as_str());
         config.mixing.check(names).map_err(|wrong| Error::Loader {
             field: wrong.key,
             actual: wrong.actual,
             expected: wrong.expected,
         })?;
-        let settled = settle(config)?;
-        let longest = check_lengths(config, &settled)?;
-        let mut order = Self { stages: Vec::new(), times: Vec::new(), sources: config.sources.len() };
-        let mut progress = vec![Progress::default(); order.sources];
-        let mut rest = &settled[..];
+        let resolved = resolve_stages(config)?;
+        let longest = check_lengths(config, &resolved)?;
+        let mut order = Self { stages: Vec::new(), spans: Vec::new(), sources: config.sources.len() };
+        let mut progress = vec![SourceProgress::default(); order.sources];
+        let mut rest = &resolved[..];
         while let Some(first) = rest.first() {
             let same = rest.iter().take_while(|stage| stage.seq_len == first.seq_len).count();
             let end = rest.get(same).map(|next| next.from);
-            order.add_time(config, &rest[..same], end, longest, &mut progress)?;
+            let totals = order.add_stages(config, &rest[..same], end)?;
+            order.add_length_span(config, (first.seq_len, longest), end.map(|_| totals), &mut progress);
             rest = &rest[same..];
         }
         Ok(order)
     }
 
-    /// The place of a sample. The same for the same arguments, whatever was asked before.
-    pub fn locate(&mut self, index: u64) -> Place {
-        let number = self.stage_of(index);
+    /// Position of sample `index`; independent of earlier calls.
+    pub fn locate(&mut self, index: u64) -> SamplePosition {
+        let number = self.stage_index(index);
         let stage = &mut self.stages[number];
-        let (source, ordinal) = stage.draws.at(index - stage.from);
-        let time = &mut self.times[stage.time];
-        let (epoch, position) = time.courses[source].locate(stage.earlier[source] + ordinal);
-        Place { source, epoch, position, seq_len: time.seq_len }
+        let (source, ordinal) = stage.sampler.at(index - stage.from);
+        let span = &mut self.spans[stage.span];
+        let (epoch, position) = span.epoch_plans[source].locate(stage.earlier[source] + ordinal);
+        SamplePosition { source, epoch, position, seq_len: span.seq_len }
     }
 
-    /// Tokens in the sample with this index.
+    /// Tokens in sample `index`.
     pub fn seq_len(&self, index: u64) -> usize {
-        self.times[self.stages[self.stage_of(index)].time].seq_len
+        self.spans[self.stages[self.stage_index(index)].span].seq_len
     }
 
-    /// The first sample after this one that has another length; `None`: there is none.
-    pub fn length_change(&self, index: u64) -> Option<u64> {
+    /// First sample after `index` with another length; `None` where the length stays.
+    pub fn next_length_change(&self, index: u64) -> Option<u64> {
         let seq_len = self.seq_len(index);
-        let later = &self.stages[self.stage_of(index)..];
-        later.iter().find(|stage| self.times[stage.time].seq_len != seq_len).map(|stage| stage.from)
+        let later = &self.stages[self.stage_index(index)..];
+        later.iter().find(|stage| self.spans[stage.span].seq_len != seq_len).map(|stage| stage.from)
     }
 
-    /// How many of the first `samples` samples are of each source.
+    /// Samples of each source among the first `samples` samples.
     pub fn counts(&mut self, samples: u64) -> Vec<u64> {
-        self.pieces(samples).into_iter().map(|(counts, _)| counts).fold(vec![0; self.sources], added)
+        let stages = self.counts_by_stage(samples).into_iter();
+        stages.map(|(counts, _)| counts).fold(vec![0; self.sources], add_elementwise)
     }
 
-    /// How many tokens the first `samples` samples have of each source.
+    /// Tokens of each source in the first `samples` samples.
     pub fn tokens(&mut self, samples: u64) -> Vec<u64> {
         let tokens = |(counts, seq_len): (Vec<u64>, usize)| {
             counts.into_iter().map(|count| count * seq_len as u64).collect::<Vec<_>>()
         };
-        self.pieces(samples).into_iter().map(tokens).fold(vec![0; self.sources], added)
+        self.counts_by_stage(samples).into_iter().map(tokens).fold(vec![0; self.sources], add_elementwise)
     }
 
-    /// The samples that so many tokens are enough for.
+    /// Whole samples in the first `tokens` tokens of the run.
     pub fn samples_for(&self, tokens: u64) -> u64 {
         let mut left = tokens;
         for (number, stage) in self.stages.iter().enumerate() {
-            let seq_len = self.times[stage.time].seq_len as u64;
+            let seq_len = self.spans[stage.span].seq_len as u64;
             let fitting = left / seq_len;
             match self.stages.get(number + 1).map(|next| next.from - stage.from) {
                 Some(samples) if samples <= fitting => left -= samples * seq_len,
@@ -157,169 +153,76 @@ impl Order {
         unreachable!("the last stage has no end")
     }
 
-    /// Samples of each source, and their length, by stage.
-    fn pieces(&mut self, samples: u64) -> Vec<(Vec<u64>, usize)> {
+    /// Counts by source over the first `samples` samples, and the sample length, of each stage.
+    fn counts_by_stage(&mut self, samples: u64) -> Vec<(Vec<u64>, usize)> {
         let ends: Vec<_> = self.stages.iter().skip(1).map(|stage| stage.from).chain([u64::MAX]).collect();
-        let (times, sources) = (&self.times, self.sources);
-        let piece = |(stage, end): (&mut Stage, u64)| {
+        let (spans, sources) = (&self.spans, self.sources);
+        let counted = |(stage, end): (&mut Stage, u64)| {
             let of_stage = end.min(samples).saturating_sub(stage.from);
-            (stage.draws.counts(of_stage, sources), times[stage.time].seq_len)
+            (stage.sampler.counts(of_stage, sources), spans[stage.span].seq_len)
         };
-        self.stages.iter_mut().zip(ends).map(piece).collect()
+        self.stages.iter_mut().zip(ends).map(counted).collect()
     }
 
-    fn stage_of(&self, index: u64) -> usize {
+    fn stage_index(&self, index: u64) -> usize {
         self.stages.partition_point(|stage| stage.from <= index) - 1
     }
 
-    /// Adds stages of one length, which end before sample `end`; `progress` is where each source stands.
-    fn add_time(
+    /// Adds stages of one length that end before sample `end`, and returns their counts by source.
+    fn add_stages(
         &mut self,
         config: &OrderConfig,
-        stages: &[Settled],
+        stages: &[ResolvedStage],
         end: Option<u64>,
-        longest: usize,
-        progress: &mut [Progress],
-    ) -> Result<()> {
-        let (seq_len, mut met) = (stages[0].seq_len, vec![0; self.sources]);
+    ) -> Result<Vec<u64>> {
+        let mut counts = vec![0; self.sources];
         for (number, stage) in stages.iter().enumerate() {
-            let key = permutation::key_of(config.seed, "draws", self.stages.len() as u64);
-            let mut draws = Draws::new(&stage.weights, &config.mixing, config.group, key)?;
-            let earlier = met.clone();
+            let key = permutation::epoch_key(config.seed, "draws", self.stages.len() as u64);
+            let mut sampler = SourceSampler::new(&stage.weights, &config.mixing, config.group, key)?;
+            let earlier = counts.clone();
             if let Some(end) = stages.get(number + 1).map(|next| next.from).or(end) {
-                met = added(met, draws.counts(end - stage.from, self.sources));
+                counts = add_elementwise(counts, sampler.counts(end - stage.from, self.sources));
             }
-            self.stages.push(Stage { from: stage.from, draws, time: self.times.len(), earlier });
+            self.stages.push(Stage { from: stage.from, sampler, span: self.spans.len(), earlier });
         }
-        let course = |(source, from): (&OrderSource, &mut Progress), total: u64| {
-            let mixing = &config.mixing;
+        Ok(counts)
+    }
+
+    /// Adds the epoch plans of one length; `totals` are the samples of each source, `None` for the endless last span.
+    fn add_length_span(
+        &mut self,
+        config: &OrderConfig,
+        (seq_len, longest): (usize, usize),
+        totals: Option<Vec<u64>>,
+        progress: &mut [SourceProgress],
+    ) {
+        let mut epoch_plans = Vec::with_capacity(self.sources);
+        for (index, (source, from)) in config.sources.iter().zip(progress).enumerate() {
             let shuffler = Shuffler {
-                kind: mixing.shuffle,
-                window: mixing.window(),
+                kind: config.mixing.shuffle,
+                window: config.mixing.window(),
                 seed: config.seed,
                 name: source.name.clone(),
             };
-            let extent = Extent {
+            let extent = SourceExtent {
                 tokens: source.tokens,
                 seq_len: seq_len as u64,
                 longest: longest as u64,
                 chunk: GROUP_ROWS * config.row_tokens as u64,
             };
-            let course = Course::new(shuffler, extent, *from, end.map(|_| total));
-            *from = course.end(total);
-            course
-        };
-        let courses =
-            config.sources.iter().zip(progress).zip(met).map(|(source, total)| course(source, total));
-        self.times.push(Time { seq_len, courses: courses.collect() });
-        Ok(())
+            let total = totals.as_ref().map(|totals| totals[index]);
+            let plan = EpochPlan::new(shuffler, extent, *from, total);
+            if let Some(total) = total {
+                *from = plan.end(total);
+            }
+            epoch_plans.push(plan);
+        }
+        self.spans.push(LengthSpan { seq_len, epoch_plans });
     }
 }
 
-fn added(sums: Vec<u64>, counts: Vec<u64>) -> Vec<u64> {
+fn add_elementwise(sums: Vec<u64>, counts: Vec<u64>) -> Vec<u64> {
     sums.into_iter().zip(counts).map(|(sum, count)| sum + count).collect()
-}
-
-/// The stages with what each takes over from those before; the first begins at sample 0.
-fn settle(config: &OrderConfig) -> Result<Vec<Settled>> {
-    let mut current = Settled { from: 0, weights: shares(config)?, seq_len: config.seq_len };
-    let mut settled = Vec::new();
-    for stage in &config.mixing.stages {
-        let next = Settled {
-            from: stage.from,
-            weights: stage_weights(config, stage)?.unwrap_or_else(|| current.weights.clone()),
-            seq_len: stage.seq_len.unwrap_or(current.seq_len),
-        };
-        let last = std::mem::replace(&mut current, next);
-        if last.from < current.from {
-            settled.push(last);
-        }
-    }
-    settled.push(current);
-    Ok(settled)
-}
-
-/// The weights that the shares of the sources give.
-fn shares(config: &OrderConfig) -> Result<Vec<u64>> {
-    let proportion = |source: &OrderSource| match source.share {
-        Share::Proportion(share) => Some(share),
-        Share::Quota(_) => None,
-    };
-    let proportions: Vec<_> = config.sources.iter().filter_map(proportion).collect();
-    if proportions.len() == config.sources.len() {
-        return mix::weights_of(&proportions);
-    }
-    config.sources.iter().map(|source| quota(source, config.seq_len)).collect()
-}
-
-fn quota(source: &OrderSource, seq_len: usize) -> Result<u64> {
-    let wrong = |actual: String, expected: &str| {
-        Err(Error::Loader { field: "proportion", actual, expected: expected.into() })
-    };
-    match source.share {
-        Share::Proportion(_) => wrong(
-            format!("set for `{}`, where other sources have `repeat` or `choose`", source.name),
-            "the same kind for all",
-        ),
-        Share::Quota(quota) => match quota.samples(source.tokens / (seq_len as u64).max(1)) {
-            0 => wrong(
-                format!("{quota:?} for `{}`, which is no sample", source.name),
-                "a sample or more of every source",
-            ),
-            samples => Ok(samples),
-        },
-    }
-}
-
-/// The weights that a stage names; a source that it does not name has none.
-fn stage_weights(config: &OrderConfig, stage: &StageConfig) -> Result<Option<Vec<u64>>> {
-    if stage.proportions.is_empty() {
-        return Ok(None);
-    }
-    let named: Vec<_> = stage.proportions.iter().collect();
-    let weights = mix::weights_of(&named.iter().map(|(_, share)| **share).collect::<Vec<_>>())?;
-    let by_name: BTreeMap<_, _> = named.into_iter().map(|(name, _)| name.as_str()).zip(weights).collect();
-    let weight = |source: &OrderSource| by_name.get(source.name.as_str()).copied().unwrap_or(0);
-    Ok(Some(config.sources.iter().map(weight).collect()))
-}
-
-/// Every length fits rows and the other lengths; returns the longest.
-fn check_lengths(config: &OrderConfig, stages: &[Settled]) -> Result<usize> {
-    let row = config.row_tokens;
-    let longest = stages.iter().map(|stage| stage.seq_len).max().expect("there is a stage");
-    for stage in stages {
-        let seq = stage.seq_len;
-        if seq == 0 || (!seq.is_multiple_of(row) && !row.is_multiple_of(seq)) {
-            let expected = format!(
-                "a multiple or a divisor of the rows' {row} tokens; else build the data with another `seq_len`"
-            );
-            return Err(Error::Loader { field: "seq_len", actual: seq.to_string(), expected });
-        }
-        if !longest.is_multiple_of(seq) {
-            let expected = format!("a divisor of the longest of the stages, which is {longest}");
-            return Err(Error::Loader { field: "seq_len", actual: seq.to_string(), expected });
-        }
-    }
-    Ok(longest)
-}
-
-/// Every source that is drawn has a sample.
-fn check_sources(config: &OrderConfig, stages: &[Settled]) -> Result<()> {
-    for stage in stages {
-        let drawn = config.sources.iter().zip(&stage.weights).filter(|(_, weight)| **weight > 0);
-        if let Some((source, _)) = drawn.into_iter().find(|(source, _)| source.tokens < stage.seq_len as u64)
-        {
-            return Err(Error::SmallSource {
-                source_name: source.name.clone(),
-                split: "train",
-                tokens: source.tokens,
-                what: "sequence",
-                needed: stage.seq_len as u64,
-                field: "seq_len",
-            });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -329,7 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mixing::{Batching, Mixing, Quota, Sampling, Shuffle};
+    use crate::mixing::{Batching, Mixing, Quota, Sampling, Share, Shuffle, StageConfig};
 
     fn config(shares: &[(&str, f64, u64)], mixing: Mixing) -> OrderConfig {
         let source = |&(name, share, tokens): &(&str, f64, u64)| OrderSource {
@@ -429,7 +332,7 @@ mod tests {
         assert_eq!(staged.counts(435), [before[0] + 100, before[1], before[2] + 300]);
     }
 
-    fn key(place: Place) -> (usize, u64, u64) {
+    fn key(place: SamplePosition) -> (usize, u64, u64) {
         (place.source, place.epoch, place.position)
     }
 
@@ -438,7 +341,7 @@ mod tests {
         let mut config = config(&[("web", 0.5, 1003), ("code", 0.5, 403)], Mixing::default());
         config.mixing = toml::from_str("[[stages]]\nfrom = 300\nseq_len = 4").expect("TOML");
         let mut order = Order::new(&config).expect("sound");
-        assert_eq!((order.length_change(0), order.length_change(300)), (Some(300), None));
+        assert_eq!((order.next_length_change(0), order.next_length_change(300)), (Some(300), None));
         assert_eq!((order.seq_len(299), order.seq_len(300)), (1, 4));
         assert_eq!((order.samples_for(299), order.samples_for(300 + 7)), (299, 301));
         assert_eq!(order.tokens(302), [154, 154]);
@@ -470,7 +373,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// The counts of any prefix are those of its samples, in every mode.
         #[test]

@@ -1,11 +1,11 @@
-//! Keyed permutations of a range, evaluated at a point in either direction without being made.
+//! Keyed permutations of a range, evaluated at a point in either direction without a table.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// A permutation of `0..len`, different for every seed, name and epoch, evaluated at a point without being made.
+/// Permutation of `0..len`, different for every seed, name and epoch, evaluated at a point without a table.
 ///
-/// A keyed Feistel network over the next even power of two, walked until it lands inside `0..len` (four steps on average
-/// at worst). Eight rounds; the round function is a 64-bit finalizer with full avalanche.
+/// Keyed Feistel network over the next even power of two, with cycle walking until the result is below `len`: four steps on
+/// average at worst. Eight rounds; the round function is a 64-bit finalizer with full avalanche.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permutation {
     len: u64,
@@ -16,42 +16,43 @@ pub struct Permutation {
 const ROUNDS: usize = 8;
 
 impl Permutation {
-    /// The permutation of `0..len` that belongs to a source in an epoch.
+    /// Permutation of `0..len` of a source in an epoch.
     ///
     /// # Panics
-    /// When `len` is 0: nothing cannot be permuted.
+    /// When `len` is 0.
     pub fn new(len: u64, seed: u64, name: &str, epoch: u64) -> Self {
-        Self::keyed(len, key_of(seed, name, epoch))
+        Self::from_key(len, epoch_key(seed, name, epoch))
     }
 
-    /// The permutation of `0..len` that belongs to a key.
-    pub(super) fn keyed(len: u64, key: u64) -> Self {
+    /// Permutation of `0..len` of a key.
+    pub(super) fn from_key(len: u64, key: u64) -> Self {
         assert!(len > 0, "a permutation has something to permute");
         let bits = (u64::BITS - (len - 1).leading_zeros()).max(2);
-        let keys = std::array::from_fn(|round| mix(key.wrapping_add(GOLDEN.wrapping_mul(round as u64 + 1))));
+        let keys =
+            std::array::from_fn(|round| mix64(key.wrapping_add(GOLDEN.wrapping_mul(round as u64 + 1))));
         Self { len, half_bits: bits.div_ceil(2), keys }
     }
 
-    /// Where `index` goes.
+    /// Position that `index` maps to.
     ///
     /// # Panics
     /// When `index` is not below the length.
     pub fn at(&self, index: u64) -> u64 {
         assert!(index < self.len, "index {index} of a permutation of {}", self.len);
-        let mut place = self.network(index);
-        while place >= self.len {
-            place = self.network(place);
+        let mut position = self.network(index);
+        while position >= self.len {
+            position = self.network(position);
         }
-        place
+        position
     }
 
-    /// What goes to `place`.
+    /// Index that maps to `position`.
     ///
     /// # Panics
-    /// When `place` is not below the length.
-    pub fn find(&self, place: u64) -> u64 {
-        assert!(place < self.len, "place {place} of a permutation of {}", self.len);
-        let mut index = self.network_back(place);
+    /// When `position` is not below the length.
+    pub fn inverse(&self, position: u64) -> u64 {
+        assert!(position < self.len, "position {position} of a permutation of {}", self.len);
+        let mut index = self.network_back(position);
         while index >= self.len {
             index = self.network_back(index);
         }
@@ -62,7 +63,7 @@ impl Permutation {
         let mask = (1 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);
         for key in self.keys {
-            (left, right) = (right, left ^ (mix(right ^ key) & mask));
+            (left, right) = (right, left ^ (mix64(right ^ key) & mask));
         }
         left << self.half_bits | right
     }
@@ -71,21 +72,22 @@ impl Permutation {
         let mask = (1 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);
         for key in self.keys.iter().rev() {
-            (left, right) = (right ^ (mix(left ^ key) & mask), left);
+            (left, right) = (right ^ (mix64(left ^ key) & mask), left);
         }
         left << self.half_bits | right
     }
 }
 
-/// The key of a source in an epoch.
-pub(super) fn key_of(seed: u64, name: &str, epoch: u64) -> u64 {
-    mix(xxh3_64_with_seed(name.as_bytes(), seed) ^ mix(epoch.wrapping_add(GOLDEN)))
+/// Key of a source in an epoch.
+pub(super) fn epoch_key(seed: u64, name: &str, epoch: u64) -> u64 {
+    mix64(xxh3_64_with_seed(name.as_bytes(), seed) ^ mix64(epoch.wrapping_add(GOLDEN)))
 }
 
+/// 2^64 over the golden ratio: the increment of SplitMix64.
 pub(super) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The finalizer of SplitMix64, twice over a constant: every input bit flips every output bit half of the time.
-pub(super) fn mix(value: u64) -> u64 {
+/// Finalizer of SplitMix64 after one increment: every input bit flips every output bit with probability one half.
+pub(super) fn mix64(value: u64) -> u64 {
     let mut x = value.wrapping_add(GOLDEN);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -113,8 +115,8 @@ mod tests {
         fn large_permutations_do_not_collide(len in (1u64 << 33)..(1 << 40), seed: u64) {
             let permutation = Permutation::new(len, seed, "web", 0);
             let mut met: Vec<_> = (0..2000).map(|i| permutation.at(i * (len / 2000))).collect();
-            prop_assert!(met.iter().all(|&place| place < len));
-            prop_assert!((0..2000).all(|i| permutation.find(met[i as usize]) == i * (len / 2000)));
+            prop_assert!(met.iter().all(|&position| position < len));
+            prop_assert!((0..2000).all(|i| permutation.inverse(met[i as usize]) == i * (len / 2000)));
             met.sort_unstable();
             met.dedup();
             prop_assert_eq!(met.len(), 2000);
@@ -127,7 +129,10 @@ mod tests {
         for len in (1..=300).chain((301..4096).step_by(61)).chain([4095, 4096]) {
             let permutation = Permutation::new(len, 1, "x", 2);
             let mut met: Vec<_> = (0..len).map(|index| permutation.at(index)).collect();
-            assert!(met.iter().zip(0..).all(|(&place, index)| permutation.find(place) == index), "{len}");
+            assert!(
+                met.iter().zip(0..).all(|(&position, index)| permutation.inverse(position) == index),
+                "{len}"
+            );
             met.sort_unstable();
             assert!(met.iter().copied().eq(0..len), "{len}");
         }

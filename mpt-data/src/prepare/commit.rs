@@ -1,4 +1,4 @@
-//! Packs what stays into shards, writes the tables and the tokenizer beside them, and last the manifest.
+//! Commit: packs the selected documents into shards, writes the tables and the tokenizer beside them, and last the manifest.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -6,52 +6,52 @@ use std::sync::Mutex;
 use mpt_tokenize::Tokenizer;
 use rayon::prelude::*;
 
-use super::decide::Decided;
 use super::plan::PlannedRun;
-use super::unit_file::{KeptEntry, UnitReader};
-use super::walk::{Step, Walk};
+use super::selection::Selection;
+use super::unit::UnitRecord;
+use super::unit_iter::{PassedDocument, UnitIter};
 use crate::document_tables::{DocumentRow, DocumentWriter};
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::file_digest::FileDigest;
 use crate::hash;
-use crate::hashed_file::PlainFile;
-use crate::manifest::{Contents, DOCUMENTS, Manifest, SourceRecord, Split, SplitRecord, TOKENIZER};
+use crate::manifest::{DOCUMENTS, Manifest, ManifestContents, SourceRecord, Split, SplitRecord, TOKENIZER};
 use crate::pack::Packer;
-use crate::progress::{Progress, Shared, Stage, step};
-use crate::shard::ShardFiles;
+use crate::progress::{Phase, Progress, Shared, advance};
+use crate::shard::RollingShardWriter;
 
 /// Completes the folder `out`.
 pub(super) fn commit(
     planned: &PlannedRun<'_>,
-    decided: &Decided,
+    selection: &Selection,
     out: &Path,
     tokenizer: &Tokenizer,
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
     remove_earlier(out)?;
-    let pass = Pass { planned, decided, out };
-    let kept = decided.sources.iter().map(|counts| counts.train.documents + counts.eval.documents).sum();
-    progress.start(Stage::Pack, kept);
+    let pass = CommitPass { planned, selection, out };
+    let kept = selection.sources.iter().map(|counts| counts.train.documents + counts.eval.documents).sum();
+    progress.start(Phase::Pack, kept);
     let shared = Mutex::new(&mut *progress);
     let (sources, documents) = rayon::join(|| pass.pack_all(&shared), || pass.list_documents());
     let (sources, documents) = (sources?, documents?);
     progress.finish();
-    durable::write_file(&out.join(TOKENIZER), tokenizer.bytes())?;
-    let bytes = tokenizer.bytes();
-    let copy = PlainFile { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) };
-    let contents = Contents {
+    durable::write_file(&out.join(TOKENIZER), tokenizer.json_bytes())?;
+    let bytes = tokenizer.json_bytes();
+    let copy = FileDigest { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) };
+    let contents = ManifestContents {
         plan: planned.plan.clone(),
-        bos_id: planned.special.bos,
-        eos_id: planned.special.eos,
+        bos_id: planned.boundary_ids.bos,
+        eos_id: planned.boundary_ids.eos,
         sources,
-        dedup: decided.dedup.clone(),
-        files: vec![documents, decided.drops.clone(), copy],
+        dedup: selection.dedup.clone(),
+        files: vec![documents, selection.drops.clone(), copy],
         file_table: None,
     };
     Manifest::commit(out, contents)
 }
 
-/// An earlier build that was killed may have packed other inputs or settings: its shards are not taken over.
+/// Removes the shards of an earlier build that was killed: it may have packed other inputs or settings.
 fn remove_earlier(out: &Path) -> Result<()> {
     for split in Split::ALL {
         let dir = out.join(split.name());
@@ -62,56 +62,48 @@ fn remove_earlier(out: &Path) -> Result<()> {
     Ok(())
 }
 
-struct Pass<'a> {
+/// Pass over the selected documents.
+struct CommitPass<'a> {
     planned: &'a PlannedRun<'a>,
-    decided: &'a Decided,
+    selection: &'a Selection,
     out: &'a Path,
 }
 
-/// A document that stays.
-struct Kept<'a> {
-    id: String,
-    text_bytes: u64,
-    tokens: u64,
-    reader: &'a mut UnitReader,
-}
-
-impl Pass<'_> {
-    /// Packs every split of every source; each is a work of its own, so threads change nothing.
+impl CommitPass<'_> {
+    /// Packs every split of every source. Each is independent of the others, so threads change nothing.
     fn pack_all(&self, progress: &Shared<'_, '_>) -> Result<Vec<SourceRecord>> {
         let sources = self.planned.run.sources.len();
-        let parts: Vec<_> = Split::ALL
-            .into_iter()
-            .flat_map(|split| (0..sources).map(move |source| (split, source)))
-            .collect();
-        let firsts = self.first_documents(&parts);
-        let packed = parts
+        let of_split = |split| (0..sources).map(move |source| (split, source));
+        let source_splits: Vec<_> = Split::ALL.into_iter().flat_map(of_split).collect();
+        let packed = source_splits
             .par_iter()
-            .zip(firsts)
+            .zip(self.first_ordinals(&source_splits))
             .map(|(&(split, source), first)| self.pack(split, source, first, progress));
-        let mut packed = packed.collect::<Result<Vec<_>>>()?;
-        let eval = packed.split_off(sources);
-        let records = packed.into_iter().zip(eval).enumerate().map(|(source, (train, eval))| {
-            let (config, counts) = (&self.planned.run.sources[source], &self.decided.sources[source]);
-            let (name, proportion) = (config.name.clone(), config.proportion);
-            SourceRecord {
-                name,
-                proportion,
-                documents: counts.documents,
-                drops: counts.drops.clone(),
-                tokens: counts.tokens,
-                train,
-                eval,
-            }
-        });
-        Ok(records.collect())
+        let mut train = packed.collect::<Result<Vec<_>>>()?;
+        let eval = train.split_off(sources);
+        let records = train.into_iter().zip(eval).enumerate();
+        Ok(records.map(|(source, (train, eval))| self.source_record(source, train, eval)).collect())
     }
 
-    /// The ordinal of the first document of each part: documents are numbered without gaps, part after part.
-    fn first_documents(&self, parts: &[(Split, usize)]) -> Vec<u64> {
-        let counts = parts.iter().map(|&(split, source)| self.decided.sources[source].split(split).documents);
+    fn source_record(&self, source: usize, train: SplitRecord, eval: SplitRecord) -> SourceRecord {
+        let (config, counts) = (&self.planned.run.sources[source], &self.selection.sources[source]);
+        SourceRecord {
+            name: config.name.clone(),
+            proportion: config.proportion,
+            documents: counts.documents,
+            drops: counts.drops.clone(),
+            tokens: counts.tokens,
+            train,
+            eval,
+        }
+    }
+
+    /// Ordinal of the first document of each split of a source; ordinals have no gaps.
+    fn first_ordinals(&self, source_splits: &[(Split, usize)]) -> Vec<u64> {
+        let counts =
+            |&(split, source): &(Split, usize)| self.selection.sources[source].split(split).documents;
         let next = |sum: &mut u64, count: u64| Some(std::mem::replace(sum, *sum + count));
-        counts.scan(0, next).collect()
+        source_splits.iter().map(counts).scan(0, next).collect()
     }
 
     fn pack(
@@ -121,21 +113,20 @@ impl Pass<'_> {
         first: u64,
         progress: &Shared<'_, '_>,
     ) -> Result<SplitRecord> {
-        let counts = self.decided.sources[source].split(split);
-        let mut shards = ShardFiles::new(
-            self.out,
-            self.planned.plan.part(&self.planned.hash, &self.planned.run.sources[source].name, split),
-        );
+        let counts = self.selection.sources[source].split(split);
+        let name = &self.planned.run.sources[source].name;
+        let metadata = self.planned.plan.shard_metadata(&self.planned.hash, name, split);
+        let mut shards = RollingShardWriter::new(self.out, metadata);
         let mut packer = Packer::new(self.planned.run.row_tokens);
         let (mut ordinal, mut tokens) = (first, Vec::new());
-        self.each_kept(split, source, |kept| {
+        self.for_each_selected(split, source, |document| {
             tokens.clear();
-            tokens.extend(self.planned.special.bos);
-            kept.reader.tokens(&mut tokens)?;
-            tokens.extend(self.planned.special.eos);
+            tokens.extend(self.planned.boundary_ids.bos);
+            document.reader.tokens(&mut tokens)?;
+            tokens.extend(self.planned.boundary_ids.eos);
             packer.push(ordinal, &tokens, |row| shards.push(&row))?;
             ordinal += 1;
-            step(progress, 1)
+            advance(progress, 1)
         })?;
         let files = shards.finish()?;
         Ok(SplitRecord {
@@ -150,21 +141,20 @@ impl Pass<'_> {
     }
 
     /// Writes the table of documents, in the order of their ordinals.
-    fn list_documents(&self) -> Result<PlainFile> {
+    fn list_documents(&self) -> Result<FileDigest> {
         let mut table = DocumentWriter::create(self.out, DOCUMENTS)?;
         let mut ordinal = 0;
         for split in Split::ALL {
             for (source, config) in self.planned.run.sources.iter().enumerate() {
-                self.each_kept(split, source, |kept| {
-                    let tokens = kept.tokens + self.planned.special.count();
-                    let (id, text_bytes) = (kept.id.as_str(), kept.text_bytes);
+                self.for_each_selected(split, source, |document| {
+                    let header = &document.header;
                     table.push(&DocumentRow {
                         ordinal,
-                        id,
+                        id: &header.id,
                         source: &config.name,
                         split: split.name(),
-                        tokens,
-                        text_bytes,
+                        tokens: header.tokens + self.planned.boundary_ids.count(),
+                        text_bytes: header.text_bytes,
                     })?;
                     ordinal += 1;
                     Ok(())
@@ -174,24 +164,23 @@ impl Pass<'_> {
         table.finish()
     }
 
-    /// Goes through the documents of a part, in order.
-    fn each_kept(
+    /// Calls `on_document` with the selected documents of a split of a source, in order.
+    fn for_each_selected(
         &self,
         split: Split,
         source: usize,
-        mut each: impl FnMut(Kept<'_>) -> Result<()>,
+        mut on_document: impl FnMut(PassedDocument<'_>) -> Result<()>,
     ) -> Result<()> {
-        let decided = self.decided;
-        for (index, (unit, splits)) in self.planned.units.iter().zip(&decided.splits).enumerate() {
+        let selection = self.selection;
+        for (index, (unit, splits)) in self.planned.units.iter().zip(&selection.splits).enumerate() {
             if unit.source != source || !splits.contains(&Some(split)) {
                 continue;
             }
-            let mut walk = Walk::new(&decided.files, index, &decided.fates[index])?;
-            while let Some(step) = walk.next()? {
-                let Step::Passed(passed) = step else { continue };
-                if splits[passed.index] == Some(split) {
-                    let KeptEntry { id, text_bytes, tokens, .. } = passed.entry;
-                    each(Kept { id, text_bytes, tokens, reader: passed.reader })?;
+            let mut documents = UnitIter::new(&selection.paths, index, &selection.outcomes[index])?;
+            while let Some(record) = documents.next()? {
+                let UnitRecord::Passed(document) = record else { continue };
+                if splits[document.index] == Some(split) {
+                    on_document(document)?;
                 }
             }
         }

@@ -1,53 +1,62 @@
-//! Preparation: plan, work units, commit.
+//! Preparation: plan, work units, selection, commit.
 //!
 //! A *unit* is a few input files of one source, whatever the number of threads. Its file under `OUT/.units` is named after
-//! everything that decides its content, so one that is there whole need not be made again. When all units are there, one
-//! pass in the order of sources and documents decides which documents stay and where they go, another packs their tokens
-//! into shards, and the manifest is written last. A process killed at any moment leaves nothing that the next one would
-//! take for more than it is.
+//! everything that decides its content, so a complete one is never made again. When all units are complete, the selection
+//! decides in the order of sources and documents which documents stay and in which split. The commit packs their tokens into
+//! shards and writes the manifest last. A process killed at any moment leaves nothing that looks more complete than it is.
 
 mod commit;
-mod decide;
-mod find;
-mod meaning;
-mod near;
+mod edit_writer;
+mod exact_dedup;
+mod find_files;
+mod inputs;
+mod minhash;
+mod output_dir;
 mod plan;
-mod screen;
+mod plan_changes;
+mod selection;
+mod semantic_dedup;
 mod sketch;
 mod steps;
 mod tokenize;
 mod unit;
 mod unit_file;
-mod walk;
-
-use std::fs::File;
-use std::path::{Path, PathBuf};
+mod unit_iter;
+mod unit_split;
+mod vector_file;
 
 use mpt_tokenize::Tokenizer;
 
-pub(crate) use decide::{Counts, Tally};
-pub(crate) use plan::{PlannedRun, changes, hash_all, hash_of};
+#[cfg(feature = "interop")]
+pub(crate) use inputs::hash_inputs;
+pub(crate) use plan::PlannedRun;
+#[cfg(feature = "interop")]
+pub(crate) use plan::plan_hash;
+#[cfg(feature = "interop")]
+pub(crate) use plan_changes::changes;
+pub(crate) use selection::{PlanSink, SourceCounts};
 pub use steps::{UnitStatus, commit_units, plan_units, prepare_unit};
 pub(crate) use tokenize::tokenize;
-pub(crate) use unit::Input;
+#[cfg(feature = "interop")]
+pub(crate) use unit::InputFile;
 
+use self::output_dir::{OutputState, open_output, remove_units};
 use crate::config::{PrepareRun, SourceConfig};
 use crate::dedup::Embedder;
-use crate::durable;
 use crate::error::{Error, Result};
-use crate::manifest::{MANIFEST, Manifest, UNITS};
+use crate::manifest::Manifest;
 use crate::mixing::{Batching, Share};
 use crate::order::{Order, OrderConfig, OrderSource};
-use crate::progress::{Note, Progress};
+use crate::progress::Progress;
 
-const LOCK: &str = "lock";
-/// Tokens that any order can be made of.
-const ENOUGH_TOKENS: u64 = 1 << 40;
+/// Tokens of a source whose size is not known yet: enough for any order.
+const ASSUMED_TOKENS: u64 = 1 << 40;
 
 /// Prepares data: from the sources of `run` to shards and a manifest in `run.out`.
 ///
-/// The same inputs, run and tokenizer give the same bytes for any number of threads (rayon's current pool is used) and
-/// however often the work is interrupted; running again continues. Finished data made from the same is left alone.
+/// The same inputs, run and tokenizer give the same bytes for any number of threads (rayon's current pool is used), however
+/// often the work is interrupted. A second call continues an interrupted build, and leaves complete data of the same plan
+/// alone.
 ///
 /// # Errors
 /// [`Error::Changed`] when the folder holds data made differently, [`Error::NotOurs`] when it holds something else; the
@@ -57,10 +66,10 @@ pub fn prepare(run: &PrepareRun, tokenizer: &Tokenizer, progress: &mut dyn Progr
     prepare_with(run, tokenizer, None, progress)
 }
 
-/// [`prepare`], with the model that a stage `semdedup` needs.
+/// [`prepare`], with the model that a `semdedup` stage needs.
 ///
 /// # Errors
-/// As [`prepare`]; [`Error::NoEmbedder`] when it is needed and not there, and [`Error::Embedder`] when it fails.
+/// As [`prepare`]; [`Error::NoEmbedder`] when a stage needs a model and there is none, [`Error::Embedder`] when it fails.
 pub fn prepare_with(
     run: &PrepareRun,
     tokenizer: &Tokenizer,
@@ -70,13 +79,13 @@ pub fn prepare_with(
     finish(run, tokenizer, embedder, progress, |_, _| Ok(()))
 }
 
-/// Makes what is missing, if `allowed` lets it, and the data.
+/// Makes the missing units, if `allow_missing` permits it, and the data.
 fn finish(
     run: &PrepareRun,
     tokenizer: &Tokenizer,
     embedder: Option<&mut dyn Embedder>,
     progress: &mut dyn Progress,
-    allowed: impl FnOnce(&PlannedRun<'_>, &[usize]) -> Result<()>,
+    allow_missing: impl FnOnce(&PlannedRun<'_>, &[usize]) -> Result<()>,
 ) -> Result<Manifest> {
     let embedder = match run.dedup.semdedup() {
         Some(_) => Some(embedder.ok_or_else(|| Error::NoEmbedder { path: run.path.clone() })?),
@@ -85,16 +94,16 @@ fn finish(
     let fingerprint = embedder.as_ref().map(|embedder| embedder.fingerprint());
     check_order(run)?;
     let planned = PlannedRun::new(run, tokenizer, fingerprint, progress)?;
-    let (units, _lock) = match begin(&run.out, &planned, progress)? {
-        Begun::Finished(manifest) => return Ok(manifest),
-        Begun::Locked(units, lock) => (units, lock),
+    let (units, _lock) = match open_output(&run.out, &planned, progress)? {
+        OutputState::Finished(manifest) => return Ok(manifest),
+        OutputState::Locked(units, lock) => (units, lock),
     };
     let missing = planned.missing_units(&units, progress)?;
-    allowed(&planned, &missing)?;
-    let mut writer = unit_file::UnitFiles::new(&units, planned.layout.token_bytes);
+    allow_missing(&planned, &missing)?;
+    let mut writer = unit_file::UnitWriter::new(&units, planned.layout.token_bytes);
     tokenize(&planned, &missing, tokenizer, &mut writer, progress)?;
-    let decided = decide::decide(&planned, &units, &run.out, tokenizer, embedder, progress)?;
-    let manifest = commit::commit(&planned, &decided, &run.out, tokenizer, progress)?;
+    let selection = selection::select(&planned, &units, &run.out, tokenizer, embedder, progress)?;
+    let manifest = commit::commit(&planned, &selection, &run.out, tokenizer, progress)?;
     remove_units(&run.out)?;
     Ok(manifest)
 }
@@ -108,7 +117,7 @@ fn check_order(run: &PrepareRun) -> Result<()> {
     }
     let source = |source: &SourceConfig| match source.proportion {
         Share::Proportion(_) => {
-            Some(OrderSource { name: source.name.clone(), share: source.proportion, tokens: ENOUGH_TOKENS })
+            Some(OrderSource { name: source.name.clone(), share: source.proportion, tokens: ASSUMED_TOKENS })
         }
         // Quotas follow from the tokens, which are not known yet.
         Share::Quota(_) => None,
@@ -116,101 +125,10 @@ fn check_order(run: &PrepareRun) -> Result<()> {
     let Some(sources) = run.sources.iter().map(source).collect() else { return Ok(()) };
     let (row_tokens, seq_len, group) = (run.row_tokens, run.seq_len, mixing.batch_group.unwrap_or(1));
     let order = OrderConfig { sources, row_tokens, seq_len, seed: run.seed, mixing, group };
-    Order::of_shares(&order).map(drop).map_err(|error| match error {
+    Order::for_counting(&order).map(drop).map_err(|error| match error {
         Error::Loader { field, actual, expected } => {
             Error::Config { path: run.path.clone(), field: field.to_owned(), expected, actual }
         }
         error => error,
     })
-}
-
-/// What a build finds in its folder.
-enum Begun {
-    /// All that it would make.
-    Finished(Manifest),
-    /// The folder of units, and the lock that is held as long as the file lives.
-    Locked(PathBuf, File),
-}
-
-/// Takes the folder, which another process may be finishing at this moment: what is there is looked at under the lock.
-fn begin(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<Begun> {
-    loop {
-        if let Some(manifest) = finished(out, planned, progress)? {
-            return Ok(Begun::Finished(manifest));
-        }
-        let units = match claim(out) {
-            Err(Error::NotOurs { .. }) if out.join(MANIFEST).exists() => continue,
-            units => units?,
-        };
-        let path = units.join(LOCK);
-        let lock = match durable::lock(&path) {
-            Err(Error::Io { .. }) if !units.exists() => continue,
-            lock => lock?.ok_or_else(|| Error::Busy { path: out.to_owned() })?,
-        };
-        // Who finished took the folder of units away, with the lock that this one may have waited for.
-        if is_same_file(&lock, &path) && !out.join(MANIFEST).exists() {
-            return Ok(Begun::Locked(units, lock));
-        }
-    }
-}
-
-#[cfg(unix)]
-fn is_same_file(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let identity = |data: std::fs::Metadata| (data.dev(), data.ino());
-    file.metadata().map(identity).ok() == path.metadata().map(identity).ok()
-}
-
-/// An open file cannot be taken away here.
-#[cfg(not(unix))]
-fn is_same_file(_: &File, path: &Path) -> bool {
-    path.exists()
-}
-
-/// The data of a folder that has a manifest: it is what was asked for, or it is refused. Where files of it are gone, it
-/// becomes a build that was begun, which makes them again.
-fn finished(out: &Path, planned: &PlannedRun<'_>, progress: &mut dyn Progress) -> Result<Option<Manifest>> {
-    if !out.join(MANIFEST).exists() {
-        return Ok(None);
-    }
-    let manifest = Manifest::open(out)?;
-    let changes = changes(manifest.plan(), &planned.plan);
-    if !changes.is_empty() {
-        return Err(Error::Changed { path: out.to_owned(), changes });
-    }
-    if let Some(file) = manifest.first_incomplete() {
-        progress.note(&Note::Incomplete { file });
-        durable::make_dir(&out.join(UNITS))?;
-        gone(std::fs::remove_file(out.join(MANIFEST))).map_err(Error::io(out, "removing the manifest"))?;
-        return Ok(None);
-    }
-    remove_units(out)?;
-    progress.note(&Note::AlreadyBuilt);
-    Ok(Some(manifest))
-}
-
-/// Makes the output folder ours. Only a new or empty folder, or one that we began to build in, is taken.
-fn claim(out: &Path) -> Result<PathBuf> {
-    let units = out.join(UNITS);
-    if !units.is_dir() && out.exists() {
-        let mut entries = std::fs::read_dir(out).map_err(Error::io(out, "listing"))?;
-        if entries.next().is_some() {
-            return Err(Error::NotOurs { path: out.to_owned() });
-        }
-    }
-    durable::make_dir(&units)?;
-    Ok(units)
-}
-
-fn remove_units(out: &Path) -> Result<()> {
-    let units = out.join(UNITS);
-    gone(std::fs::remove_dir_all(&units)).map_err(Error::io(&units, "removing"))
-}
-
-/// Another process may have taken away the same at the same moment.
-fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }

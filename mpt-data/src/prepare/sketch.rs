@@ -1,21 +1,21 @@
-//! What is kept of the texts of a source for the stages of deduplication.
+//! Features of a text that the stages of deduplication need.
 
 use crate::config::PrepareRun;
-use crate::dedup::{self, MinHasher, StageKind};
-use crate::filter::ngrams::Runs;
+use crate::dedup::{self, DedupKind, MinHasher};
+use crate::filter::ngrams::NgramHashes;
 
-/// What is kept of a text for the stages of deduplication; empty where none needs it.
+/// Features of a text for deduplication; empty where no stage needs them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sketch {
-    /// Its signature.
+    /// MinHash signature.
     pub(crate) signature: Vec<u32>,
-    /// The hashes of its paragraphs.
+    /// Hashes of the paragraphs.
     pub(crate) paragraphs: Vec<u128>,
     /// The text itself.
     pub(crate) text: Option<String>,
 }
 
-/// Makes the sketches of a source.
+/// Sketches of the documents of one source.
 #[derive(Debug)]
 pub(crate) struct Sketcher {
     minhash: Option<MinHasher>,
@@ -23,28 +23,30 @@ pub(crate) struct Sketcher {
 }
 
 impl Sketcher {
-    /// What the stages that a source goes through need.
+    /// Sketcher for the stages that source `source` takes part in.
     pub(crate) fn new(run: &PrepareRun, source: usize) -> Self {
-        let minhash = run.dedup.minhash().filter(|_| run.goes_through(source, StageKind::MinHash));
-        let paragraphs = run.dedup.paragraphs().filter(|_| run.goes_through(source, StageKind::Paragraph));
+        let minhash = run.dedup.minhash().filter(|_| run.goes_through(source, DedupKind::MinHash));
+        let paragraphs = run.dedup.paragraphs().filter(|_| run.goes_through(source, DedupKind::Paragraph));
         Self {
             minhash: minhash.map(MinHasher::new),
             min_paragraph_words: paragraphs.map(|settings| settings.min_words),
         }
     }
 
-    /// The sketch of a text.
-    pub(crate) fn sketch(&self, text: &str, runs: &mut Runs) -> Sketch {
-        let paragraphs = self.min_paragraph_words.map(|words| dedup::paragraph_hashes(text, words));
-        Sketch {
-            signature: self.signature(text, runs),
-            text: paragraphs.as_ref().map(|_| text.to_owned()),
-            paragraphs: paragraphs.unwrap_or_default(),
+    /// Sketch of a text, which is kept where a stage edits texts.
+    pub(crate) fn sketch(&self, text: String, ngrams: &mut NgramHashes) -> Sketch {
+        let signature = self.signature(&text, ngrams);
+        match self.min_paragraph_words {
+            Some(words) => {
+                let paragraphs = dedup::paragraph_hashes(&text, words);
+                Sketch { signature, paragraphs, text: Some(text) }
+            }
+            None => Sketch { signature, paragraphs: Vec::new(), text: None },
         }
     }
 
-    /// The signature of a text, where a stage needs it.
-    pub(crate) fn signature(&self, text: &str, runs: &mut Runs) -> Vec<u32> {
-        self.minhash.as_ref().map_or_else(Vec::new, |hasher| hasher.signature(text, runs))
+    /// MinHash signature of a text; empty where no stage needs it.
+    pub(crate) fn signature(&self, text: &str, ngrams: &mut NgramHashes) -> Vec<u32> {
+        self.minhash.as_ref().map_or_else(Vec::new, |hasher| hasher.signature(text, ngrams))
     }
 }

@@ -1,18 +1,18 @@
 //! Preparation in steps, so that any scheduler can run the work units: plan, each unit, commit.
 //!
-//! The plan leaves the list of inputs beside the units: hashing all of them again for every unit would be most of the work.
-//! A unit looks at their lengths only; the commit hashes them once more, so that an input that changed in between is
-//! noticed, as units that are missing.
+//! The plan writes the hashed inputs beside the units, because to hash all of them for every unit would be most of the work.
+//! A unit checks their lengths only. The commit hashes them again, so that a changed input shows up as missing units.
 
 use std::path::Path;
 
 use mpt_tokenize::Tokenizer;
 use serde::{Deserialize, Serialize};
 
+use super::output_dir::{LOCK, claim, finished};
 use super::plan::PlannedRun;
-use super::unit::{Input, Unit};
-use super::unit_file::{self, UnitFiles};
-use super::{LOCK, check_order, claim, finish, finished, tokenize};
+use super::unit::{InputFile, Unit};
+use super::unit_file::{self, UnitWriter};
+use super::{check_order, finish, tokenize};
 use crate::config::PrepareRun;
 use crate::dedup::Embedder;
 use crate::durable;
@@ -20,33 +20,34 @@ use crate::error::{Error, Result};
 use crate::manifest::{Manifest, UNITS};
 use crate::progress::Progress;
 
-/// The inputs, in the folder of units.
+/// Name of the list of inputs in the folder of units.
 const INPUTS: &str = "inputs.json";
 
-/// Held while they are written.
+/// Name of the lock that is held while the list is written.
 const PLAN_LOCK: &str = ".plan.lock";
 
-/// A work unit of a plan.
+/// Work unit of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnitStatus {
-    /// Its name: the hash of everything that decides its content.
+    /// Name: the hash of everything that decides its content.
     pub id: String,
-    /// The source it belongs to.
+    /// Name of the source.
     pub source: String,
-    /// Bytes of its input files.
+    /// Bytes of the input files.
     pub bytes: u64,
-    /// Whether it is there whole.
+    /// Whether its file is complete.
     pub done: bool,
 }
 
+/// List of inputs.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Inputs {
-    /// Of each source, its files.
-    sources: Vec<Vec<Input>>,
+    /// Files of each source.
+    sources: Vec<Vec<InputFile>>,
 }
 
-/// The units that `run` is made of, in order, and which of them are there; begins `run.out` where it is not begun.
+/// Plans `run`: writes its list of inputs into `run.out`, and returns its units in order.
 ///
 /// # Errors
 /// Those of [`prepare`](super::prepare) that do not come from the texts; [`Error::AlreadyBuilt`] for finished data,
@@ -72,7 +73,7 @@ pub fn plan_units(
     planned.units.iter().map(|unit| status(&planned, &dir, unit)).collect()
 }
 
-/// Makes one unit of a plan, unless it is there. Several processes may do so at the same time, on any number of machines
+/// Makes one unit of a plan, unless it is complete. Several processes may work at the same time, on any number of machines
 /// that share the folder.
 ///
 /// # Errors
@@ -90,7 +91,7 @@ pub fn prepare_unit(
     let json = std::fs::read(dir.join(INPUTS)).map_err(|_| Error::NoPlan { path: run.out.clone() })?;
     let inputs: Inputs =
         serde_json::from_slice(&json).map_err(|_| Error::NoPlan { path: run.out.clone() })?;
-    inputs.sources.iter().flatten().try_for_each(|input| unchanged(&run.out, input))?;
+    inputs.sources.iter().flatten().try_for_each(|input| check_length(&run.out, input))?;
     let fingerprint = embedder.map(Embedder::fingerprint);
     let planned = PlannedRun::with_inputs(run, tokenizer, fingerprint, inputs.sources)?;
     let index = planned.units.iter().position(|unit| unit.name == id);
@@ -98,29 +99,29 @@ pub fn prepare_unit(
     let busy = || Error::Busy { path: run.out.clone() };
     let _shared = durable::lock_shared(&dir.join(LOCK))?.ok_or_else(busy)?;
     let _own = durable::lock(&dir.join(format!(".{id}.lock")))?.ok_or_else(busy)?;
-    if !unit_file::is_whole(&dir.join(id))? {
+    if !unit_file::is_complete(&dir.join(id))? {
         tokenize(
             &planned,
             &[index],
             tokenizer,
-            &mut UnitFiles::new(&dir, planned.layout.token_bytes),
+            &mut UnitWriter::new(&dir, planned.layout.token_bytes),
             progress,
         )?;
     }
     status(&planned, &dir, &planned.units[index])
 }
 
-/// What [`prepare`](super::prepare) does once all units are there.
+/// Completes the data once all units are complete.
 ///
 /// # Errors
-/// [`Error::MissingUnits`] when they are not; else as [`prepare_with`](super::prepare_with).
+/// [`Error::MissingUnits`] when some are not; else as [`prepare_with`](super::prepare_with).
 pub fn commit_units(
     run: &PrepareRun,
     tokenizer: &Tokenizer,
     embedder: Option<&mut dyn Embedder>,
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
-    let all_there = |planned: &PlannedRun<'_>, missing: &[usize]| match missing.first() {
+    let none_missing = |planned: &PlannedRun<'_>, missing: &[usize]| match missing.first() {
         None => Ok(()),
         Some(&first) => Err(Error::MissingUnits {
             path: run.out.clone(),
@@ -129,7 +130,7 @@ pub fn commit_units(
             total: planned.units.len(),
         }),
     };
-    finish(run, tokenizer, embedder, progress, all_there)
+    finish(run, tokenizer, embedder, progress, none_missing)
 }
 
 fn status(planned: &PlannedRun<'_>, dir: &Path, unit: &Unit) -> Result<UnitStatus> {
@@ -137,12 +138,12 @@ fn status(planned: &PlannedRun<'_>, dir: &Path, unit: &Unit) -> Result<UnitStatu
         id: unit.name.clone(),
         source: planned.run.sources[unit.source].name.clone(),
         bytes: unit.bytes(),
-        done: unit_file::is_whole(&dir.join(&unit.name))?,
+        done: unit_file::is_complete(&dir.join(&unit.name))?,
     })
 }
 
-/// The plan is read by other processes, as text.
-fn check_path(input: &Input) -> Result<()> {
+/// Checks that other processes can read the path, which the list holds as text.
+fn check_path(input: &InputFile) -> Result<()> {
     if input.path.to_str().is_some() {
         return Ok(());
     }
@@ -151,7 +152,8 @@ fn check_path(input: &Input) -> Result<()> {
     Err(Error::input(&input.path, problem))
 }
 
-fn unchanged(out: &Path, input: &Input) -> Result<()> {
+/// Checks that an input has the length it had in the plan.
+fn check_length(out: &Path, input: &InputFile) -> Result<()> {
     let found = std::fs::metadata(&input.path).map_err(Error::io(&input.path, "looking at"))?.len();
     if found == input.file.bytes {
         return Ok(());

@@ -1,5 +1,4 @@
-//! Reading and tokenizing units: one thread reads ahead, all others filter, hash and tokenize what it read, and one writes
-//! what they made.
+//! Reads and tokenizes units: one thread reads ahead, all others filter, hash and tokenize, and one writes behind.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -9,19 +8,20 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::plan::PlannedRun;
-use super::sketch::Sketch;
-use super::unit::{DroppedDocument, TokenizedDocument, Unit, UnitSink};
+use super::unit::{DocumentHeader, DroppedDocument, TokenizedDocument, Unit, UnitRecord, UnitSink};
 use crate::config::SourceConfig;
+use crate::document::Document;
 use crate::error::{Error, Result};
-use crate::filter::ngrams::Runs;
-use crate::filter::{BAD_LINE, Drop, Scratch, Verdict};
-use crate::progress::{Progress, Stage};
-use crate::source::{self, InputFile, Record};
+use crate::filter::ngrams::NgramHashes;
+use crate::filter::{BAD_LINE, DropReason, FilterOutcome, FilterScratch};
+use crate::progress::{Phase, Progress};
+use crate::source::{self, Record, SourceFile};
 
-/// Text tokenized at once: enough to keep all cores busy, little enough to stay in bounds.
+/// Bytes of text in a batch: enough to keep all cores busy, little enough to bound memory.
 const BATCH_BYTES: usize = 8 << 20;
-/// Text of the first batch, so that the other threads soon have work; each batch may have twice as much as the one before.
+/// Bytes of text in the first batch, so that the other threads soon have work. Each batch may be twice the one before.
 const FIRST_BATCH_BYTES: usize = 512 << 10;
+/// Documents in a batch, at most.
 const BATCH_DOCUMENTS: usize = 8192;
 /// Batches read ahead.
 const READ_AHEAD: usize = 1;
@@ -39,59 +39,66 @@ pub(crate) fn tokenize(
     sink: &mut (dyn UnitSink + Send),
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    progress.start(Stage::Tokenize, units.iter().map(|&unit| planned.units[unit].bytes()).sum());
+    progress.start(Phase::Tokenize, units.iter().map(|&unit| planned.units[unit].bytes()).sum());
     let bytes_read = AtomicU64::new(0);
     let (to_encode, records) = sync_channel(READ_AHEAD);
     let (to_write, documents) = sync_channel(WRITE_BEHIND);
     let result = std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_ahead(planned, units, &bytes_read, to_encode));
         let writer = scope.spawn(|| write_behind(planned, documents, sink));
-        let mut follow = Follow { progress, bytes_read: &bytes_read, told: 0 };
-        // Each end of a channel ends the thread at the other.
-        let encoded = encode_all(planned, records, tokenizer, to_write, &mut follow);
+        let mut read_progress = ReadProgress { progress, bytes_read: &bytes_read, reported: 0 };
+        // Each closed end of a channel ends the thread at the other end.
+        let encoded = encode_all(planned, records, tokenizer, to_write, &mut read_progress);
         let read = reader.join().expect("the reader returns its errors");
         let written = writer.join().expect("the writer returns its errors");
-        // Where several failed, those before the one that did only noticed that nobody listens.
+        // Of several failures the last stage's is the cause: the stages before it found their channel closed.
         written.and(encoded).and(read)
     });
     progress.finish();
     result
 }
 
-/// What a thread tells the next one of a unit.
-enum Message<T> {
+/// Event of a unit that one thread passes to the next.
+enum UnitEvent<T> {
     Begin(usize),
     Batch(T),
     End,
+}
+
+/// Tokenized documents of some records.
+struct TokenizedBatch {
+    documents: Vec<UnitRecord<TokenizedDocument>>,
+    /// Bit `i`: some record had field `i` of the filters.
+    fields_seen: u64,
 }
 
 fn read_ahead(
     planned: &PlannedRun<'_>,
     units: &[usize],
     bytes_read: &AtomicU64,
-    to: SyncSender<Message<Vec<Record>>>,
+    to: SyncSender<UnitEvent<Vec<Record>>>,
 ) -> Result<()> {
     let mut most = FIRST_BATCH_BYTES;
     for &index in units {
         let unit = &planned.units[index];
-        send(&to, Message::Begin(index))?;
+        send(&to, UnitEvent::Begin(index))?;
         read_unit(&planned.run.sources[unit.source], unit, &mut most, bytes_read, &to)?;
-        send(&to, Message::End)?;
+        send(&to, UnitEvent::End)?;
     }
     Ok(())
 }
 
-/// Reads a unit in batches of at most so much text, or one document.
+/// Reads a unit in batches of at most `most` bytes of text, or one document.
 fn read_unit(
     config: &SourceConfig,
     unit: &Unit,
     most: &mut usize,
     bytes_read: &AtomicU64,
-    to: &SyncSender<Message<Vec<Record>>>,
+    to: &SyncSender<UnitEvent<Vec<Record>>>,
 ) -> Result<()> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for input in &unit.inputs {
-        let file = InputFile { path: &input.path, planned: &input.file, progress: bytes_read };
+        let file = SourceFile { path: &input.path, planned: &input.file, progress: bytes_read };
         source::read(config, &file, &mut |record| {
             bytes += match &record {
                 Record::Document(document) => document.text.len(),
@@ -103,176 +110,153 @@ fn read_unit(
             }
             bytes = 0;
             *most = (2 * *most).min(BATCH_BYTES);
-            send(to, Message::Batch(std::mem::take(&mut batch)))
+            send(to, UnitEvent::Batch(std::mem::take(&mut batch)))
         })?;
     }
-    send(to, Message::Batch(batch))
+    send(to, UnitEvent::Batch(batch))
 }
 
-/// Nobody listens when the other side failed; its error is the one to tell.
-fn send<T>(to: &SyncSender<Message<T>>, message: Message<T>) -> Result<()> {
-    to.send(message).map_err(|_| Error::Interrupted)
+/// Sends an event. A closed channel means that the other side failed, and its error is reported instead of this one.
+fn send<T>(to: &SyncSender<UnitEvent<T>>, event: UnitEvent<T>) -> Result<()> {
+    to.send(event).map_err(|_| Error::Interrupted)
 }
 
-/// Tells of bytes that another thread read.
-struct Follow<'a> {
+/// Progress in bytes that another thread read.
+struct ReadProgress<'a> {
     progress: &'a mut dyn Progress,
     bytes_read: &'a AtomicU64,
-    told: u64,
+    reported: u64,
 }
 
-impl Follow<'_> {
-    fn step(&mut self) -> Result<()> {
+impl ReadProgress<'_> {
+    fn advance(&mut self) -> Result<()> {
         let read = self.bytes_read.load(Ordering::Relaxed);
-        self.progress.advance(read - self.told);
-        self.told = read;
+        self.progress.advance(read - self.reported);
+        self.reported = read;
         if self.progress.keep_going() { Ok(()) } else { Err(Error::Interrupted) }
     }
 }
 
-/// Hands on what the reader tells, its records judged and tokenized.
+/// Passes on the reader's events, with tokenized documents in place of records.
 fn encode_all(
     planned: &PlannedRun<'_>,
-    from: Receiver<Message<Vec<Record>>>,
+    from: Receiver<UnitEvent<Vec<Record>>>,
     tokenizer: &Tokenizer,
-    to: SyncSender<Message<Vec<Encoded>>>,
-    follow: &mut Follow<'_>,
+    to: SyncSender<UnitEvent<TokenizedBatch>>,
+    read_progress: &mut ReadProgress<'_>,
 ) -> Result<()> {
     let mut current = None;
-    for message in from {
-        let message = match message {
-            Message::Begin(index) => {
+    for event in from {
+        let event = match event {
+            UnitEvent::Begin(index) => {
                 current = Some(&planned.units[index]);
-                Message::Begin(index)
+                UnitEvent::Begin(index)
             }
-            Message::Batch(records) => {
+            UnitEvent::Batch(records) => {
                 let unit = current.expect("the reader begins each unit before it sends documents");
-                Message::Batch(encode(planned, unit, records, tokenizer)?)
+                UnitEvent::Batch(encode_batch(planned, unit, records, tokenizer)?)
             }
-            Message::End => Message::End,
+            UnitEvent::End => UnitEvent::End,
         };
-        let is_batch = matches!(message, Message::Batch(_));
-        send(&to, message)?;
+        let is_batch = matches!(event, UnitEvent::Batch(_));
+        send(&to, event)?;
         if is_batch {
-            follow.step()?;
+            read_progress.advance()?;
         }
     }
     Ok(())
 }
 
-/// A record with what becomes of it.
-struct Encoded {
-    record: Record,
-    fate: Fate,
-    /// How many tokens the text as read has.
-    tokens_read: u64,
-    /// Those of the text that stays.
-    tokens: Vec<u32>,
-}
-
-enum Fate {
-    Kept { text_hash: u128, sketch: Sketch, edited: Option<String> },
-    Dropped(Drop),
-}
-
-/// Judges, hashes and tokenizes documents in parallel.
-fn encode(
+/// Filters, hashes and tokenizes records in parallel.
+fn encode_batch(
     planned: &PlannedRun<'_>,
     unit: &Unit,
     records: Vec<Record>,
     tokenizer: &Tokenizer,
-) -> Result<Vec<Encoded>> {
+) -> Result<TokenizedBatch> {
+    let fields_seen = records.iter().fold(0, |bits, record| bits | fields_seen(record));
     let failed = |source| Error::Tokenizer { path: unit.inputs[0].path.clone(), source };
-    let encode = |scratches: &mut (Scratch, Runs), record| {
-        encode_one(planned, unit, record, tokenizer, scratches).map_err(failed)
+    let encode = |scratch: &mut (FilterScratch, NgramHashes), record| match record {
+        Record::BadLine { id, problem } => {
+            let reason = DropReason { rule: BAD_LINE, value: problem };
+            Ok(UnitRecord::Dropped(DroppedDocument { id, reason, tokens_read: 0 }))
+        }
+        Record::Document(document) => {
+            encode_document(planned, unit.source, document, tokenizer, scratch).map_err(failed)
+        }
     };
-    // Documents are of very different lengths: each may go to another thread.
-    records.into_par_iter().with_max_len(1).map_init(Default::default, encode).collect()
+    // Documents differ much in length: each may go to another thread.
+    let documents = records.into_par_iter().with_max_len(1).map_init(Default::default, encode);
+    Ok(TokenizedBatch { documents: documents.collect::<Result<_>>()?, fields_seen })
 }
 
-/// Every text is tokenized as it was read, so that its tokens can be accounted for; an edited one that stays also as it
-/// stays.
-fn encode_one(
+/// Filters and tokenizes a document. The text as read is always tokenized, so that its tokens can be accounted for; an
+/// edited text that stays is tokenized as well.
+fn encode_document(
     planned: &PlannedRun<'_>,
-    unit: &Unit,
-    record: Record,
+    source: usize,
+    document: Document,
     tokenizer: &Tokenizer,
-    (scratch, runs): &mut (Scratch, Runs),
-) -> mpt_tokenize::Result<Encoded> {
-    let document = match &record {
-        Record::Document(document) => document,
-        Record::BadLine { problem, .. } => {
-            let fate = Fate::Dropped(Drop { rule: BAD_LINE, value: problem.clone() });
-            return Ok(Encoded { record, fate, tokens_read: 0, tokens: Vec::new() });
-        }
-    };
-    let fate = match planned.judges[unit.source].judge(document, scratch) {
-        Verdict::Dropped(drop) => Fate::Dropped(drop),
-        Verdict::Kept(edited) => {
-            let text = edited.as_deref().unwrap_or(&document.text);
-            let sketch = planned.sketchers[unit.source].sketch(text, runs);
-            Fate::Kept { text_hash: xxh3_128(text.as_bytes()), sketch, edited }
-        }
-    };
+    (scratch, ngrams): &mut (FilterScratch, NgramHashes),
+) -> mpt_tokenize::Result<UnitRecord<TokenizedDocument>> {
+    let outcome = planned.filters[source].apply(&document, scratch);
     let mut tokens = tokenizer.encode(&document.text)?;
-    let tokens_read = tokens.len() as u64;
-    if let Fate::Kept { edited: Some(edited), .. } = &fate {
-        tokens = tokenizer.encode(edited)?;
+    let (id, tokens_read) = (document.id, tokens.len() as u64);
+    let edited = match outcome {
+        FilterOutcome::Dropped(reason) => {
+            return Ok(UnitRecord::Dropped(DroppedDocument { id, reason, tokens_read }));
+        }
+        FilterOutcome::Kept(edited) => edited,
+    };
+    let is_edited = edited.is_some();
+    if let Some(text) = &edited {
+        tokens = tokenizer.encode(text)?;
     }
-    Ok(Encoded { record, fate, tokens_read, tokens })
+    let text = edited.unwrap_or(document.text);
+    let header = DocumentHeader {
+        id,
+        text_hash: xxh3_128(text.as_bytes()),
+        text_bytes: text.len() as u64,
+        tokens_read,
+        tokens: tokens.len() as u64,
+        is_edited,
+    };
+    let sketch = planned.sketchers[source].sketch(text, ngrams);
+    Ok(UnitRecord::Passed(TokenizedDocument { header, sketch, tokens }))
 }
 
-/// Gives the sink what was tokenized, in order, while what comes next is being tokenized.
+fn fields_seen(record: &Record) -> u64 {
+    let Record::Document(document) = record else { return 0 };
+    let seen = document.fields.iter().enumerate().filter(|(_, value)| value.is_some());
+    seen.fold(0, |bits, (field, _)| bits | 1 << field)
+}
+
+/// Passes tokenized documents to the sink, in order, while later ones are being tokenized.
 fn write_behind(
     planned: &PlannedRun<'_>,
-    from: Receiver<Message<Vec<Encoded>>>,
+    from: Receiver<UnitEvent<TokenizedBatch>>,
     sink: &mut dyn UnitSink,
 ) -> Result<()> {
     let mut fields_seen = 0;
-    for message in from {
-        match message {
-            Message::Begin(index) => {
+    for event in from {
+        match event {
+            UnitEvent::Begin(index) => {
                 fields_seen = 0;
                 sink.begin(&planned.units[index])?;
             }
-            Message::Batch(documents) => {
-                for document in &documents {
-                    fields_seen |= document.fields_seen();
-                    document.give(sink)?;
+            UnitEvent::Batch(batch) => {
+                fields_seen |= batch.fields_seen;
+                for document in &batch.documents {
+                    match document {
+                        UnitRecord::Passed(document) => sink.keep(document)?,
+                        UnitRecord::Dropped(document) => sink.drop(document)?,
+                    }
                 }
             }
-            Message::End => sink.end(fields_seen)?,
+            UnitEvent::End => sink.end(fields_seen)?,
         }
     }
     Ok(())
-}
-
-impl Encoded {
-    fn give(&self, sink: &mut dyn UnitSink) -> Result<()> {
-        let (id, text) = match &self.record {
-            Record::Document(document) => (&document.id, document.text.as_str()),
-            Record::BadLine { id, .. } => (id, ""),
-        };
-        let tokens_read = self.tokens_read;
-        match &self.fate {
-            Fate::Kept { text_hash, sketch, edited } => sink.keep(&TokenizedDocument {
-                id,
-                text_hash: *text_hash,
-                text_bytes: edited.as_deref().unwrap_or(text).len() as u64,
-                sketch,
-                tokens: &self.tokens,
-                tokens_read,
-                is_edited: edited.is_some(),
-            }),
-            Fate::Dropped(drop) => sink.drop(&DroppedDocument { id, drop, tokens_read }),
-        }
-    }
-
-    fn fields_seen(&self) -> u64 {
-        let Record::Document(document) = &self.record else { return 0 };
-        let seen = document.fields.iter().enumerate().filter(|(_, value)| value.is_some());
-        seen.fold(0, |bits, (field, _)| bits | 1 << field)
-    }
 }
 
 #[cfg(test)]
@@ -283,7 +267,7 @@ mod tests {
 
     use super::*;
     use crate::config::PrepareRun;
-    use crate::progress::Silent;
+    use crate::progress::NoProgress;
 
     /// More units than the threads can hold between them.
     const UNITS: usize = 12;
@@ -305,10 +289,10 @@ mod tests {
         fn begin(&mut self, _: &Unit) -> Result<()> {
             self.call()
         }
-        fn keep(&mut self, _: &TokenizedDocument<'_>) -> Result<()> {
+        fn keep(&mut self, _: &TokenizedDocument) -> Result<()> {
             self.call()
         }
-        fn drop(&mut self, _: &DroppedDocument<'_>) -> Result<()> {
+        fn drop(&mut self, _: &DroppedDocument) -> Result<()> {
             self.call()
         }
         fn end(&mut self, _: u64) -> Result<()> {
@@ -331,17 +315,17 @@ mod tests {
         let config = TrainConfig { vocab_size: 300, min_frequency: 2 };
         let tokenizer = mpt_tokenize::train(["a text".to_owned()].into_iter(), &config).expect("trained");
         let tokenizer = Tokenizer::from_bytes(tokenizer, Path::new("t.json")).expect("sound");
-        let planned = PlannedRun::new(&run, &tokenizer, None, &mut Silent).expect("planned");
+        let planned = PlannedRun::new(&run, &tokenizer, None, &mut NoProgress).expect("planned");
         let units: Vec<_> = (0..UNITS).collect();
         // Of each unit: its beginning, its document, its end.
         let all = 3 * UNITS;
         for from in [1, 2, 3, all / 2, all] {
             let mut sink = Full { from, calls: 0 };
-            let error = tokenize(&planned, &units, &tokenizer, &mut sink, &mut Silent).expect_err("full");
+            let error = tokenize(&planned, &units, &tokenizer, &mut sink, &mut NoProgress).expect_err("full");
             assert_eq!((error.to_string().as_str(), sink.calls), ("disk: is full", from));
         }
         let mut sink = Full { from: usize::MAX, calls: 0 };
-        tokenize(&planned, &units, &tokenizer, &mut sink, &mut Silent).expect("room for all");
+        tokenize(&planned, &units, &tokenizer, &mut sink, &mut NoProgress).expect("room for all");
         assert_eq!(sink.calls, all);
     }
 }

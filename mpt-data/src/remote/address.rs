@@ -1,15 +1,15 @@
-//! Addresses: `SCHEME://HOST/KEY`.
+//! Addresses of objects: `SCHEME://HOST/KEY`.
 
 use std::path::Path;
 
-/// The schemes of addresses, and what the part after them is called.
+/// Schemes of addresses, and the name of the part after them.
 const SCHEMES: [(&str, &str); 6] = [
     ("s3", "a bucket"),
     ("gs", "a bucket"),
     ("az", "a container"),
     ("https", "a host"),
     ("http", "a host"),
-    // Stores that the program itself put there.
+    // Stores that the program itself mounted.
     ("mount", "a name"),
 ];
 
@@ -18,22 +18,22 @@ pub fn is_remote(path: &Path) -> bool {
     path.to_str().is_some_and(|path| path.contains("://"))
 }
 
-/// An address taken apart.
+/// Parsed address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Address<'a> {
-    /// Before `://`.
+    /// Scheme, before `://`.
     pub(super) scheme: &'a str,
-    /// Scheme and bucket, container or host.
+    /// Scheme, and bucket, container or host.
     pub(super) root: &'a str,
-    /// The object, or where the keys of some begin; no `/` at either end.
+    /// Key of an object, or prefix of keys; no `/` at either end.
     pub(super) key: &'a str,
 }
 
 impl<'a> Address<'a> {
-    /// Takes an address apart.
+    /// Parses an address.
     ///
     /// # Errors
-    /// What is wrong with it, and what was expected.
+    /// Problem and expectation, in words.
     pub(super) fn parse(text: &'a str) -> Result<Self, String> {
         let known = || SCHEMES.map(|(scheme, _)| format!("{scheme}://"))[..5].join(", ");
         let (scheme, rest) =
@@ -53,11 +53,11 @@ impl<'a> Address<'a> {
     }
 }
 
-/// Whether a pattern of a source can be an address here.
+/// Checks that a pattern of a source is an address that can be read.
 ///
 /// # Errors
-/// What is wrong with it, and what to do.
-pub(crate) fn check(pattern: &str) -> Result<(), String> {
+/// Problem and remedy, in words.
+pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
     let address = Address::parse(pattern)?;
     if address.key.is_empty() {
         return Err(format!("expected a key or a pattern after `{}/`", address.root));

@@ -1,4 +1,4 @@
-//! A store from an address and the environment variables that the stores' own tools read.
+//! Client of a store, from an address and the environment variables that the stores' own tools read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::address::Address;
-use super::http::Ureq;
+use super::http::UreqConnector;
 use crate::error::{Error, Result};
 
-/// Opens the store of an address. Nothing is asked yet.
+/// Creates the client of an address's store. No request is sent yet.
 ///
 /// # Errors
 /// [`Error::Address`] when the environment does not suffice.
@@ -23,21 +23,21 @@ pub(super) fn connect(address: &Address<'_>) -> Result<Arc<dyn ObjectStore>> {
         "s3" => s3(root),
         "gs" => GoogleCloudStorageBuilder::from_env()
             .with_url(root)
-            .with_http_connector(Ureq)
+            .with_http_connector(UreqConnector)
             .with_retry(retry())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
         "az" => MicrosoftAzureBuilder::from_env()
             .with_url(root)
             .with_allow_http(is_plain(&["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"]))
-            .with_http_connector(Ureq)
+            .with_http_connector(UreqConnector)
             .with_retry(retry())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
         "http" | "https" => HttpBuilder::new()
             .with_url(root)
             .with_client_options(ClientOptions::new().with_allow_http(address.scheme == "http"))
-            .with_http_connector(Ureq)
+            .with_http_connector(UreqConnector)
             .with_retry(retry())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
@@ -55,8 +55,8 @@ pub(super) fn connect(address: &Address<'_>) -> Result<Arc<dyn ObjectStore>> {
 
 fn s3(root: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder =
-        AmazonS3Builder::from_env().with_url(root).with_http_connector(Ureq).with_retry(retry());
-    // A server named by a plain address is asked plainly.
+        AmazonS3Builder::from_env().with_url(root).with_http_connector(UreqConnector).with_retry(retry());
+    // An endpoint without TLS is used without TLS.
     if is_plain(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]) {
         builder = builder.with_allow_http(true);
     }
@@ -68,7 +68,7 @@ fn is_plain(variables: &[&str]) -> bool {
     value.is_some_and(|value| value.starts_with("http://"))
 }
 
-/// The store retries little by itself: credentials and listings. Ranges have retries of their own around it.
+/// Retries of credentials and listings alone. Ranges have retries of their own in `fetch`.
 fn retry() -> RetryConfig {
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(100),

@@ -1,4 +1,4 @@
-//! Requests of a store through ureq: each on a thread of its own, its answer passed on piece by piece.
+//! HTTP client of the stores, over ureq: each request on a thread of its own, its body streamed in chunks.
 
 use std::io::Read;
 use std::sync::LazyLock;
@@ -17,15 +17,16 @@ use object_store::client::{
 use tokio::sync::{mpsc, oneshot};
 use ureq::http;
 
-/// How long a connection or the beginning of an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How many redirects one request may take.
+/// Timeout of a connection, of the first byte of an answer, and of each read and write.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Most redirects of one request.
 const MAX_REDIRECTS: u32 = 5;
-/// Bytes passed on at once, and how many such pieces wait: what a slow reader leaves in memory.
-const PIECE: usize = 64 << 10;
-const PIECES: usize = 4;
+/// Bytes in a chunk of a body.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that wait for a slow reader.
+const QUEUED_CHUNKS: usize = 4;
 
-/// The connections of all stores; those that are free are used again.
+/// Connections of all stores; idle ones are reused.
 static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
     ureq::Agent::config_builder()
         .user_agent(concat!("mpt/", env!("CARGO_PKG_VERSION")))
@@ -35,35 +36,35 @@ static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
         .max_redirects_will_error(false)
         .max_idle_connections_per_host(64)
         .max_idle_connections(256)
-        .timeout_resolve(Some(PATIENCE))
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
-        .timeout_per_read(Some(PATIENCE))
-        .timeout_per_write(Some(PATIENCE))
+        .timeout_resolve(Some(TIMEOUT))
+        .timeout_connect(Some(TIMEOUT))
+        .timeout_recv_response(Some(TIMEOUT))
+        .timeout_per_read(Some(TIMEOUT))
+        .timeout_per_write(Some(TIMEOUT))
         .build()
         .new_agent()
 });
 
-/// Makes stores ask through ureq.
+/// Connector of stores to ureq.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ureq;
+pub(super) struct UreqConnector;
 
-impl HttpConnector for Ureq {
+impl HttpConnector for UreqConnector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(Self))
     }
 }
 
-/// The head of an answer, and where its body will come from.
-type Answer = Result<(http::response::Parts, mpsc::Receiver<Result<Bytes, HttpError>>), HttpError>;
+/// Head of an answer, and the channel of its body.
+type StreamedResponse = Result<(http::response::Parts, mpsc::Receiver<Result<Bytes, HttpError>>), HttpError>;
 
 #[async_trait]
-impl HttpService for Ureq {
+impl HttpService for UreqConnector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
         let body = body.as_bytes().cloned().unwrap_or_default();
         let (head, answer) = oneshot::channel();
-        tokio::task::spawn_blocking(move || ask(http::Request::from_parts(parts, body), head));
+        tokio::task::spawn_blocking(move || send_request(http::Request::from_parts(parts, body), head));
         let (parts, mut pieces) =
             answer.await.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))??;
         let body = stream::poll_fn(move |context| pieces.poll_recv(context).map(|piece| piece.map(framed)));
@@ -76,8 +77,8 @@ fn framed(piece: Result<Bytes, HttpError>) -> Result<Frame<Bytes>, HttpError> {
     piece.map(Frame::data)
 }
 
-/// Asks, and passes on what comes until nobody wants it any more.
-fn ask(request: http::Request<Bytes>, head: oneshot::Sender<Answer>) {
+/// Sends a request, and streams the body until the receiver is dropped.
+fn send_request(request: http::Request<Bytes>, head: oneshot::Sender<StreamedResponse>) {
     let (parts, body) = request.into_parts();
     let answer = if body.is_empty() {
         AGENT.run(http::Request::from_parts(parts, ()))
@@ -86,14 +87,14 @@ fn ask(request: http::Request<Bytes>, head: oneshot::Sender<Answer>) {
     };
     let (parts, body) = match answer {
         Ok(answer) => answer.into_parts(),
-        Err(error) => return drop(head.send(Err(explain(error)))),
+        Err(error) => return drop(head.send(Err(http_error(error)))),
     };
-    let (sender, receiver) = mpsc::channel(PIECES);
+    let (sender, receiver) = mpsc::channel(QUEUED_CHUNKS);
     if head.send(Ok((parts, receiver))).is_err() {
         return;
     }
     let mut body = body.into_reader();
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let piece = match body.read(&mut buffer) {
             Ok(0) => return,
@@ -107,7 +108,7 @@ fn ask(request: http::Request<Bytes>, head: oneshot::Sender<Answer>) {
     }
 }
 
-fn explain(error: ureq::Error) -> HttpError {
+fn http_error(error: ureq::Error) -> HttpError {
     let kind = match &error {
         ureq::Error::Timeout(_) => HttpErrorKind::Timeout,
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Io(_) => {

@@ -1,30 +1,28 @@
 //! Sources and prepared data in object stores: `s3://`, `gs://`, `az://`, `https://`.
 //!
-//! A path that holds `://` is an address. What reads files asks [`is_remote`] and then talks to this module, which without
-//! the feature `remote` refuses every address by name. With it:
+//! A path that contains `://` is an address. Readers of files ask [`is_remote`] and then use this module, which refuses every
+//! address by name without the feature `remote`. With the feature:
 //!
-//! | file | does |
+//! | file | holds |
 //! |---|---|
-//! | `address` | takes an address apart |
-//! | `connect` | makes a store of an address and of the usual environment variables |
-//! | `http` | lets the store's requests go through ureq |
-//! | `fetch` | one range, whatever goes wrong on the way: retries, resumption, a second request when the first is slow |
-//! | `store` | the stores in use, and what was seen in them |
-//! | `list` | the objects that a pattern leads to |
-//! | `object` | one object as a stream, and as a Parquet file |
-//! | `page` | which ranges hold some rows of a shard |
-//! | `pages` | pages from memory, from the cache, from the store |
-//! | `cache` | pages on disk, never more than a limit |
-//! | `rows` | rows of a shard in a store |
-//! | `examine` | checks a shard in one pass |
+//! | `address` | parsing of addresses |
+//! | `connect` | the client of a store, from an address and the usual environment variables |
+//! | `http` | the HTTP client of the stores, over ureq |
+//! | `fetch` | the fetch of one range: retries, resumption, a second request when the first is slow |
+//! | `store` | the stores in use, and their known objects |
+//! | `list` | the objects that match a pattern |
+//! | `object` | one object as a stream, and through windows |
+//! | `page` | the ranges of a shard that hold some of its rows |
+//! | `page_cache` | pages in memory and on disk, and their prefetch |
+//! | `disk_cache` | pages on disk, never more than a limit |
+//! | `remote_shard` | rows of a shard in a store |
+//! | `verify` | the verification of a shard in one pass |
 
 mod address;
 #[cfg(feature = "remote")]
-mod cache;
-#[cfg(feature = "remote")]
 mod connect;
 #[cfg(feature = "remote")]
-mod examine;
+mod disk_cache;
 #[cfg(feature = "remote")]
 mod fetch;
 #[cfg(feature = "remote")]
@@ -38,28 +36,30 @@ mod options;
 #[cfg(feature = "remote")]
 mod page;
 #[cfg(feature = "remote")]
-mod pages;
+mod page_cache;
 #[cfg(feature = "remote")]
-mod rows;
+mod remote_shard;
 #[cfg(feature = "remote")]
 mod store;
+#[cfg(feature = "remote")]
+mod verify;
 
 #[cfg(not(feature = "remote"))]
-mod absent;
+mod stub;
 
-#[cfg(not(feature = "remote"))]
-pub(crate) use absent::{Object, RemoteRows, examine, find, identity, local_copy};
-pub(crate) use address::check;
+pub(crate) use address::check_pattern;
 pub use address::is_remote;
 #[cfg(feature = "remote")]
-pub(crate) use examine::examine;
+pub(crate) use list::{list_objects, planned_identity};
 #[cfg(feature = "remote")]
-pub(crate) use list::{find, identity};
-#[cfg(feature = "remote")]
-pub(crate) use object::{Object, local_copy};
+pub(crate) use object::{RemoteObject, local_copy};
 #[cfg(feature = "remote")]
 pub use options::{CacheOptions, ReadMode, RemoteOptions};
 #[cfg(feature = "remote")]
-pub(crate) use rows::RemoteRows;
+pub(crate) use remote_shard::RemoteShard;
 #[cfg(feature = "remote")]
 pub use store::{configure, mount, unmount};
+#[cfg(not(feature = "remote"))]
+pub(crate) use stub::{RemoteObject, RemoteShard, list_objects, local_copy, planned_identity, shard_damage};
+#[cfg(feature = "remote")]
+pub(crate) use verify::shard_damage;

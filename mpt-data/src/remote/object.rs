@@ -1,4 +1,4 @@
-//! One object: its bytes as a stream, by range, and as a Parquet file.
+//! Object of a store: its bytes as a stream, by range, and through windows.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -10,77 +10,78 @@ use bytes::Bytes;
 use mpt_tokenize::ErrorKind;
 use object_store::path::Path as Key;
 
-use super::store::{Identity, Piece, Store, failed, missing, refused};
+use super::store::{ObjectIdentity, PendingRange, Store, fetch_error, missing, object_error};
 use crate::durable::write_shared;
 use crate::error::{Damage, Error, Result};
 use crate::hash;
 
-/// Windows of a Parquet file in memory: columns are read beside each other.
-const WINDOWS: usize = 8;
+/// Most windows in memory: columns of a Parquet file are read side by side.
+const MAX_WINDOWS: usize = 8;
 /// Bytes in a window.
 const WINDOW_BYTES: u64 = 2 << 20;
 
-/// An object, as it was when it was opened: a later version is refused.
+/// Object, as it was when it was opened: a later version is refused.
 #[derive(Debug, Clone)]
-pub(crate) struct Object(Arc<Inner>);
+pub(crate) struct RemoteObject(Arc<ObjectInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ObjectInner {
     path: PathBuf,
     store: Arc<Store>,
     key: Key,
-    identity: Identity,
+    identity: ObjectIdentity,
     windows: Mutex<VecDeque<(u64, Bytes)>>,
 }
 
-impl Object {
-    /// Looks at an object.
+impl RemoteObject {
+    /// Opens an object.
     ///
     /// # Errors
-    /// [`Error::Remote`] when there is none, or it is another than the plan says.
+    /// [`Error::Remote`] for a missing object, and for another version than the plan's.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         Self::find(path)?.ok_or_else(|| missing(path))
     }
 
-    /// Looks at an object; `None` where there is none.
+    /// Opens an object; `None` where there is none.
     pub(super) fn find(path: &Path) -> Result<Option<Self>> {
-        let (store, key) = Store::of(path)?;
-        let identity = store.find(path, &key)?;
+        let (store, key) = Store::for_path(path)?;
+        let identity = store.head_if_exists(path, &key)?;
         let windows = Mutex::default();
-        Ok(identity
-            .map(|identity| Self(Arc::new(Inner { path: path.to_owned(), store, key, identity, windows }))))
+        Ok(identity.map(|identity| {
+            Self(Arc::new(ObjectInner { path: path.to_owned(), store, key, identity, windows }))
+        }))
     }
 
-    /// Its length.
+    /// Length in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.identity.bytes
     }
 
-    /// Its content from a place on; the next piece is on its way while one is read.
-    pub(crate) fn read_from(&self, from: u64) -> ObjectRead {
-        ObjectRead { object: self.clone(), next: from, ahead: None, piece: Vec::new(), at: 0 }
+    /// Content from an offset on. The next range is fetched while one is read.
+    pub(crate) fn read_from(&self, from: u64) -> RemoteObjectReader {
+        RemoteObjectReader { object: self.clone(), next: from, ahead: None, piece: Vec::new(), at: 0 }
     }
 
-    /// A part of it.
+    /// Bytes of a range.
     pub(crate) fn range(&self, from: u64, bytes: usize) -> Result<Vec<u8>> {
-        let Inner { path, store, key, identity, .. } = &*self.0;
+        let ObjectInner { path, store, key, identity, .. } = &*self.0;
         let end = from.saturating_add(bytes as u64);
         if end > identity.bytes {
             let problem = format!("bytes {from}..{end} lie beyond its end at {}", identity.bytes);
-            return Err(refused(path, problem));
+            return Err(object_error(path, problem));
         }
         let fetched = store
             .fetch(key, identity, std::slice::from_ref(&(from..end)))?
-            .map_err(|failure| failed(path, failure))?;
+            .map_err(|failure| fetch_error(path, failure))?;
         Ok(fetched.into_iter().flatten().collect())
     }
 
-    /// A part of it, from a window that holds what comes after it as well.
+    /// Bytes of a range, from a window that holds the bytes after it as well.
     pub(crate) fn window(&self, from: u64, bytes: usize) -> Result<Bytes> {
-        let inside = |&(start, ref held): &(u64, Bytes)| {
+        let inside = |&(start, ref window): &(u64, Bytes)| {
             let skip = usize::try_from(from.checked_sub(start)?).ok()?;
-            let end = skip.checked_add(bytes).filter(|end| *end <= held.len())?;
-            Some(held.slice(skip..end))
+            let end = skip.checked_add(bytes).filter(|end| *end <= window.len())?;
+            Some(window.slice(skip..end))
         };
         let windows = || self.0.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = windows().iter().find_map(inside) {
@@ -90,7 +91,7 @@ impl Object {
         let wanted = (bytes as u64).max(WINDOW_BYTES.min(rest)) as usize;
         let fetched = Bytes::from(self.range(from, wanted)?);
         let mut windows = windows();
-        if windows.len() == WINDOWS {
+        if windows.len() == MAX_WINDOWS {
             windows.pop_front();
         }
         windows.push_back((from, fetched.clone()));
@@ -98,47 +99,47 @@ impl Object {
     }
 }
 
-/// The content of an object from a place on.
+/// Content of an object from an offset on.
 #[derive(Debug)]
-pub(crate) struct ObjectRead {
-    object: Object,
+pub(crate) struct RemoteObjectReader {
+    object: RemoteObject,
     next: u64,
-    ahead: Option<Piece>,
+    ahead: Option<PendingRange>,
     piece: Vec<u8>,
     at: usize,
 }
 
-impl ObjectRead {
-    fn begin(&mut self) -> Result<Option<Piece>> {
-        let Inner { store, key, identity, .. } = &*self.object.0;
+impl RemoteObjectReader {
+    fn start_next(&mut self) -> Result<Option<PendingRange>> {
+        let ObjectInner { store, key, identity, .. } = &*self.object.0;
         let end = (self.next + store.options.piece_bytes.max(1)).min(identity.bytes);
         if self.next >= end {
             return Ok(None);
         }
-        let piece = store.begin(key, identity, self.next..end)?;
+        let piece = store.spawn_fetch(key, identity, self.next..end)?;
         self.next = end;
         Ok(Some(piece))
     }
 
-    /// Takes the next piece, and lets the one after it come.
-    fn turn(&mut self) -> Result<()> {
+    /// Moves to the next range, and starts to fetch the one after it.
+    fn advance(&mut self) -> Result<()> {
         let current = match self.ahead.take() {
             Some(piece) => Some(piece),
-            None => self.begin()?,
+            None => self.start_next()?,
         };
-        self.ahead = self.begin()?;
+        self.ahead = self.start_next()?;
         (self.piece, self.at) = (Vec::new(), 0);
         if let Some(piece) = current {
-            self.piece = piece.wait()?.map_err(|failure| failed(&self.object.0.path, failure))?;
+            self.piece = piece.wait()?.map_err(|failure| fetch_error(&self.object.0.path, failure))?;
         }
         Ok(())
     }
 }
 
-impl Read for ObjectRead {
+impl Read for RemoteObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.piece.len() {
-            self.turn().map_err(in_words)?;
+            self.advance().map_err(to_io_error)?;
         }
         let count = buffer.len().min(self.piece.len() - self.at);
         buffer[..count].copy_from_slice(&self.piece[self.at..self.at + count]);
@@ -147,8 +148,8 @@ impl Read for ObjectRead {
     }
 }
 
-/// The error of a reader: the path is named by whoever reads.
-fn in_words(error: Error) -> io::Error {
+/// I/O error of a reader, without the path, which the caller names.
+fn to_io_error(error: Error) -> io::Error {
     let kind = match error.kind() {
         ErrorKind::Data => io::ErrorKind::InvalidData,
         ErrorKind::Usage | ErrorKind::System | ErrorKind::Interrupted | ErrorKind::Bug => {
@@ -161,13 +162,13 @@ fn in_words(error: Error) -> io::Error {
     }
 }
 
-/// A copy on this machine of a small file that lies with prepared data; it is checked each time.
+/// Local copy of a small file of prepared data, verified at each call.
 ///
 /// # Errors
 /// [`Error::Remote`]; [`Error::Io`]; [`Error::Shard`] when the object does not hold what the manifest says.
 pub(crate) fn local_copy(dir: &Path, name: &str, sha256: &str) -> Result<PathBuf> {
     let path = dir.join(name);
-    let (store, _) = Store::of(&path)?;
+    let (store, _) = Store::for_path(&path)?;
     let folder = match &store.options.cache {
         Some(cache) => cache.dir.join("files"),
         None => std::env::temp_dir().join("mpt-remote-files"),
@@ -176,7 +177,7 @@ pub(crate) fn local_copy(dir: &Path, name: &str, sha256: &str) -> Result<PathBuf
     if fs::read(&copy).is_ok_and(|bytes| hash::sha256(&bytes) == sha256) {
         return Ok(copy);
     }
-    let object = Object::open(&path)?;
+    let object = RemoteObject::open(&path)?;
     let bytes = object.range(0, object.bytes() as usize)?;
     if hash::sha256(&bytes) != sha256 {
         let problem = "is not as it was written; restore it, or build again".to_owned();

@@ -1,4 +1,4 @@
-//! How stores are read: what one request fetches, how long it is tried, what is kept on disk.
+//! Settings for reads of a store: rows in a request, attempts and timeouts, cache.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,49 +7,49 @@ use super::address::Address;
 use crate::error::{Error, Result};
 use crate::layout::PAGE_ROWS;
 
-/// What is kept on disk unless `MPT_REMOTE_CACHE_LIMIT` says otherwise.
+/// Bytes of the disk cache, unless `MPT_REMOTE_CACHE_LIMIT` is set.
 const DEFAULT_LIMIT: u64 = 16 << 30;
-/// Rows that are fetched together unless `MPT_REMOTE_READ` says otherwise: as little as costs no more than a single one.
+/// Rows in a page, unless `MPT_REMOTE_READ` is set: as many as cost no more than a single one.
 const DEFAULT_ROWS: u64 = 16;
 
-/// How a store is read.
+/// Settings for reads of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteOptions {
-    /// What is fetched where a row is wanted.
+    /// Rows in a page.
     pub mode: ReadMode,
-    /// Where pages are kept; `None`: in memory alone.
+    /// Disk cache; `None` for pages in memory alone.
     pub cache: Option<CacheOptions>,
-    /// Bytes of pages kept in memory.
+    /// Bytes of pages in memory.
     pub memory_bytes: u64,
-    /// How often a range is asked for before that is an error, and how often a page that came wrong is fetched.
+    /// Attempts for a range without progress, and fetches of a page that fails its checksums.
     pub attempts: u32,
-    /// The wait after the first failure; it doubles, with jitter, up to 10 s.
-    pub first_wait: Duration,
-    /// How long nothing may come before that is a failure.
-    pub patience: Duration,
-    /// Whether a request that is slower than nearly all before it gets a second one beside it.
+    /// Wait after the first failure; it doubles, with jitter, up to 10 s.
+    pub initial_backoff: Duration,
+    /// Longest time without a byte.
+    pub timeout: Duration,
+    /// Whether a request slower than 99 % of the recent ones gets a second one beside it.
     pub hedge: bool,
-    /// Threads that fetch what will be needed soon.
+    /// Threads that prefetch pages.
     pub prefetch_threads: usize,
-    /// The most bytes that one request of a stream asks for; two such pieces are in memory.
+    /// Most bytes in one request of a stream, of which two are in memory.
     pub piece_bytes: u64,
 }
 
-/// What is fetched where a row is wanted.
+/// Unit of reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadMode {
-    /// So many rows, the wanted one among them, in two requests.
+    /// Pages of this many rows, in two requests.
     Rows(u64),
-    /// The row group, in one request: for an order that stays in one place for long, or a cache that holds all.
+    /// Whole row groups, in one request: for an order with locality, or a cache that holds all the data.
     Chunks,
 }
 
-/// A folder of pages.
+/// Disk cache of pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheOptions {
-    /// The folder; it holds nothing else.
+    /// Folder, for the cache alone.
     pub dir: PathBuf,
-    /// The most bytes that pages in it may have.
+    /// Most bytes of pages.
     pub limit: u64,
 }
 
@@ -60,8 +60,8 @@ impl Default for RemoteOptions {
             cache: None,
             memory_bytes: 64 << 20,
             attempts: 6,
-            first_wait: Duration::from_millis(200),
-            patience: Duration::from_secs(30),
+            initial_backoff: Duration::from_millis(200),
+            timeout: Duration::from_secs(30),
             hedge: true,
             prefetch_threads: 8,
             piece_bytes: 8 << 20,
@@ -70,10 +70,10 @@ impl Default for RemoteOptions {
 }
 
 impl RemoteOptions {
-    /// The defaults with what the environment says: `MPT_REMOTE_READ`, `MPT_REMOTE_CACHE`, `MPT_REMOTE_CACHE_LIMIT`.
+    /// Defaults, overridden by `MPT_REMOTE_READ`, `MPT_REMOTE_CACHE` and `MPT_REMOTE_CACHE_LIMIT`.
     ///
     /// # Errors
-    /// [`Error::Address`] names the variable, what it holds and what was expected.
+    /// [`Error::Address`] names the variable, its value and the expectation.
     pub fn from_environment() -> Result<Self> {
         Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -87,10 +87,11 @@ impl RemoteOptions {
         let mut options = Self::default();
         if let Some(value) = get("MPT_REMOTE_READ") {
             let expected = "`rows`, `rows:N` with N from 1 to 256, or `chunks`";
-            options.mode = mode(&value).ok_or_else(|| wrong("MPT_REMOTE_READ", &value, expected))?;
+            options.mode =
+                parse_read_mode(&value).ok_or_else(|| wrong("MPT_REMOTE_READ", &value, expected))?;
         }
         let limit = match get("MPT_REMOTE_CACHE_LIMIT") {
-            Some(value) => size(&value).ok_or_else(|| {
+            Some(value) => parse_size(&value).ok_or_else(|| {
                 wrong("MPT_REMOTE_CACHE_LIMIT", &value, "bytes such as 500MiB or 64GiB, or 0 for no cache")
             })?,
             None => DEFAULT_LIMIT,
@@ -107,7 +108,7 @@ fn cache_dir(get: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     own.or_else(shared).or_else(home)
 }
 
-fn mode(text: &str) -> Option<ReadMode> {
+fn parse_read_mode(text: &str) -> Option<ReadMode> {
     match text {
         "chunks" => Some(ReadMode::Chunks),
         "rows" => Some(ReadMode::Rows(DEFAULT_ROWS)),
@@ -119,7 +120,7 @@ fn mode(text: &str) -> Option<ReadMode> {
 }
 
 /// A size such as `500MiB`.
-fn size(text: &str) -> Option<u64> {
+fn parse_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "B" => 1,
@@ -132,7 +133,7 @@ fn size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// An address of a path, taken apart.
+/// Parsed address of a path.
 pub(super) fn address(path: &Path) -> Result<Address<'_>> {
     let text = path.to_str().unwrap_or_default();
     let wrong = |problem| Error::Address { url: path.display().to_string(), problem, source: None };

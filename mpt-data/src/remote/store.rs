@@ -1,4 +1,4 @@
-//! The stores in use: one per bucket, container or host, with what it keeps between reads.
+//! Stores in use: one per bucket, container or host, with its cache and its known objects.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,15 +12,15 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 
 use super::connect::connect;
-use super::fetch::{Failure, Fetcher, Wanted, chain};
+use super::fetch::{FetchError, Fetcher, RangeRequest, error_chain};
 use super::options::{self, RemoteOptions};
-use super::pages::Pages;
+use super::page_cache::PageCache;
 use crate::error::{Error, Result};
 
-/// Threads that wait for answers; the requests themselves have others.
+/// Threads of the async runtime; requests run on threads of their own.
 const WAITING_THREADS: usize = 2;
 
-/// Where requests are waited for.
+/// Async runtime of all stores.
 static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WAITING_THREADS)
@@ -31,29 +31,29 @@ static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
 
 static STORES: Mutex<BTreeMap<String, Arc<Store>>> = Mutex::new(BTreeMap::new());
 
-/// One bucket, container or host.
+/// Store: a bucket, container or host.
 #[derive(Debug)]
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// How it is read.
+    /// Settings for reads.
     pub(super) options: RemoteOptions,
     fetcher: Fetcher,
     /// Pages of shards.
-    pub(super) pages: Pages,
-    /// What objects were when the plan was made, by key.
-    planned: Mutex<BTreeMap<String, Identity>>,
+    pub(super) pages: PageCache,
+    /// Identities of objects in the plan, by key.
+    planned: Mutex<BTreeMap<String, ObjectIdentity>>,
 }
 
-/// What tells one version of an object from another.
+/// Identity of a version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
-    /// Its length.
+pub(super) struct ObjectIdentity {
+    /// Length in bytes.
     pub(super) bytes: u64,
-    /// The store's tag, or when the object was written where the store has no tags.
+    /// Tag of the store, or the time of writing where the store has no tags.
     pub(super) tag: String,
 }
 
-/// Makes a store readable at `mount://NAME`, or in place of the one that `root` (`s3://BUCKET`) would lead to.
+/// Mounts a store at `mount://NAME`, or in place of the one that `root` (`s3://BUCKET`) would lead to.
 ///
 /// # Errors
 /// [`Error::Address`] when `root` is no address of a store; [`Error::Io`] when the cache cannot be used.
@@ -64,7 +64,7 @@ pub fn mount(root: &str, objects: Arc<dyn ObjectStore>, options: RemoteOptions) 
     Ok(())
 }
 
-/// Says how the store of an address (`s3://BUCKET`) is read, in place of what the environment says.
+/// Sets how the store of an address (`s3://BUCKET`) is read, in place of the environment.
 ///
 /// # Errors
 /// [`Error::Address`] when `root` is no address of a store, or the environment does not suffice to reach it; [`Error::Io`] when
@@ -74,7 +74,7 @@ pub fn configure(root: &str, options: RemoteOptions) -> Result<()> {
     mount(root, objects, options)
 }
 
-/// Ends what [`mount`] began; what is being read goes on.
+/// Unmounts a store; reads under way continue.
 pub fn unmount(root: &str) {
     stores().remove(root.trim_end_matches('/'));
 }
@@ -86,7 +86,7 @@ fn stores() -> std::sync::MutexGuard<'static, BTreeMap<String, Arc<Store>>> {
 
 impl Store {
     fn new(objects: Arc<dyn ObjectStore>, options: RemoteOptions) -> Result<Self> {
-        let pages = Pages::new(&options)?;
+        let pages = PageCache::new(&options)?;
         Ok(Self {
             objects,
             fetcher: Fetcher::new(options.clone()),
@@ -96,12 +96,12 @@ impl Store {
         })
     }
 
-    /// The store and the key of an address.
-    pub(super) fn of(path: &Path) -> Result<(Arc<Self>, Key)> {
+    /// Store and key of an address.
+    pub(super) fn for_path(path: &Path) -> Result<(Arc<Self>, Key)> {
         let address = options::address(path)?;
         let wrong = |error: object_store::path::Error| Error::Address {
             url: path.display().to_string(),
-            problem: chain(&error),
+            problem: error_chain(&error),
             source: Some(error.into()),
         };
         let key = Key::parse(address.key).map_err(wrong)?;
@@ -112,9 +112,9 @@ impl Store {
         Ok((stores().entry(address.root.to_owned()).or_insert(store).clone(), key))
     }
 
-    /// Looks at an object; one that is in the plan must be as it was then.
-    pub(super) fn look(&self, path: &Path, key: &Key) -> Result<Identity> {
-        let found = Identity::of(&self.head(path, key)?);
+    /// Identity of an object, which must be that of the plan where the plan has the object.
+    pub(super) fn head_unchanged(&self, path: &Path, key: &Key) -> Result<ObjectIdentity> {
+        let found = ObjectIdentity::of(&self.head(path, key)?);
         let planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         match planned.get(key.as_ref()) {
             Some(planned) if *planned != found => {
@@ -122,40 +122,40 @@ impl Store {
                     "was changed after the plan was made: it had {} bytes and {}, now {} and {}; start the build again",
                     planned.bytes, planned.tag, found.bytes, found.tag
                 );
-                Err(refused(path, problem))
+                Err(object_error(path, problem))
             }
             _ => Ok(found),
         }
     }
 
-    /// Looks at an object; `None` where there is none.
-    pub(super) fn find(&self, path: &Path, key: &Key) -> Result<Option<Identity>> {
-        match self.look(path, key) {
+    /// Identity of an object; `None` where there is none.
+    pub(super) fn head_if_exists(&self, path: &Path, key: &Key) -> Result<Option<ObjectIdentity>> {
+        match self.head_unchanged(path, key) {
             Err(Error::NoObject { .. }) => Ok(None),
             found => found.map(Some),
         }
     }
 
     fn head(&self, path: &Path, key: &Key) -> Result<ObjectMeta> {
-        self.ask(path, || wait(self.objects.head(key)))
+        self.with_retries(path, || block_on(self.objects.head(key)))
     }
 
-    /// Takes an object as it is now into the plan.
-    pub(super) fn plan(&self, path: &Path, key: &Key) -> Result<Identity> {
+    /// Identity of an object, which is added to the plan.
+    pub(super) fn head_for_plan(&self, path: &Path, key: &Key) -> Result<ObjectIdentity> {
         let known = self.planned.lock().unwrap_or_else(PoisonError::into_inner).get(key.as_ref()).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
-        let found = Identity::of(&self.head(path, key)?);
+        let found = ObjectIdentity::of(&self.head(path, key)?);
         self.remember(key, found.clone());
         Ok(found)
     }
 
-    /// Whether there is such an object; it is taken into the plan.
-    pub(super) fn is_object(&self, path: &Path, key: &Key) -> Result<bool> {
+    /// Whether the object exists; it is added to the plan.
+    pub(super) fn exists(&self, path: &Path, key: &Key) -> Result<bool> {
         match self.head(path, key) {
             Ok(meta) => {
-                self.remember(key, Identity::of(&meta));
+                self.remember(key, ObjectIdentity::of(&meta));
                 Ok(true)
             }
             Err(Error::NoObject { .. }) => Ok(false),
@@ -163,22 +163,26 @@ impl Store {
         }
     }
 
-    fn remember(&self, key: &Key, identity: Identity) {
+    fn remember(&self, key: &Key, identity: ObjectIdentity) {
         let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         planned.insert(key.to_string(), identity);
     }
 
-    /// The objects whose keys begin with a folder, in the order of their keys; they are taken into the plan.
+    /// Keys below a folder, in order; their objects are added to the plan.
     pub(super) fn list(&self, path: &Path, folder: Option<&Key>) -> Result<Vec<Key>> {
-        let list = || wait(futures_util::TryStreamExt::try_collect::<Vec<_>>(self.objects.list(folder)));
-        let mut found = self.ask(path, list)?;
+        let list = || block_on(futures_util::TryStreamExt::try_collect::<Vec<_>>(self.objects.list(folder)));
+        let mut found = self.with_retries(path, list)?;
         found.sort_by(|a, b| a.location.cmp(&b.location));
-        found.iter().for_each(|meta| self.remember(&meta.location, Identity::of(meta)));
+        found.iter().for_each(|meta| self.remember(&meta.location, ObjectIdentity::of(meta)));
         Ok(found.into_iter().map(|meta| meta.location).collect())
     }
 
-    /// Sends a request until it is answered, as often as the options allow.
-    fn ask<T>(&self, path: &Path, request: impl Fn() -> Result<object_store::Result<T>>) -> Result<T> {
+    /// Answer to a request, which is retried as often as the options allow.
+    fn with_retries<T>(
+        &self,
+        path: &Path,
+        request: impl Fn() -> Result<object_store::Result<T>>,
+    ) -> Result<T> {
         let mut failures = 0;
         loop {
             let error = match request()? {
@@ -188,104 +192,111 @@ impl Store {
             };
             failures += 1;
             if failures >= self.options.attempts {
-                return Err(failed(path, Failure::of(error)));
+                return Err(fetch_error(path, FetchError::from_store(error)));
             }
-            self.pause(failures);
+            self.sleep_backoff(failures);
         }
     }
 
-    /// Fetches ranges of an object beside each other.
+    /// Fetches ranges of an object concurrently.
     pub(super) fn fetch(
         &self,
         key: &Key,
-        identity: &Identity,
+        identity: &ObjectIdentity,
         ranges: &[Range<u64>],
-    ) -> Result<Result<Vec<Vec<u8>>, Failure>> {
+    ) -> Result<Result<Vec<Vec<u8>>, FetchError>> {
         let ranges = ranges.iter().map(|range| self.range(key, identity, range.clone()));
-        wait(try_join_all(ranges))
+        block_on(try_join_all(ranges))
     }
 
-    async fn range(&self, key: &Key, identity: &Identity, range: Range<u64>) -> Result<Vec<u8>, Failure> {
-        let wanted = Wanted { key, range, tag: identity.condition(), bytes: identity.bytes };
+    async fn range(
+        &self,
+        key: &Key,
+        identity: &ObjectIdentity,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, FetchError> {
+        let wanted = RangeRequest { key, range, tag: identity.condition(), bytes: identity.bytes };
         self.fetcher.fetch(&*self.objects, &wanted).await
     }
 
-    /// Begins to fetch a range; the answer is waited for by [`Piece::wait`].
-    pub(super) fn begin(
+    /// Starts to fetch a range; [`PendingRange::wait`] returns its bytes.
+    pub(super) fn spawn_fetch(
         self: &Arc<Self>,
         key: &Key,
-        identity: &Identity,
+        identity: &ObjectIdentity,
         range: Range<u64>,
-    ) -> Result<Piece> {
+    ) -> Result<PendingRange> {
         let (store, key, identity) = (self.clone(), key.clone(), identity.clone());
         let task = async move { store.range(&key, &identity, range).await };
-        Ok(Piece(runtime()?.spawn(task)))
+        Ok(PendingRange(runtime()?.spawn(task)))
     }
 
-    /// How long to wait after so many failures.
-    pub(super) fn pause(&self, failures: u32) {
-        std::thread::sleep(self.fetcher.wait(failures));
+    /// Sleeps before the next attempt.
+    pub(super) fn sleep_backoff(&self, failures: u32) {
+        std::thread::sleep(self.fetcher.backoff(failures));
     }
 }
 
-/// A range on its way. One that nobody wants any more is not fetched further.
+/// Range being fetched; dropping it cancels the fetch.
 #[derive(Debug)]
-pub(super) struct Piece(tokio::task::JoinHandle<Result<Vec<u8>, Failure>>);
+pub(super) struct PendingRange(tokio::task::JoinHandle<Result<Vec<u8>, FetchError>>);
 
-impl Piece {
-    /// Its bytes.
-    pub(super) fn wait(mut self) -> Result<Result<Vec<u8>, Failure>> {
-        let joined = wait(&mut self.0)?;
+impl PendingRange {
+    /// Waits for the bytes.
+    pub(super) fn wait(mut self) -> Result<Result<Vec<u8>, FetchError>> {
+        let joined = block_on(&mut self.0)?;
         Ok(joined.unwrap_or_else(|error| {
-            Err(Failure::Unanswered { problem: error.to_string(), source: Some(error.into()) })
+            Err(FetchError::Unanswered { problem: error.to_string(), source: Some(error.into()) })
         }))
     }
 }
 
-impl Drop for Piece {
+impl Drop for PendingRange {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Identity {
+impl ObjectIdentity {
     fn of(meta: &ObjectMeta) -> Self {
         let written = || format!("written {}", meta.last_modified.timestamp());
         let tag = meta.e_tag.as_ref().map_or_else(written, |tag| format!("etag {tag}"));
         Self { bytes: meta.size, tag }
     }
 
-    /// The tag to ask for; one that the store calls weak cannot be asked for.
+    /// Tag for conditional requests; a weak tag cannot be used.
     fn condition(&self) -> Option<&str> {
         self.tag.strip_prefix("etag ").filter(|tag| !tag.starts_with("W/"))
     }
 }
 
-/// There is nothing at an address.
+/// Error of a missing object.
 pub(super) fn missing(path: &Path) -> Error {
     Error::NoObject { url: path.display().to_string() }
 }
 
-/// An object is not as it should be.
-pub(super) fn refused(path: &Path, problem: impl Into<String>) -> Error {
+/// Error of an object that is not as it should be.
+pub(super) fn object_error(path: &Path, problem: impl Into<String>) -> Error {
     Error::Object { url: path.display().to_string(), problem: problem.into(), source: None }
 }
 
-/// A failure at an address.
-pub(super) fn failed(path: &Path, failure: Failure) -> Error {
+/// Error of a failed fetch at an address.
+pub(super) fn fetch_error(path: &Path, failure: FetchError) -> Error {
     match failure {
-        Failure::Missing => missing(path),
-        Failure::Changed(problem) => refused(path, format!("{problem}; start again with what is there now")),
-        Failure::Length(bytes) => refused(
+        FetchError::Missing => missing(path),
+        FetchError::Changed(problem) => {
+            object_error(path, format!("{problem}; start again with what is there now"))
+        }
+        FetchError::Length(bytes) => object_error(
             path,
             format!("has {bytes} bytes now, another number than before; start again with what is there now"),
         ),
-        Failure::Refused(error) => Error::Object {
+        FetchError::Refused(error) => Error::Object {
             url: path.display().to_string(),
-            problem: chain(&error),
+            problem: error_chain(&error),
             source: Some(error.into()),
         },
-        Failure::Unanswered { problem, source } => {
+        FetchError::Unanswered { problem, source } => {
             Error::Remote { url: path.display().to_string(), problem, source }
         }
     }
@@ -299,6 +310,6 @@ fn runtime() -> Result<&'static Runtime> {
     })
 }
 
-fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
     Ok(runtime()?.block_on(future))
 }

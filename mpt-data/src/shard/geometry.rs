@@ -1,11 +1,11 @@
-//! Measures where rows lie in a file that was written: a base and a stride per column and row group, checked against it.
+//! Geometry of a written file: a base and a stride per column and row group, checked against every page.
 
 use parquet::file::metadata::ParquetMetaData;
 
-use crate::layout::{Group, PAGE_ROWS, Pages, RowLayout};
+use crate::layout::{ColumnPages, PAGE_ROWS, RowGroup, RowLayout};
 
-/// The geometry of a file, from its footer and offset index; every page is checked against the formula.
-pub(super) fn measure(metadata: &ParquetMetaData, layout: RowLayout) -> Result<Vec<Group>, String> {
+/// Geometry of a file, from its footer and offset index; every page is checked against the formula.
+pub(super) fn measure(metadata: &ParquetMetaData, layout: RowLayout) -> Result<Vec<RowGroup>, String> {
     let widths = [layout.tokens_width(), layout.meta_width()];
     (0..metadata.num_row_groups())
         .map(|group| {
@@ -13,7 +13,7 @@ pub(super) fn measure(metadata: &ParquetMetaData, layout: RowLayout) -> Result<V
                 u64::try_from(metadata.row_group(group).num_rows()).map_err(|_| "negative row count")?;
             let [tokens, meta] =
                 [0, 1].map(|column| measure_column(metadata, group, column, rows, widths[column]));
-            Ok(Group { rows, tokens: tokens?, meta: meta? })
+            Ok(RowGroup { rows, tokens: tokens?, meta: meta? })
         })
         .collect()
 }
@@ -24,20 +24,20 @@ fn measure_column(
     column: usize,
     rows: u64,
     width: usize,
-) -> Result<Pages, String> {
-    let place = format!("row group {group}, column {column}");
+) -> Result<ColumnPages, String> {
+    let chunk = format!("row group {group}, column {column}");
     let index = metadata.page_index_for_row_group(group);
-    let index = index.offset_index(column).ok_or_else(|| format!("{place}: no offset index"))?;
+    let index = index.offset_index(column).ok_or_else(|| format!("{chunk}: no offset index"))?;
     let starts = page_starts(index.page_locations(), rows, width)
-        .ok_or_else(|| format!("{place}: pages are not {PAGE_ROWS} rows of {width} bytes"))?;
-    let (&base, &tail) = starts.first().zip(starts.last()).ok_or_else(|| format!("{place}: no pages"))?;
+        .ok_or_else(|| format!("{chunk}: pages are not {PAGE_ROWS} rows of {width} bytes"))?;
+    let (&base, &tail) = starts.first().zip(starts.last()).ok_or_else(|| format!("{chunk}: no pages"))?;
     let stride =
         if starts.len() > 1 { if starts.len() == 2 { tail - base } else { starts[1] - base } } else { 0 };
-    let pages = Pages { base, stride, tail };
+    let pages = ColumnPages { base, stride, tail };
     let fits = |page: usize, start: u64| pages.offset(page as u64 * PAGE_ROWS, rows, width) == start;
     match starts.iter().enumerate().find(|(page, start)| !fits(*page, **start)) {
         Some((page, start)) => {
-            Err(format!("{place}: page {page} begins at {start}, not where the formula says"))
+            Err(format!("{chunk}: page {page} begins at {start}, not where the formula says"))
         }
         None => Ok(pages),
     }

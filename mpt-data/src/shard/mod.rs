@@ -1,10 +1,10 @@
-//! Training shards: files of rows that lie as [`layout`](crate::layout) says, written and read.
+//! Training shards: writers and readers of files in the [`layout`](crate::layout) of rows.
 
-mod files;
 mod geometry;
 mod reader;
+mod rolling_writer;
 mod writer;
 
-pub(crate) use files::{Part, ShardFiles};
 pub(crate) use reader::ShardReader;
+pub(crate) use rolling_writer::{RollingShardWriter, ShardMetadata};
 pub(crate) use writer::CREATED_BY;

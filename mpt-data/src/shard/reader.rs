@@ -1,4 +1,4 @@
-//! Reads rows of a shard by computed offset, each checked against its checksum.
+//! Reader of a shard's rows, by computed offset, each verified against its checksum.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,43 +6,44 @@ use std::path::{Path, PathBuf};
 use crate::blob::open_regular;
 use crate::error::{Damage, Error, Result};
 use crate::layout::{
-    FileRecord, Group, PAGE_ROWS, Pages, RowBytes, RowLayout, Scratch, length_problem, sound_row,
+    ColumnPages, PAGE_ROWS, RowBuffers, RowBytes, RowGroup, RowLayout, ShardRecord, length_problem,
+    verified_row,
 };
-use crate::map::Map;
-use crate::remote::{self, RemoteRows};
+use crate::mapped_file::MappedFile;
+use crate::remote::{self, RemoteShard};
 
-/// What is said of a row whose checksum does not hold.
+/// Problem of a row whose checksum does not hold.
 const UNSOUND: &str =
     "does not match its checksum; restore the file, or remove it and run the same build again";
 
-/// An open shard.
+/// Reader of an open shard.
 #[derive(Debug)]
 pub(crate) struct ShardReader {
-    content: Content,
+    content: Backing,
     relative: PathBuf,
     layout: RowLayout,
     rows: u64,
     documents: Option<[u64; 2]>,
-    groups: Vec<Group>,
+    groups: Vec<RowGroup>,
 }
 
-/// Where the bytes of a shard come from.
+/// Source of a shard's bytes.
 #[derive(Debug)]
-enum Content {
-    /// A file of this machine.
-    Local(Map),
-    /// An object of a store, whose rows are checked where they are read.
-    Remote(RemoteRows),
+enum Backing {
+    /// File on this machine.
+    Local(MappedFile),
+    /// Object of a store, which verifies its own rows.
+    Remote(RemoteShard),
 }
 
 impl ShardReader {
-    /// Opens a file of the manifest in the folder `root`; its length is checked, that of an object when it is first read.
-    pub(crate) fn open(root: &Path, record: &FileRecord, layout: RowLayout) -> Result<Self> {
+    /// Opens a shard in the folder `root`. The length of a file is checked now, that of an object at the first read.
+    pub(crate) fn open(root: &Path, record: &ShardRecord, layout: RowLayout) -> Result<Self> {
         Self::open_at(&root.join(&record.path), record, layout)
     }
 
-    /// Opens the file that `record` describes where it lies now.
-    pub(crate) fn open_at(path: &Path, record: &FileRecord, layout: RowLayout) -> Result<Self> {
+    /// Opens the shard of `record` at another path.
+    pub(crate) fn open_at(path: &Path, record: &ShardRecord, layout: RowLayout) -> Result<Self> {
         let relative = PathBuf::from(&record.path);
         let open = |content, relative| Self {
             content,
@@ -53,7 +54,7 @@ impl ShardReader {
             relative,
         };
         if remote::is_remote(path) {
-            return Ok(open(Content::Remote(RemoteRows::open(path, record, layout)?), relative));
+            return Ok(open(Backing::Remote(RemoteShard::open(path, record, layout)?), relative));
         }
         let damaged = |problem: String| Error::Shard(Damage { path: relative.clone(), row: None, problem });
         let file = match open_regular(path) {
@@ -67,63 +68,63 @@ impl ShardReader {
         if bytes != record.bytes {
             return Err(damaged(length_problem(bytes, record.bytes)));
         }
-        let map = Map::new(&file).map_err(Error::io(path, "mapping"))?;
-        Ok(open(Content::Local(map.at_random()), relative))
+        let map = MappedFile::new(&file).map_err(Error::io(path, "mapping"))?;
+        Ok(open(Backing::Local(map.advise_random()), relative))
     }
 
-    /// Says that rows will be needed, after all that were said before: those of an object are fetched ahead, the first of
-    /// a file is brought closer.
-    pub(crate) fn expect(&self, first: u64, count: u64) {
+    /// Announces reads of rows, after all announced before: rows of an object are fetched ahead, the first row of a file is
+    /// brought into the processor's cache.
+    pub(crate) fn prefetch(&self, first: u64, count: u64) {
         match &self.content {
-            Content::Local(map) => self.prefetch(map, first),
-            Content::Remote(remote) => remote.expect(first, count),
+            Backing::Local(map) => self.prefetch_local(map, first),
+            Backing::Remote(remote) => remote.prefetch(first, count),
         }
     }
 
-    fn prefetch(&self, map: &Map, row: u64) {
-        let Some((group, inside)) = self.find(row) else { return };
+    fn prefetch_local(&self, map: &MappedFile, row: u64) {
+        let Some((group, inside)) = self.locate(row) else { return };
         let (tokens, meta) = (self.layout.tokens_width(), self.layout.meta_width());
         map.prefetch(group.tokens.offset(inside, group.rows, tokens), tokens);
         map.prefetch(group.meta.offset(inside, group.rows, meta), meta);
     }
 
-    /// Gives rows `first..first + count` to `each` in order, each of them sound.
+    /// Calls `on_row` with rows `first..first + count`, verified and in order.
     pub(crate) fn rows(
         &self,
         first: u64,
         count: u64,
-        scratch: &mut Scratch,
-        mut each: impl FnMut(RowBytes<'_>),
+        scratch: &mut RowBuffers,
+        mut on_row: impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
         let map = match &self.content {
-            Content::Local(map) => map,
-            Content::Remote(remote) => return remote.rows(first, count, scratch, each),
+            Backing::Local(map) => map,
+            Backing::Remote(remote) => return remote.rows(first, count, scratch, on_row),
         };
         let mut row = first;
         while row < first + count {
-            let (group, inside) = self.find(row).ok_or_else(|| self.damaged(row, "is not in the file"))?;
+            let (group, inside) = self.locate(row).ok_or_else(|| self.damaged(row, "is not in the file"))?;
             let run = (first + count - row).min(PAGE_ROWS - inside % PAGE_ROWS).min(group.rows - inside);
-            self.run(map, row, run as usize, group, inside, &mut each)?;
+            self.page_rows(map, row, run as usize, group, inside, &mut on_row)?;
             row += run;
         }
         Ok(())
     }
 
-    /// Gives rows of one page, which lie one after the other.
-    fn run(
+    /// Calls `on_row` with rows of one page, which are adjacent.
+    fn page_rows(
         &self,
-        map: &Map,
+        map: &MappedFile,
         first: u64,
         count: usize,
-        group: &Group,
+        group: &RowGroup,
         inside: u64,
-        each: &mut impl FnMut(RowBytes<'_>),
+        on_row: &mut impl FnMut(RowBytes<'_>),
     ) -> Result<()> {
         let (tokens_width, meta_width) = (self.layout.tokens_width(), self.layout.meta_width());
-        let column = |pages: &Pages, width: usize| {
+        let column = |pages: &ColumnPages, width: usize| {
             let (offset, length) = (pages.offset(inside, group.rows, width), count * width);
             if count > 1 {
-                map.read_ahead(offset, length);
+                map.advise_needed(offset, length);
             }
             let cells = map.get(offset, length);
             cells.ok_or_else(|| self.damaged(first, "lies beyond the end of the file; it is truncated"))
@@ -131,14 +132,14 @@ impl ShardReader {
         let (tokens, meta) = (column(&group.tokens, tokens_width)?, column(&group.meta, meta_width)?);
         let cells = tokens.chunks_exact(tokens_width).zip(meta.chunks_exact(meta_width));
         for ((tokens, meta), row) in cells.zip(first..) {
-            let bytes = sound_row(tokens, meta).ok_or_else(|| self.damaged(row, UNSOUND))?;
-            each(self.expected(row, bytes)?);
+            let bytes = verified_row(tokens, meta).ok_or_else(|| self.damaged(row, UNSOUND))?;
+            on_row(self.check_owner(row, bytes)?);
         }
         Ok(())
     }
 
-    /// A sound row, if it is one of this shard: files that were swapped are as long and as sound as each other.
-    fn expected<'a>(&self, row: u64, bytes: RowBytes<'a>) -> Result<RowBytes<'a>> {
+    /// Checks that a row is of this shard: swapped files have valid lengths and checksums too.
+    fn check_owner<'a>(&self, row: u64, bytes: RowBytes<'a>) -> Result<RowBytes<'a>> {
         match self.documents {
             Some([first, last]) if !(first..=last).contains(&bytes.document()) => {
                 let found = bytes.document();
@@ -151,8 +152,8 @@ impl ShardReader {
         }
     }
 
-    /// The group of a row, and the row's place in it.
-    fn find(&self, row: u64) -> Option<(&Group, u64)> {
+    /// Row group of a row, and the row's index in it.
+    fn locate(&self, row: u64) -> Option<(&RowGroup, u64)> {
         let mut rest = (row < self.rows).then_some(row)?;
         for group in &self.groups {
             if rest < group.rows {

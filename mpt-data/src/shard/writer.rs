@@ -1,4 +1,4 @@
-//! Writes one shard: a row group is buffered, a file is measured and read back before it gets its name.
+//! Writer of one shard: a row group is buffered, and the file is measured and read back before it is renamed.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,19 +17,21 @@ use parquet::schema::types::{Type, TypePtr};
 use super::geometry;
 use super::reader::ShardReader;
 use crate::error::{Error, Result};
-use crate::hashed_file::HashedFile;
-use crate::layout::{FILE_GROUPS, FileRecord, GROUP_ROWS, Group, PAGE_ROWS, RowLayout, Scratch, put_row};
-use crate::pack::Row;
+use crate::file_digest::HashingFile;
+use crate::layout::{
+    FILE_GROUPS, GROUP_ROWS, PAGE_ROWS, RowBuffers, RowGroup, RowLayout, ShardRecord, encode_row,
+};
+use crate::pack::PackedRow;
 
-/// Who wrote the file, in its footer. Not the library's version: the same data gives the same bytes.
+/// Writer in the footer. It has no version, so that the same data gives the same bytes.
 pub(crate) const CREATED_BY: &str = "mpt data 1";
 
-/// Writes the rows of one file.
+/// Writer of the rows of one file.
 pub(crate) struct ShardWriter {
     layout: RowLayout,
     root: PathBuf,
     relative: String,
-    parquet: SerializedFileWriter<HashedFile>,
+    parquet: SerializedFileWriter<HashingFile>,
     tokens: Vec<u8>,
     meta: Vec<u8>,
     rows: u64,
@@ -37,12 +39,12 @@ pub(crate) struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Starts the file `root`/`relative`.
+    /// Creates the file `root`/`relative`.
     pub(crate) fn create(root: &Path, relative: String, layout: RowLayout) -> Result<Self> {
         let path = root.join(&relative);
-        let file = HashedFile::create(&path)?;
+        let file = HashingFile::create(&path)?;
         let parquet = SerializedFileWriter::new(file, schema(layout), Arc::new(properties(layout)));
-        let parquet = parquet.map_err(|error| writing(&path, error))?;
+        let parquet = parquet.map_err(|error| write_error(&path, error))?;
         Ok(Self {
             layout,
             root: root.to_owned(),
@@ -56,31 +58,31 @@ impl ShardWriter {
     }
 
     /// Appends a row.
-    pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<()> {
-        put_row(row, self.layout, &mut self.tokens, &mut self.meta);
+    pub(crate) fn push(&mut self, row: &PackedRow<'_>) -> Result<()> {
+        encode_row(row, self.layout, &mut self.tokens, &mut self.meta);
         self.rows += 1;
         let first = self.documents.map_or(row.document, |[first, _]| first);
         self.documents = Some([first, row.document]);
         if self.rows.is_multiple_of(GROUP_ROWS) { self.write_group() } else { Ok(()) }
     }
 
-    /// Whether the file has all the rows a file may have.
+    /// Whether the file has the most rows of a file.
     pub(crate) fn is_full(&self) -> bool {
         self.rows == GROUP_ROWS * FILE_GROUPS
     }
 
-    /// Completes the file with these key-values in its footer, checks it, and gives it its name.
-    pub(crate) fn finish(mut self, key_values: &[(&str, String)]) -> Result<FileRecord> {
+    /// Completes the file with these key-values in its footer, checks it, and renames it.
+    pub(crate) fn finish(mut self, key_values: &[(&str, String)]) -> Result<ShardRecord> {
         let path = self.root.join(&self.relative);
         self.write_group()?;
         for (key, value) in key_values.iter().cloned().chain([("mpt.rows", self.rows.to_string())]) {
             self.parquet.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
-        let file = self.parquet.into_inner().map_err(|error| writing(&path, error))?;
+        let file = self.parquet.into_inner().map_err(|error| write_error(&path, error))?;
         let (file, bytes, sha256) = file.finish()?;
-        let groups = measured(file.aside(), self.layout)?;
+        let groups = read_geometry(file.aside(), self.layout)?;
         let (path_of, documents) = (self.relative, self.documents);
-        let record = FileRecord { path: path_of, rows: self.rows, bytes, sha256, documents, groups };
+        let record = ShardRecord { path: path_of, rows: self.rows, bytes, sha256, documents, groups };
         read_back(file.aside(), &record, self.layout)?;
         file.commit()?;
         Ok(record)
@@ -104,7 +106,7 @@ impl ShardWriter {
 }
 
 fn write_result(write: impl FnOnce() -> Result<(), ParquetError>, path: &Path) -> Result<()> {
-    write().map_err(|error| writing(path, error))
+    write().map_err(|error| write_error(path, error))
 }
 
 fn write_column<W: Write + Send>(
@@ -143,26 +145,26 @@ fn properties(layout: RowLayout) -> WriterProperties {
         .set_statistics_enabled(EnabledStatistics::None)
         .set_write_batch_size(PAGE_ROWS as usize)
         .set_data_page_row_count_limit(PAGE_ROWS as usize)
-        // Pages are cut by rows alone.
+        // Pages end by rows alone.
         .set_data_page_size_limit(2 * PAGE_ROWS as usize * layout.tokens_width().max(layout.meta_width()))
         .set_max_row_group_row_count(None)
         .build()
 }
 
-/// The geometry of a finished file.
-fn measured(path: &Path, layout: RowLayout) -> Result<Vec<Group>> {
+/// Geometry of a complete file.
+fn read_geometry(path: &Path, layout: RowLayout) -> Result<Vec<RowGroup>> {
     let file = File::open(path).map_err(Error::io(path, "opening"))?;
     let metadata = ParquetMetaDataReader::new()
         .with_offset_index_policy(PageIndexPolicy::Required)
         .parse_and_finish(&file)
-        .map_err(|error| writing(path, error))?;
-    geometry::measure(&metadata, layout).map_err(|problem| writing(path, ParquetError::General(problem)))
+        .map_err(|error| write_error(path, error))?;
+    geometry::measure(&metadata, layout).map_err(|problem| write_error(path, ParquetError::General(problem)))
 }
 
 /// Reads the first and the last row of every group through the computed offsets.
-fn read_back(path: &Path, record: &FileRecord, layout: RowLayout) -> Result<()> {
+fn read_back(path: &Path, record: &ShardRecord, layout: RowLayout) -> Result<()> {
     let reader = ShardReader::open_at(path, record, layout)?;
-    let mut scratch = Scratch::default();
+    let mut scratch = RowBuffers::default();
     let mut first = 0;
     for group in &record.groups {
         for row in [first, first + group.rows - 1] {
@@ -173,7 +175,7 @@ fn read_back(path: &Path, record: &FileRecord, layout: RowLayout) -> Result<()> 
     Ok(())
 }
 
-fn writing(path: &Path, error: ParquetError) -> Error {
+fn write_error(path: &Path, error: ParquetError) -> Error {
     let source = match error {
         ParquetError::External(inner) => match inner.downcast::<io::Error>() {
             Ok(io) => *io,
@@ -187,11 +189,11 @@ fn writing(path: &Path, error: ParquetError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{RowBytes, get_tokens};
+    use crate::layout::{RowBytes, decode_tokens};
     use crate::pack::Packer;
 
     /// A file of `rows` rows of `row_tokens` tokens, token `i` of the stream being `i % vocab`, and a document every 100 tokens.
-    fn write(dir: &Path, rows: usize, row_tokens: usize, vocab: usize) -> FileRecord {
+    fn write(dir: &Path, rows: usize, row_tokens: usize, vocab: usize) -> ShardRecord {
         let layout = RowLayout::new(row_tokens, vocab);
         let mut shard = ShardWriter::create(dir, "s/part.parquet".into(), layout).expect("creatable");
         let mut packer = Packer::new(row_tokens);
@@ -202,12 +204,12 @@ mod tests {
         shard.finish(&[("mpt.format", "1".into())]).expect("finished")
     }
 
-    fn assert_readable(dir: &Path, record: &FileRecord, row_tokens: usize, vocab: usize) {
+    fn assert_readable(dir: &Path, record: &ShardRecord, row_tokens: usize, vocab: usize) {
         let layout = RowLayout::new(row_tokens, vocab);
         let reader = ShardReader::open(dir, record, layout).expect("openable");
-        let (mut scratch, mut tokens, mut documents) = (Scratch::default(), Vec::new(), Vec::new());
+        let (mut scratch, mut tokens, mut documents) = (RowBuffers::default(), Vec::new(), Vec::new());
         let mut keep = |row: RowBytes<'_>| {
-            get_tokens(row.tokens, layout.token_bytes, &mut tokens);
+            decode_tokens(row.tokens, layout.token_bytes, &mut tokens);
             documents.push(row.document());
         };
         reader.rows(0, record.rows, &mut scratch, &mut keep).expect("sound");
@@ -272,7 +274,7 @@ mod tests {
             bytes[offset as usize] ^= 1;
             std::fs::write(&path, &bytes).expect("writable");
             let reader = ShardReader::open(dir.path(), &record, layout).expect("openable");
-            let error = reader.rows(0, 600, &mut Scratch::default(), |_| ()).expect_err("damaged");
+            let error = reader.rows(0, 600, &mut RowBuffers::default(), |_| ()).expect_err("damaged");
             assert!(error.to_string().starts_with(&format!("s/part.parquet: row {row}: ")), "{error}");
             bytes[offset as usize] ^= 1;
             std::fs::write(&path, &bytes).expect("writable");

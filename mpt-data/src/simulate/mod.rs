@@ -1,8 +1,8 @@
-//! What a run will ask of its storage and how well it is shuffled, from the real order of its samples.
+//! Simulation of a run's reads and of its shuffle, from the real order of its samples.
 //!
-//! Nothing is read. Each node has a cache of its own, which forgets what was used the longest time ago.
+//! Nothing is read. Each node has an LRU cache of its own.
 
-mod cache;
+mod lru_cache;
 mod spread;
 
 pub use spread::{Spread, SpreadMeter, true_shuffle_entropy};
@@ -11,21 +11,21 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use self::cache::Cache;
+use self::lru_cache::LruCache;
 use crate::error::{Error, Result};
 use crate::layout::{GROUP_ROWS, RowLayout};
-use crate::order::{Order, OrderConfig, OrderSource, Place};
+use crate::order::{Order, OrderConfig, OrderSource, SamplePosition};
 
-/// What is simulated.
+/// Settings of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimulateConfig {
-    /// The order.
+    /// Order of the samples.
     pub order: OrderConfig,
-    /// Ids of the vocabulary, which decide the bytes of a token.
+    /// Size of the vocabulary, which decides the bytes of a token.
     pub vocab_size: usize,
-    /// The first sample.
+    /// First sample.
     pub start: u64,
-    /// How many.
+    /// Samples.
     pub samples: u64,
     /// Samples in a batch, over all ranks.
     pub batch_size: u64,
@@ -33,26 +33,26 @@ pub struct SimulateConfig {
     pub world_size: u64,
     /// Machines, each with an equal number of processes.
     pub nodes: u64,
-    /// Bytes that each machine may keep.
+    /// Bytes of each machine's cache.
     pub cache_bytes: u64,
     /// Dollars for a thousand requests.
     pub price_per_1000: f64,
 }
 
-/// What the run asks for.
+/// Result of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Simulation {
-    /// The first sample.
+    /// First sample.
     pub start: u64,
-    /// How many were gone through.
+    /// Samples simulated.
     pub samples: u64,
-    /// Their tokens.
+    /// Tokens of the samples.
     pub tokens: u64,
-    /// Reading what a sample needs and nothing else.
+    /// Traffic of reads by row.
     pub row_mode: Traffic,
-    /// Reading whole row groups.
+    /// Traffic of reads by row group.
     pub chunk_mode: Traffic,
-    /// By source.
+    /// Reads of each source.
     pub sources: Vec<SourceSimulation>,
 }
 
@@ -61,72 +61,77 @@ pub struct Simulation {
 pub struct Traffic {
     /// Requests, a range each.
     pub requests: u64,
-    /// Bytes that they bring.
+    /// Bytes transferred.
     pub bytes: u64,
-    /// Dollars for the requests.
+    /// Cost of the requests, in dollars.
     pub cost: f64,
-    /// The share of what was wanted that was there already.
+    /// Share of the reads that the caches served.
     pub cache_hit_rate: f64,
 }
 
-/// What a source gives.
+/// Reads of a source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SourceSimulation {
-    /// Its name.
+    /// Name of the source.
     pub source: String,
-    /// Its samples.
+    /// Samples.
     pub samples: u64,
-    /// How often it was gone through, from the beginning of the run to the last sample.
+    /// Epochs from the beginning of the run to the last sample.
     pub epochs: f64,
-    /// Different row groups that were touched.
+    /// Distinct row groups read.
     pub chunks: u64,
-    /// How far apart samples after one another lie.
+    /// Spread of consecutive samples.
     #[serde(flatten)]
     pub spread: Spread,
 }
 
-/// Goes through the samples.
+/// Simulates the reads of a run.
 ///
 /// # Errors
-/// [`Error::Loader`] for an impossible order or a world that cannot share batches.
+/// [`Error::Loader`] for an impossible order, or ranks that cannot share batches.
 pub fn simulate(config: &SimulateConfig) -> Result<Simulation> {
     check(config)?;
     let mut order = Order::new(&config.order)?;
     let layout = RowLayout::new(config.order.row_tokens, config.vocab_size);
     let mut nodes: Vec<_> = (0..config.nodes).map(|_| Node::new(config.cache_bytes, layout)).collect();
     let seq_len = config.order.seq_len.max(1) as u64;
-    let seen = |source: &OrderSource| Seen::new(source.tokens, seq_len);
-    let mut sources: Vec<_> = config.order.sources.iter().map(seen).collect();
+    let reads = |source: &OrderSource| SourceReads::new(source.tokens, seq_len);
+    let mut sources: Vec<_> = config.order.sources.iter().map(reads).collect();
     let mut tokens = 0;
     for index in config.start..config.start + config.samples {
-        let place = order.locate(index);
-        tokens += place.seq_len as u64;
-        // Rank r of a batch has an equal share of it, in order; a machine has ranks next to each other.
+        let position = order.locate(index);
+        tokens += position.seq_len as u64;
+        // Each rank has an equal share of a batch, in order, and a machine has consecutive ranks.
         let node = index % config.batch_size * config.nodes / config.batch_size;
-        nodes[node as usize].want(place, config.order.row_tokens as u64);
-        sources[place.source].see(place, config.order.row_tokens as u64);
+        nodes[node as usize].request(position, config.order.row_tokens as u64);
+        sources[position.source].record(position, config.order.row_tokens as u64);
     }
     let all = order.tokens(config.start + config.samples);
-    let sources = sources.into_iter().zip(&config.order.sources).zip(all).map(|((seen, source), tokens)| {
+    let sources = sources.into_iter().zip(&config.order.sources).zip(all).map(|((reads, source), tokens)| {
         let epochs = tokens as f64 / source.tokens as f64;
-        seen.done(source.name.clone(), epochs)
+        reads.done(source.name.clone(), epochs)
     });
     let sources = sources.collect();
-    let sum = |of: fn(&Node) -> &Cache| {
-        let mut traffic = Traffic::default();
+    let traffic = |cache: fn(&Node) -> &LruCache| Traffic::of(nodes.iter().map(cache), config.price_per_1000);
+    let (row_mode, chunk_mode) = (traffic(|node| &node.rows), traffic(|node| &node.chunks));
+    Ok(Simulation { start: config.start, samples: config.samples, tokens, row_mode, chunk_mode, sources })
+}
+
+impl Traffic {
+    /// Traffic of all caches together.
+    fn of<'a>(caches: impl Iterator<Item = &'a LruCache>, price_per_1000: f64) -> Self {
+        let mut traffic = Self::default();
         let (mut wanted, mut missed) = (0, 0);
-        for cache in nodes.iter().map(of) {
+        for cache in caches {
             traffic.requests += cache.requests;
             traffic.bytes += cache.bytes;
             wanted += cache.wanted;
             missed += cache.missed;
         }
-        traffic.cost = traffic.requests as f64 / 1000.0 * config.price_per_1000;
+        traffic.cost = traffic.requests as f64 / 1000.0 * price_per_1000;
         traffic.cache_hit_rate = 1.0 - missed as f64 / (wanted as f64).max(1.0);
         traffic
-    };
-    let (row_mode, chunk_mode) = (sum(|node| &node.rows), sum(|node| &node.chunks));
-    Ok(Simulation { start: config.start, samples: config.samples, tokens, row_mode, chunk_mode, sources })
+    }
 }
 
 fn check(config: &SimulateConfig) -> Result<()> {
@@ -147,55 +152,55 @@ fn check(config: &SimulateConfig) -> Result<()> {
     Ok(())
 }
 
-/// A machine: what it would keep if it read rows, and if it read row groups.
+/// Machine with two caches: for reads by row, and for reads by row group.
 struct Node {
-    rows: Cache,
-    chunks: Cache,
+    rows: LruCache,
+    chunks: LruCache,
 }
 
 impl Node {
     fn new(cache_bytes: u64, layout: RowLayout) -> Self {
         let row_bytes = (layout.tokens_width() + layout.meta_width()) as u64;
-        // The two columns of a single row are two ranges; those of a row group lie one behind the other.
+        // The two columns of a row are two ranges; those of a row group are adjacent.
         Self {
-            rows: Cache::new(cache_bytes, row_bytes, 2),
-            chunks: Cache::new(cache_bytes, row_bytes * GROUP_ROWS, 1),
+            rows: LruCache::new(cache_bytes, row_bytes, 2),
+            chunks: LruCache::new(cache_bytes, row_bytes * GROUP_ROWS, 1),
         }
     }
 
-    fn want(&mut self, place: Place, row_tokens: u64) {
-        let rows = rows_of(place, row_tokens);
+    fn request(&mut self, position: SamplePosition, row_tokens: u64) {
+        let rows = rows_of(position, row_tokens);
         let chunk = |row: u64| row / GROUP_ROWS;
-        self.chunks.want(place.source, chunk(rows.start)..chunk(rows.end - 1) + 1, false);
-        // The rows of a sample lie one after the other: together they are as many ranges as one.
-        self.rows.want(place.source, rows, true);
+        self.chunks.request(position.source, chunk(rows.start)..chunk(rows.end - 1) + 1, false);
+        // The rows of a sample are adjacent, and are as many ranges as one row.
+        self.rows.request(position.source, rows, true);
     }
 }
 
-/// The rows of a sample, counted in its source.
-fn rows_of(place: Place, row_tokens: u64) -> std::ops::Range<u64> {
-    let first = place.position * place.seq_len as u64;
-    first / row_tokens..(first + place.seq_len as u64).div_ceil(row_tokens)
+/// Rows of a sample in its source.
+fn rows_of(position: SamplePosition, row_tokens: u64) -> std::ops::Range<u64> {
+    let first = position.position * position.seq_len as u64;
+    first / row_tokens..(first + position.seq_len as u64).div_ceil(row_tokens)
 }
 
-/// What was seen of a source.
-struct Seen {
+/// Reads of a source so far.
+struct SourceReads {
     samples: u64,
     chunks: BTreeSet<u64>,
     meter: SpreadMeter,
     seq_len: u64,
 }
 
-impl Seen {
-    /// Nothing of a source of so many tokens, with samples of this length at first.
+impl SourceReads {
+    /// No reads of a source of `tokens` tokens, in samples of `seq_len`.
     fn new(tokens: u64, seq_len: u64) -> Self {
         Self { samples: 0, chunks: BTreeSet::new(), meter: SpreadMeter::new(tokens / seq_len), seq_len }
     }
 
-    fn see(&mut self, place: Place, row_tokens: u64) {
+    fn record(&mut self, position: SamplePosition, row_tokens: u64) {
         self.samples += 1;
-        self.chunks.insert(rows_of(place, row_tokens).start / GROUP_ROWS);
-        self.meter.see(place.position * place.seq_len as u64 / self.seq_len);
+        self.chunks.insert(rows_of(position, row_tokens).start / GROUP_ROWS);
+        self.meter.record(position.position * position.seq_len as u64 / self.seq_len);
     }
 
     fn done(self, source: String, epochs: f64) -> SourceSimulation {

@@ -1,20 +1,20 @@
-//! How well samples are spread: the entropy of the distances between one sample of a source and the next.
+//! Spread of samples: the entropy of the distances between consecutive samples of a source.
 
 use serde::Serialize;
 
-/// Classes that distances are counted in, at most.
+/// Most bins of the histogram of distances.
 const CLASSES: u64 = 256;
 
-/// How far apart samples after one another lie.
+/// Spread of consecutive samples.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Spread {
     /// Entropy of the distances, in bits.
     pub entropy: f64,
-    /// The same of as many samples in truly random order.
+    /// Entropy of as many samples in truly random order, in bits.
     pub entropy_of_true_shuffle: f64,
 }
 
-/// Counts the distances between samples of a source.
+/// Meter of the distances between consecutive samples of a source.
 #[derive(Debug)]
 pub struct SpreadMeter {
     samples: u64,
@@ -23,19 +23,19 @@ pub struct SpreadMeter {
 }
 
 impl SpreadMeter {
-    /// For a source of so many samples, one at least.
+    /// Meter for a source of `samples` samples, 1 or more.
     pub fn new(samples: u64) -> Self {
         Self { samples: samples.max(1), last: None, distances: Vec::new() }
     }
 
-    /// Counts the distance from the sample before to this one, by their numbers in the source.
-    pub fn see(&mut self, sample: u64) {
+    /// Records the next sample, by its position in the source.
+    pub fn record(&mut self, sample: u64) {
         if let Some(last) = self.last.replace(sample) {
             self.distances.push(sample as i64 - last as i64);
         }
     }
 
-    /// The entropies; of fewer than two distances both are 0.
+    /// Entropies; 0 for fewer than two distances.
     pub fn done(self) -> Spread {
         let count = self.distances.len() as u64;
         if count < 2 {
@@ -48,41 +48,40 @@ impl SpreadMeter {
     }
 }
 
-/// Samples of a source up to which a yardstick goes through all of them before one comes again: with more, that makes no
-/// difference.
-const FEW_SAMPLES: u64 = 4096;
+/// Most samples of a source that the reference draws without replacement: with more, replacement makes no difference.
+const MAX_EXACT_SAMPLES: u64 = 4096;
 
-/// The entropy of `count` distances between samples in truly random order: each of the `samples` of a source once, then
-/// each once again in another order.
+/// Reference entropy of `count` distances between samples in truly random order: each of the `samples` of a source once,
+/// then each once again in another order.
 pub fn true_shuffle_entropy(count: u64, samples: u64) -> f64 {
     let samples = samples.max(1);
-    let mut draws = Draws(0x9E37_79B9_7F4A_7C15);
-    let (mut epoch, mut left) = ((0..samples.min(FEW_SAMPLES)).collect::<Vec<_>>(), 0);
-    let mut place = move || {
-        if samples > FEW_SAMPLES {
+    let mut draws = Xorshift64(0x9E37_79B9_7F4A_7C15);
+    let (mut epoch, mut left) = ((0..samples.min(MAX_EXACT_SAMPLES)).collect::<Vec<_>>(), 0);
+    let mut draw = move || {
+        if samples > MAX_EXACT_SAMPLES {
             return draws.below(samples) as i64;
         }
         if left == 0 {
             left = epoch.len();
         }
-        // Fisher and Yates: one of those that are left comes to the end of them.
+        // Fisher-Yates shuffle, one step at a time.
         let drawn = draws.below(left as u64) as usize;
         left -= 1;
         epoch.swap(drawn, left);
         epoch[left] as i64
     };
-    let mut last = place();
+    let mut last = draw();
     let distances = (0..count).map(move |_| {
-        let next = place();
+        let next = draw();
         next - std::mem::replace(&mut last, next)
     });
     entropy(distances, count, samples)
 }
 
-/// Xorshift64*: nothing but a yardstick, the same on every machine.
-struct Draws(u64);
+/// Xorshift64*, the same on every machine.
+struct Xorshift64(u64);
 
-impl Draws {
+impl Xorshift64 {
     fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -92,7 +91,7 @@ impl Draws {
     }
 }
 
-/// The entropy of distances in `-extent..extent`, counted in equal classes: so few that each holds several.
+/// Entropy of distances in `-extent..extent`, over equal bins that hold several distances each.
 fn entropy(distances: impl Iterator<Item = i64>, count: u64, extent: u64) -> f64 {
     let classes = count.isqrt().clamp(2, CLASSES) as usize;
     let mut counts = vec![0u64; classes];
@@ -112,7 +111,7 @@ mod tests {
 
     fn spread(len: u64, at: impl Fn(u64) -> u64) -> Spread {
         let mut meter = SpreadMeter::new(len);
-        (0..len).for_each(|index| meter.see(at(index)));
+        (0..len).for_each(|index| meter.record(at(index)));
         meter.done()
     }
 
@@ -129,7 +128,7 @@ mod tests {
         for samples in 1..=5u64 {
             let mut meter = SpreadMeter::new(samples);
             let orders: Vec<_> = (0..2000).map(|epoch| Permutation::new(samples, 1, "web", epoch)).collect();
-            orders.iter().for_each(|order| (0..samples).for_each(|index| meter.see(order.at(index))));
+            orders.iter().for_each(|order| (0..samples).for_each(|index| meter.record(order.at(index))));
             let found = meter.done();
             let most = ((2 * samples - 1) as f64).log2();
             assert!(found.entropy_of_true_shuffle <= most + 1e-9, "{samples}: {found:?}");

@@ -1,40 +1,40 @@
-//! The members of a JSON object in one line, each with the bytes of its value as they were written.
+//! Scanner of a JSON object in one line: its members, with the bytes of their values as written.
 //!
-//! Only the form of a line is checked: where strings, numbers and brackets begin and end. What is inside a string is for who
-//! wants it, so that a value nobody asked for spoils no line. Like Python's reader, this one knows `NaN` and `Infinity`.
+//! Only the structure is checked: the ends of strings, numbers and brackets. The content of a string is decoded by its user,
+//! so that a bad value of an unused field spoils no line. As in Python, `NaN` and `Infinity` are numbers.
 
 use std::fmt;
 
-/// Why a line has no members.
+/// Problem of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Broken {
-    /// The byte, from 1.
+pub(super) struct JsonProblem {
+    /// Byte of the line, from 1.
     pub(super) column: usize,
-    /// What is wrong.
+    /// Problem, in words.
     pub(super) what: String,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for JsonProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "broken JSON at column {}: {}", self.column, self.what)
     }
 }
 
-/// A value as it was written.
+/// Value as written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawValue<'a> {
-    /// Its bytes, without white space around them.
+    /// Bytes, without white space around them.
     pub(super) bytes: &'a [u8],
-    /// Where it begins, from 1.
+    /// First byte in the line, from 1.
     pub(super) column: usize,
 }
 
-/// Gives every member of the object in a line to `member`: the bytes of its name, with their quotes, and its value.
+/// Calls `on_member` with every member of the object in a line: the bytes of its name, with the quotes, and its value.
 pub(super) fn members<'a>(
     line: &'a [u8],
-    mut member: impl FnMut(&'a [u8], RawValue<'a>) -> Result<(), Broken>,
-) -> Result<(), Broken> {
-    let mut scan = Scan { line, at: 0 };
+    mut on_member: impl FnMut(&'a [u8], RawValue<'a>) -> Result<(), JsonProblem>,
+) -> Result<(), JsonProblem> {
+    let mut scan = Scanner { line, at: 0 };
     scan.space();
     if !scan.takes(b'{') {
         return Err(scan.broken("expected an object"));
@@ -44,7 +44,7 @@ pub(super) fn members<'a>(
         loop {
             let name = scan.name()?;
             let column = scan.at + 1;
-            member(name, RawValue { bytes: scan.value()?, column })?;
+            on_member(name, RawValue { bytes: scan.value()?, column })?;
             scan.space();
             match scan.peek("an object")? {
                 b',' => scan.at += 1,
@@ -58,7 +58,7 @@ pub(super) fn members<'a>(
     if scan.at < line.len() { Err(scan.broken("trailing characters")) } else { Ok(()) }
 }
 
-/// Whether the bytes of a name, with their quotes, stand for this one.
+/// Whether the bytes of a name, with the quotes, decode to `name`.
 pub(super) fn is_name(raw: &[u8], name: &str) -> bool {
     let inside = &raw[1..raw.len() - 1];
     if !inside.contains(&b'\\') {
@@ -67,7 +67,7 @@ pub(super) fn is_name(raw: &[u8], name: &str) -> bool {
     serde_json::from_slice::<String>(raw).is_ok_and(|found| found == name)
 }
 
-/// Whether a word is a number of JSON.
+/// Whether a word is a JSON number.
 pub(super) fn is_number(word: &[u8]) -> bool {
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let rest = word.strip_prefix(b"-").unwrap_or(word);
@@ -93,12 +93,12 @@ pub(super) fn is_number(word: &[u8]) -> bool {
     }
 }
 
-struct Scan<'a> {
+struct Scanner<'a> {
     line: &'a [u8],
     at: usize,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> Scanner<'a> {
     fn space(&mut self) {
         let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         self.at += self.line[self.at..].iter().take_while(is_space).count();
@@ -110,12 +110,12 @@ impl<'a> Scan<'a> {
         is_there
     }
 
-    fn peek(&self, inside: &str) -> Result<u8, Broken> {
+    fn peek(&self, inside: &str) -> Result<u8, JsonProblem> {
         self.line.get(self.at).copied().ok_or_else(|| self.ended(inside))
     }
 
-    /// A name, and past its colon to the value.
-    fn name(&mut self) -> Result<&'a [u8], Broken> {
+    /// Scans a name and its colon, up to the value.
+    fn name(&mut self) -> Result<&'a [u8], JsonProblem> {
         if self.peek("an object")? != b'"' {
             return Err(self.broken("expected a name in quotes"));
         }
@@ -129,21 +129,21 @@ impl<'a> Scan<'a> {
         Ok(name)
     }
 
-    /// The bytes of a value, however deep it is.
-    fn value(&mut self) -> Result<&'a [u8], Broken> {
+    /// Scans a value of any depth, and returns its bytes.
+    fn value(&mut self) -> Result<&'a [u8], JsonProblem> {
         let (from, mut open) = (self.at, Vec::new());
         loop {
-            if self.begins_inside(&mut open)? {
+            if self.enter_or_skip(&mut open)? {
                 continue;
             }
-            if self.ends_all(&mut open)? {
+            if self.close_all(&mut open)? {
                 return Ok(&self.line[from..self.at]);
             }
         }
     }
 
-    /// Past a value, or into one that has values: then the bracket that closes it is put on `open`.
-    fn begins_inside(&mut self, open: &mut Vec<u8>) -> Result<bool, Broken> {
+    /// Scans a scalar, or enters a list or object, whose closing bracket is pushed on `open`.
+    fn enter_or_skip(&mut self, open: &mut Vec<u8>) -> Result<bool, JsonProblem> {
         let close = match self.peek("a value")? {
             b'{' => b'}',
             b'[' => b']',
@@ -162,8 +162,8 @@ impl<'a> Scan<'a> {
         Ok(true)
     }
 
-    /// Past the brackets that close after a value; whether no value is open any more, or the next one begins.
-    fn ends_all(&mut self, open: &mut Vec<u8>) -> Result<bool, Broken> {
+    /// Scans closing brackets after a value; `true` when none is open any more, `false` before a next value.
+    fn close_all(&mut self, open: &mut Vec<u8>) -> Result<bool, JsonProblem> {
         while let Some(&close) = open.last() {
             self.space();
             match self.peek(if close == b'}' { "an object" } else { "a list" })? {
@@ -185,8 +185,8 @@ impl<'a> Scan<'a> {
         Ok(true)
     }
 
-    /// Past a string: its bytes with their quotes.
-    fn string(&mut self) -> Result<&'a [u8], Broken> {
+    /// Scans a string, and returns its bytes with the quotes.
+    fn string(&mut self) -> Result<&'a [u8], JsonProblem> {
         let from = self.at;
         self.at += 1;
         loop {
@@ -202,8 +202,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Past a number, or a word that stands for a value.
-    fn word(&mut self) -> Result<(), Broken> {
+    /// Scans a number or a keyword.
+    fn word(&mut self) -> Result<(), JsonProblem> {
         let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
         let length = self.line[self.at..].iter().take_while(is_part).count();
         let word = &self.line[self.at..self.at + length];
@@ -215,12 +215,12 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn broken(&self, what: &str) -> Broken {
-        Broken { column: (self.at + 1).min(self.line.len()), what: what.to_owned() }
+    fn broken(&self, what: &str) -> JsonProblem {
+        JsonProblem { column: (self.at + 1).min(self.line.len()), what: what.to_owned() }
     }
 
-    fn ended(&self, inside: &str) -> Broken {
-        Broken { column: self.line.len(), what: format!("EOF while parsing {inside}") }
+    fn ended(&self, inside: &str) -> JsonProblem {
+        JsonProblem { column: self.line.len(), what: format!("EOF while parsing {inside}") }
     }
 }
 
@@ -235,7 +235,7 @@ mod tests {
     type Member = (Vec<u8>, Vec<u8>);
 
     /// The members of a line, as this reader finds them.
-    fn found(line: &[u8]) -> Result<Vec<Member>, Broken> {
+    fn found(line: &[u8]) -> Result<Vec<Member>, JsonProblem> {
         let mut all = Vec::new();
         members(line, |name, value| {
             all.push((name.to_vec(), value.bytes.to_vec()));
@@ -305,7 +305,7 @@ mod tests {
             ("{\"a\": {\"b\"", 10, "EOF while parsing an object"),
             ("{", 1, "EOF while parsing an object"),
         ] {
-            assert_eq!(found(line.as_bytes()), Err(Broken { column, what: what.into() }), "{line}");
+            assert_eq!(found(line.as_bytes()), Err(JsonProblem { column, what: what.into() }), "{line}");
         }
         assert!(found(b"{\"a\": [NaN, -Infinity, \"\\ud800\", \"\xff\"], \"\\ud800\": Infinity}").is_ok());
     }

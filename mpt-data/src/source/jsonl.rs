@@ -1,20 +1,20 @@
-//! JSON Lines: an object per line, of which only the wanted fields are kept.
+//! Reader of JSON Lines: an object per line, of which only the needed fields are kept.
 
 use std::fmt;
 use std::io::{BufRead, Read};
 
 use serde::de::{DeserializeSeed, Deserializer, Visitor};
 
-use super::json_line::{Broken, RawValue, is_name, is_number, members};
-use super::{DEFAULT_ID, InputFile, Record, Sink, Wanted, broken_line, check_size};
-use crate::compressed::{self, Content, Kind, MARK, is_html};
+use super::json_line::{JsonProblem, RawValue, is_name, is_number, members};
+use super::{DEFAULT_ID_FIELD, FieldNames, Record, RecordSink, SourceFile, broken_line, check_size};
+use crate::compressed::{self, Decompressed, FileKind, UTF8_BOM, is_html};
 use crate::document::Document;
 use crate::error::{Error, Result};
 
-/// The longest line: a document whose characters are all escaped, and its other fields.
+/// Longest line: a document whose characters are all escaped, and its other fields.
 const MAX_LINE_BYTES: usize = 256 << 20;
 
-pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
+pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordSink<'_>) -> Result<()> {
     let mut lines = compressed::open(file.path, file.progress)?;
     check_kind(&mut lines, file)?;
     let mut line = Vec::new();
@@ -38,7 +38,7 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
             Err(problem) => {
                 let error = |problem: String| broken_line(file.path, number, problem);
                 wanted.bad_line(id(), problem, sink, error)?;
-                // What is left of a line that was too long.
+                // The rest of a line that was too long.
                 if line.last() != Some(&b'\n') {
                     lines.skip_until(b'\n').map_err(|error| compressed::explain(file.path, error))?;
                 }
@@ -48,11 +48,11 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
     unreachable!("lines are counted until the file ends")
 }
 
-/// Refuses a file that is something else as a whole, which is no matter of one bad line.
-fn check_kind(lines: &mut Content<'_>, file: &InputFile<'_>) -> Result<()> {
+/// Refuses a file of another format, which is more than one bad line.
+fn check_kind(lines: &mut Decompressed<'_>, file: &SourceFile<'_>) -> Result<()> {
     let head = lines.peek()?;
-    let text = head.strip_prefix(MARK).unwrap_or(head);
-    let problem = match Kind::of(head) {
+    let text = head.strip_prefix(UTF8_BOM).unwrap_or(head);
+    let problem = match FileKind::of(head) {
         Some(kind) => kind.problem(),
         None if is_html(text) => "is an HTML or XML page, not JSON Lines; fetch the file again".to_owned(),
         None if text.trim_ascii_start().starts_with(b"[") => {
@@ -64,9 +64,9 @@ fn check_kind(lines: &mut Content<'_>, file: &InputFile<'_>) -> Result<()> {
     Err(Error::input(file.path, problem))
 }
 
-/// A byte-order mark before the first line is no part of it; before another one it says that files were joined.
+/// Line without a byte-order mark, which only the first line may have.
 fn strip(line: &[u8], number: u64) -> Result<&[u8], String> {
-    match line.strip_prefix(MARK) {
+    match line.strip_prefix(UTF8_BOM) {
         Some(rest) if number == 1 => Ok(rest),
         Some(_) => {
             Err("begins with a byte-order mark in the middle of the file: files were joined; remove it"
@@ -76,16 +76,16 @@ fn strip(line: &[u8], number: u64) -> Result<&[u8], String> {
     }
 }
 
-/// The document of a line; `None` for a blank line.
+/// Document of a line; `None` for a blank line.
 fn parse(
     line: &[u8],
-    wanted: &Wanted<'_>,
+    wanted: &FieldNames<'_>,
     fallback: impl FnOnce() -> String,
 ) -> Result<Option<Document>, String> {
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let mut found = Found { fields: vec![None; wanted.fields.len()], ..Found::default() };
+    let mut found = FieldValues { fields: vec![None; wanted.fields.len()], ..FieldValues::default() };
     members(line, |name, value| found.take(wanted, name, value)).map_err(|broken| broken.to_string())?;
     let text = found
         .text
@@ -101,23 +101,25 @@ fn parse(
     Ok(Some(Document { id, text, fields: found.fields }))
 }
 
-/// The fields found so far; of several with one name the last counts.
+/// Values of the fields of an object; of several with one name the last counts.
 #[derive(Default)]
-struct Found {
+struct FieldValues {
     text: Option<String>,
     id: Option<String>,
     fields: Vec<Option<String>>,
 }
 
-impl Found {
-    fn take(&mut self, wanted: &Wanted<'_>, name: &[u8], value: RawValue<'_>) -> Result<(), Broken> {
+impl FieldValues {
+    fn take(&mut self, wanted: &FieldNames<'_>, name: &[u8], value: RawValue<'_>) -> Result<(), JsonProblem> {
         if let Some(slot) = wanted.fields.iter().position(|field| is_name(name, field)) {
             self.fields[slot] = scalar(wanted.fields[slot], value)?;
         }
         match wanted.id {
             Some(id) if is_name(name, id) => self.id = scalar(id, value)?,
-            // Nobody asked for it: what cannot be an id is none.
-            None if is_name(name, DEFAULT_ID) => self.id = scalar(DEFAULT_ID, value).unwrap_or(None),
+            // A default id field of another type is ignored.
+            None if is_name(name, DEFAULT_ID_FIELD) => {
+                self.id = scalar(DEFAULT_ID_FIELD, value).unwrap_or(None)
+            }
             _ => {}
         }
         if is_name(name, wanted.text) {
@@ -127,8 +129,8 @@ impl Found {
     }
 }
 
-/// A string.
-fn text(field: &str, value: RawValue<'_>) -> Result<String, Broken> {
+/// Value of a string.
+fn text(field: &str, value: RawValue<'_>) -> Result<String, JsonProblem> {
     if value.bytes[0] == b'"' {
         return string(field, value);
     }
@@ -137,11 +139,11 @@ fn text(field: &str, value: RawValue<'_>) -> Result<String, Broken> {
         b'[' => "a list".into(),
         _ => String::from_utf8_lossy(value.bytes),
     };
-    Err(Broken { column: value.column, what: format!("`{field}` is {found}, expected a string") })
+    Err(JsonProblem { column: value.column, what: format!("`{field}` is {found}, expected a string") })
 }
 
-/// A string, number or boolean as text, a number as it was written; `None` for null.
-fn scalar(field: &str, value: RawValue<'_>) -> Result<Option<String>, Broken> {
+/// Value of a string, number or boolean as text, a number as it was written; `None` for null.
+fn scalar(field: &str, value: RawValue<'_>) -> Result<Option<String>, JsonProblem> {
     match value.bytes {
         [b'"', ..] => string(field, value).map(Some),
         b"null" => Ok(None),
@@ -155,21 +157,21 @@ fn scalar(field: &str, value: RawValue<'_>) -> Result<Option<String>, Broken> {
                 _ => String::from_utf8_lossy(other),
             };
             let what = format!("found {found}, expected a string, number, boolean or null in `{field}`");
-            Err(Broken { column: value.column, what })
+            Err(JsonProblem { column: value.column, what })
         }
     }
 }
 
-fn string(field: &str, value: RawValue<'_>) -> Result<String, Broken> {
+fn string(field: &str, value: RawValue<'_>) -> Result<String, JsonProblem> {
     let mut reader = serde_json::Deserializer::from_slice(value.bytes);
     // serde_json counts from the beginning of what it was given.
-    Roomy.deserialize(&mut reader).map_err(|error| Broken {
+    RoundedString.deserialize(&mut reader).map_err(|error| JsonProblem {
         column: value.column + error.column().saturating_sub(1),
         what: format!("{} in `{field}`", flaw(value.bytes)),
     })
 }
 
-/// What is wrong with a string whose quotes are right.
+/// Problem of a string whose quotes are right.
 fn flaw(quoted: &[u8]) -> &'static str {
     if std::str::from_utf8(quoted).is_err() {
         "bytes that are not UTF-8"
@@ -180,10 +182,10 @@ fn flaw(quoted: &[u8]) -> &'static str {
     }
 }
 
-/// A string with room: sizes of few kinds, so that memory that one text had serves the next.
-struct Roomy;
+/// String whose capacity is rounded up to a power of two, so that freed memory fits later texts.
+struct RoundedString;
 
-impl<'de> DeserializeSeed<'de> for Roomy {
+impl<'de> DeserializeSeed<'de> for RoundedString {
     type Value = String;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
@@ -191,7 +193,7 @@ impl<'de> DeserializeSeed<'de> for Roomy {
     }
 }
 
-impl Visitor<'_> for Roomy {
+impl Visitor<'_> for RoundedString {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -210,8 +212,8 @@ mod tests {
     use super::*;
     use crate::config::OnBadLine;
 
-    fn wanted<'a>(id: Option<&'a str>, fields: Vec<&'a str>) -> Wanted<'a> {
-        Wanted { text: "text", id, fields, on_bad_line: OnBadLine::Fail }
+    fn wanted<'a>(id: Option<&'a str>, fields: Vec<&'a str>) -> FieldNames<'a> {
+        FieldNames { text: "text", id, fields, on_bad_line: OnBadLine::Fail }
     }
 
     fn parsed(line: &str, id: Option<&str>) -> Result<Option<Document>, String> {

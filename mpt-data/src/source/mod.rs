@@ -1,4 +1,4 @@
-//! Readers: files of documents, streamed one document at a time in bounded memory.
+//! Readers of sources: files of documents, streamed one document at a time in bounded memory.
 
 mod json_line;
 mod jsonl;
@@ -11,42 +11,42 @@ use std::sync::atomic::AtomicU64;
 use crate::config::{Format, OnBadLine, SourceConfig};
 use crate::document::Document;
 use crate::error::{Error, Result};
+use crate::file_digest::FileDigest;
 use crate::filter;
-use crate::hashed_file::PlainFile;
 
-/// The longest text of one document: tokenizing takes many times as much memory.
+/// Longest text of a document, in bytes: the tokenizer needs many times as much memory.
 pub const MAX_DOCUMENT_BYTES: usize = 64 << 20;
 
-/// What a reader finds.
+/// Record of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// A document.
+    /// Document.
     Document(Document),
-    /// A line, row or file that is none, where the source says to skip those.
+    /// Line, row or file that is no document, for a source that skips those.
     BadLine {
-        /// The file's name, and the line or row where there are several.
+        /// Name of the file, and line or row where there are several.
         id: String,
-        /// What is wrong with it.
+        /// Problem, in words.
         problem: String,
     },
 }
 
-/// What a reader takes out of each record.
+/// Names of the fields that a reader keeps, and the action for bad lines.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct FieldNames<'a> {
     text: &'a str,
     id: Option<&'a str>,
     fields: Vec<&'a str>,
     on_bad_line: OnBadLine,
 }
 
-impl Wanted<'_> {
-    /// What to do with a line that is no document: hand it on, or fail with the error.
+impl FieldNames<'_> {
+    /// Passes on a line that is no document, or fails with `error`.
     fn bad_line(
         &self,
         id: String,
         problem: String,
-        sink: Sink<'_>,
+        sink: RecordSink<'_>,
         error: impl FnOnce(String) -> Error,
     ) -> Result<()> {
         match self.on_bad_line {
@@ -56,35 +56,35 @@ impl Wanted<'_> {
     }
 }
 
-/// One file to read.
+/// File to read.
 #[derive(Debug)]
-pub(crate) struct InputFile<'a> {
-    /// Where it is.
+pub(crate) struct SourceFile<'a> {
+    /// Path or address.
     pub(crate) path: &'a Path,
-    /// What it is called in ids, wherever it is, and what it held when the work was planned.
-    pub(crate) planned: &'a PlainFile,
-    /// Counts the bytes of the file that were read.
+    /// Name in ids, and content in the plan.
+    pub(crate) planned: &'a FileDigest,
+    /// Counter of the bytes read.
     pub(crate) progress: &'a AtomicU64,
 }
 
-impl InputFile<'_> {
-    /// What it is called in ids.
+impl SourceFile<'_> {
+    /// Name in ids.
     fn name(&self) -> &str {
         &self.planned.name
     }
 }
 
-/// Takes what is found one by one; an error stops the reader and is passed through.
-pub(crate) type Sink<'a> = &'a mut dyn FnMut(Record) -> Result<()>;
+/// Receiver of records; its error stops the reader and is returned.
+pub(crate) type RecordSink<'a> = &'a mut dyn FnMut(Record) -> Result<()>;
 
 /// Reads every document of a file, in order.
 ///
 /// # Errors
 /// [`Error::BrokenLine`] and [`Error::BrokenInput`] name the file, and the line where there are lines;
-/// [`Error::InputChanged`] when what was read is not what was planned.
-pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
+/// [`Error::InputChanged`] for another content than the plan's.
+pub(crate) fn read(source: &SourceConfig, file: &SourceFile<'_>, sink: RecordSink<'_>) -> Result<()> {
     let fields = filter::fields(&source.filters);
-    let wanted = Wanted {
+    let wanted = FieldNames {
         text: &source.text_field,
         id: source.id_field.as_deref(),
         fields,
@@ -100,10 +100,10 @@ pub(crate) fn read(source: &SourceConfig, file: &InputFile<'_>, sink: Sink<'_>) 
     }
 }
 
-/// The id field where the run file names none.
-const DEFAULT_ID: &str = "id";
+/// Id field, where the run file names none.
+const DEFAULT_ID_FIELD: &str = "id";
 
-/// Refuses a text that would need more memory than preparation has.
+/// Refuses a text above [`MAX_DOCUMENT_BYTES`].
 fn check_size(bytes: usize) -> std::result::Result<(), String> {
     if bytes <= MAX_DOCUMENT_BYTES {
         return Ok(());

@@ -1,13 +1,13 @@
-//! Plain text: one document per file, its id the file's name.
+//! Reader of plain text: one document per file, whose id is the file's name.
 
 use std::io::Read;
 
-use super::{InputFile, MAX_DOCUMENT_BYTES, Record, Sink, Wanted, check_size};
-use crate::compressed::{self, MARK};
+use super::{FieldNames, MAX_DOCUMENT_BYTES, Record, RecordSink, SourceFile, check_size};
+use crate::compressed::{self, UTF8_BOM};
 use crate::document::Document;
 use crate::error::{Error, Result};
 
-pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
+pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordSink<'_>) -> Result<()> {
     let mut bytes = Vec::new();
     let mut content = compressed::open(file.path, file.progress)?;
     let kind = content.kind()?;
@@ -22,11 +22,11 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
     }
 }
 
-/// The document of a file, without a byte-order mark at its beginning.
+/// Document of a file, without a byte-order mark.
 fn document(mut bytes: Vec<u8>, name: &str) -> Result<Document, String> {
     check_size(bytes.len())?;
-    if bytes.starts_with(MARK) {
-        bytes.drain(..MARK.len());
+    if bytes.starts_with(UTF8_BOM) {
+        bytes.drain(..UTF8_BOM.len());
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

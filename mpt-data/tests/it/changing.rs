@@ -3,20 +3,20 @@
 use std::fs;
 use std::path::PathBuf;
 
-use mpt_data::interop::{ExportOptions, ImportOptions, Target, export, import};
-use mpt_data::{Error, Progress, Silent, Stage, plan_units, prepare, prepare_unit};
+use mpt_data::interop::{ExportFormat, ExportOptions, ImportOptions, export, import};
+use mpt_data::{Error, NoProgress, Phase, Progress, plan_units, prepare, prepare_unit};
 
 use crate::corpus::Corpus;
 
 /// Changes a file when a stage begins, by which time it was hashed.
 struct ChangeAt {
-    stage: Stage,
+    stage: Phase,
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
 impl Progress for ChangeAt {
-    fn start(&mut self, stage: Stage, _: u64) {
+    fn start(&mut self, stage: Phase, _: u64) {
         if stage == self.stage {
             fs::write(&self.path, &self.bytes).expect("writable");
         }
@@ -52,12 +52,12 @@ fn a_build_fails_by_name_and_continues_with_what_is_there() {
         let corpus = Corpus::new();
         let (run, tokenizer) = (corpus.run(&[]).expect("sound"), corpus.tokenizer());
         let mut change =
-            ChangeAt { stage: Stage::Tokenize, path: corpus.path(name), bytes: other(&corpus, name) };
+            ChangeAt { stage: Phase::Tokenize, path: corpus.path(name), bytes: other(&corpus, name) };
         let error = prepare(&run, &tokenizer, &mut change).expect_err("changed");
         assert!(is_changed(&error, name), "{error}");
-        let manifest = prepare(&run, &tokenizer, &mut Silent).expect("built from what is there now");
+        let manifest = prepare(&run, &tokenizer, &mut NoProgress).expect("built from what is there now");
         fs::remove_dir_all(&run.out).expect("removable");
-        let fresh = prepare(&run, &tokenizer, &mut Silent).expect("built");
+        let fresh = prepare(&run, &tokenizer, &mut NoProgress).expect("built");
         assert_eq!(manifest.root(), fresh.root(), "{name}: nothing of the first build was taken over");
     }
 }
@@ -68,7 +68,7 @@ fn a_parquet_file_that_changes_is_named_too() {
     let name = "code/part.parquet";
     let (run, tokenizer) = (corpus.run(&[]).expect("sound"), corpus.tokenizer());
     let path = corpus.path(name);
-    let mut change = ChangeAt { stage: Stage::Tokenize, path, bytes: other(&corpus, name) };
+    let mut change = ChangeAt { stage: Phase::Tokenize, path, bytes: other(&corpus, name) };
     let error = prepare(&run, &tokenizer, &mut change).expect_err("changed");
     let is_named = is_changed(&error, name) || error.to_string().contains("part.parquet: not a sound");
     assert!(is_named, "{error}");
@@ -78,10 +78,10 @@ fn a_parquet_file_that_changes_is_named_too() {
 fn a_unit_of_other_content_is_not_cached() {
     let corpus = Corpus::new();
     let (run, tokenizer) = (corpus.run(&[]).expect("sound"), corpus.tokenizer());
-    let units = plan_units(&run, &tokenizer, None, &mut Silent).expect("planned");
+    let units = plan_units(&run, &tokenizer, None, &mut NoProgress).expect("planned");
     let books = units.iter().find(|unit| unit.source == "books").expect("planned");
     fs::write(corpus.path("books/05.txt"), other(&corpus, "books/05.txt")).expect("writable");
-    let error = prepare_unit(&run, &tokenizer, None, &books.id, &mut Silent).expect_err("changed");
+    let error = prepare_unit(&run, &tokenizer, None, &books.id, &mut NoProgress).expect_err("changed");
     assert!(is_changed(&error, "books/05.txt"), "{error}");
     assert!(!corpus.path("out/.units").join(&books.id).exists());
 }
@@ -90,17 +90,17 @@ fn a_unit_of_other_content_is_not_cached() {
 fn a_conversion_fails_by_name_and_leaves_nothing() {
     let corpus = Corpus::new();
     let ours = corpus.build(&[]);
-    let options = ExportOptions { target: Target::Megatron, token_dtype: None };
-    export(&ours, &corpus.path("megatron"), &options, &mut Silent).expect("exported");
+    let options = ExportOptions { target: ExportFormat::Megatron, token_dtype: None };
+    export(&ours, &corpus.path("megatron"), &options, &mut NoProgress).expect("exported");
     let path = corpus.path("megatron/web/tokens.bin");
     let mut bytes = fs::read(&path).expect("readable");
     bytes.swap(0, 2);
     bytes.swap(1, 3);
-    let mut change = ChangeAt { stage: Stage::Convert, path, bytes };
+    let mut change = ChangeAt { stage: Phase::Convert, path, bytes };
     let (input, out) = (corpus.path("megatron"), corpus.path("back"));
     let options = ImportOptions::default();
     let error = import(&input, &out, &corpus.tokenizer(), &options, &mut change).expect_err("changed");
     assert!(is_changed(&error, "web/tokens.bin"), "{error}");
     assert!(!out.exists());
-    import(&input, &out, &corpus.tokenizer(), &options, &mut Silent).expect("unchanged");
+    import(&input, &out, &corpus.tokenizer(), &options, &mut NoProgress).expect("unchanged");
 }

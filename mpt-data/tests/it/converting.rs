@@ -3,20 +3,20 @@
 use std::fs;
 use std::path::Path;
 
-use mpt_data::interop::mds::{Dataset, Encoding, MdsOptions, MdsWriter, Value};
+use mpt_data::interop::mds::{Encoding, MdsDataset, MdsOptions, MdsWriter, Value};
 use mpt_data::interop::{
-    Boundaries, Dtype, ExportOptions, ImportOptions, Imported, Target, export, import, rewrite,
+    BoundaryTokens, Dtype, ExportFormat, ExportOptions, ImportOptions, ImportSummary, export, import, rewrite,
 };
-use mpt_data::{Error, Manifest, Note, Progress, Silent, Split, Stage};
+use mpt_data::{Error, Manifest, NoProgress, Note, Phase, Progress, Split};
 
 use crate::corpus::{Corpus, tree};
 
 fn to_mds(seq_len: Option<usize>) -> ExportOptions {
-    ExportOptions { target: Target::Mds { options: MdsOptions::default(), seq_len }, token_dtype: None }
+    ExportOptions { target: ExportFormat::Mds { options: MdsOptions::default(), seq_len }, token_dtype: None }
 }
 
 fn to_megatron() -> ExportOptions {
-    ExportOptions { target: Target::Megatron, token_dtype: None }
+    ExportOptions { target: ExportFormat::Megatron, token_dtype: None }
 }
 
 fn import_from(
@@ -24,13 +24,13 @@ fn import_from(
     input: &str,
     out: &str,
     options: &ImportOptions,
-) -> mpt_data::Result<Imported> {
-    import(&corpus.path(input), &corpus.path(out), &corpus.tokenizer(), options, &mut Silent)
+) -> mpt_data::Result<ImportSummary> {
+    import(&corpus.path(input), &corpus.path(out), &corpus.tokenizer(), options, &mut NoProgress)
 }
 
 /// The tokens of a source of an MDS dataset, sample by sample.
 fn mds_samples(dir: &Path, folder: &str) -> Vec<Vec<u32>> {
-    let (dataset, mut all) = (Dataset::open(dir).expect("an index"), Vec::new());
+    let (dataset, mut all) = (MdsDataset::open(dir).expect("an index"), Vec::new());
     for shard in dataset.shards().iter().filter(|shard| shard.folder() == Path::new(folder)) {
         let mut samples = dataset.samples(shard, true).expect("sound");
         while let Some(sample) = samples.next_sample().expect("sound") {
@@ -48,7 +48,7 @@ fn mds_samples(dir: &Path, folder: &str) -> Vec<Vec<u32>> {
 fn mds_and_back_is_the_same_rows_and_starts() {
     let corpus = Corpus::new();
     let ours = corpus.build(&[]);
-    let done = export(&ours, &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    let done = export(&ours, &corpus.path("mds"), &to_mds(None), &mut NoProgress).expect("exported");
     assert_eq!(done.token_dtype, Dtype::U16);
     let back = import_from(&corpus, "mds", "back", &ImportOptions::default()).expect("imported").manifest;
     back.verify().expect("sound");
@@ -60,11 +60,11 @@ fn mds_and_back_is_the_same_rows_and_starts() {
         let mpt_data::Share::Proportion(share) = after.proportion else { panic!("{after:?}") };
         assert!((share - before.train.rows as f64 / all as f64).abs() < 1e-12);
     }
-    export(&back, &corpus.path("mds-again"), &to_mds(None), &mut Silent).expect("exported");
+    export(&back, &corpus.path("mds-again"), &to_mds(None), &mut NoProgress).expect("exported");
     assert_eq!(tree(&corpus.path("mds")), tree(&corpus.path("mds-again")));
     // EOS stands after every document and nowhere else in this corpus, so starts are found again.
-    export(&ours, &corpus.path("starts"), &to_megatron(), &mut Silent).expect("exported");
-    export(&back, &corpus.path("starts-again"), &to_megatron(), &mut Silent).expect("exported");
+    export(&ours, &corpus.path("starts"), &to_megatron(), &mut NoProgress).expect("exported");
+    export(&back, &corpus.path("starts-again"), &to_megatron(), &mut NoProgress).expect("exported");
     assert_eq!(tree(&corpus.path("starts")), tree(&corpus.path("starts-again")));
 }
 
@@ -72,8 +72,8 @@ fn mds_and_back_is_the_same_rows_and_starts() {
 fn samples_can_have_another_length() {
     let corpus = Corpus::new();
     let ours = corpus.build(&[]);
-    export(&ours, &corpus.path("a"), &to_mds(None), &mut Silent).expect("exported");
-    let done = export(&ours, &corpus.path("b"), &to_mds(Some(50)), &mut Silent).expect("exported");
+    export(&ours, &corpus.path("a"), &to_mds(None), &mut NoProgress).expect("exported");
+    let done = export(&ours, &corpus.path("b"), &to_mds(Some(50)), &mut NoProgress).expect("exported");
     for source in &done.sources {
         let (whole, cut) =
             (mds_samples(&corpus.path("a"), &source.name), mds_samples(&corpus.path("b"), &source.name));
@@ -87,7 +87,7 @@ fn samples_can_have_another_length() {
 fn megatron_and_back_keeps_every_document() {
     let corpus = Corpus::new();
     let ours = corpus.build(&[]);
-    let done = export(&ours, &corpus.path("megatron"), &to_megatron(), &mut Silent).expect("exported");
+    let done = export(&ours, &corpus.path("megatron"), &to_megatron(), &mut NoProgress).expect("exported");
     let options = ImportOptions { seq_len: Some(32), ..ImportOptions::default() };
     let back = import_from(&corpus, "megatron", "back", &options).expect("imported").manifest;
     back.verify().expect("sound");
@@ -97,7 +97,7 @@ fn megatron_and_back_keeps_every_document() {
         done.sources.iter().map(|source| (source.name.clone(), source.samples)).collect();
     expected.sort();
     assert_eq!(back.sources().iter().map(counts).collect::<Vec<_>>(), expected);
-    export(&back, &corpus.path("again"), &to_megatron(), &mut Silent).expect("exported");
+    export(&back, &corpus.path("again"), &to_megatron(), &mut NoProgress).expect("exported");
     assert_eq!(tree(&corpus.path("megatron")), tree(&corpus.path("again")));
     assert!(back.contents().eos_id.is_none());
     let one = import_from(&corpus, "megatron/web/tokens.idx", "one", &options).expect("imported").manifest;
@@ -126,7 +126,7 @@ fn document_starts_come_from_tokens_or_samples() {
         let options = ImportOptions {
             column: "ids".into(),
             token_dtype: Some(Dtype::I64),
-            boundaries: Some(Boundaries { bos, eos }),
+            boundaries: Some(BoundaryTokens { bos, eos }),
             ..ImportOptions::default()
         };
         let manifest = import_from(&corpus, "in", out, &options).expect("imported").manifest;
@@ -165,7 +165,7 @@ fn ids_outside_of_the_vocabulary_name_the_sample() {
 #[test]
 fn the_same_input_gives_the_same_bytes_and_is_done_once() {
     let corpus = Corpus::new();
-    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut NoProgress).expect("exported");
     let options = ImportOptions::default();
     import_from(&corpus, "mds", "x", &options).expect("imported");
     import_from(&corpus, "mds", "y", &options).expect("imported");
@@ -180,7 +180,7 @@ fn the_same_input_gives_the_same_bytes_and_is_done_once() {
         &Manifest::open(&corpus.path("x")).expect("data"),
         &corpus.path("y"),
         &to_mds(None),
-        &mut Silent,
+        &mut NoProgress,
     );
     assert!(matches!(error, Err(Error::Taken { .. })));
 }
@@ -189,7 +189,7 @@ fn the_same_input_gives_the_same_bytes_and_is_done_once() {
 fn an_interrupted_conversion_leaves_nothing() {
     let corpus = Corpus::new();
     let ours = corpus.build(&[]);
-    export(&ours, &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    export(&ours, &corpus.path("mds"), &to_mds(None), &mut NoProgress).expect("exported");
     let mut stopped = Heard { stop: true, ..Heard::default() };
     let options = ImportOptions::default();
     let result = import(&corpus.path("mds"), &corpus.path("x"), &corpus.tokenizer(), &options, &mut stopped);
@@ -200,13 +200,13 @@ fn an_interrupted_conversion_leaves_nothing() {
 #[test]
 fn a_dataset_is_written_again_with_other_compression() {
     let corpus = Corpus::new();
-    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut NoProgress).expect("exported");
     let plain = MdsOptions::default();
     let zstd = MdsOptions { codec: "zstd".parse().ok(), ..plain.clone() };
     let samples =
-        rewrite(&corpus.path("mds"), &corpus.path("zstd"), &zstd, true, &mut Silent).expect("written");
+        rewrite(&corpus.path("mds"), &corpus.path("zstd"), &zstd, true, &mut NoProgress).expect("written");
     assert!(samples > 100 && corpus.path("zstd/web/shard.00000.mds.zstd").is_file());
-    rewrite(&corpus.path("zstd"), &corpus.path("again"), &plain, true, &mut Silent).expect("written");
+    rewrite(&corpus.path("zstd"), &corpus.path("again"), &plain, true, &mut NoProgress).expect("written");
     assert_eq!(tree(&corpus.path("mds")), tree(&corpus.path("again")));
 }
 
@@ -230,7 +230,7 @@ struct Heard {
 }
 
 impl Progress for Heard {
-    fn start(&mut self, _: Stage, _: u64) {}
+    fn start(&mut self, _: Phase, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn finish(&mut self) {}
 
@@ -260,7 +260,7 @@ fn import_error(corpus: &Corpus, input: &str, options: &ImportOptions) -> String
 #[test]
 fn splits_of_a_dataset_are_not_trained_on_together() {
     let corpus = Corpus::new();
-    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    export(&corpus.build(&[]), &corpus.path("mds"), &to_mds(None), &mut NoProgress).expect("exported");
     for (from, to) in [("web", "train"), ("books", "val_small")] {
         fs::create_dir_all(corpus.path("splits")).expect("creatable");
         fs::rename(corpus.path("mds").join(from), corpus.path("splits").join(to)).expect("movable");
@@ -274,7 +274,7 @@ fn splits_of_a_dataset_are_not_trained_on_together() {
 fn a_shard_counts_once() {
     let corpus = Corpus::new();
     let manifest = corpus.build(&[]);
-    export(&manifest, &corpus.path("mds"), &to_mds(None), &mut Silent).expect("exported");
+    export(&manifest, &corpus.path("mds"), &to_mds(None), &mut NoProgress).expect("exported");
     let path = corpus.path("mds/index.json");
     let mut index: serde_json::Value =
         serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
@@ -284,7 +284,8 @@ fn a_shard_counts_once() {
     fs::write(&path, index.to_string()).expect("writable");
     let error = import_error(&corpus, "mds", &ImportOptions::default());
     assert!(error.contains(&format!("shard {last}: is web/shard.00000.mds, as shard 0 is")), "{error}");
-    let again = rewrite(&corpus.path("mds"), &corpus.path("back"), &MdsOptions::default(), true, &mut Silent);
+    let again =
+        rewrite(&corpus.path("mds"), &corpus.path("back"), &MdsOptions::default(), true, &mut NoProgress);
     assert!(again.is_err() && !corpus.path("back").exists());
 }
 
@@ -296,7 +297,7 @@ fn tokens_twice_as_wide_as_they_are_said_to_be_are_told() {
     let options = |dtype| ImportOptions {
         token_dtype: Some(dtype),
         seq_len: Some(32),
-        boundaries: Some(Boundaries::default()),
+        boundaries: Some(BoundaryTokens::default()),
         ..ImportOptions::default()
     };
     for (dtype, wide) in [(Dtype::I32, 8), (Dtype::U16, 4)] {

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow_array::{RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
-use mpt_data::{Manifest, PrepareRun, Silent, prepare};
+use mpt_data::{Manifest, NoProgress, PrepareRun, prepare};
 use mpt_tokenize::{Tokenizer, TrainConfig};
 
 /// A folder with sources, a tokenizer and a mix.
@@ -95,7 +95,7 @@ impl Corpus {
     }
 
     pub(crate) fn try_build(&self, changes: &[(&str, &str)]) -> mpt_data::Result<Manifest> {
-        prepare(&self.run(changes)?, &self.tokenizer(), &mut Silent)
+        prepare(&self.run(changes)?, &self.tokenizer(), &mut NoProgress)
     }
 
     pub(crate) fn build(&self, changes: &[(&str, &str)]) -> Manifest {

@@ -1,8 +1,13 @@
 //! Damaged data: every changed byte is found, and named.
 
 use std::fs;
+use std::ops::Range;
+use std::path::Path;
 
+use bytes::Bytes;
 use mpt_data::{Error, Loader, LoaderConfig, Manifest, Split};
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::corpus::{Corpus, tree, words};
 
@@ -19,7 +24,7 @@ fn a_flipped_byte_anywhere_is_found_and_its_file_named() {
     let manifest = corpus.build(&[]);
     for (name, bytes) in tree(&corpus.path("out")) {
         let path = corpus.path("out").join(&name);
-        for at in [0, bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
+        for at in places(&(0..bytes.len())) {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             fs::write(&path, &changed).expect("writable");
@@ -32,6 +37,83 @@ fn a_flipped_byte_anywhere_is_found_and_its_file_named() {
         fs::write(&path, &bytes).expect("writable");
     }
     manifest.verify().expect("all is restored");
+}
+
+/// The first and the last place of a range, and some between.
+fn places(range: &Range<usize>) -> impl Iterator<Item = usize> {
+    let last = range.len() - 1;
+    let (start, all) = (range.start, 0..=last.min(20));
+    let steps = *all.end().max(&1);
+    all.map(move |step| start + last * step / steps)
+}
+
+/// The parts of a shard by name: magics, each page of each column with its header, indexes, footer and its length.
+fn regions(shard: &[u8]) -> Vec<(String, Range<usize>)> {
+    let reader = SerializedFileReader::new(Bytes::copy_from_slice(shard)).expect("sound");
+    let end = shard.len();
+    let length = u32::from_le_bytes(shard[end - 8..end - 4].try_into().expect("four bytes")) as usize;
+    let footer = end - 8 - length;
+    let mut regions = vec![("magic".to_owned(), 0..4)];
+    for (group, row_group) in reader.metadata().row_groups().iter().enumerate() {
+        for column in row_group.columns() {
+            let (start, len) = column.byte_range();
+            let chunk = start as usize..(start + len) as usize;
+            regions.push((format!("row group {group}, column {}", column.column_path()), chunk));
+        }
+    }
+    let chunks_end = regions.iter().map(|(_, range)| range.end).max().expect("columns");
+    if chunks_end < footer {
+        regions.push(("indexes".to_owned(), chunks_end..footer));
+    }
+    regions.push(("footer with its statistics".to_owned(), footer..end - 8));
+    regions.push(("length of the footer".to_owned(), end - 8..end - 4));
+    regions.push(("last magic".to_owned(), end - 4..end));
+    regions
+}
+
+/// Every token of the held-out data, or what is wrong with it.
+fn held_out(manifest: &Manifest) -> mpt_data::Result<Vec<u32>> {
+    let loader = Loader::new(manifest, LoaderConfig::new(manifest, Split::Eval), None)?;
+    let batches: Vec<_> = loader.collect::<mpt_data::Result<_>>()?;
+    Ok(batches.into_iter().flat_map(|batch| batch.tokens).collect())
+}
+
+/// `verify` finds a flip in every part of a shard and names the file; reading it is refused or gives the tokens that were
+/// written, never others.
+#[test]
+fn a_flipped_byte_in_any_part_of_a_shard_is_found() {
+    let corpus = Corpus::new();
+    let manifest = corpus.build(&[]);
+    let expected = held_out(&manifest).expect("sound");
+    let name = Path::new("eval/web/00000.parquet");
+    let path = corpus.path("out").join(name);
+    let sound = fs::read(&path).expect("readable");
+    let regions = regions(&sound);
+    let covered: usize = regions.iter().map(|(_, range)| range.len()).sum();
+    assert_eq!(covered, sound.len(), "every byte is in one part: {regions:?}");
+    assert!(regions.iter().any(|(part, _)| part.ends_with("column tokens")), "{regions:?}");
+    for (part, range) in &regions {
+        let mut refused = 0;
+        for at in places(range) {
+            let mut changed = sound.clone();
+            changed[at] ^= 0x41;
+            fs::write(&path, &changed).expect("writable");
+            assert_eq!(damaged(&manifest)[0].path, name, "{part}: byte {at}");
+            match held_out(&manifest) {
+                Ok(found) => assert!(found == expected, "{part}: byte {at} gave other tokens"),
+                Err(error) => {
+                    assert!(
+                        error.to_string().contains("eval/web/00000.parquet"),
+                        "{part}: byte {at}: {error}"
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0 || !part.ends_with("column tokens"), "no flip in {part} is felt by a reader");
+    }
+    fs::write(&path, &sound).expect("writable");
+    assert_eq!(held_out(&manifest).expect("restored"), expected);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Stages of deduplication on planted copies: what goes, what stays of it, and the same bytes every time.
 
 use mpt_data::{
-    Embedder, Error, Manifest, Progress, Silent, Stage, StageKind, StageReport, prepare, prepare_with,
+    DedupKind, DedupReport, Embedder, Error, Manifest, NoProgress, Phase, Progress, prepare, prepare_with,
 };
 
 use crate::corpus::{Corpus, tree};
@@ -61,7 +61,7 @@ fn corpus() -> Corpus {
     corpus
 }
 
-fn stage(manifest: &Manifest, kind: StageKind) -> &StageReport {
+fn stage(manifest: &Manifest, kind: DedupKind) -> &DedupReport {
     manifest.contents().dedup.iter().find(|report| report.kind == kind).expect("a stage of the run")
 }
 
@@ -87,7 +87,7 @@ fn planted_copies_go_and_the_first_stays() {
     assert_eq!(found("fourth"), Some(("near_duplicate", "whole3")), "signatures are those of edited texts");
     let near = rows.iter().filter(|([_, _, rule, _], _)| rule == "near_duplicate").count();
     assert_eq!(near, 42, "and nothing else is near");
-    let report = stage(&manifest, StageKind::MinHash);
+    let report = stage(&manifest, DedupKind::MinHash);
     assert_eq!((report.groups, report.similarities.iter().sum::<u64>()), (21, 42));
     assert_eq!((report.largest[0].id.as_str(), report.largest[0].documents), ("whole3", 4));
 }
@@ -107,8 +107,8 @@ fn every_token_is_accounted_for_by_stage() {
         assert_eq!(account.tokens_kept, source.train.tokens + source.eval.tokens);
         for report in &manifest.contents().dedup {
             let rules = match report.kind {
-                StageKind::Exact => "exact_duplicate",
-                StageKind::Paragraph => "duplicate_paragraphs",
+                DedupKind::Exact => "exact_duplicate",
+                DedupKind::Paragraph => "duplicate_paragraphs",
                 _ => "near_duplicate",
             };
             let own = rows.iter().filter(|([_, name, rule, _], _)| *name == source.name && rule == rules);
@@ -125,7 +125,7 @@ fn every_token_is_accounted_for_by_stage() {
         (second, 1),
         "fourth was dropped"
     );
-    let counts = &stage(&manifest, StageKind::Paragraph).sources[0];
+    let counts = &stage(&manifest, DedupKind::Paragraph).sources[0];
     assert_eq!((counts.tokens_edited_away, counts.edited, counts.dropped), (second + fourth, 2, 1));
 }
 
@@ -136,7 +136,7 @@ fn sources_that_take_no_part_lose_nothing_and_are_nothing_to_others() {
     let manifest = corpus.build(&[("seed = 3", STAGES), out]);
     assert_eq!(manifest.sources()[0].drops.keys().collect::<Vec<_>>(), ["min_words"]);
     assert!(manifest.sources()[1].drops.is_empty(), "the book stays");
-    assert_eq!(stage(&manifest, StageKind::MinHash).sources.len(), 1);
+    assert_eq!(stage(&manifest, DedupKind::MinHash).sources.len(), 1);
     std::fs::remove_dir_all(corpus.path("out")).expect("removable");
     let exact = ("name = \"web\"", "name = \"web\"\ndedup = [\"exact\"]");
     let manifest = corpus.build(&[("seed = 3", STAGES), exact]);
@@ -160,7 +160,7 @@ fn threads_change_nothing_with_all_stages_on() {
 struct StopAfter(usize);
 
 impl Progress for StopAfter {
-    fn start(&mut self, _: Stage, _: u64) {}
+    fn start(&mut self, _: Phase, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn finish(&mut self) {}
     fn keep_going(&mut self) -> bool {
@@ -190,7 +190,7 @@ fn stopping_between_stages_changes_nothing() {
                 std::fs::write(&path, &bytes[..bytes.len() - limit % 3]).expect("writable");
             }
         }
-        prepare(&run, &tokenizer, &mut Silent).expect("continued");
+        prepare(&run, &tokenizer, &mut NoProgress).expect("continued");
         assert!(tree(&corpus.path("out")) == expected, "stopped at {limit}");
     }
 }
@@ -241,13 +241,14 @@ fn the_share_asked_for_stays_by_meaning() {
     corpus.write("web/more.jsonl", &(0..900).map(line).collect::<String>());
     let tokenizer = corpus.tokenizer();
     let run = corpus.run(&[("seed = 3", &meaning(0.8))]).expect("sound");
-    assert!(matches!(prepare(&run, &tokenizer, &mut Silent), Err(Error::NoEmbedder { .. })));
+    assert!(matches!(prepare(&run, &tokenizer, &mut NoProgress), Err(Error::NoEmbedder { .. })));
     let build = |limit| {
         let mut bags = Bags { asked: 0, limit };
-        prepare_with(&run, &tokenizer, Some(&mut bags), &mut Silent).map(|manifest| (manifest, bags.asked))
+        prepare_with(&run, &tokenizer, Some(&mut bags), &mut NoProgress)
+            .map(|manifest| (manifest, bags.asked))
     };
     let (manifest, asked) = build(usize::MAX).expect("built");
-    let report = stage(&manifest, StageKind::SemDedup);
+    let report = stage(&manifest, DedupKind::SemDedup);
     let (came, went) =
         report.sources.iter().fold((0, 0), |sum, own| (sum.0 + own.documents, sum.1 + own.dropped));
     assert_eq!(asked as u64, came);

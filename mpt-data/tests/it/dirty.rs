@@ -4,7 +4,7 @@ use std::fs::File;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
-use mpt_data::{Manifest, Silent, Split, inspect, plan};
+use mpt_data::{Manifest, NoProgress, Split, inspect, plan};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::corpus::{Corpus, tree, words};
@@ -184,7 +184,7 @@ fn every_drop_has_its_rule_value_and_tokens() {
 fn the_plan_accounts_for_tokens_as_the_data_does() {
     let corpus = dirty();
     let run = corpus.run(&changes()).expect("sound");
-    let planned = plan(&run, &corpus.tokenizer(), None, &mut Silent).expect("planned");
+    let planned = plan(&run, &corpus.tokenizer(), None, &mut NoProgress).expect("planned");
     assert_eq!(planned, inspect(&corpus.build(&changes()), None).expect("inspected"));
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use mpt_data::interop::mds::MdsOptions;
-use mpt_data::interop::{ExportOptions, Target, export};
-use mpt_data::{Contents, Loader, LoaderConfig, Manifest, Silent, Split, inspect};
+use mpt_data::interop::{ExportFormat, ExportOptions, export};
+use mpt_data::{Loader, LoaderConfig, Manifest, ManifestContents, NoProgress, Split, inspect};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -13,7 +13,7 @@ use crate::corpus::{Corpus, tree};
 
 /// Writes contents as a manifest whose hash is theirs; `false` where they are not even of the right form.
 fn forge(dir: &Path, contents: &Value) -> bool {
-    let Ok(contents) = serde_json::from_value::<Contents>(contents.clone()) else { return false };
+    let Ok(contents) = serde_json::from_value::<ManifestContents>(contents.clone()) else { return false };
     let sum = Sha256::digest(serde_json::to_vec(&contents).expect("writable"));
     let root: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
     let text = json!({ "root": root, "contents": contents }).to_string();
@@ -60,7 +60,7 @@ fn hostile() -> Vec<Value> {
 /// Everything that can be done with data. Errors are answers.
 fn use_all(manifest: &Manifest) {
     let _ = inspect(manifest, None);
-    let _ = manifest.examine(&mut Silent);
+    let _ = manifest.find_damage(&mut NoProgress);
     let _ = manifest.documents().and_then(|mut documents| documents.id(3).map(str::to_owned));
     for split in Split::ALL {
         let config = LoaderConfig { batch_size: 4, ..LoaderConfig::new(manifest, split) };
@@ -72,8 +72,10 @@ fn use_all(manifest: &Manifest) {
 
 /// Writes it in another format: what syncs to the disk, so for few of them.
 fn convert(manifest: &Manifest, out: &Path) {
-    for target in [Target::Megatron, Target::Mds { options: MdsOptions::default(), seq_len: None }] {
-        let _ = export(manifest, out, &ExportOptions { target, token_dtype: None }, &mut Silent);
+    for target in
+        [ExportFormat::Megatron, ExportFormat::Mds { options: MdsOptions::default(), seq_len: None }]
+    {
+        let _ = export(manifest, out, &ExportOptions { target, token_dtype: None }, &mut NoProgress);
         let _ = fs::remove_dir_all(out);
     }
 }
@@ -130,7 +132,7 @@ fn what_is_no_file_is_not_opened() {
     let shard = corpus.path("out/train/web/00000.parquet");
     fs::remove_file(&shard).expect("removable");
     std::os::unix::fs::symlink("/dev/zero", &shard).expect("linkable");
-    let problems = manifest.examine(&mut Silent);
+    let problems = manifest.find_damage(&mut NoProgress);
     let text = format!("{problems:?}");
     assert!(text.contains("this is no regular file"), "{text}");
 }

@@ -1,6 +1,10 @@
 //! Stopping anywhere and going on gives the bytes of an unbroken build.
 
-use mpt_data::{Error, Manifest, Note, Progress, Silent, Stage, prepare};
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use mpt_data::{Error, Manifest, NoProgress, Note, Phase, Progress, prepare};
 
 use crate::corpus::{Corpus, tree};
 
@@ -12,7 +16,7 @@ struct StopAfter {
 }
 
 impl Progress for StopAfter {
-    fn start(&mut self, _: Stage, _: u64) {}
+    fn start(&mut self, _: Phase, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn finish(&mut self) {}
     fn note(&mut self, note: &Note) {
@@ -41,7 +45,7 @@ fn stopping_at_every_moment_changes_nothing() {
         stops += 1;
         std::fs::create_dir_all(corpus.path("out")).expect("creatable");
         assert!(Manifest::open(&corpus.path("out")).is_err(), "an unfinished build is no data");
-        prepare(&run, &tokenizer, &mut Silent).expect("continued");
+        prepare(&run, &tokenizer, &mut NoProgress).expect("continued");
         assert!(tree(&corpus.path("out")) == expected, "stopped at {limit}");
     }
     assert!(stops > 20, "{stops}");
@@ -97,7 +101,7 @@ fn finished_data_that_lacks_a_file_is_built_again() {
             Some(bytes) => std::fs::write(&path, bytes).expect("writable"),
             None => std::fs::remove_file(&path).expect("removable"),
         }
-        let manifest = prepare(&run, &tokenizer, &mut Silent).expect("built again");
+        let manifest = prepare(&run, &tokenizer, &mut NoProgress).expect("built again");
         assert_eq!(manifest.root(), root, "{name}");
         assert!(tree(&corpus.path("out")) == expected, "{name}");
     }
@@ -119,7 +123,57 @@ fn a_manifest_that_is_cut_short_says_what_works() {
     corpus.build(&[]);
 }
 
-/// Each of two builds at once succeeds or says that it has to wait, at whatever moment they meet.
+/// Stays in the middle of a build, some questions whether to go on after it has locked its place, until it is told to.
+struct Waiting {
+    lock: PathBuf,
+    questions: usize,
+    is_there: Sender<()>,
+    goes_on: Receiver<()>,
+}
+
+impl Progress for Waiting {
+    fn start(&mut self, _: Phase, _: u64) {}
+    fn advance(&mut self, _: u64) {}
+    fn finish(&mut self) {}
+    fn note(&mut self, _: &Note) {}
+    fn keep_going(&mut self) -> bool {
+        if self.questions > 0 && self.lock.exists() {
+            self.questions -= 1;
+            if self.questions == 0 {
+                self.is_there.send(()).expect("somebody waits");
+                // whoever was to tell may have failed
+                return self.goes_on.recv().is_ok();
+            }
+        }
+        true
+    }
+}
+
+/// A build finds another one in its place, wherever that is: it is refused, and the other is not disturbed.
+#[test]
+fn a_build_during_another_is_refused() {
+    let corpus = Corpus::new();
+    let (run, tokenizer) = (&corpus.run(&[]).expect("sound"), &corpus.tokenizer());
+    corpus.build(&[]);
+    let expected = tree(&corpus.path("out"));
+    for questions in [1, 2, 10, 30, 60] {
+        std::fs::remove_dir_all(corpus.path("out")).expect("removable");
+        let (is_there, arrives) = channel();
+        let (tell, goes_on) = channel();
+        let mut waiting = Waiting { lock: corpus.path("out/.units/lock"), questions, is_there, goes_on };
+        std::thread::scope(move |scope| {
+            let first = scope.spawn(move || prepare(run, tokenizer, &mut waiting));
+            arrives.recv().expect("the first build comes as far");
+            let second = prepare(run, tokenizer, &mut NoProgress);
+            assert!(matches!(second, Err(Error::Busy { .. })), "question {questions}: {second:?}");
+            tell.send(()).expect("it waits");
+            first.join().expect("no panic").expect("built");
+        });
+        assert!(tree(&corpus.path("out")) == expected, "question {questions}");
+    }
+}
+
+/// Each of two builds that begin together succeeds or says that it has to wait.
 #[test]
 fn two_builds_at_once_leave_the_data_of_one() {
     let corpus = Corpus::new();
@@ -128,13 +182,14 @@ fn two_builds_at_once_leave_the_data_of_one() {
     let expected = tree(&corpus.path("out"));
     for round in 0..12 {
         std::fs::remove_dir_all(corpus.path("out")).expect("removable");
-        let build = |wait: u64| {
-            std::thread::sleep(std::time::Duration::from_millis(wait));
-            prepare(&run, &tokenizer, &mut Silent)
+        let together = Barrier::new(2);
+        let build = || {
+            together.wait();
+            prepare(&run, &tokenizer, &mut NoProgress)
         };
         let (one, other) = std::thread::scope(|scope| {
-            let one = scope.spawn(|| build(0));
-            let other = build(round * 5);
+            let one = scope.spawn(build);
+            let other = build();
             (one.join().expect("no panic"), other)
         });
         assert!(one.is_ok() || other.is_ok(), "{one:?} {other:?}");

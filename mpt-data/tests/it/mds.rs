@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mpt_data::interop::Dtype;
 use mpt_data::interop::mds::{
-    Dataset, Encoding, Family, Hash, Image, MdsOptions, MdsWriter, Numbers, Value, merge_index,
+    Algorithm, Encoding, HashAlgorithm, Image, MdsDataset, MdsOptions, MdsWriter, Numbers, Value, merge_index,
 };
 use proptest::prelude::*;
 
@@ -39,8 +39,8 @@ fn golden_columns() -> Vec<(String, Encoding)> {
     vec![column("tokens", "ndarray:uint16"), column("id", "int"), column("é", "str")]
 }
 
-fn hashes(names: &[&str]) -> Vec<Hash> {
-    names.iter().map(|name| Hash::from_name(name).expect("known")).collect()
+fn hashes(names: &[&str]) -> Vec<HashAlgorithm> {
+    names.iter().map(|name| HashAlgorithm::from_name(name).expect("known")).collect()
 }
 
 fn write(dir: &Path, columns: &[(String, Encoding)], options: MdsOptions, samples: &[Vec<Value>]) {
@@ -51,7 +51,7 @@ fn write(dir: &Path, columns: &[(String, Encoding)], options: MdsOptions, sample
 
 /// All samples, each value in the order of the columns' names.
 fn read(dir: &Path) -> mpt_data::Result<Vec<Vec<Value>>> {
-    let dataset = Dataset::open(dir)?;
+    let dataset = MdsDataset::open(dir)?;
     let mut all = Vec::new();
     for shard in dataset.shards() {
         let mut samples = dataset.samples(shard, true)?;
@@ -103,7 +103,7 @@ fn an_oversize_first_sample_follows_a_shard_of_none() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let options = MdsOptions { size_limit: Some(100), ..MdsOptions::default() };
     write(dir.path(), &[column("x", "bytes")], options, &[vec![Value::Bytes(vec![7; 3])]]);
-    let dataset = Dataset::open(dir.path()).expect("an index");
+    let dataset = MdsDataset::open(dir.path()).expect("an index");
     assert_eq!(dataset.shards().iter().map(|shard| shard.samples).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(read(dir.path()).expect("sound"), [[Value::Bytes(vec![7; 3])]]);
 }
@@ -131,7 +131,7 @@ fn pickle_and_unknown_encodings_are_refused_by_name() {
     ] {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::write(dir.path().join("index.json"), INDEX.replace("ndarray:uint16", from)).expect("writable");
-        let error = Dataset::open(dir.path()).expect_err("refused").to_string();
+        let error = MdsDataset::open(dir.path()).expect_err("refused").to_string();
         assert!(error.contains("shard 0: column `tokens`: ") && error.contains(text), "{error}");
     }
 }
@@ -167,7 +167,7 @@ fn an_index_cannot_lead_out_of_its_folder() {
     for name in ["../x.mds", "/etc/passwd", "a/../../x", ""] {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::write(dir.path().join("index.json"), INDEX.replace("shard.00000.mds", name)).expect("writable");
-        let error = Dataset::open(dir.path()).expect_err("refused").to_string();
+        let error = MdsDataset::open(dir.path()).expect_err("refused").to_string();
         assert!(
             error.contains("shard 0: `raw_data.basename` is ") && error.contains("out of the folder"),
             "{error}"
@@ -230,8 +230,9 @@ fn samples() -> impl Strategy<Value = Vec<Vec<Value>>> {
 }
 
 fn options() -> impl Strategy<Value = MdsOptions> {
-    let codecs: Vec<_> = Family::ALL.iter().map(|family| family.name().parse().ok()).chain([None]).collect();
-    let hashes = prop::sample::subsequence(Hash::all().collect::<Vec<_>>(), 0..4);
+    let codecs: Vec<_> =
+        Algorithm::ALL.iter().map(|family| family.name().parse().ok()).chain([None]).collect();
+    let hashes = prop::sample::subsequence(HashAlgorithm::all().collect::<Vec<_>>(), 0..4);
     let limits = prop::option::of(prop::sample::select(vec![1, 5000, 8000, 1 << 26]));
     (prop::sample::select(codecs), hashes, limits).prop_map(|(codec, hashes, size_limit)| MdsOptions {
         codec,

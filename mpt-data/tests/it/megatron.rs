@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use mpt_data::interop::Dtype;
-use mpt_data::interop::megatron::{Indexed, MegatronWriter, dtype_for};
+use mpt_data::interop::megatron::{IndexedDataset, MegatronWriter, dtype_for};
 use proptest::prelude::*;
 
 const INTEGERS: [Dtype; 6] = [Dtype::U8, Dtype::I8, Dtype::I16, Dtype::I32, Dtype::I64, Dtype::U16];
@@ -21,7 +21,7 @@ fn write(prefix: &Path, dtype: Dtype, documents: &[Vec<u32>]) {
 
 /// The documents' tokens, as bytes.
 fn read(prefix: &Path) -> mpt_data::Result<Vec<Vec<u8>>> {
-    let indexed = Indexed::open(prefix)?;
+    let indexed = IndexedDataset::open(prefix)?;
     let (mut documents, mut all) = (indexed.read()?, Vec::new());
     loop {
         let mut bytes = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mpt_data::{Manifest, PrepareRun, Silent, StageKind, prepare};
+use mpt_data::{DedupKind, Manifest, NoProgress, PrepareRun, prepare};
 use mpt_tokenize::Tokenizer;
 
 use crate::shared::shared;
@@ -26,7 +26,7 @@ fn build(dedup: &str, out: &Path) -> Option<Manifest> {
     let mut run = PrepareRun::parse(&text, &out.join("mix.toml")).expect("sound");
     run.out = out.join("data");
     let tokenizer = Tokenizer::from_file(&tokenizer).expect("loadable");
-    Some(prepare(&run, &tokenizer, &mut Silent).expect("built"))
+    Some(prepare(&run, &tokenizer, &mut NoProgress).expect("built"))
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn copies_that_the_table_counts_are_found() {
     let [exact, paragraph, near] = &manifest.contents().dedup[..] else { panic!("three stages") };
     let dropped: Vec<_> = exact.sources.iter().map(|source| source.dropped).collect();
     assert_eq!(dropped, [35, 50], "exact copies beyond the first");
-    assert_eq!((paragraph.kind, near.kind), (StageKind::Paragraph, StageKind::MinHash));
+    assert_eq!((paragraph.kind, near.kind), (DedupKind::Paragraph, DedupKind::MinHash));
     assert!(near.sources.iter().all(|source| source.dropped > 0));
     for source in manifest.sources() {
         let account = source.tokens;

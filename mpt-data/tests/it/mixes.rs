@@ -1,13 +1,13 @@
 //! The tables of a mix, before and after building.
 
-use mpt_data::{Silent, inspect, plan};
+use mpt_data::{NoProgress, inspect, plan};
 
 use crate::corpus::Corpus;
 
 #[test]
 fn the_plan_says_what_the_data_will_hold() {
     let corpus = Corpus::new();
-    let planned = plan(&corpus.run(&[]).expect("sound"), &corpus.tokenizer(), Some(320_000), &mut Silent)
+    let planned = plan(&corpus.run(&[]).expect("sound"), &corpus.tokenizer(), Some(320_000), &mut NoProgress)
         .expect("planned");
     let built = inspect(&corpus.build(&[]), Some(320_000)).expect("inspected");
     assert_eq!(planned, built);

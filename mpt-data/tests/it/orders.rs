@@ -2,6 +2,7 @@
 //! ranks, batches, stops and lengths.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use mpt_data::{
     Batching, Cursor, Error, Loader, LoaderConfig, Manifest, Mixing, Sampling, Shuffle, Split, TokenBatch,
@@ -92,7 +93,7 @@ fn every_row_comes_once_an_epoch_in_every_way() {
         let mut met: BTreeMap<(usize, u64), Vec<(String, u64)>> = BTreeMap::new();
         for index in 0..2500 {
             let source = loader.sample(index).expect("sound").id.source;
-            let place = loader.place(&manifest, index);
+            let place = loader.location(&manifest, index);
             met.entry((source, place.epoch)).or_default().push((place.shard, place.row));
         }
         for source in 0..3 {
@@ -200,12 +201,12 @@ fn lengths_change_by_schedule() {
         assert_eq!(sizes, expected, "a batch ends where the length changes");
         for (step, batch) in (0..).zip(&batches) {
             let samples: Vec<_> = batch.samples.iter().map(|sample| sample.index).collect();
-            assert!(loader.samples_of(step).eq(samples), "step {step}");
+            assert!(loader.step_samples(step).eq(samples), "step {step}");
         }
         let mut met = BTreeMap::new();
         for index in 0..1200u64 {
             let sample = loader.sample(index).expect("sound");
-            let place = loader.place(&manifest, index);
+            let place = loader.location(&manifest, index);
             let first = place.row * 32 + place.token as u64;
             for (token, id) in (first..).zip(&sample.tokens) {
                 let before = met.insert((sample.id.source, place.epoch, token), *id);
@@ -244,22 +245,24 @@ fn quotas_are_passes_over_the_data() {
     assert_eq!(counts, wanted);
 }
 
+/// Data for all cases of a property.
+static BUILT: LazyLock<(Corpus, Manifest)> = LazyLock::new(|| Corpus::new().build_kept());
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn any_run_resumes_anywhere_in_any_way(way in 0usize..15, stops in prop::collection::vec((0usize..30, 1usize..20), 1..5)) {
-        let corpus = Corpus::new();
-        let manifest = corpus.build(&[]);
+        let manifest = &BUILT.1;
         let mixing = &ways()[way];
         let (mut cursor, mut found) = (None, Vec::new());
         for (batches, batch_size) in stops {
-            let config = LoaderConfig { batch_size, ..config(&manifest, mixing) };
-            let mut part = loader(&manifest, config, cursor);
+            let config = LoaderConfig { batch_size, ..config(manifest, mixing) };
+            let mut part = loader(manifest, config, cursor);
             found.extend(tokens(&take(&mut part, batches)));
             cursor = Some(part.cursor());
         }
-        let mut whole = loader(&manifest, config(&manifest, mixing), None);
+        let mut whole = loader(manifest, config(manifest, mixing), None);
         let whole = tokens(&take(&mut whole, found.len().div_ceil(12 * 32)));
         prop_assert_eq!(&found[..], &whole[..found.len()]);
     }

@@ -8,7 +8,7 @@ use arrow_array::{
     ArrayRef, BinaryArray, Float64Array, Int32Array, ListArray, RecordBatch, StringArray, UInt64Array,
     types::Int32Type,
 };
-use mpt_data::{Error, PrepareRun, Silent, is_contained, plan};
+use mpt_data::{Error, NoProgress, PrepareRun, is_panic_caught, plan};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -141,7 +141,7 @@ fn a_document_that_is_too_long_is_named_by_its_row() {
 /// What becomes of a Parquet file with these bytes: an error, or documents.
 fn outcome(corpus: &Corpus, run: &PrepareRun, bytes: &[u8]) -> mpt_data::Result<()> {
     corpus.write_bytes("code/part.parquet", bytes);
-    plan(run, &corpus.tokenizer(), None, &mut Silent).map(drop)
+    plan(run, &corpus.tokenizer(), None, &mut NoProgress).map(drop)
 }
 
 fn samples() -> Vec<Vec<u8>> {
@@ -191,7 +191,7 @@ fn mutated_files_are_read_or_refused_by_name() {
         .expect("sound");
     // Panics of the library are caught; those of this thread and of ours are not.
     std::panic::set_hook(Box::new(|info| {
-        if !is_contained() {
+        if !is_panic_caught() {
             eprintln!("{info}");
         }
     }));

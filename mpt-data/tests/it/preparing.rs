@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use arrow_array::cast::AsArray;
-use mpt_data::{Loader, LoaderConfig, Manifest, Note, Progress, Silent, Split, Stage, prepare};
+use mpt_data::{Loader, LoaderConfig, Manifest, NoProgress, Note, Phase, Progress, Split, prepare};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::corpus::{Corpus, tree};
@@ -134,11 +134,11 @@ fn the_place_of_the_files_changes_nothing() {
 #[derive(Default)]
 struct Notes {
     notes: Vec<Note>,
-    stages: Vec<Stage>,
+    stages: Vec<Phase>,
 }
 
 impl Progress for Notes {
-    fn start(&mut self, stage: Stage, _: u64) {
+    fn start(&mut self, stage: Phase, _: u64) {
         self.stages.push(stage);
     }
     fn advance(&mut self, _: u64) {}
@@ -155,7 +155,7 @@ fn building_again_does_nothing_and_says_so() {
     let mut notes = Notes::default();
     let again = prepare(&corpus.run(&[]).expect("sound"), &corpus.tokenizer(), &mut notes).expect("built");
     assert_eq!(first, again);
-    assert_eq!((&notes.notes[..], &notes.stages[..]), (&[Note::AlreadyBuilt][..], &[Stage::Hash][..]));
+    assert_eq!((&notes.notes[..], &notes.stages[..]), (&[Note::AlreadyBuilt][..], &[Phase::Hash][..]));
     let error = corpus.build_error(&[("seed = 3", "seed = 4")]);
     assert!(error.contains("this data was built differently") && error.contains("seed"), "{error}");
     corpus.write("books/00.txt", "changed");
@@ -175,5 +175,5 @@ fn wide_vocabularies_and_begin_tokens_work() {
         assert_eq!(starts, sample.tokens[at] == 1, "a document starts where its first token is");
         assert_eq!(starts, sample.tokens[at - 1] == 0);
     }
-    prepare(&corpus.run(&bos).expect("sound"), &corpus.tokenizer(), &mut Silent).expect("the same again");
+    prepare(&corpus.run(&bos).expect("sound"), &corpus.tokenizer(), &mut NoProgress).expect("the same again");
 }

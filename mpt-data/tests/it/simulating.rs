@@ -1,7 +1,7 @@
 //! The simulator against what the order really does, and what it says of shuffles.
 
 use mpt_data::order::{OrderConfig, OrderSource};
-use mpt_data::{Mixing, PrepareRun, Share, Shuffle, SimulateConfig, plan_of_known, simulate};
+use mpt_data::{Mixing, PrepareRun, Share, Shuffle, SimulateConfig, plan_from_mix, simulate};
 
 const ROW: u64 = 2048 * 2 + 16 + 2048 / 8;
 const CHUNK: u64 = ROW * 2048;
@@ -76,7 +76,7 @@ fn the_mix_of_mpt_30b_is_that_of_its_card() {
     let text = include_str!("../../../docs/runs/mpt-30b-mix.toml");
     let run = PrepareRun::parse(text, std::path::Path::new("mix.toml")).expect("sound");
     let table =
-        plan_of_known(&run, Some(1_000_000_000_000)).expect("planned").expect("all sources say their tokens");
+        plan_from_mix(&run, Some(1_000_000_000_000)).expect("planned").expect("all sources say their tokens");
     let card = [
         (2417.99, 0.335, 335.0, 0.1385),
         (100.42, 0.299, 299.0, 2.977),

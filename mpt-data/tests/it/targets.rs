@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use flate2::write::GzEncoder;
-use mpt_data::interop::mds::{Dataset, Encoding, MdsOptions, MdsWriter, Value};
-use mpt_data::interop::megatron::{Indexed, MegatronWriter};
+use mpt_data::interop::mds::{Encoding, MdsDataset, MdsOptions, MdsWriter, Value};
+use mpt_data::interop::megatron::{IndexedDataset, MegatronWriter};
 use mpt_data::interop::{Dtype, ImportOptions, import};
-use mpt_data::{Contents, Loader, LoaderConfig, Manifest, PrepareRun, Silent, Split, inspect, plan, prepare};
+use mpt_data::{
+    Loader, LoaderConfig, Manifest, ManifestContents, NoProgress, PrepareRun, Split, inspect, plan, prepare,
+};
 use mpt_tokenize::{Tokenizer, TrainConfig};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -61,7 +63,7 @@ static FOLDER: LazyLock<Folder> = LazyLock::new(|| {
     fs::write(at("s.jsonl"), LINES).expect("writable");
     let mut run = PrepareRun::parse(MIX, &at("mix.toml")).expect("sound");
     run.out = at("data");
-    let manifest = prepare(&run, &tokenizer, &mut Silent).expect("built");
+    let manifest = prepare(&run, &tokenizer, &mut NoProgress).expect("built");
     let columns = [("tokens".to_owned(), Encoding::Bytes)];
     let mut writer = MdsWriter::create(&at("mds"), &columns, MdsOptions::default()).expect("creatable");
     for sample in 0..3u64 {
@@ -100,7 +102,7 @@ fn read_lines(name: &str, bytes: &[u8]) {
         let mix = format!("{MIX}{skip}").replace("tokenizer.json", "../tokenizer.json");
         let mix = mix.replace("s.jsonl", name);
         let run = PrepareRun::parse(&mix, &folder.path("lines/mix.toml")).expect("sound");
-        let _ = plan(&run, &folder.tokenizer, None, &mut Silent);
+        let _ = plan(&run, &folder.tokenizer, None, &mut NoProgress);
     }
 }
 
@@ -124,7 +126,7 @@ fn sound_jsonl() -> Vec<Vec<u8>> {
 /// Data as training reads it.
 fn use_data(manifest: &Manifest) {
     let _ = inspect(manifest, None);
-    let _ = manifest.examine(&mut Silent);
+    let _ = manifest.find_damage(&mut NoProgress);
     let _ = manifest.documents().and_then(|mut documents| documents.id(1).map(str::to_owned));
     for split in Split::ALL {
         if let Ok(loader) = Loader::new(manifest, LoaderConfig::new(manifest, split), None) {
@@ -138,7 +140,7 @@ fn manifest(bytes: &[u8]) {
     let folder = &*FOLDER;
     folder.put("data/manifest.json", bytes);
     let _ = Manifest::open(&folder.path("data"));
-    let Ok(contents) = serde_json::from_slice::<Contents>(bytes) else { return };
+    let Ok(contents) = serde_json::from_slice::<ManifestContents>(bytes) else { return };
     let sum = Sha256::digest(serde_json::to_vec(&contents).expect("writable"));
     let root: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
     let wire = serde_json::json!({ "root": root, "contents": contents });
@@ -169,7 +171,7 @@ fn sound_shard() -> Vec<Vec<u8>> {
 /// Reads all samples of an MDS dataset, and makes data of it.
 fn use_mds(dir: &Path) {
     let folder = &*FOLDER;
-    if let Ok(dataset) = Dataset::open(dir) {
+    if let Ok(dataset) = MdsDataset::open(dir) {
         for shard in dataset.shards() {
             let Ok(mut samples) = dataset.samples(shard, false) else { continue };
             while let Ok(Some(sample)) = samples.next_sample() {
@@ -179,7 +181,7 @@ fn use_mds(dir: &Path) {
     }
     let options = ImportOptions { token_dtype: Some(Dtype::I64), seq_len: Some(8), ..Default::default() };
     let out = folder.path("imported");
-    let _ = import(dir, &out, &folder.tokenizer, &options, &mut Silent);
+    let _ = import(dir, &out, &folder.tokenizer, &options, &mut NoProgress);
     let _ = fs::remove_dir_all(out);
 }
 
@@ -214,7 +216,7 @@ fn megatron(bytes: &[u8]) {
     let folder = &*FOLDER;
     folder.put("indexed/d.bin", &[0; 64]);
     folder.put("indexed/d.idx", bytes);
-    let Ok(indexed) = Indexed::open(&folder.path("indexed/d")) else { return };
+    let Ok(indexed) = IndexedDataset::open(&folder.path("indexed/d")) else { return };
     if let Ok(mut documents) = indexed.read() {
         while let Ok(true) = documents.next_document(|_| Ok(())) {}
     }

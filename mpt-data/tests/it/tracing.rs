@@ -16,7 +16,7 @@ fn the_documents_of_a_batch_are_named() {
     for (traced, number) in samples.iter().zip(40..) {
         let sample = loader.sample(number).expect("sound");
         assert_eq!((traced.index, &traced.source), (number, &manifest.sources()[sample.id.source].name));
-        assert!(traced.place.shard.starts_with(&format!("train/{}/", traced.source)));
+        assert!(traced.location.shard.starts_with(&format!("train/{}/", traced.source)));
         let mut covered = 0;
         for document in &traced.documents {
             assert_eq!(document.from, covered, "documents follow each other");

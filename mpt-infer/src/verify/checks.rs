@@ -42,7 +42,7 @@ pub struct SelfReport {
 /// Those of the weights.
 pub fn first_non_finite(weights: &Weights) -> Result<Option<(String, usize)>> {
     for (name, shape) in weights.config().parameter_shapes() {
-        if let Some(index) = weights.stored(&name, Some(&shape))?.first_non_finite() {
+        if let Some(index) = weights.tensor(&name, Some(&shape))?.first_non_finite() {
             return Ok(Some((name, index)));
         }
     }
@@ -139,11 +139,11 @@ fn compare_decoding(model: &CausalLm, row: usize, ids: &[u32], tally: &mut Tally
     let sequence = pool.add();
     let first = n.saturating_sub(DECODED);
     if first > 0 {
-        model.forward(&Batch::of(sequence, &ids[..first])?, &mut pool)?;
+        model.forward(&Batch::single(sequence, &ids[..first])?, &mut pool)?;
     }
     for position in first..n {
         let next =
-            model.forward(&Batch::of(sequence, &ids[position..=position])?, &mut pool)?.unsqueeze(0)?;
+            model.forward(&Batch::single(sequence, &ids[position..=position])?, &mut pool)?.unsqueeze(0)?;
         let at_once = whole.narrow(1, position, 1)?.contiguous()?;
         for_each_pair((model, &next), (model, &at_once), |_, found, reference| {
             tally.add(LogitPosition { part: "decoding", row, position }, found, reference, None);

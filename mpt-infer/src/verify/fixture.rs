@@ -169,7 +169,7 @@ impl Continuation {
         let mut input = self.prompt.as_slice();
         let mut matched = 0;
         for (index, &token) in self.new.iter().enumerate() {
-            let hidden = model.forward(&Batch::of(sequence, input)?, &mut pool)?;
+            let hidden = model.forward(&Batch::single(sequence, input)?, &mut pool)?;
             let last = hidden.narrow(0, input.len() - 1, 1)?.contiguous()?;
             let logits = rows_of(&model.logits(&last)?)?;
             let highest = best(&logits).map_or(f32::NAN, |best| logits[best]);

@@ -37,9 +37,9 @@ impl MatrixDtypes {
     pub fn of(weights: &Weights, asked: WeightDtype) -> Result<Self> {
         let shapes = weights.config().parameter_shapes();
         let matrices = shapes.into_iter().filter(|(_, shape)| shape.len() > 1);
-        let rounded = weights.clone().rounded_to(asked);
+        let rounded = weights.clone().with_dtype(asked);
         let dtype = |(name, _): (String, Vec<usize>)| {
-            let dtype = narrower(weights.form(&name)?, rounded.form(&name)?);
+            let dtype = narrower(weights.loaded_dtype(&name)?, rounded.loaded_dtype(&name)?);
             Ok((name, dtype))
         };
         Ok(Self(matrices.map(dtype).collect::<Result<_>>()?))

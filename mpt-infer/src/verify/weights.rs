@@ -18,13 +18,13 @@ pub fn compare_weights(model: &Weights, against: &Weights) -> Result<Check> {
         if shape.len() < 2 || others.get(&name) != Some(&shape) {
             continue;
         }
-        let dtypes = (model.form(&name)?, against.form(&name)?);
+        let dtypes = (model.loaded_dtype(&name)?, against.loaded_dtype(&name)?);
         if dtypes.0 == dtypes.1 {
             continue;
         }
-        let (found, expected) = (model.stored(&name, Some(&shape))?, against.stored(&name, Some(&shape))?);
+        let (found, expected) = (model.tensor(&name, Some(&shape))?, against.tensor(&name, Some(&shape))?);
         let dtype = narrower(dtypes.0, dtypes.1);
-        let difference = Difference { error: found.relative_difference(&expected), dtype, name };
+        let difference = Difference { error: found.relative_rms_error(&expected), dtype, name };
         compared += 1;
         if worst.as_ref().is_none_or(|worst: &Difference| difference.share() > worst.share()) {
             worst = Some(difference);

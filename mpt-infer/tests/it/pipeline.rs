@@ -209,7 +209,7 @@ fn without_a_tokenizer_ids_go_on_and_text_is_refused() {
         assert_eq!(pipe.generate_ids(&[1, 2], &sampled(0)).unwrap().ids.len(), 40);
         let errors = [
             pipe.generate("a", &sampled(0)).unwrap_err(),
-            pipe.with_chat_template(ChatTemplate::named("chatml").unwrap())
+            pipe.with_chat_template(ChatTemplate::builtin("chatml").unwrap())
                 .chat(&[Message::new("user", "a")], &sampled(0))
                 .unwrap_err(),
         ];
@@ -267,7 +267,7 @@ fn options_reach_the_model_and_problems_are_typed() {
     let open = |options: &OpenOptions| Pipeline::open_with(dir.path(), options);
     let rounded =
         open(&OpenOptions { weight_dtype: mpt_core::WeightDtype::Q8_0, ..OpenOptions::default() }).unwrap();
-    let form = rounded.weights().form("transformer.wte.weight").unwrap();
+    let form = rounded.weights().loaded_dtype("transformer.wte.weight").unwrap();
     assert_eq!(form, mpt_core::WeightDtype::Q8_0);
     let adapter = Some(dir.path().join("nowhere"));
     let error = open(&OpenOptions { adapter, ..OpenOptions::default() }).unwrap_err().to_string();

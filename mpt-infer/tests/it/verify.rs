@@ -62,7 +62,7 @@ fn rounding_stays_within_the_tolerance_of_its_form() {
     let exact = Weights::open(dir.path()).unwrap();
     let reference = CausalLm::new(&config, &exact).unwrap();
     for format in [WeightDtype::F16, WeightDtype::BF16] {
-        let rounded = exact.clone().rounded_to(format);
+        let rounded = exact.clone().with_dtype(format);
         let found = CausalLm::new(&config, &rounded).unwrap();
         let found =
             compare_models(&found, &reference, &builtin_rows(&config, 0), false, &mut |_| {}).unwrap();
@@ -104,7 +104,7 @@ fn sound_models_of_every_form_pass_alone_and_against_the_exact_one() {
     let reference = CausalLm::new(&config, &exact).unwrap();
     let rows = builtin_rows(&config, 0);
     for form in ROUNDED {
-        let weights = exact.clone().rounded_to(form);
+        let weights = exact.clone().with_dtype(form);
         let found = CausalLm::new(&config, &weights).unwrap();
         let forms = MatrixDtypes::of(&exact, form).unwrap();
         let alone = self_check(&found, &rows, &limits_alone(&forms), false, &mut |_| {}).unwrap();
@@ -129,7 +129,7 @@ fn a_layer_that_is_zero_or_another_fails_in_every_form() {
         broken.set(&name(0), &values).unwrap();
         save(broken_dir.path(), &config, &broken);
         for form in ROUNDED {
-            let weights = Weights::open(broken_dir.path()).unwrap().rounded_to(form);
+            let weights = Weights::open(broken_dir.path()).unwrap().with_dtype(form);
             let check = compare_weights(&weights, &exact).unwrap();
             assert!(!check.passed && check.detail.contains(&name(0)), "{form}: {check:?}");
         }

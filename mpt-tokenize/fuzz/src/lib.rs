@@ -1,10 +1,10 @@
-//! What every target does with its input: it is read as a file of text's, and used as far as it goes.
+//! Bodies of the fuzz targets: the input is read as a tokenizer or template, and used.
 
 use std::path::Path;
 
 use mpt_tokenize::{ChatTemplate, Message, Result, Tokenizer};
 
-/// Texts of several kinds: words, spaces, marks of many bytes, special tokens.
+/// Words, spaces, multi-byte characters, special tokens.
 const TEXTS: [&str; 4] = ["", "a word  and  12345", "é漢字🙂\u{301}", "<|endoftext|>x<|padding|>"];
 
 /// Reads `data` as a `tokenizer.json`, and encodes and decodes.

@@ -1,10 +1,10 @@
-//! `{% generation %}`, with which templates of transformers mark what an assistant says; it changes nothing of the text.
+//! Tag `{% generation %}` of transformers, which marks the assistant's text for loss masks. It does not change the output.
 
-/// What stands for the two tags: a condition that holds, which has the same effect on white space.
+/// Tags and their replacements: a condition that holds, with the same effect on white space.
 const TAGS: [(&str, &str); 2] = [("generation", "if true"), ("endgeneration", "endif")];
 
-/// The template without the tags, which only say where masks of losses begin and end.
-pub(super) fn replaced(source: &str) -> String {
+/// Template with the tags replaced.
+pub(super) fn replace_tags(source: &str) -> String {
     let (mut text, mut rest) = (String::with_capacity(source.len()), source);
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at + 2);
@@ -21,8 +21,7 @@ pub(super) fn replaced(source: &str) -> String {
     text
 }
 
-/// Of what follows `{%`: what stands before the tag's name, what stands for the name, and what comes after it. `None` where
-/// it is another tag.
+/// Splits the text after `{%` into opening, replacement of the name, and rest; `None` for another tag.
 fn split_tag(tag: &str) -> Option<(&str, &'static str, &str)> {
     let name = tag.trim_start_matches(['-', '+']).trim_start();
     let opening = &tag[..tag.len() - name.len()];
@@ -34,16 +33,16 @@ fn split_tag(tag: &str) -> Option<(&str, &'static str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::replaced;
+    use super::replace_tags;
 
     #[test]
     fn tags_are_replaced_and_all_else_stays() {
         let source =
             "{% generation %}a{%- generation -%}b{% endgeneration -%}{%endgeneration%}{{ generation }}";
         let expected = "{% if true %}a{%- if true -%}b{% endif -%}{%endif%}{{ generation }}";
-        assert_eq!(replaced(source), expected);
+        assert_eq!(replace_tags(source), expected);
         for other in ["", "{%", "{% generation", "{% generations %}", "{% if generation %}x{% endif %}"] {
-            assert_eq!(replaced(other), other);
+            assert_eq!(replace_tags(other), other);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! A checkpoint's own template, run as what it is: a program by somebody else.
+//! Sandbox for a checkpoint's Jinja template, an untrusted program.
 //!
-//! It sees the conversation and two tokens, and nothing of the machine: no files, no other templates, no clock. Work and
-//! memory are paid from one budget, the output is bounded, and a stack of its own takes the deepest nesting that the
-//! budget can buy. White space, Python's methods and `tojson` are as in transformers, whose templates these are.
+//! A template sees the conversation and two special tokens: no files, no other templates, no clock. Work and memory are
+//! charged to one fuel budget, the output is bounded, and it runs on a stack that holds the deepest nesting the budget allows.
+//! White space, Python methods and `tojson` behave as in transformers.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,33 +13,33 @@ use minijinja::{Environment, ErrorKind, State, Value, context};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use super::{Message, generation_tag, tame};
+use super::{Message, generation_tag, template_safety};
 use crate::error::{Error, Result};
 
-/// The longest template, in bytes; those in use have some thousand. Nesting costs stack, and this bounds it.
+/// Longest template in bytes; published ones have some thousands. It bounds nesting, and so the stack.
 const MAX_SOURCE_BYTES: usize = 64 << 10;
-/// The longest text a template may give, in bytes.
+/// Longest output in bytes.
 const MAX_OUTPUT_BYTES: usize = 16 << 20;
-/// The budget: an instruction costs 1, and so do 64 bytes made or read.
+/// Base fuel. An instruction costs 1, and so do 64 bytes created or read.
 const BASE_FUEL: u64 = 20_000;
-/// What a message adds to it.
+/// Fuel added per message.
 const FUEL_PER_MESSAGE: u64 = 200;
-/// Bytes of a conversation that add 1 to it: each may be read and written a few times.
+/// Bytes of the conversation per unit of added fuel: each may be read and written a few times.
 const BYTES_PER_FUEL: u64 = 16;
-/// Macros and blocks in each other.
+/// Deepest nesting of macros and blocks.
 const MAX_RECURSION: usize = 64;
-/// Virtual memory for the stack; only what is used becomes real.
+/// Virtual size of the stack in bytes; only used pages become resident.
 const STACK_BYTES: usize = 256 << 20;
 const TEMPLATE: &str = "chat_template";
 
-/// The tokens a template may name.
+/// Special tokens that a template may use.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SpecialTokens {
     pub(super) bos: String,
     pub(super) eos: String,
 }
 
-/// A compiled template.
+/// Compiled template.
 #[derive(Debug, Clone)]
 pub(super) struct Jinja {
     environment: Arc<Environment<'static>>,
@@ -47,14 +47,14 @@ pub(super) struct Jinja {
 }
 
 impl Jinja {
-    /// Compiles; the error is the problem in words.
+    /// Checks and compiles a template; the error is in words.
     pub(super) fn new(source: String, special: SpecialTokens) -> Result<Self, String> {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(format!("{} bytes, expected {MAX_SOURCE_BYTES} at most", source.len()));
         }
-        let source = generation_tag::replaced(&source);
+        let source = generation_tag::replace_tags(&source);
         let environment = on_own_stack(|| -> Result<_, String> {
-            tame::check(&source, syntax())?;
+            template_safety::check(&source, syntax())?;
             let mut environment = environment();
             environment.add_template_owned(TEMPLATE, source).map_err(|error| error.to_string())?;
             Ok(environment)
@@ -63,7 +63,7 @@ impl Jinja {
         Ok(Self { environment: Arc::new(environment), special })
     }
 
-    /// Runs; `name` is named in errors.
+    /// Text of a conversation. `name` is the template in errors.
     pub(super) fn render(
         &self,
         name: &str,
@@ -83,7 +83,7 @@ impl Jinja {
         let mut environment = (*self.environment).clone();
         let (bytes, count) = (bytes as u64, messages.len() as u64);
         environment.set_fuel(Some(BASE_FUEL + FUEL_PER_MESSAGE * count + bytes / BYTES_PER_FUEL));
-        let mut output = Bounded(Vec::new());
+        let mut output = BoundedOutput(Vec::new());
         let SpecialTokens { bos, eos } = &self.special;
         let messages: Value = messages.iter().map(as_value).collect();
         environment.get_template(TEMPLATE)?.render_captured_to(
@@ -99,7 +99,7 @@ fn as_value(message: &Message) -> Value {
     Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
 }
 
-/// As transformers sets it up, without the clock.
+/// Environment as in transformers, without the clock.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(syntax());
@@ -119,29 +119,29 @@ fn raise_exception(message: &str) -> Result<Value, minijinja::Error> {
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("the template refuses: {message}")))
 }
 
-/// JSON as Python writes it: `", "` and `": "` between elements, or indented; nothing escaped for HTML.
+/// Filter `tojson`: Python's `json.dumps`, with separators `", "` and `": "` or indentation, and no HTML escapes.
 fn to_json(state: &State, value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     options.get::<Option<bool>>("ensure_ascii")?;
     options.assert_all_used()?;
-    let mut output = Paid { state, bytes: Vec::new() };
+    let mut output = FuelMeteredWriter { state, bytes: Vec::new() };
     let spaces = " ".repeat(indent.unwrap_or(0).min(16));
     let written = match indent {
         Some(_) => value.serialize(&mut Serializer::with_formatter(
             &mut output,
             PrettyFormatter::with_indent(spaces.as_bytes()),
         )),
-        None => value.serialize(&mut Serializer::with_formatter(&mut output, Python)),
+        None => value.serialize(&mut Serializer::with_formatter(&mut output, PythonSeparators)),
     };
     let bad = |error: String| minijinja::Error::new(ErrorKind::BadSerialization, error);
     written.map_err(|error| bad(error.to_string()))?;
     String::from_utf8(output.bytes).map_err(|error| bad(error.to_string()))
 }
 
-/// Python's default separators.
-struct Python;
+/// Formatter with Python's default separators.
+struct PythonSeparators;
 
-impl Formatter for Python {
+impl Formatter for PythonSeparators {
     fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
@@ -155,13 +155,13 @@ impl Formatter for Python {
     }
 }
 
-/// Bytes that are paid for as they are written, since a small value can hold itself many times.
-struct Paid<'a, 'b, 'c> {
+/// Writer that charges fuel: a small value can serialize to many bytes.
+struct FuelMeteredWriter<'a, 'b, 'c> {
     state: &'a State<'b, 'c>,
     bytes: Vec<u8>,
 }
 
-impl Write for Paid<'_, '_, '_> {
+impl Write for FuelMeteredWriter<'_, '_, '_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.state.consume_fuel(1 + bytes.len() as u64 / 64).map_err(std::io::Error::other)?;
         self.bytes.extend_from_slice(bytes);
@@ -173,10 +173,10 @@ impl Write for Paid<'_, '_, '_> {
     }
 }
 
-/// The output, which may not become longer than a bound.
-struct Bounded(Vec<u8>);
+/// Output of at most [`MAX_OUTPUT_BYTES`].
+struct BoundedOutput(Vec<u8>);
 
-impl Write for Bounded {
+impl Write for BoundedOutput {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
             return Err(std::io::Error::other(format!("its text is longer than {MAX_OUTPUT_BYTES} bytes")));
@@ -197,7 +197,7 @@ fn in_words(error: &minijinja::Error) -> String {
     }
 }
 
-/// Runs `work` on a thread with a deep stack. A panic goes on in the caller.
+/// Runs `work` on a thread with a deep stack. A panic resumes in the caller.
 fn on_own_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work)?;

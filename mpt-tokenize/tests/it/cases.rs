@@ -1,4 +1,4 @@
-//! Ids that the reference gives: with a small tokenizer in the repository, and with GPT-NeoX-20B's beside it.
+//! Ids of the reference: a small tokenizer in the repository, and GPT-NeoX-20B's beside it.
 
 use std::path::Path;
 

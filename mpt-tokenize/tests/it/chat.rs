@@ -1,4 +1,4 @@
-//! Chat templates: the family's byte for byte, a checkpoint's own in its sandbox.
+//! Chat templates: built-in ones byte for byte, Jinja templates in their sandbox.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use mpt_tokenize::{ChatTemplate, Error, Message, Tokenizer, TrainConfig, train};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The template llm-foundry gives a tokenizer without one.
+/// llm-foundry's default template.
 const FOUNDRY: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 fn conversation(roles: &[&str]) -> Vec<Message> {
@@ -26,18 +26,18 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     dir
 }
 
-fn own(source: &str) -> ChatTemplate {
-    try_own(source).expect("usable")
+fn jinja(source: &str) -> ChatTemplate {
+    try_jinja(source).expect("usable")
 }
 
-fn try_own(source: &str) -> Result<ChatTemplate, Error> {
+fn try_jinja(source: &str) -> Result<ChatTemplate, Error> {
     let dir = folder(&[("chat_template.jinja", source)]);
     ChatTemplate::from_folder(dir.path()).map(|found| found.expect("a template"))
 }
 
 #[test]
 fn chatml_is_as_mpt_30b_chat_was_trained() {
-    let chatml = ChatTemplate::named("chatml").expect("built in");
+    let chatml = ChatTemplate::builtin("chatml").expect("built in");
     assert_eq!(
         rendered(&chatml, &["user"], true),
         "<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers.<|im_end|>\n\
@@ -64,7 +64,7 @@ fn instruction_forms_are_those_of_the_cards() {
     ];
     let intro = "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
     for (name, instruction, response) in forms {
-        let template = ChatTemplate::named(name).expect("built in");
+        let template = ChatTemplate::builtin(name).expect("built in");
         assert_eq!(rendered(&template, &["user"], true), format!("{intro}{instruction}{response}"));
         assert_eq!(rendered(&template, &["user"], false), format!("{intro}{instruction}"));
         assert_eq!(
@@ -84,8 +84,8 @@ fn instruction_forms_are_those_of_the_cards() {
 
 #[test]
 fn names_are_listed() {
-    assert_eq!(ChatTemplate::names().count(), 4);
-    let error = ChatTemplate::named("chatlm").expect_err("unknown").to_string();
+    assert_eq!(ChatTemplate::builtin_names().count(), 4);
+    let error = ChatTemplate::builtin("chatlm").expect_err("unknown").to_string();
     assert_eq!(
         error,
         "there is no chat template `chatlm`; the built-in ones are `chatml`, `mpt-30b-instruct`, `mpt-7b-instruct`, `dolly`"
@@ -150,15 +150,15 @@ fn own_templates_see_what_transformers_gives_them() {
         ("{{ messages[1:] | length }}{{ '<b>' }}{{ strftime_now is defined }}", "0<b>False"),
     ];
     for (source, expected) in cases {
-        assert_eq!(rendered(&own(source), &["user"], true), expected, "{source}");
+        assert_eq!(rendered(&jinja(source), &["user"], true), expected, "{source}");
     }
 }
 
 #[test]
 fn a_template_may_refuse() {
     let source = "\n{% if messages[0].role != 'user' %}{{ raise_exception('users first') }}{% endif %}ok";
-    assert_eq!(rendered(&own(source), &["user"], true), "\nok");
-    let error = own(source).render(&conversation(&["system"]), true).expect_err("refused").to_string();
+    assert_eq!(rendered(&jinja(source), &["user"], true), "\nok");
+    let error = jinja(source).render(&conversation(&["system"]), true).expect_err("refused").to_string();
     assert!(error.contains(" failed in line 2: the template refuses: users first"), "{error}");
 }
 
@@ -195,7 +195,7 @@ fn hostile_templates_end_soon() {
     ];
     for source in sources {
         let began = Instant::now();
-        let outcome = try_own(&source).and_then(|template| template.render(&conversation(&["user"]), true));
+        let outcome = try_jinja(&source).and_then(|template| template.render(&conversation(&["user"]), true));
         let error = outcome.expect_err(&source).to_string();
         assert!(error.contains("not a usable chat template: ") || error.contains(" failed"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(20), "{source}");
@@ -215,7 +215,7 @@ fn hostile_templates_end_soon() {
         "x".repeat(100_000),
     ] {
         let began = Instant::now();
-        if let Ok(template) = try_own(&source) {
+        if let Ok(template) = try_jinja(&source) {
             let _ = template.render(&conversation(&["user"]), true);
         }
         assert!(began.elapsed() < Duration::from_secs(20), "{}", &source[..40]);
@@ -238,12 +238,12 @@ fn nested_slices_do_not_exhaust_the_stack() {
         for depth in [500, 90_000] {
             let messages =
                 [Message::new("user", depth.to_string()), Message::new("user", "x".repeat(200_000))];
-            let _ = own(&source).render(&messages, true);
+            let _ = jinja(&source).render(&messages, true);
         }
     }
 }
 
-/// The shapes of published templates: they must stay usable.
+/// Published templates stay usable.
 #[test]
 fn published_templates_are_accepted() {
     let cases = [
@@ -269,14 +269,14 @@ fn published_templates_are_accepted() {
         ),
     ];
     for (source, expected) in cases {
-        assert_eq!(rendered(&own(source), &["user"], true), expected, "{source}");
+        assert_eq!(rendered(&jinja(source), &["user"], true), expected, "{source}");
     }
 }
 
 #[test]
 fn conversations_without_bounds_are_refused() {
     let long = [Message::new("user", "x".repeat((4 << 20) + 1))];
-    for template in [ChatTemplate::named("chatml").expect("built in"), own(FOUNDRY)] {
+    for template in [ChatTemplate::builtin("chatml").expect("built in"), jinja(FOUNDRY)] {
         assert!(matches!(template.render(&long, true), Err(Error::Conversation { .. })));
         assert!(matches!(template.render(&[], true), Err(Error::Conversation { .. })));
         let many = vec![Message::new("user", "x".repeat(200)); 200];
@@ -290,7 +290,7 @@ fn stop_ids_are_the_tokens_among_the_stop_strings() {
     let json =
         train(["the cat"].into_iter(), &TrainConfig { vocab_size: 290, min_frequency: 2 }).expect("trained");
     let load = |bytes| Tokenizer::from_bytes(bytes, Path::new("t.json")).expect("loadable");
-    let chatml = ChatTemplate::named("chatml").expect("built in");
+    let chatml = ChatTemplate::builtin("chatml").expect("built in");
     assert_eq!(chatml.stop_ids(&load(json.clone())), [0]);
     let mut value: Value = serde_json::from_slice(&json).expect("JSON");
     let next = value["added_tokens"]
@@ -312,21 +312,21 @@ fn marks_of_what_is_generated_change_no_text() {
     let plain =
         "{% for m in messages %}{{ m.role }}: {% if true %}\n{{ m.content }}{% endif %}\n!{% endfor %}";
     let messages = [Message::new("user", "a"), Message::new("assistant", "b")];
-    let text = own(marked).render(&messages, false).expect("rendered");
-    assert_eq!(text, own(plain).render(&messages, false).expect("rendered"));
+    let text = jinja(marked).render(&messages, false).expect("rendered");
+    assert_eq!(text, jinja(plain).render(&messages, false).expect("rendered"));
     assert_eq!(text, "user: a!assistant: b!");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Our ChatML and llm-foundry's template are one form.
+    /// Built-in ChatML equals llm-foundry's template.
     #[test]
     fn chatml_is_the_template_of_llm_foundry(contents in prop::collection::vec("\\PC{0,20}|[ \\n<>{}%|]{0,9}", 1..5), add in any::<bool>()) {
         let mut messages = vec![Message::new("system", "be kind")];
         messages.extend(contents.into_iter().enumerate().map(|(at, text)| Message::new(["user", "assistant"][at % 2], text)));
-        let chatml = ChatTemplate::named("chatml").expect("built in");
-        prop_assert_eq!(chatml.render(&messages, add).expect("rendered"), own(FOUNDRY).render(&messages, add).expect("rendered"));
+        let chatml = ChatTemplate::builtin("chatml").expect("built in");
+        prop_assert_eq!(chatml.render(&messages, add).expect("rendered"), jinja(FOUNDRY).render(&messages, add).expect("rendered"));
     }
 
     #[test]
@@ -335,7 +335,7 @@ proptest! {
         Just(" endif "), Just("messages"), Just("[0]"), Just(".content"), Just("|"), Just("tojson"), Just("join"), Just("'a'"), Just("~"), Just("*"),
         Just("9"), Just(" set x = "), Just("x"), Just("("), Just(")"), Just(".strip()"), Just("[::-1]"), Just("|sort"), Just("|batch(0)"), Just("é"),
     ], 0..25)) {
-        if let Ok(template) = try_own(&parts.concat()) {
+        if let Ok(template) = try_jinja(&parts.concat()) {
             let _ = template.render(&conversation(&["user", "assistant"]), true);
         }
     }

@@ -1,4 +1,4 @@
-//! Files that mean harm: whatever the bytes, a tokenizer or an error that names the field, at once.
+//! Hostile `tokenizer.json` files: any bytes load, or are refused with the field, in bounded time.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ fn load_value(value: &Value) -> Result<Tokenizer, Error> {
     load(serde_json::to_vec(value).expect("JSON"))
 }
 
-/// A file that loads must also encode and decode.
+/// Encodes and decodes with a loaded tokenizer.
 fn use_it(tokenizer: &Tokenizer) {
     let text = "the cat's é  \n<|endoftext|> 12 \u{301}";
     let ids = tokenizer.encode(text).expect("encoded");
@@ -198,7 +198,7 @@ fn very_long_texts_are_encoded_on_a_small_stack() {
     });
 }
 
-/// A change somewhere in a JSON value: what a random walk from the root finds is replaced, dropped or doubled.
+/// Replaces, drops or doubles the value at the end of a random walk from the root.
 fn mutate(value: &mut Value, walk: &[u16], with: &Value) {
     let Some((&step, rest)) = walk.split_first() else {
         *value = with.clone();

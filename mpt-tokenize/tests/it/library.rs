@@ -1,4 +1,4 @@
-//! Our encoder and decoder are our own; the `tokenizers` crate is the reference for every text and every accepted file.
+//! Our encoder and decoder against the `tokenizers` crate, for every text and every kind of accepted file.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use crate::shared::shared;
 
 const TEXT: &str = "The cat's 12 cats sat.\n    def f():\n\n\n\treturn 3.14  # ½ Übergröße\n  日本語のテキスト 🐈‍⬛ ﬁne Å e\u{301}\n";
 
-/// One tokenizer in both implementations.
+/// Tokenizer in both implementations.
 struct Both {
     ours: Tokenizer,
     library: tokenizers::Tokenizer,
@@ -38,7 +38,7 @@ fn merges(value: &mut Value) -> &mut Vec<Value> {
     value["model"]["merges"].as_array_mut().expect("merges")
 }
 
-/// The GPT-NeoX-20B tokenizer; none where it is not there.
+/// GPT-NeoX-20B tokenizer; `None` when the file is missing.
 static NEOX: LazyLock<Option<Both>> = LazyLock::new(|| {
     shared("data/tokenizers/gpt-neox-20b/tokenizer.json").map(|file| {
         let library = tokenizers::Tokenizer::from_file(&file).expect("loadable");
@@ -46,7 +46,7 @@ static NEOX: LazyLock<Option<Both>> = LazyLock::new(|| {
     })
 });
 
-/// The kinds of files that are accepted.
+/// Kinds of accepted files.
 static KINDS: LazyLock<Vec<Both>> = LazyLock::new(|| {
     let digits = |value: &mut Value| {
         let byte_level =
@@ -61,9 +61,9 @@ static KINDS: LazyLock<Vec<Both>> = LazyLock::new(|| {
         value["model"]["ignore_merges"] = true.into();
         value["pre_tokenizer"]["use_regex"] = false.into();
     };
-    // ranks that no training gives: long tokens before what they are made of
+    // ranks that training never gives: long tokens before their parts
     let backwards = |value: &mut Value| merges(value).reverse();
-    // a token that two merges give, which is left to the library
+    // a token of two merges, which the `tokenizers` crate encodes
     let ambiguous = |value: &mut Value| {
         let known: Vec<String> =
             value["model"]["vocab"].as_object().expect("tokens").keys().cloned().collect();

@@ -1,5 +1,4 @@
-//! Training, encoding, decoding: round trips, the same ids as the reference on its own cases and as the library on any
-//! text; chat templates byte for byte; and files that mean harm.
+//! Training, encoding and decoding against the reference cases and the `tokenizers` crate; chat templates; hostile files.
 
 mod cases;
 mod chat;

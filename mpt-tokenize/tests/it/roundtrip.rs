@@ -1,4 +1,4 @@
-//! A tokenizer trained here gives every text back, streams what it decodes, and is the same every time.
+//! Trained tokenizers: round trips, streaming, determinism.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -22,10 +22,10 @@ static SMALL: LazyLock<Tokenizer> =
 #[test]
 fn ids_are_laid_out_as_in_neox() {
     assert_eq!(SMALL.num_ids(), 330);
-    assert_eq!((SMALL.id_of("<|endoftext|>"), SMALL.id_of("<|padding|>")), (Some(0), Some(1)));
+    assert_eq!((SMALL.token_to_id("<|endoftext|>"), SMALL.token_to_id("<|padding|>")), (Some(0), Some(1)));
     assert_eq!(SMALL.eos_id(), Some(0));
     for spaces in 2..=24u32 {
-        assert_eq!(SMALL.id_of(&" ".repeat(spaces as usize)), Some(331 - spaces));
+        assert_eq!(SMALL.token_to_id(&" ".repeat(spaces as usize)), Some(331 - spaces));
     }
     assert_eq!(SMALL.encode("a<|endoftext|>a").expect("encoded")[1], 0);
 }
@@ -84,7 +84,7 @@ fn a_run_of_broken_bytes_is_let_go() {
     assert!(longest.is_some_and(|bytes| bytes > 0 && bytes < 1000));
 }
 
-/// Text in normal form C, which is what the tokenizer keeps.
+/// Text in NFC, which the tokenizer preserves.
 fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(
         prop_oneof![
@@ -118,7 +118,7 @@ proptest! {
         prop_assert_eq!(streamed, SMALL.decode(&ids).expect("decoded"));
     }
 
-    /// However the texts arrive, and however many threads count their words.
+    /// For any iterator and any number of threads.
     #[test]
     fn training_depends_on_the_texts_alone(texts in prop::collection::vec(text(), 1..30), vocab_size in 290usize..400, threads in 1usize..6) {
         let config = TrainConfig { vocab_size, min_frequency: 2 };
@@ -129,7 +129,7 @@ proptest! {
         prop_assert!(first == again);
     }
 
-    /// The ids that fill up a model's vocabulary are no text, alone or among others.
+    /// Padding ids of a model's vocabulary have no text, alone or among others.
     #[test]
     fn ids_without_a_token_are_refused(before in prop::collection::vec(0u32..330, 0..5), id in 330u32..) {
         let ids = [&before[..], &[id]].concat();

@@ -1,4 +1,4 @@
-//! The sound files that fuzzing starts from, written into the corpora of `mpt-tokenize/fuzz`.
+//! Seeds of the fuzz targets: valid files, written to the corpora of `mpt-tokenize/fuzz`.
 
 use std::path::Path;
 

@@ -131,7 +131,7 @@ fn write(dir: &Path, trainer: &Trainer, state: &TrainState, files: &ModelFiles<'
         fs::write(&path, bytes).map_err(Error::io(&path, "writing"))
     };
     put("config.json", files.config.to_json().as_bytes())?;
-    put("tokenizer.json", files.tokenizer.bytes())?;
+    put("tokenizer.json", files.tokenizer.json_bytes())?;
     let generation = match files.eos_id {
         Some(eos) => json!({ "eos_token_id": eos }),
         None => json!({}),

@@ -72,7 +72,7 @@ impl Folder {
         let mut run = PrepareRun::parse(mix, &self.path("mix.toml")).unwrap();
         run.out = self.path(out);
         let tokenizer = Tokenizer::from_file(&self.path("tokenizer.json")).unwrap();
-        prepare(&run, &tokenizer, &mut mpt_data::Silent).unwrap();
+        prepare(&run, &tokenizer, &mut mpt_data::NoProgress).unwrap();
     }
 
     fn run(&self, name: &str, settings: &[&str]) -> TrainRun {

@@ -168,7 +168,7 @@ fn run_once(
 ) -> Result<[f64; 2], CliError> {
     let id = |row: usize, at: usize| ((at + 1000 * row) * 7919 % lm.config().vocab_size) as u32;
     let rows: Vec<Vec<u32>> = (0..batch).map(|row| (0..prompt).map(|at| id(row, at)).collect()).collect();
-    let mut pool = KvPool::new(lm.config(), batch * KvPool::whole_pages(prompt + new), kv_dtype)?;
+    let mut pool = KvPool::new(lm.config(), batch * KvPool::round_up_to_pages(prompt + new), kv_dtype)?;
     let sequences: Vec<SeqId> = (0..batch).map(|_| pool.add()).collect();
     let began = Instant::now();
     let mut next = Vec::new();

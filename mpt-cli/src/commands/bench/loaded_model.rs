@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::path::Path;
 
 use mpt_core::{
-    CausalLm, Drawn, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter, ParameterSource,
-    Precision, Result as CoreResult, WeightDtype, expect_memory,
+    CausalLm, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter, ParameterSource, Precision,
+    RandomInit, Result as CoreResult, WeightDtype, check_memory,
 };
 
 use super::measurement::BenchModel;
@@ -35,13 +35,13 @@ impl LoadedModel {
         match (model, config) {
             (Some(model), _) => {
                 let args = ModelArgs { model: model.to_owned(), dtype };
-                let weights = args.weights(ctx)?.multiplied_as(dtype.precision());
+                let weights = args.weights(ctx)?.with_precision(dtype.precision());
                 Self::load(weights.config(), &weights, &model_name(model))
             }
             (None, Some(path)) => {
                 let config = MptConfig::from_file(path)?;
-                expect_memory(2 * largest_parameter_bytes(&config))?;
-                Self::load(&config, &Drawn::new(&config, seed, dtype), &model_name(path))
+                check_memory(2 * largest_parameter_bytes(&config))?;
+                Self::load(&config, &RandomInit::new(&config, seed, dtype), &model_name(path))
             }
             (None, None) => unreachable!("a model or a config is required"),
         }

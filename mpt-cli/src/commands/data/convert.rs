@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use mpt_data::interop::mds::{Codec, Hash, MdsOptions};
+use mpt_data::interop::mds::{Codec, HashAlgorithm, MdsOptions};
 use mpt_data::interop::{
-    Boundaries, Dtype, ExportOptions, Exported, ExportedSource, ImportOptions, Imported, Target, export,
-    import, rewrite,
+    BoundaryTokens, Dtype, ExportFormat, ExportOptions, ExportSummary, ExportedSource, ImportOptions,
+    ImportSummary, export, import, rewrite,
 };
 use mpt_data::{Format, Manifest, Split, inspect};
 use mpt_tokenize::Tokenizer;
@@ -56,7 +56,7 @@ pub(super) struct Args {
     compression: Option<Codec>,
     /// A hash to keep in the MDS index; may be given several times [to mds]
     #[arg(long, value_name = "NAME", value_parser = parse_hash)]
-    hash: Vec<Hash>,
+    hash: Vec<HashAlgorithm>,
     /// Begin another MDS shard beyond this size [to mds; default: 64 MiB]
     #[arg(long, value_name = "SIZE")]
     size_limit: Option<ByteSize>,
@@ -78,9 +78,9 @@ fn parse_dtype(name: &str) -> Result<Dtype, String> {
     found.ok_or_else(|| format!("expected one of {}", known_names().collect::<Vec<_>>().join(", ")))
 }
 
-fn parse_hash(name: &str) -> Result<Hash, String> {
-    let known_names = || Hash::all().map(Hash::name).collect::<Vec<_>>().join(", ");
-    Hash::from_name(name).ok_or_else(|| format!("expected one of {}", known_names()))
+fn parse_hash(name: &str) -> Result<HashAlgorithm, String> {
+    let known_names = || HashAlgorithm::all().map(HashAlgorithm::name).collect::<Vec<_>>().join(", ");
+    HashAlgorithm::from_name(name).ok_or_else(|| format!("expected one of {}", known_names()))
 }
 
 /// Chooses the conversion by the content of the input and the requested format.
@@ -145,8 +145,8 @@ fn export_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     args.expect_only(what, allowed)?;
     let data = Manifest::open(&args.input)?;
     let target = match is_mds {
-        true => Target::Mds { options: args.mds_options(), seq_len: args.seq_len },
-        false => Target::Megatron,
+        true => ExportFormat::Mds { options: args.mds_options(), seq_len: args.seq_len },
+        false => ExportFormat::Megatron,
     };
     let options = ExportOptions { target, token_dtype: args.token_dtype };
     let exported = export(&data, &args.output, &options, &mut PrepareProgress::new(ctx))?;
@@ -157,7 +157,7 @@ fn export_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
 }
 
 /// Prints the table of sources, and a line on the format and what it does not hold.
-fn print_export(args: &Args, exported: &Exported, ctx: &mut Context) -> Result<(), CliError> {
+fn print_export(args: &Args, exported: &ExportSummary, ctx: &mut Context) -> Result<(), CliError> {
     let is_mds = args.to == OutputFormat::Mds;
     let header = ["source", if is_mds { "samples" } else { "documents" }, "tokens", "left out"];
     let row = |source: &ExportedSource| {
@@ -217,12 +217,12 @@ fn import_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
 }
 
 /// Document boundary tokens of `--bos` and `--eos`; `None` if neither is given.
-fn parse_boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<Boundaries>, CliError> {
+fn parse_boundaries(args: &Args, tokenizer: &Tokenizer) -> Result<Option<BoundaryTokens>, CliError> {
     if args.eos.is_none() && args.bos.is_none() {
         return Ok(None);
     }
     let bos = parse_token("--bos", args.bos.as_deref(), tokenizer)?;
-    Ok(Some(Boundaries { bos, eos: parse_token("--eos", args.eos.as_deref(), tokenizer)? }))
+    Ok(Some(BoundaryTokens { bos, eos: parse_token("--eos", args.eos.as_deref(), tokenizer)? }))
 }
 
 /// Resolves a token by its text or id.
@@ -234,7 +234,7 @@ fn parse_token(
     let Some(text) = text.filter(|text| *text != "none") else { return Ok(None) };
     let as_id = || text.parse().ok().filter(|&id| (id as usize) < tokenizer.num_ids());
     // A number is an id, even if the vocabulary has a token of that text.
-    let id = as_id().or_else(|| tokenizer.id_of(text)).ok_or_else(|| {
+    let id = as_id().or_else(|| tokenizer.token_to_id(text)).ok_or_else(|| {
         let ids = tokenizer.num_ids();
         CliError::usage(format!("{flag} {text}: the tokenizer has no such token, and {ids} ids"))
             .help("name one of its special tokens, an id, or `none`")
@@ -244,7 +244,7 @@ fn parse_token(
 }
 
 /// Origin of the document starts: its name in JSON, and a sentence.
-fn document_starts(imported: &Imported) -> (&'static str, String) {
+fn document_starts(imported: &ImportSummary) -> (&'static str, String) {
     if imported.format == Format::Megatron {
         return ("index", "documents begin where the index says".into());
     }

@@ -10,7 +10,6 @@ use crate::settings::Context;
 pub(super) struct Args {
     /// Not in this build, which is without the feature `interop`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    #[expect(dead_code, reason = "they are taken so that the refusal names what is missing")]
     rest: Vec<OsString>,
 }
 

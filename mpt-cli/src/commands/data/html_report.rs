@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mpt_data::{Manifest, MixRow, MixTable, StageReport, durable};
+use mpt_data::{DedupReport, Manifest, MixRow, MixTable, durable};
 
 use super::tables::{ACCOUNT_HEADER, MIX_HEADER, account_rows, mix_rows};
 use crate::exit::CliError;
@@ -80,7 +80,7 @@ fn document_sections(table: &MixTable, lengths: &[u64]) -> Vec<Section> {
 }
 
 /// Section of a deduplication stage.
-fn dedup_section(stage: &StageReport) -> Section {
+fn dedup_section(stage: &DedupReport) -> Section {
     let title = format!("Copies found by {}", stage.kind.name());
     section(&title, "Dropped documents, by their similarity to the one that stays.", similarities(stage))
 }
@@ -124,7 +124,7 @@ fn by_rule(table: &MixTable) -> Vec<Bar> {
     rules.into_iter().map(bar).collect()
 }
 
-fn similarities(stage: &StageReport) -> Content {
+fn similarities(stage: &DedupReport) -> Content {
     let steps = stage.similarities.len() as f64;
     let bar = |(step, &documents): (usize, &u64)| Bar {
         label: format!("{:.2} to {:.2}", step as f64 / steps, (step + 1) as f64 / steps),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mpt_data::{Note, Progress, Stage};
+use mpt_data::{Note, Phase, Progress};
 
 use crate::output::Log;
 use crate::progress::{ProgressBar, Unit};
@@ -23,7 +23,7 @@ impl PrepareProgress {
 }
 
 impl Progress for PrepareProgress {
-    fn start(&mut self, stage: Stage, total: u64) {
+    fn start(&mut self, stage: Phase, total: u64) {
         let unit = if stage.unit() == "bytes" { Unit::Bytes } else { Unit::Count(stage.unit()) };
         self.bar = Some(ProgressBar::start(&self.log, stage.name(), unit, Some(total)));
     }

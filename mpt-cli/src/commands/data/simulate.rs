@@ -88,7 +88,7 @@ fn order_of_data(args: &Args, ctx: &Context) -> Result<(OrderConfig, usize), Cli
         batch_size: args.batch as usize,
         ..default
     };
-    Ok((OrderConfig::of_data(&manifest, &config), manifest.plan().vocab_size))
+    Ok((OrderConfig::from_manifest(&manifest, &config), manifest.plan().vocab_size))
 }
 
 fn order_of_mix(args: &Args, mix: &Path, ctx: &Context) -> Result<(OrderConfig, usize), CliError> {
@@ -96,7 +96,7 @@ fn order_of_mix(args: &Args, mix: &Path, ctx: &Context) -> Result<(OrderConfig, 
     run.seed = ctx.seed.unwrap_or(run.seed);
     run.seq_len = args.seq_len.unwrap_or(run.seq_len);
     run.mixing = args.order.apply_to(&run.mixing)?;
-    let order = OrderConfig::of_mix(&run, args.batch).ok_or_else(|| {
+    let order = OrderConfig::from_mix(&run, args.batch).ok_or_else(|| {
         CliError::usage(format!("{}: some source does not say its `tokens`", mix.display()))
             .help("add `tokens` to every source, or build the data and simulate its folder")
     })?;

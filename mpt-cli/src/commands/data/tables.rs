@@ -1,6 +1,6 @@
 //! Tables of `mpt data`: the mix, the account of tokens, and the deduplication report.
 
-use mpt_data::{MixRow, MixTable, StageReport, StageSource};
+use mpt_data::{DedupReport, DedupSourceReport, MixRow, MixTable};
 
 use crate::exit::CliError;
 use crate::settings::Context;
@@ -9,7 +9,7 @@ use crate::table;
 /// Prints the tables of `inspect` and `plan`, or their JSON document.
 pub(super) fn print_inspection(
     table: &MixTable,
-    dedup: &[StageReport],
+    dedup: &[DedupReport],
     ctx: &mut Context,
 ) -> Result<(), CliError> {
     print_mix(table, ctx)?;
@@ -23,7 +23,7 @@ struct InspectOutput<'a> {
     #[serde(flatten)]
     table: &'a MixTable,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    dedup: &'a [StageReport],
+    dedup: &'a [DedupReport],
 }
 
 /// Prints the mix, and below it the account of the tokens read.
@@ -96,7 +96,7 @@ pub(super) fn account_rows(table: &MixTable) -> Vec<Vec<String>> {
 }
 
 /// Prints the deduplication report: sources with findings per stage, and the largest duplicate groups.
-pub(super) fn print_dedup(reports: &[StageReport], ctx: &mut Context) -> Result<(), CliError> {
+pub(super) fn print_dedup(reports: &[DedupReport], ctx: &mut Context) -> Result<(), CliError> {
     let rows: Vec<_> = reports.iter().flat_map(dedup_rows).collect();
     if rows.is_empty() {
         return Ok(());
@@ -110,9 +110,9 @@ pub(super) fn print_dedup(reports: &[StageReport], ctx: &mut Context) -> Result<
 const DEDUP_HEADER: [&str; 7] =
     ["stage", "source", "documents", "dropped", "tokens dropped", "edited", "tokens edited away"];
 
-fn dedup_rows(report: &StageReport) -> Vec<Vec<String>> {
+fn dedup_rows(report: &DedupReport) -> Vec<Vec<String>> {
     let found = report.sources.iter().filter(|source| source.dropped + source.edited > 0);
-    let cells = |source: &StageSource| {
+    let cells = |source: &DedupSourceReport| {
         vec![
             report.kind.name().to_owned(),
             source.name.clone(),
@@ -127,7 +127,7 @@ fn dedup_rows(report: &StageReport) -> Vec<Vec<String>> {
 }
 
 /// Line with a stage's duplicate groups and the similarities of what it dropped.
-fn duplicate_groups_line(report: &StageReport) -> Option<String> {
+fn duplicate_groups_line(report: &DedupReport) -> Option<String> {
     let mut parts = Vec::new();
     if report.groups > 0 {
         let largest: Vec<_> =

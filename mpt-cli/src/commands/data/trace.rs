@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
     };
     let mut loader = Loader::new(&manifest, config, None)?;
     let range = match (args.step, args.sample) {
-        (Some(step), _) => loader.samples_of(step - 1),
+        (Some(step), _) => loader.step_samples(step - 1),
         (None, sample) => sample.map_or(0..0, |sample| sample..sample.saturating_add(1)),
     };
     let samples = trace(&manifest, &mut loader, &mut manifest.documents()?, range)?;
@@ -53,7 +53,7 @@ const HEADER: [&str; 8] = ["document", "tokens", "sample", "source", "epoch", "s
 
 /// Table rows of a sample, one per document.
 fn cells(sample: &TracedSample) -> Vec<Vec<String>> {
-    let place = &sample.place;
+    let place = &sample.location;
     let cells = |document: &mpt_data::TracedDocument| {
         vec![
             document.id.clone(),

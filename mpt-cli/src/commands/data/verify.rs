@@ -11,7 +11,7 @@ use crate::settings::Context;
 
 pub(super) fn run(dir: &Path, ctx: &mut Context) -> Result<(), CliError> {
     let manifest = Manifest::open(dir)?;
-    let damage = manifest.examine(&mut PrepareProgress::new(ctx))?;
+    let damage = manifest.find_damage(&mut PrepareProgress::new(ctx))?;
     ctx.out.json(&json!({ "manifest": manifest.root(), "ok": damage.is_empty(), "damaged": damage }))?;
     for found in &damage {
         ctx.out.text(found)?;

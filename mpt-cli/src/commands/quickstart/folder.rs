@@ -56,7 +56,7 @@ impl QuickstartDir {
         let config = TrainConfig { vocab_size: VOCAB_SIZE, min_frequency: 2 };
         let bytes = mpt_tokenize::train(texts.into_iter(), &config)?;
         let tokenizer = Tokenizer::from_bytes(bytes, &path)?;
-        durable::write_file(&path, tokenizer.bytes())?;
+        durable::write_file(&path, tokenizer.json_bytes())?;
         Ok(tokenizer)
     }
 

@@ -19,7 +19,7 @@ pub(super) fn select_template(
     file: Option<&Path>,
 ) -> Result<ChatTemplate, CliError> {
     if let Some(name) = name {
-        return Ok(ChatTemplate::named(name)?);
+        return Ok(ChatTemplate::builtin(name)?);
     }
     if let Some(file) = file {
         return Ok(ChatTemplate::from_file(file)?);

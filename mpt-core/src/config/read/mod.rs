@@ -1,53 +1,23 @@
-//! Reading a configuration: raw keys, their defaults, and every check.
+//! Parser of configurations: raw keys, defaults and checks.
 //!
-//! Defaults are those of the program that wrote the file: llm-foundry's where `architectures` or `auto_map` name its
-//! remote code (`MPTForCausalLM`), else those of transformers (`MptForCausalLM`), which run files follow too.
+//! Absent keys have the defaults of the program that wrote the file (`defaults`); run files have those of transformers.
 
 mod attention;
-mod checker;
+mod defaults;
+mod ffn;
 mod init;
+mod model;
+mod validator;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde_json::Value;
-
-use attention::RawAttnConfig;
-use checker::Checker;
-use init::RawInitConfig;
-
-use super::{Activation, DropoutRates, FfnType, MptConfig, NormType};
+use super::MptConfig;
+use crate::bounded_file::read_config;
 use crate::error::{Error, Result, damaged};
 
-/// Whose defaults hold for the keys that a `config.json` leaves out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Defaults {
-    /// Those of llm-foundry's remote code: `architectures` names `MPTForCausalLM`, or there is an `auto_map`.
-    Foundry,
-    /// Those of transformers, whose class is `MptForCausalLM`.
-    Transformers,
-}
-
-impl Defaults {
-    /// The program's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Foundry => "llm-foundry",
-            Self::Transformers => "transformers",
-        }
-    }
-
-    /// Whose defaults hold in a `config.json`.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::ConfigSyntax`].
-    pub fn of_file(path: &Path) -> Result<Self> {
-        let text = crate::bounded_file::read_config(path)?;
-        let raw: RawMptConfig = serde_json::from_str(&text).map_err(|source| syntax(&text, path, source))?;
-        Ok(if raw.is_by_foundry() { Self::Foundry } else { Self::Transformers })
-    }
-}
+pub use defaults::ConfigDefaults;
+pub(super) use model::RawMptConfig;
+use validator::Validator;
 
 impl MptConfig {
     /// Reads a `config.json`.
@@ -55,23 +25,29 @@ impl MptConfig {
     /// # Errors
     /// [`Error::Io`], [`Error::ConfigSyntax`], and [`Error::Config`] or [`Error::Unsupported`] naming the key.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let text = crate::bounded_file::read_config(path)?;
-        Self::from_json(&text, path)
+        Self::from_json(&read_config(path)?, path)
     }
 
-    /// Reads the text of a `config.json`; `origin` names it in errors. Keys that no MPT program reads are passed over,
-    /// as other programs keep their own keys there.
+    /// Parses the text of a `config.json`. `origin` is the path in errors. Unknown keys are ignored: other programs keep
+    /// theirs there.
     ///
     /// # Errors
     /// As [`MptConfig::from_file`].
     pub fn from_json(text: &str, origin: &Path) -> Result<Self> {
-        let raw: RawMptConfig = serde_json::from_str(text).map_err(|source| syntax(text, origin, source))?;
+        let raw: RawMptConfig =
+            serde_json::from_str(text).map_err(|source| syntax_error(text, origin, source))?;
         raw.check(origin)
+    }
+
+    /// Whether `key` is a key of a `config.json` that this crate reads.
+    pub(crate) fn is_config_key(key: &str) -> bool {
+        serde_json::from_value::<RawMptConfig>(serde_json::json!({ key: null }))
+            .is_ok_and(|raw| raw.other.is_empty())
     }
 }
 
-/// The error about a text that is no JSON, by what other programs write that is none.
-fn syntax(text: &str, origin: &Path, source: serde_json::Error) -> Error {
+/// Error for text that is not JSON, with known deviations of other writers named.
+fn syntax_error(text: &str, origin: &Path, source: serde_json::Error) -> Error {
     if text.starts_with('\u{feff}') {
         return damaged(origin, "a byte-order mark before the JSON", "UTF-8 without one; save it again");
     }
@@ -88,94 +64,8 @@ fn syntax(text: &str, origin: &Path, source: serde_json::Error) -> Error {
     }
 }
 
-impl MptConfig {
-    /// Whether `key` is a key of a `config.json` that this crate reads.
-    pub(crate) fn knows_key(key: &str) -> bool {
-        serde_json::from_value::<RawMptConfig>(serde_json::json!({ key: null }))
-            .is_ok_and(|raw| raw.other.is_empty())
-    }
-}
-
-/// Keys of a `config.json` or of `[model]`, as llm-foundry and transformers call them.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct RawMptConfig {
-    /// `mpt`, where it is there.
-    model_type: Option<String>,
-    /// Class that wrote the configuration; `MPTForCausalLM` brings the defaults of llm-foundry.
-    architectures: Option<Vec<String>>,
-    /// Remote code of the model; where it is there, the defaults are those of llm-foundry.
-    auto_map: Option<Value>,
-    /// Width of the residual stream. By default 2048.
-    d_model: Option<usize>,
-    /// Query heads, a divisor of `d_model`. By default 16.
-    n_heads: Option<usize>,
-    /// Blocks. By default 24.
-    n_layers: Option<usize>,
-    /// Width of the feed-forward layer over `d_model`. By default 4.
-    expansion_ratio: Option<f64>,
-    /// Positions the model is trained with. By default 2048.
-    max_seq_len: Option<usize>,
-    /// Rows of the embedding, padding included. By default 50368.
-    vocab_size: Option<usize>,
-    /// Width of one head. By default `d_model / n_heads`.
-    head_dim: Option<usize>,
-    /// Whether linears and norms have no bias. By default true; false with the defaults of llm-foundry.
-    no_bias: Option<bool>,
-    /// Whether the projections to queries, keys and values have a bias. By default the opposite of `no_bias`.
-    attention_bias: Option<bool>,
-    /// Norm: `layernorm`, `rmsnorm`, or either with `low_precision_` before it, which is the same here. By default
-    /// `low_precision_layernorm`.
-    norm_type: Option<String>,
-    /// Term added to the variance in a norm. By default 1e-5.
-    norm_eps: Option<f64>,
-    /// Another name of `norm_eps`, read where that is absent.
-    layer_norm_epsilon: Option<f64>,
-    /// Whether the output projection is the embedding. By default true.
-    tie_word_embeddings: Option<bool>,
-    /// Whether positions have a learned embedding; ALiBi and RoPE switch it off. By default true.
-    learned_pos_emb: Option<bool>,
-    /// Factor on the logits, or `inv_sqrt_d_model`. By default none.
-    logit_scale: Option<Value>,
-    /// Cap of the logits: `cap * tanh(logit / cap)`, after the scale. By default none.
-    final_logit_softcapping: Option<f64>,
-    /// Factor on the gradient of the embeddings, above 0. By default 1.
-    embedding_fraction: Option<f64>,
-    /// Rate of dropout of the embeddings, in training. By default 0.
-    emb_pdrop: Option<f64>,
-    /// Rate of dropout of what a block adds to the residual stream, in training. By default 0.
-    resid_pdrop: Option<f64>,
-    /// Blocks that differ from each other; refused where it is set.
-    block_overrides: Option<Value>,
-    /// Attention.
-    attn_config: Option<RawAttnConfig>,
-    /// The feed-forward layer.
-    ffn_config: Option<RawFfnConfig>,
-    /// How random weights are drawn.
-    init_config: Option<RawInitConfig>,
-    #[serde(flatten)]
-    other: BTreeMap<String, Value>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct RawFfnConfig {
-    /// Form of the layer: `mptmlp`, or `mptglu` with a gate. By default `mptmlp`.
-    ffn_type: Option<String>,
-    /// Width of the layer. By default `expansion_ratio * d_model`.
-    ffn_hidden_size: Option<usize>,
-    /// Activation. By default the exact GELU.
-    ffn_act_fn: Option<RawActivation>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct RawActivation {
-    /// Name in torch: `gelu`, `quick_gelu`, `relu` or `silu`. By default `gelu`.
-    name: Option<String>,
-    /// Of `gelu`: `none` for the exact one, `tanh` for the approximation. By default `none`.
-    approximate: Option<String>,
-}
-
-/// Keys that do not change what the model computes: about other programs, or read by none.
-const BYSTANDERS: &[&str] = &[
+/// Keys without effect on the model: those of other programs, and those that none reads.
+const IGNORED_KEYS: &[&str] = &[
     "_name_or_path",
     "bos_token_id",
     "dtype",
@@ -196,167 +86,14 @@ const BYSTANDERS: &[&str] = &[
 impl TryFrom<RawMptConfig> for MptConfig {
     type Error = Error;
 
-    /// The `[model]` table of a run file, where a key that nobody knows is a slip of the pen.
+    /// Parses the `[model]` table of a run file, where an unknown key is an error.
     fn try_from(raw: RawMptConfig) -> Result<Self> {
-        let at = Checker { path: Path::new("[model]") };
-        at.known(&raw.other, BYSTANDERS)?;
+        let check = Validator { path: Path::new("[model]") };
+        check.known_keys(&raw.other, IGNORED_KEYS)?;
         if let Some(attn) = &raw.attn_config {
-            at.known(&attn.other, &["model_type"])?;
+            check.known_keys(&attn.other, &["model_type"])?;
         }
-        raw.check(at.path)
-    }
-}
-
-impl RawMptConfig {
-    /// The keys of [`MptConfig::mpt`], all others absent.
-    pub(super) fn sizes(
-        d_model: usize,
-        n_layers: usize,
-        n_heads: usize,
-        vocab_size: usize,
-        max_seq_len: usize,
-    ) -> Self {
-        Self {
-            d_model: Some(d_model),
-            n_layers: Some(n_layers),
-            n_heads: Some(n_heads),
-            vocab_size: Some(vocab_size),
-            max_seq_len: Some(max_seq_len),
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn check(self, path: &Path) -> Result<MptConfig> {
-        let at = Checker { path };
-        if let Some(kind) = self.model_type.as_deref().filter(|kind| *kind != "mpt") {
-            return Err(at.wrong("model_type", kind, "\"mpt\""));
-        }
-        at.absent("block_overrides", self.block_overrides.as_ref().filter(|value| !value.is_null()))?;
-        let by_foundry = self.is_by_foundry();
-        let d_model = at.size("d_model", self.d_model.unwrap_or(2048))?;
-        let n_heads = at.size("n_heads", self.n_heads.unwrap_or(16))?;
-        if !d_model.is_multiple_of(n_heads) {
-            return Err(at.wrong("n_heads", n_heads, format!("a divisor of d_model = {d_model}")));
-        }
-        let head_dim = at.size("head_dim", self.head_dim.unwrap_or(d_model / n_heads))?;
-        if n_heads * head_dim > Checker::LARGEST_SIZE {
-            return Err(at.wrong("head_dim", head_dim, format!("at most 2^30 / {n_heads} heads")));
-        }
-        let n_layers = at.size("n_layers", self.n_layers.unwrap_or(24))?;
-        if n_layers > Checker::MOST_LAYERS {
-            return Err(at.wrong("n_layers", n_layers, "a number from 1 to 2^16"));
-        }
-        let max_seq_len = at.size("max_seq_len", self.max_seq_len.unwrap_or(2048))?;
-        let no_bias = self.no_bias.unwrap_or(!by_foundry);
-        let raw_attn = self.attn_config.clone().unwrap_or_default();
-        let attn_config = raw_attn.check(&at, d_model, n_heads, head_dim, by_foundry)?;
-        // llm-foundry turns learned positions off under ALiBi and RoPE, whatever the key says
-        let learned =
-            self.learned_pos_emb.unwrap_or(true) && !attn_config.alibi && attn_config.rope.is_none();
-        Ok(MptConfig {
-            d_model,
-            n_heads,
-            n_layers,
-            head_dim,
-            ffn_hidden_size: self.ffn_hidden_size(&at, d_model)?,
-            ffn_type: self.ffn_type(&at)?,
-            activation: self.activation(&at)?,
-            max_seq_len,
-            vocab_size: at.size("vocab_size", self.vocab_size.unwrap_or(50368))?,
-            no_bias,
-            attention_bias: self.attention_bias.unwrap_or(!no_bias),
-            norm_type: self.norm_type(&at)?,
-            norm_eps: at.positive("norm_eps", self.norm_eps.or(self.layer_norm_epsilon).unwrap_or(1e-5))?,
-            tie_word_embeddings: self.tie_word_embeddings.unwrap_or(true),
-            learned_pos_emb: learned,
-            logit_scale: self.logit_scale(&at, d_model)?,
-            final_logit_softcapping: at
-                .optional_positive("final_logit_softcapping", self.final_logit_softcapping)?,
-            embedding_fraction: at.fraction("embedding_fraction", self.embedding_fraction.unwrap_or(1.0))?,
-            dropout: DropoutRates {
-                embedding: at.rate("emb_pdrop", self.emb_pdrop)?,
-                residual: at.rate("resid_pdrop", self.resid_pdrop)?,
-                attention: at.rate("attn_pdrop", raw_attn.attn_pdrop)?,
-            },
-            attn_config,
-            init_config: self.init_config.unwrap_or_default().check(&at)?,
-        })
-    }
-
-    fn is_by_foundry(&self) -> bool {
-        let names = self.architectures.iter().flatten().any(|name| name == "MPTForCausalLM");
-        names || self.auto_map.as_ref().is_some_and(|map| !map.is_null())
-    }
-
-    fn ffn_hidden_size(&self, at: &Checker<'_>, d_model: usize) -> Result<usize> {
-        if let Some(size) = self.ffn_config.as_ref().and_then(|ffn| ffn.ffn_hidden_size) {
-            return at.size("ffn_hidden_size", size);
-        }
-        let ratio = self.expansion_ratio.unwrap_or(4.0);
-        let hidden = ratio * d_model as f64;
-        if !(1.0..=1e9).contains(&hidden) || hidden.fract() != 0.0 {
-            return Err(at.wrong(
-                "expansion_ratio",
-                ratio,
-                format!("a ratio with a whole product with d_model = {d_model}"),
-            ));
-        }
-        Ok(hidden as usize)
-    }
-
-    fn ffn_type(&self, at: &Checker<'_>) -> Result<FfnType> {
-        let ffn_type = self.ffn_config.as_ref().and_then(|ffn| ffn.ffn_type.as_deref());
-        match ffn_type.unwrap_or("mptmlp") {
-            "mptmlp" => Ok(FfnType::Mlp),
-            "mptglu" => Ok(FfnType::Glu),
-            "mptgeglu" => Err(at.unsupported("ffn_type", "mptgeglu", "write `mptglu`, its present name")),
-            other => Err(at.unsupported(
-                "ffn_type",
-                other,
-                "`mptmlp` and `mptglu` are built; mixtures of experts and fused TransformerEngine layers are not",
-            )),
-        }
-    }
-
-    fn activation(&self, at: &Checker<'_>) -> Result<Activation> {
-        let Some(activation) = self.ffn_config.as_ref().and_then(|ffn| ffn.ffn_act_fn.as_ref()) else {
-            return Ok(Activation::Gelu);
-        };
-        let name = activation.name.as_deref().unwrap_or("gelu");
-        match (name, activation.approximate.as_deref().unwrap_or("none")) {
-            ("gelu", "none") => Ok(Activation::Gelu),
-            ("gelu", "tanh") => Ok(Activation::GeluTanh),
-            ("quick_gelu", _) => Ok(Activation::QuickGelu),
-            ("relu", _) => Ok(Activation::Relu),
-            ("silu", _) => Ok(Activation::Silu),
-            _ => Err(at.unsupported("ffn_act_fn", name, "`gelu`, `quick_gelu`, `relu` and `silu` are built")),
-        }
-    }
-
-    fn norm_type(&self, at: &Checker<'_>) -> Result<NormType> {
-        let norm_type = self.norm_type.as_deref().unwrap_or("low_precision_layernorm").to_lowercase();
-        match norm_type.as_str() {
-            "layernorm" | "low_precision_layernorm" => Ok(NormType::LayerNorm),
-            "rmsnorm" | "low_precision_rmsnorm" | "triton_rmsnorm" => Ok(NormType::RmsNorm),
-            other => Err(at.unsupported(
-                "norm_type",
-                other,
-                "`layernorm`, `rmsnorm` and their low_precision_ forms are built",
-            )),
-        }
-    }
-
-    fn logit_scale(&self, at: &Checker<'_>, d_model: usize) -> Result<Option<f64>> {
-        match &self.logit_scale {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(name)) if name == "inv_sqrt_d_model" => {
-                Ok(Some(1.0 / (d_model as f64).sqrt()))
-            }
-            Some(Value::Number(scale)) if scale.as_f64().is_some_and(f64::is_finite) => Ok(scale.as_f64()),
-            Some(other) => {
-                Err(at.wrong("logit_scale", other, "null, a finite number or \"inv_sqrt_d_model\""))
-            }
-        }
+        raw.check(check.path)
     }
 }
 

@@ -17,7 +17,7 @@ for_each_level! {
             *value *= scale;
         }
         logits[label] -= 1.0;
-        // `max` passes over NaN; the sum does not
+        // `max` ignores NaN; the sum does not
         if total.is_finite() { loss } else { f32::NAN }
     }
 

@@ -139,6 +139,8 @@ mod tests {
         let tests = std::env::current_exe().expect("this program");
         let run = Command::new(tests)
             .args(["kernels::", "ops::", "nn::", "--skip", "dispatch::tests::pass"])
+            // these go through all levels themselves
+            .args(["--skip", "every_level", "--skip", "how_a_prompt_is_cut"])
             .env(VARIABLE, name)
             .env("MPT_EXPECTED_LEVEL", name)
             .output()
@@ -147,7 +149,7 @@ mod tests {
         assert!(run.status.success(), "at {name}: {said}");
         let passed =
             said.split("test result: ok. ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-        assert!(passed > Some(100), "at {name} {passed:?} tests ran: {said}");
+        assert!(passed > Some(80), "at {name} {passed:?} tests ran: {said}");
     }
 
     #[test]

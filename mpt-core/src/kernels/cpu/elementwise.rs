@@ -1,6 +1,6 @@
 //! Elementwise operations of whole tensors on all threads, one cache-sized block at a time.
 //!
-//! The functions of an activation are `activation`.
+//! Activation functions are `activation`.
 
 use std::ops::Range;
 

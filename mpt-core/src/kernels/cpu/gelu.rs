@@ -4,7 +4,7 @@
 //!
 //! For `z >= 0` the tail is `1 - Phi(z) = e^(-z^2 / 2) M(z)`, where `M` falls smoothly from 1/2 like `1 / (z sqrt(2 pi))`.
 //! `(z + 3) M(z)` is nearly constant, and a polynomial in `t = (z - 3) / (z + 3)`, which maps the half line to `[-1, 1)`.
-//! The exponential takes `z^2` in two parts: rounded to one, the argument would cost as many units as it is large.
+//! The exponential takes `z^2` as a sum of two floats: the rounding error of one would cost as many units as the argument is large.
 
 use super::math::exp_of_sum;
 
@@ -70,12 +70,12 @@ pub(super) fn gelu_derivative(x: f32) -> f32 {
 /// References in f64.
 #[cfg(test)]
 pub(super) mod exact {
-    /// The density of the standard normal distribution.
+    /// Density of the standard normal distribution.
     pub(crate) fn density(x: f64) -> f64 {
         (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt()
     }
 
-    /// The probability of a number above `x`: a power series in the middle, a continued fraction in the tail.
+    /// Probability of a value above `x`: a power series in the middle, a continued fraction in the tail.
     pub(crate) fn tail(x: f64) -> f64 {
         if x < 0.0 {
             return 1.0 - tail(-x);
@@ -95,14 +95,14 @@ pub(super) mod exact {
 mod tests {
     use super::*;
 
-    /// The distance of two neighbours among f32 at `x`, no less than that of the least normal number.
+    /// Distance of neighboring f32 at `x`, at least that of the smallest normal number.
     fn unit(x: f64) -> f64 {
         let x = (x.abs() as f32).max(f32::MIN_POSITIVE);
         f64::from(x.next_up()) - f64::from(x)
     }
 
     #[test]
-    fn the_oracle_knows_the_tables() {
+    fn the_reference_agrees_with_tables() {
         for (x, expected) in [(0.0, 0.5), (1.0, 0.158_655_253_931_457), (4.0, 3.167_124_183_311_99e-5)] {
             assert!((exact::tail(x) / expected - 1.0).abs() < 1e-13, "{x}: {}", exact::tail(x));
             assert!((exact::tail(-x) - (1.0 - expected)).abs() < 1e-15);

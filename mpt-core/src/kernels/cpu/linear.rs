@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
-        /// The reference adds up in f64. Each addition of f32 errs by at most 2^-24 of the sum so far, a split product by four
+        /// The reference sums in f64. Each addition of f32 errs by at most 2^-24 of the sum so far, a split product by four
         /// times that; quantized weights meet `x` rounded to 8 bits, a 254th of the largest value of a group.
         #[test]
         fn a_row_has_the_same_bits_in_every_batch_and_is_near_the_sum_in_f64(
@@ -166,14 +166,14 @@ mod tests {
             let mut rng = CounterRng::new(seed, 0);
             let weight = weight(&values(&mut rng, n * k), [n, k], dtype, prepacked);
             let x = values(&mut rng, m * k);
-            let mut wide = vec![0f32; n * k];
-            (0..n).zip(wide.chunks_exact_mut(k)).for_each(|(row, wide)| weight.dequantize_rows(row..row + 1, wide));
+            let mut dense = vec![0f32; n * k];
+            (0..n).zip(dense.chunks_exact_mut(k)).for_each(|(row, dense)| weight.dequantize_rows(row..row + 1, dense));
             for level in levels() {
                 let all = run_forward(level, &x, &weight);
                 prop_assert_eq!(bits(&all), bits(&alone(1, || run_forward(level, &x, &weight))), "{} {:?}", dtype, level);
                 for (i, (x, y)) in x.chunks_exact(k).zip(all.chunks_exact(n)).enumerate() {
                     prop_assert_eq!(bits(y), bits(&run_forward(level, x, &weight)), "{} {:?}: row {}", dtype, level, i);
-                    check_near(y, x, &wide, &weight)?;
+                    check_near(y, x, &dense, &weight)?;
                 }
                 let some = m.min(1 + seed as usize % 20);
                 prop_assert_eq!(bits(&all[..some * n]), bits(&run_forward(level, &x[..some * k], &weight)), "{} {:?}: {} rows", dtype, level, some);
@@ -189,8 +189,8 @@ mod tests {
             let mut rng = CounterRng::new(seed, 0);
             let weight = weight(&values(&mut rng, n * k), [n, k], dtype, prepacked);
             let dy = values(&mut rng, m * n);
-            let (mut wide, mut dx) = (vec![0f32; n * k], vec![f32::NAN; m * k]);
-            (0..n).zip(wide.chunks_exact_mut(k)).for_each(|(row, wide)| weight.dequantize_rows(row..row + 1, wide));
+            let (mut dense, mut dx) = (vec![0f32; n * k], vec![f32::NAN; m * k]);
+            (0..n).zip(dense.chunks_exact_mut(k)).for_each(|(row, dense)| weight.dequantize_rows(row..row + 1, dense));
             backward_input(&mut dx, &dy, &weight);
             prop_assert_eq!(bits(&dx), bits(&alone(1, || {
                 let mut dx = vec![f32::NAN; m * k];
@@ -199,7 +199,7 @@ mod tests {
             })));
             for (dy, dx) in dy.chunks_exact(n).zip(dx.chunks_exact(k)) {
                 for (j, &found) in dx.iter().enumerate() {
-                    let (sum, size) = sum(dy.iter().enumerate().map(|(i, &dy)| (dy, wide[i * k + j])));
+                    let (sum, size) = sum(dy.iter().enumerate().map(|(i, &dy)| (dy, dense[i * k + j])));
                     let bound = size * (n + 5) as f64 * 2f64.powi(-24) + 1e-34;
                     prop_assert!((f64::from(found) - sum).abs() <= bound, "{}: {} {}", dtype, found, sum);
                 }
@@ -207,17 +207,17 @@ mod tests {
         }
     }
 
-    /// The sum of products, and of their absolute values.
+    /// Sum of products and of their absolute values.
     fn sum(factors: impl Iterator<Item = (f32, f32)>) -> (f64, f64) {
         let terms = factors.map(|(a, b)| f64::from(a) * f64::from(b));
         terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
     }
 
-    fn check_near(y: &[f32], x: &[f32], wide: &[f32], weight: &StoredTensor) -> Result<(), TestCaseError> {
+    fn check_near(y: &[f32], x: &[f32], dense: &[f32], weight: &StoredTensor) -> Result<(), TestCaseError> {
         let k = x.len();
         let round = |x: f32| if weight.bf16_tiles().is_some() { half::bf16::from_f32(x).to_f32() } else { x };
         let top = largest(x.iter().copied());
-        for (&found, row) in y.iter().zip(wide.chunks_exact(k)) {
+        for (&found, row) in y.iter().zip(dense.chunks_exact(k)) {
             let (sum, size) = sum(x.iter().zip(row).map(|(&x, &w)| (round(x), w)));
             let rounding = if weight.int8_panels().is_some() {
                 row.iter().map(|w| f64::from(w.abs())).sum::<f64>() * top / 250.0

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::batch::Batch;
-use crate::cache::{HostHeads, KvPool};
+use crate::cache::{HeadView, KvPool};
 use crate::error::Result;
 use crate::kernels::cpu::attention::paged::{self, PagedAttentionArgs};
 use crate::kernels::cpu::dispatch::{Level, level};
@@ -33,15 +33,15 @@ fn attention_at_level(
     scores: &ScoreParams,
     window: Option<usize>,
 ) -> Result<Tensor> {
-    let q = HostHeads::new("attention", "q", q, [Some(batch.len()), None, Some(pool.head_dim())])?;
-    let (n_heads, memory) = (q.heads(), pool.memory());
+    let q = HeadView::new("attention", "q", q, [Some(batch.len()), None, Some(pool.head_dim())])?;
+    let (n_heads, slabs) = (q.heads(), pool.slabs());
     let args = PagedAttentionArgs {
         n_heads,
-        pages: pool.layer(layer, &memory),
+        pages: pool.layer_pages(layer, &slabs),
         scale: scores.scale as f32,
         cap: scores.cap.map(|cap| cap as f32),
         slopes: &scores.slopes,
-        sequences: &pool.of_batch(batch),
+        sequences: &pool.block_tables(batch),
         first_key: &pool.first_keys(batch, window)?,
     };
     let mut out = vec![0f32; batch.len() * n_heads * pool.head_dim()];
@@ -52,11 +52,11 @@ fn attention_at_level(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alibi::alibi_slopes;
     use crate::batch::SeqId;
     use crate::config::MptConfig;
     use crate::kernels::cpu::dispatch::levels;
     use crate::kv_dtype::KvDtype;
-    use crate::mask::alibi_slopes;
     use crate::ops::Precision;
     use crate::testing::{largest, random};
     use proptest::prelude::*;
@@ -143,11 +143,11 @@ mod tests {
             let out =
                 attention_at_level(self.level, &q, &self.pool, (0, &batch), &scores, case.window).unwrap();
             self.pool.commit(&batch).unwrap();
-            let of_part = |part: &crate::batch::Part| {
-                let tokens = part.tokens();
+            let per_sequence = |seq: &crate::batch::BatchSeq| {
+                let tokens = seq.token_range();
                 flat(&out.narrow(0, tokens.start, tokens.len()).unwrap())
             };
-            batch.parts().iter().map(of_part).collect()
+            batch.sequences().iter().map(per_sequence).collect()
         }
 
         /// Feeds one sequence alone in pieces that `cut` gives for each position.
@@ -335,7 +335,7 @@ mod tests {
     /// Leaves pages full of NaN behind.
     fn fill_with_nan(run: &mut Session<'_>) {
         let (id, case) = (run.pool.add(), run.case);
-        let tokens = run.pool.total_pages() * run.pool.page_tokens();
+        let tokens = run.pool.total_pages() * run.pool.page_size();
         let mut batch = Batch::new();
         batch.push(id, &vec![0; tokens]).unwrap();
         let nan = Tensor::full(f32::NAN, (tokens, case.groups, case.e), &Device::Cpu).unwrap();
@@ -416,7 +416,7 @@ mod tests {
         let part = |from, heads| new.narrow(1, from, heads).unwrap();
         run.pool.begin(&batch).unwrap();
         run.pool.append(0, &batch, &part(h, g), &part(h + g, g)).unwrap();
-        let changed = run.pool.with_keys(0, &batch, |positions, keys| {
+        let changed = run.pool.map_keys(0, &batch, |positions, keys| {
             assert_eq!(positions.len(), 150);
             assert_eq!((positions[59], positions[60], positions[149]), (59, 0, 29));
             Ok((keys * 2.0)?)

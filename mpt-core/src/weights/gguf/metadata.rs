@@ -1,4 +1,4 @@
-//! The key-value pairs of a GGUF file.
+//! Metadata of a GGUF file: key-value pairs.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,102 +6,105 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
-/// Keys and values of a file. Arrays stay in the mapped file and are read as they are iterated.
+/// Metadata of a GGUF file. Arrays stay in the mapped file and are decoded during iteration.
 #[derive(Clone, Debug, Default)]
-pub struct Metadata {
-    pub(super) values: BTreeMap<String, MetaValue>,
+pub struct GgufMetadata {
+    pub(super) values: BTreeMap<String, GgufValue>,
 }
 
-/// One value.
+/// Metadata value.
 #[derive(Clone, Debug)]
-pub enum MetaValue {
-    /// An integer of any width.
+pub enum GgufValue {
+    /// Integer of any width.
     Int(i64),
-    /// A number of either width.
+    /// Floating-point number of either width.
     Float(f64),
-    /// True or false.
+    /// Boolean.
     Bool(bool),
-    /// Text.
+    /// String.
     Text(String),
-    /// Values of one type.
-    Array(MetaArray),
+    /// Array of one type.
+    Array(GgufArray),
 }
 
-/// An array in a mapped file.
+/// Metadata array in a mapped file.
 #[derive(Clone)]
-pub struct MetaArray {
+pub struct GgufArray {
     pub(super) map: Arc<Mmap>,
-    pub(super) kind: u32,
+    pub(super) element_type: u32,
     pub(super) len: usize,
-    /// The elements' bytes, checked to hold `len` whole elements.
+    /// Byte range of the elements, checked to hold `len` of them.
     pub(super) range: Range<usize>,
 }
 
-impl std::fmt::Debug for MetaArray {
+impl std::fmt::Debug for GgufArray {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MetaArray").field("kind", &self.kind).field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("GgufArray")
+            .field("element_type", &self.element_type)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }
 
-impl Metadata {
-    /// The value of a key.
-    pub fn get(&self, key: &str) -> Option<&MetaValue> {
+impl GgufMetadata {
+    /// Value of a key.
+    pub fn get(&self, key: &str) -> Option<&GgufValue> {
         self.values.get(key)
     }
 
-    /// All keys and values, in the order of keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &MetaValue)> {
+    /// Keys and values, in the order of keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &GgufValue)> {
         self.values.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// The text of a key.
+    /// String value of a key.
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
-            MetaValue::Text(text) => Some(text),
+            GgufValue::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    /// The integer of a key.
+    /// Integer value of a key.
     pub fn int(&self, key: &str) -> Option<i64> {
         match self.get(key)? {
-            MetaValue::Int(value) => Some(*value),
+            GgufValue::Int(value) => Some(*value),
             _ => None,
         }
     }
 
-    /// The number of a key, an integer too.
+    /// Numeric value of a key, integers included.
     pub fn float(&self, key: &str) -> Option<f64> {
         match self.get(key)? {
-            MetaValue::Float(value) => Some(*value),
-            MetaValue::Int(value) => Some(*value as f64),
+            GgufValue::Float(value) => Some(*value),
+            GgufValue::Int(value) => Some(*value as f64),
             _ => None,
         }
     }
 
-    /// The array of a key.
-    pub fn array(&self, key: &str) -> Option<&MetaArray> {
+    /// Array value of a key.
+    pub fn array(&self, key: &str) -> Option<&GgufArray> {
         match self.get(key)? {
-            MetaValue::Array(array) => Some(array),
+            GgufValue::Array(array) => Some(array),
             _ => None,
         }
     }
 }
 
-impl MetaArray {
+impl GgufArray {
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the array is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements where they are text; bytes that are no UTF-8 become U+FFFD.
+    /// Strings of the array; invalid UTF-8 becomes U+FFFD. `None` for another type.
     pub fn texts(&self) -> Option<impl Iterator<Item = String>> {
-        if self.kind != super::TEXT {
+        if self.element_type != super::TEXT {
             return None;
         }
         let mut rest = &self.map[self.range.clone()];
@@ -114,10 +117,12 @@ impl MetaArray {
         }))
     }
 
-    /// The elements where they are 32-bit integers.
+    /// 32-bit integers of the array; `None` for another type.
     pub fn ints(&self) -> Option<impl Iterator<Item = i32>> {
-        let kinds = [super::U32, super::I32];
+        let types = [super::U32, super::I32];
         let bytes = &self.map[self.range.clone()];
-        kinds.contains(&self.kind).then(|| bytes.as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes)))
+        types
+            .contains(&self.element_type)
+            .then(|| bytes.as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes)))
     }
 }

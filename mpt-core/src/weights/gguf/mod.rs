@@ -1,4 +1,4 @@
-//! GGUF, the file of llama.cpp: metadata, tensors, and how MPT stands in it.
+//! GGUF, llama.cpp's file format: metadata, tensors, and the names and keys of MPT in it.
 //!
 //! Source: ggml's `docs/gguf.md`; llama.cpp's `llama-arch.cpp` and `llama-model.cpp`, architecture `mpt`.
 
@@ -6,22 +6,24 @@ mod config;
 mod metadata;
 mod names;
 mod read;
+mod reader;
+mod types;
 mod write;
 
-pub(crate) use config::read as read_config;
-pub use metadata::{MetaArray, MetaValue, Metadata};
+pub(crate) use config::{metadata_of, read as read_config};
+pub use metadata::{GgufArray, GgufMetadata, GgufValue};
 pub(crate) use names::{from_gguf, to_gguf};
 pub(crate) use read::{GgufFile, open};
 pub use write::GgufWriter;
-pub(crate) use write::{metadata_of, padding};
+pub(crate) use write::padding;
 
-/// The file's first four bytes.
+/// Magic of a GGUF file.
 const MAGIC: &[u8; 4] = b"GGUF";
 
-/// Where data is aligned to unless the file says otherwise.
+/// Default alignment of tensor data in bytes.
 const DEFAULT_ALIGNMENT: usize = 32;
 
-/// Kinds of metadata: unsigned and signed numbers of 32 bits, text, arrays.
+/// Types of metadata values, `enum gguf_type`: `uint32`, `int32`, string, array.
 const U32: u32 = 4;
 const I32: u32 = 5;
 const TEXT: u32 = 8;

@@ -1,8 +1,8 @@
-//! Names of MPT's tensors: those of checkpoints, and those of llama.cpp.
+//! Tensor names of MPT in checkpoints and in GGUF.
 
 use crate::params::{Module, ModuleId, ParamId, ParamKind};
 
-/// Modules of a whole model with llama.cpp's names.
+/// GGUF names of the modules outside blocks.
 const OF_MODEL: [(Module, &str); 4] = [
     (Module::Wte, "token_embd"),
     (Module::Wpe, "position_embd"),
@@ -10,7 +10,7 @@ const OF_MODEL: [(Module, &str); 4] = [
     (Module::LmHead, "output"),
 ];
 
-/// Modules of a block with llama.cpp's names.
+/// GGUF names of the modules of a block.
 const OF_BLOCK: [(Module, &str); 8] = [
     (Module::Norm1, "attn_norm"),
     (Module::Norm2, "ffn_norm"),
@@ -22,7 +22,7 @@ const OF_BLOCK: [(Module, &str); 8] = [
     (Module::DownProj, "ffn_down"),
 ];
 
-/// llama.cpp's name of a checkpoint's tensor.
+/// GGUF name of a checkpoint name; `None` when llama.cpp's MPT has no such tensor.
 pub(crate) fn to_gguf(name: &str) -> Option<String> {
     let ParamId { module, kind } = name.parse().ok()?;
     let kind = match kind {
@@ -39,7 +39,7 @@ pub(crate) fn to_gguf(name: &str) -> Option<String> {
     })
 }
 
-/// A checkpoint's name of llama.cpp's tensor.
+/// Checkpoint name of a GGUF name; `None` when MPT has no such tensor.
 pub(crate) fn from_gguf(name: &str) -> Option<String> {
     let (module, kind) = name.rsplit_once('.')?;
     let kind = match kind {

@@ -1,9 +1,11 @@
-//! `pytorch_model.bin`: the zip archive of a pickled dictionary of tensors, read as data.
+//! `pytorch_model.bin`: a zip archive with a pickled state dict, read as data.
 //!
-//! No name of a file is looked up or called: the pickle is interpreted over an allow-list, and every tensor must lie
-//! inside its storage. Tensors are used where they lie in the archive, which stores them uncompressed.
+//! No global of the pickle is resolved or called: opcodes and globals are allow-listed, and every tensor must lie inside its
+//! storage. Tensors stay mapped in the archive, whose members are uncompressed.
 
-mod machine;
+mod objects;
+mod unpickler;
+mod value;
 mod zip;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +13,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use machine::{Id, Unpickled, Value, unpickle};
+use unpickler::{Unpickled, unpickle};
+use value::{Id, Value};
 
 use super::file::{FileTensor, MappedFile};
-use super::limits::{MOST_TENSORS, check_name, elements};
+use super::limits::{MAX_TENSORS, check_name, elements};
 use crate::bounded_file::refuse_pointer;
 use crate::dtype::WeightDtype;
 use crate::error::Result;
@@ -22,10 +25,10 @@ use crate::error::damaged;
 use crate::mmap::map;
 use crate::quoted::quoted;
 
-/// Bytes of the pickle at most; the tensors are not in it.
-const LARGEST_PICKLE: usize = 32 << 20;
+/// Largest pickle in bytes; tensor data are not in it.
+const MAX_PICKLE_BYTES: usize = 32 << 20;
 
-/// Keys under which trainers save a model's tensors.
+/// Keys under which trainers nest the state dict.
 const NESTED: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
 /// Opens a `.bin` file that `torch.save` wrote (torch 1.6 or later).
@@ -45,7 +48,7 @@ pub(crate) fn open(path: &Path) -> Result<MappedFile> {
     let (Some((name, range)), None) = (pickles.next(), pickles.next()) else {
         return Err(damaged(path, "no member `data.pkl`, or several", "a file that `torch.save` wrote"));
     };
-    if range.len() > LARGEST_PICKLE {
+    if range.len() > MAX_PICKLE_BYTES {
         return Err(damaged(
             path,
             format!("a pickle of {} bytes", range.len()),
@@ -65,31 +68,33 @@ pub(crate) fn open(path: &Path) -> Result<MappedFile> {
     Ok(MappedFile { path: path.to_owned(), map, tensors })
 }
 
+/// Archive with its parsed pickle.
 struct Archive<'a> {
     path: &'a Path,
-    /// What the names of all members begin with.
+    /// Common prefix of the member names.
     folder: &'a str,
     members: &'a BTreeMap<String, Range<usize>>,
     unpickled: &'a Unpickled,
 }
 
 impl Archive<'_> {
+    /// Tensors of the state dict.
     fn tensors(&self) -> Result<Vec<FileTensor>> {
-        let Value::Dict(top) = self.value(self.unpickled.top) else {
+        let Value::Dict(root) = self.value(self.unpickled.root) else {
             return Err(damaged(self.path, "another object", "a dictionary of tensors"));
         };
-        let pairs = self.nested(top).unwrap_or(top);
-        if pairs.len() > MOST_TENSORS {
+        let pairs = self.nested_state_dict(root).unwrap_or(root);
+        if pairs.len() > MAX_TENSORS {
             return Err(damaged(self.path, format!("{} tensors", pairs.len()), "at most 65536 of them"));
         }
-        let mut seen = BTreeSet::new();
+        let mut names = BTreeSet::new();
         let mut tensors = Vec::new();
         for &(key, value) in pairs {
             let Value::Text(name) = self.value(key) else {
                 return Err(damaged(self.path, "a key that is no text", "names of tensors"));
             };
             check_name(self.path, name)?;
-            if !seen.insert(name) {
+            if !names.insert(name) {
                 let found = format!("tensor `{name}`: a name that comes twice");
                 return Err(damaged(self.path, found, "each tensor once"));
             }
@@ -98,11 +103,11 @@ impl Archive<'_> {
         Ok(tensors)
     }
 
-    /// The tensors of a trainer's checkpoint, which has them under one key beside its own state.
-    fn nested<'b>(&'b self, top: &[(Id, Id)]) -> Option<&'b Vec<(Id, Id)>> {
-        let is_tensors =
+    /// State dict nested in a trainer's checkpoint; `None` when there is none.
+    fn nested_state_dict<'b>(&'b self, root: &[(Id, Id)]) -> Option<&'b Vec<(Id, Id)>> {
+        let is_state_dict =
             |key: Id| matches!(self.value(key), Value::Text(name) if NESTED.contains(&name.as_str()));
-        top.iter().filter(|(key, _)| is_tensors(*key)).find_map(|&(_, value)| match self.value(value) {
+        root.iter().filter(|(key, _)| is_state_dict(*key)).find_map(|&(_, value)| match self.value(value) {
             Value::Dict(pairs) => Some(pairs),
             _ => None,
         })
@@ -112,6 +117,7 @@ impl Archive<'_> {
         &self.unpickled.values[id as usize]
     }
 
+    /// Checked tensor: a contiguous view inside its storage.
     fn tensor(&self, name: &str, value: Id) -> Result<FileTensor> {
         let wrong = |found: &str| {
             damaged(self.path, format!("tensor `{name}`: {found}"), "a plain tensor of a storage")
@@ -119,7 +125,7 @@ impl Archive<'_> {
         let Value::Tensor { storage, offset, shape, stride } = self.value(value) else {
             return Err(wrong("another object"));
         };
-        let Value::Storage { dtype, key, len } = self.value(*storage) else {
+        let Value::Storage { dtype: dtype_name, key, len } = self.value(*storage) else {
             return Err(wrong("no storage"));
         };
         let Value::Text(key) = self.value(*key) else { return Err(wrong("no storage")) };
@@ -130,16 +136,17 @@ impl Archive<'_> {
         if !is_contiguous(&shape, stride) {
             return Err(wrong("a view that is not contiguous; save a contiguous copy"));
         }
-        let (format, width) = form(dtype);
-        let range = part(member, width, usize::try_from(*len).ok(), usize::try_from(*offset).ok(), &shape);
+        let (dtype, width) = element_type(dtype_name);
+        let range =
+            byte_range(member, width, usize::try_from(*len).ok(), usize::try_from(*offset).ok(), &shape);
         let range = range.ok_or_else(|| wrong("elements outside its storage"))?;
-        Ok(FileTensor { name: name.to_owned(), dtype: (*dtype).to_owned(), format, shape, range })
+        Ok(FileTensor { name: name.to_owned(), dtype_name: (*dtype_name).to_owned(), dtype, shape, range })
     }
 }
 
-/// The form of a dtype, and the bytes of an element.
-fn form(dtype: &str) -> (Option<WeightDtype>, usize) {
-    match dtype {
+/// Weight dtype and element size in bytes of a dtype.
+fn element_type(dtype_name: &str) -> (Option<WeightDtype>, usize) {
+    match dtype_name {
         "F32" => (Some(WeightDtype::F32), 4),
         "F16" => (Some(WeightDtype::F16), 2),
         "BF16" => (Some(WeightDtype::BF16), 2),
@@ -149,11 +156,12 @@ fn form(dtype: &str) -> (Option<WeightDtype>, usize) {
     }
 }
 
+/// Shape without negative sizes.
 fn sizes(shape: &[i64]) -> Option<Vec<usize>> {
     shape.iter().map(|&n| usize::try_from(n).ok()).collect()
 }
 
-/// Whether elements lie in order without gaps; the stride of a dimension of one element means nothing.
+/// Whether a view is row-major without gaps. Strides of dimensions of size 1 are ignored.
 fn is_contiguous(shape: &[usize], stride: &[i64]) -> bool {
     let mut expected = 1usize;
     shape.len() == stride.len()
@@ -164,8 +172,8 @@ fn is_contiguous(shape: &[usize], stride: &[i64]) -> bool {
         })
 }
 
-/// The bytes of a tensor: `offset` elements into the storage `member` of `len` elements.
-fn part(
+/// Byte range of a tensor at `offset` elements in the storage `member` of `len` elements of `width` bytes.
+fn byte_range(
     member: &Range<usize>,
     width: usize,
     len: Option<usize>,
@@ -197,12 +205,12 @@ mod tests {
     #[test]
     fn tensors_lie_inside_their_storage() {
         let member = 100..140; // ten f32
-        assert_eq!(part(&member, 4, Some(10), Some(4), &[2, 3]), Some(116..140));
-        assert_eq!(part(&member, 4, Some(10), Some(5), &[2, 3]), None);
-        assert_eq!(part(&member, 4, Some(11), Some(0), &[1]), None);
-        assert_eq!(part(&member, 4, None, Some(0), &[1]), None);
-        assert_eq!(part(&member, 4, Some(10), None, &[1]), None);
-        assert_eq!(part(&member, 4, Some(10), Some(usize::MAX), &[1]), None);
-        assert_eq!(part(&member, 4, Some(10), Some(0), &[usize::MAX, 2]), None);
+        assert_eq!(byte_range(&member, 4, Some(10), Some(4), &[2, 3]), Some(116..140));
+        assert_eq!(byte_range(&member, 4, Some(10), Some(5), &[2, 3]), None);
+        assert_eq!(byte_range(&member, 4, Some(11), Some(0), &[1]), None);
+        assert_eq!(byte_range(&member, 4, None, Some(0), &[1]), None);
+        assert_eq!(byte_range(&member, 4, Some(10), None, &[1]), None);
+        assert_eq!(byte_range(&member, 4, Some(10), Some(usize::MAX), &[1]), None);
+        assert_eq!(byte_range(&member, 4, Some(10), Some(0), &[usize::MAX, 2]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The members of a zip archive that are stored as they are, as `torch.save` writes them.
+//! Zip reader: byte ranges of uncompressed members, as `torch.save` writes them.
 //!
 //! Source: PKWARE's APPNOTE, sections 4.3 (structure) and 4.5.3 (64-bit sizes).
 
@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::error::damaged;
 use crate::quoted::quoted;
 
-/// Members at most: a model has one for each tensor, and a few.
-const MOST_MEMBERS: u64 = 1 << 17;
+/// Largest number of members; a model has one per tensor and a few more.
+const MAX_MEMBERS: u64 = 1 << 17;
 
 const END_OF_DIRECTORY: &[u8] = b"PK\x05\x06";
 const END_OF_DIRECTORY_64: &[u8] = b"PK\x06\x06";
@@ -19,11 +19,11 @@ const LOCATOR_64: &[u8] = b"PK\x06\x07";
 const DIRECTORY_ENTRY: &[u8] = b"PK\x01\x02";
 const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
 
-/// The bytes of every member, by name.
+/// Byte ranges of the members, by name.
 ///
 /// # Errors
-/// [`Error::WeightsFile`](crate::Error::WeightsFile) with the offset of what is wrong: members that are compressed,
-/// overlap, come twice or lie outside the file.
+/// [`Error::WeightsFile`](crate::Error::WeightsFile) with the offset, for members that are compressed, overlap, repeat or lie
+/// outside the file.
 pub(super) fn members(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>> {
     let zip = Zip { path, bytes };
     let (entries, directory) = zip.directory()?;
@@ -43,24 +43,25 @@ pub(super) fn members(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Rang
     Ok(members)
 }
 
-/// A member as its entry of the directory tells it.
+/// Member, from its central directory entry.
 struct Member {
     name: String,
-    /// Where its own header begins.
+    /// Offset of its local header.
     header: usize,
-    /// Its bytes.
+    /// Byte range of its data.
     range: Range<usize>,
-    /// Where the next entry begins.
+    /// Offset of the next central directory entry.
     next: usize,
 }
 
+/// Zip archive in memory.
 struct Zip<'a> {
     path: &'a Path,
     bytes: &'a [u8],
 }
 
 impl Zip<'_> {
-    /// Number of entries of the directory, and where it begins.
+    /// Number of entries and offset of the central directory.
     fn directory(&self) -> Result<(u64, usize)> {
         let no_zip = || damaged(self.path, "no end of a zip archive", "a file that `torch.save` wrote whole");
         let from = self.bytes.len().saturating_sub(22 + 0xffff);
@@ -76,13 +77,13 @@ impl Zip<'_> {
             self.expect(end, END_OF_DIRECTORY_64)?;
             (entries, start) = (self.u64(end + 32)?, self.u64(end + 48)?);
         }
-        if entries > MOST_MEMBERS {
+        if entries > MAX_MEMBERS {
             return Err(self.wrong(end, format!("{entries} members")));
         }
         Ok((entries, self.index(end, start)?))
     }
 
-    /// The member whose directory entry is at `at`.
+    /// Member of the central directory entry at `at`.
     fn member(&self, at: usize) -> Result<Member> {
         self.expect(at, DIRECTORY_ENTRY)?;
         let (method, flags) = (self.u16(at + 10)?, self.u16(at + 8)?);
@@ -100,7 +101,7 @@ impl Zip<'_> {
             header: self.u32(at + 42)?.into(),
         };
         let sizes =
-            sizes.widened(extra).ok_or_else(|| self.wrong(at, "a truncated 64-bit size".to_owned()))?;
+            sizes.with_zip64(extra).ok_or_else(|| self.wrong(at, "a truncated 64-bit size".to_owned()))?;
         if sizes.size != sizes.compressed {
             return Err(self.wrong(at, format!("member `{}` of two sizes", quoted(&name))));
         }
@@ -114,7 +115,7 @@ impl Zip<'_> {
         Ok(Member { name, header, range: start..start + size, next })
     }
 
-    /// The directory must end at `at`, where its end says so.
+    /// Refuses a central directory with more entries than its end record states.
     fn refuse_more_entries(&self, at: usize) -> Result<()> {
         let signature = self.slice(at, 4)?;
         if signature == END_OF_DIRECTORY || signature == END_OF_DIRECTORY_64 {
@@ -123,7 +124,7 @@ impl Zip<'_> {
         Err(self.wrong(at, "another number of members than the archive's end says".to_owned()))
     }
 
-    /// Members with their headers share no byte with one another, and none with the directory.
+    /// Refuses members, headers included, that overlap each other or the central directory.
     fn refuse_overlaps(&self, mut taken: Vec<Range<usize>>, directory: usize) -> Result<()> {
         taken.push(directory..directory);
         taken.sort_by_key(|range| range.start);
@@ -162,7 +163,7 @@ impl Zip<'_> {
         self.array(at).map(u64::from_le_bytes)
     }
 
-    /// A number of the file as an index into it.
+    /// Offset or size from the file as an index into it.
     fn index(&self, at: usize, value: u64) -> Result<usize> {
         let index = usize::try_from(value).ok().filter(|&index| index <= self.bytes.len());
         index.ok_or_else(|| self.wrong(at, format!("offset or size {value} beyond the end")))
@@ -174,7 +175,7 @@ impl Zip<'_> {
     }
 }
 
-/// Sizes and place of a member.
+/// Sizes of a member, and offset of its local header.
 struct Sizes {
     compressed: u64,
     size: u64,
@@ -182,8 +183,8 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// With the numbers that do not fit 32 bits taken from the extra field of kind 1.
-    fn widened(mut self, mut extra: &[u8]) -> Option<Self> {
+    /// Sizes with 64-bit values from the zip64 extra field; `None` when it is truncated.
+    fn with_zip64(mut self, mut extra: &[u8]) -> Option<Self> {
         const WIDE: u64 = u32::MAX as u64;
         while let [a, b, c, d, rest @ ..] = extra {
             let (kind, len) = (u16::from_le_bytes([*a, *b]), usize::from(u16::from_le_bytes([*c, *d])));

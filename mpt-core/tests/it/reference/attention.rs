@@ -1,4 +1,4 @@
-//! Attention by its definition: every score, every bias and every mask in a table `[b, h, s, s]`.
+//! Attention by its definition: scores, bias and mask as tables `[b, h, s, s]`.
 
 use std::f64::consts::TAU;
 
@@ -53,7 +53,7 @@ impl Reference<'_> {
         Ok([part(0, q_width)?, part(q_width, kv_width)?, part(q_width + kv_width, kv_width)?])
     }
 
-    /// The norm over all heads together, or over each of them.
+    /// Norm over all heads, or per head.
     fn normed(&self, place: &str, layer: &str, x: &Tensor, heads: usize) -> Result<Tensor> {
         let attn = &self.config.attn_config;
         let place = format!("{place}.{layer}");
@@ -67,7 +67,7 @@ impl Reference<'_> {
         Ok(x.clone())
     }
 
-    /// What is added to scores: ALiBi's slope times the distance, and minus infinity for keys that are not seen.
+    /// Bias of the scores: ALiBi's slope times the distance, minus infinity for hidden keys.
     fn bias(&self, batch: &Batch) -> Result<Tensor> {
         let attn = &self.config.attn_config;
         let ((b, s), h) = (batch.dims(), self.config.n_heads);
@@ -87,7 +87,7 @@ impl Reference<'_> {
         Tensor::from_vec(bias, (b, h, s, s), &Device::Cpu)
     }
 
-    /// Heads `[b, s, heads, e]`, each pair `(i, i + e/2)` turned by the position times the pair's frequency.
+    /// Heads `[b, s, heads, e]`, each pair `(i, i + e/2)` rotated by position times frequency.
     fn rotated(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
         let Some(rope) = self.config.attn_config.rope else { return Ok(x.clone()) };
         let (b, s, _, e) = x.dims4()?;
@@ -111,8 +111,8 @@ impl Reference<'_> {
     }
 }
 
-/// The slope of a head: 2^(-bias_max k / n) of the power of two n at or above the count of heads, where k runs over
-/// 1, 2, .. n, or over the even and then the odd numbers where the count is no power of two.
+/// ALiBi slope of a head: `2^(-bias_max k / n)` with `n` the power of two at or above the number of heads. `k` runs over 1 to
+/// `n`, or over the even and then the odd numbers when the number of heads is not a power of two.
 fn slope(head: usize, heads: usize, bias_max: f64) -> f64 {
     let mut n = 1;
     while n < heads {
@@ -126,7 +126,7 @@ fn slope(head: usize, heads: usize, bias_max: f64) -> f64 {
     2f64.powf(-bias_max * k as f64 / n as f64)
 }
 
-/// Radians a token of the pair `pair` of heads of `e` numbers, in a sequence of `length` tokens.
+/// Frequency of `pair` in heads of width `e`, radians per token, in a sequence of `length` tokens.
 fn frequency(rope: RopeConfig, pair: usize, e: usize, length: usize, trained: usize) -> f64 {
     let exponent = 2.0 * pair as f64 / e as f64;
     let plain = rope.theta.powf(-exponent);

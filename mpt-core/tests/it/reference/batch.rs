@@ -1,4 +1,4 @@
-//! Rows of tokens, and which of them see which.
+//! Rows of tokens, and the visibility of each token to the later ones.
 
 use mpt_core::{AttnMask, IGNORE_LABEL};
 
@@ -8,13 +8,13 @@ pub(crate) struct Batch {
     pub(crate) view: View,
 }
 
-/// What hides one token of a row from a later one.
+/// Visibility rule within a row, besides causality.
 pub(crate) enum View {
-    /// Nothing.
+    /// All earlier tokens are visible.
     Causal,
-    /// Being padding: 0 for every token that is, `[b, s]`.
+    /// Padding is hidden: 0 marks it, `[b, s]`.
     Padded(Vec<u8>),
-    /// Belonging to another document: its number for every token, `[b, s]`.
+    /// Other documents are hidden: document id of each token, `[b, s]`.
     Documents(Vec<u32>),
 }
 
@@ -23,7 +23,7 @@ impl Batch {
         (self.rows.len(), self.rows[0].len())
     }
 
-    /// The same view as the crate takes it.
+    /// The rule as an `AttnMask`.
     pub(crate) fn mask(&self) -> AttnMask {
         let (b, s) = self.dims();
         match &self.view {
@@ -33,7 +33,7 @@ impl Batch {
         }
     }
 
-    /// Whether the token is none of padding.
+    /// Whether a token is not padding.
     pub(crate) fn is_real(&self, row: usize, token: usize) -> bool {
         match &self.view {
             View::Padded(real) => real[row * self.dims().1 + token] == 1,
@@ -41,7 +41,7 @@ impl Batch {
         }
     }
 
-    /// Whether token `i` of a row sees token `j`. Padding sees itself, so that its softmax is one; nobody reads it.
+    /// Whether token `i` of a row attends to token `j`. Padding attends to itself, which keeps its softmax defined.
     pub(crate) fn sees(&self, row: usize, i: usize, j: usize) -> bool {
         let at = row * self.dims().1;
         let hidden = match &self.view {
@@ -52,24 +52,24 @@ impl Batch {
         j <= i && !hidden
     }
 
-    /// Places in each row, `[b * s]`: the count of tokens before one that it sees, padding left out.
+    /// Positions, `[b * s]`: number of visible earlier tokens that are not padding.
     pub(crate) fn positions(&self) -> Vec<u32> {
         let (b, s) = self.dims();
         let position = |row, token| {
             let counts = |&earlier: &usize| self.is_real(row, earlier) && self.sees(row, token, earlier);
             let before = (0..token).filter(counts).count();
-            // the first of padding behind a row has the place of the last token
+            // right padding has the position of the last token
             if self.is_real(row, token) { before as u32 } else { before.saturating_sub(1) as u32 }
         };
         (0..b).flat_map(|row| (0..s).map(move |token| position(row, token))).collect()
     }
 
-    /// Tokens of a row that are none of padding.
+    /// Number of tokens of a row that are not padding.
     pub(crate) fn length(&self, row: usize) -> usize {
         (0..self.dims().1).filter(|&token| self.is_real(row, token)).count()
     }
 
-    /// The next token of every token, where both are real.
+    /// Next token of each token, ignored when either is padding.
     pub(crate) fn labels(&self) -> Vec<u32> {
         let (b, s) = self.dims();
         let label = |row: usize, token: usize| {

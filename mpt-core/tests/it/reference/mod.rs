@@ -1,7 +1,6 @@
-//! A plain MPT in f64, written from the definitions with elementary tensor ops: whole tables of scores, masks and biases.
+//! Plain reference model in f64, from the definitions with elementary tensor ops: full tables of scores, masks and biases.
 //!
-//! It shares the configuration and the names of parameters with the crate, and no code that computes. Because it works
-//! in f64, what differs between it and a model is the model's own rounding.
+//! It shares configuration and parameter names with the crate, but no computation. In f64 its own rounding is negligible.
 
 mod attention;
 mod batch;
@@ -16,7 +15,7 @@ use mpt_core::{IGNORE_LABEL, MptConfig};
 pub(crate) use batch::{Batch, View};
 use layers::soft_cap;
 
-/// The parameters of a model, f64, with its configuration.
+/// Reference model: configuration and f64 parameters.
 pub(crate) struct Reference<'a> {
     config: &'a MptConfig,
     vars: BTreeMap<String, Var>,
@@ -58,7 +57,7 @@ impl<'a> Reference<'a> {
         logits.reshape((b, s, self.config.vocab_size))
     }
 
-    /// The sum of the cross-entropies of the labels that count, of logits `[b, s, v]`.
+    /// Cross-entropy of logits `[b, s, v]`, summed over the labels that are not ignored.
     pub(crate) fn loss_sum(&self, logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
         let logits = logits.flatten_to(1)?; // [b * s, v]
         let top = logits.detach().max_keepdim(D::Minus1)?;
@@ -71,7 +70,7 @@ impl<'a> Reference<'a> {
         ((log_total - shifted.gather(&ids, 1)?)? * counts)?.sum_all()
     }
 
-    /// The gradient of the parameter `name`.
+    /// Gradient of the parameter `name`.
     pub(crate) fn gradient<'g>(&self, gradients: &'g GradStore, name: &str) -> &'g Tensor {
         gradients.get(&self.vars[name]).expect("every parameter takes part")
     }
@@ -85,7 +84,7 @@ impl<'a> Reference<'a> {
         self.vars[name].as_tensor()
     }
 
-    /// Token embeddings, and learned positions, `[b, s, d]`, of which a fraction hands its gradient on.
+    /// Token embeddings plus learned positions, `[b, s, d]`; a fraction passes its gradient on.
     fn embed(&self, batch: &Batch) -> Result<Tensor> {
         let (b, s) = batch.dims();
         let rows = |name: &str, ids: Vec<u32>| {

@@ -1,52 +1,44 @@
-//! From another program's tokens to a data folder that `verify`, `inspect`, `cat` and training take.
+//! Import of another program's tokens to a data folder that `verify`, `inspect`, `cat` and training take.
 
-mod intake;
+mod boundaries;
+mod plan;
 mod tokens;
+mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mpt_tokenize::Tokenizer;
 
-use self::intake::{Counts, Intake};
-pub(super) use self::tokens::Follow;
+pub use self::boundaries::BoundaryTokens;
+use self::boundaries::boundaries;
+use self::plan::{ImportRequest, contents};
+use self::writer::ImportWriter;
+use super::byte_progress::ByteProgress;
 use super::dtype::Dtype;
-use super::mds::Value;
-use super::sources::{self, Data, Source};
-use crate::config::{
-    DEFAULT_ROW_TOKENS, DEFAULT_SEED, Format, MAX_ROW_TOKENS, OnBadLine, default_row_tokens,
-};
-use crate::dedup::Dedup;
+use super::sources::{self, ForeignData, ForeignSource};
+use crate::config::Format;
 use crate::durable::{self, Staging};
 use crate::error::{Error, Result};
+use crate::file_digest::FileDigest;
 use crate::hash;
-use crate::hashed_file::PlainFile;
-use crate::manifest::{
-    Contents, FORMAT, MANIFEST, Manifest, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TOKENIZER,
-    TokenAccount,
-};
-use crate::mixing::{Mixing, Share};
-use crate::prepare::{Input, changes, hash_all};
-use crate::progress::{Note, Progress, Stage};
+use crate::manifest::{MANIFEST, Manifest, Plan, Split, TOKENIZER};
+use crate::prepare::changes;
+use crate::progress::{Note, Phase, Progress};
 
-/// The token that ends documents, for who names none.
-const DEFAULT_EOS: &str = "<|endoftext|>";
-/// The smallest share of the samples that a source can have.
-const LEAST_SHARE: f64 = 1e-9;
-
-/// What an import is told.
+/// Settings of an import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// The column with the tokens, in MDS.
+    /// Column with the tokens, in MDS.
     pub column: String,
-    /// The type of the tokens, where their column is `bytes` and does not say it.
+    /// Type of the tokens, where their column is `bytes`, which has no type.
     pub token_dtype: Option<Dtype>,
-    /// The tokens around documents; by default `<|endoftext|>` after each in MDS, and none in Megatron data.
-    pub boundaries: Option<Boundaries>,
+    /// Tokens around documents; by default `<|endoftext|>` after each in MDS, and none in Megatron data.
+    pub boundaries: Option<BoundaryTokens>,
     /// Tokens in a training sample; by default those of an MDS sample.
     pub seq_len: Option<usize>,
-    /// The default seed of the order; 17 by default.
+    /// Default seed of the order; 17 by default.
     pub seed: Option<u64>,
-    /// Whether the hashes that an MDS index gives are checked.
+    /// Whether the hashes of an MDS index are checked.
     pub verify: bool,
 }
 
@@ -63,37 +55,22 @@ impl Default for ImportOptions {
     }
 }
 
-/// The tokens around documents: id, and text as the tokenizer has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Boundaries {
-    /// The token before each document.
-    pub bos: Option<(u32, String)>,
-    /// The token after each document.
-    pub eos: Option<(u32, String)>,
-}
-
-impl Boundaries {
-    fn is_none(&self) -> bool {
-        self.bos.is_none() && self.eos.is_none()
-    }
-}
-
-/// What an import gave.
+/// Summary of an import.
 #[derive(Debug, Clone)]
-pub struct Imported {
-    /// The data.
+pub struct ImportSummary {
+    /// Manifest of the data folder.
     pub manifest: Manifest,
-    /// What it was.
+    /// Format of the input.
     pub format: Format,
-    /// The tokens around documents.
-    pub boundaries: Boundaries,
+    /// Tokens around documents.
+    pub boundaries: BoundaryTokens,
 }
 
-/// Makes the data folder `out` of what lies at `input`: a source per subfolder, or one named after the folder, each with
-/// the share of the samples that it has of the tokens. Nothing is held out.
+/// Makes the data folder `out` of the data at `input`: a source per subfolder, or one named after the folder. The share of a
+/// source is its share of the tokens. Nothing is held out.
 ///
-/// Document starts are those that a Megatron index gives. MDS does not keep them: there a document ends after each EOS and
-/// begins at each BOS, and where neither is named every sample is one.
+/// A Megatron index gives the document starts. MDS has none: a document ends after each EOS and begins at each BOS, and
+/// without either every sample is a document.
 ///
 /// The folder appears when it is complete. The same input and options give the same bytes.
 ///
@@ -106,54 +83,36 @@ pub fn import(
     tokenizer: &Tokenizer,
     options: &ImportOptions,
     progress: &mut dyn Progress,
-) -> Result<Imported> {
+) -> Result<ImportSummary> {
     let found = sources::find(input)?;
-    let format = if matches!(found[0].data, Data::Mds(_)) { Format::Mds } else { Format::Megatron };
+    let format = if matches!(found[0].data, ForeignData::Mds(_)) { Format::Mds } else { Format::Megatron };
     let boundaries = boundaries(format, tokenizer, options)?;
-    let plan = plan(input, &found, format, tokenizer, &boundaries, options, progress)?;
-    let imported = |manifest| Imported { manifest, format, boundaries: boundaries.clone() };
+    let request = ImportRequest { input, sources: &found, format, boundaries: &boundaries, options };
+    let plan = request.plan(tokenizer, progress)?;
+    let imported = |manifest| ImportSummary { manifest, format, boundaries: boundaries.clone() };
     if out.join(MANIFEST).exists() {
         return finished(out, plan, progress).map(imported);
     }
     let staging = Staging::folder(out)?;
-    progress.start(Stage::Convert, found.iter().map(Source::bytes).sum());
-    let mut intake = Intake::create(staging.path(), &plan)?;
+    progress.start(Phase::Convert, found.iter().map(ForeignSource::bytes).sum());
+    let mut writer = ImportWriter::create(staging.path(), &plan)?;
     let mut counts = Vec::new();
     for source in &found {
-        let mut follow = Follow::new(progress);
-        counts.push(intake.source(&source.name, |part| {
-            tokens::read(source, part, tokenizer.num_ids(), &boundaries, options, &mut follow)
+        let mut bytes_done = ByteProgress::new(progress);
+        counts.push(writer.source(&source.name, |part| {
+            tokens::read(source, part, tokenizer.num_ids(), &boundaries, options, &mut bytes_done)
         })?);
     }
-    let mut files = intake.finish()?;
+    let mut files = writer.finish()?;
     progress.finish();
-    check_unchanged(input, &found, &plan, progress)?;
+    request.check_unchanged(&plan, progress)?;
     files.push(copy_tokenizer(staging.path(), tokenizer)?);
     Manifest::commit(staging.path(), contents(plan, counts, files, &boundaries))?;
     staging.commit()?;
     Manifest::open(out).map(imported)
 }
 
-/// The files that were read are those that were hashed.
-fn check_unchanged(input: &Path, found: &[Source], plan: &Plan, progress: &mut dyn Progress) -> Result<()> {
-    for (now, planned) in inputs(input, found, progress)?.iter().zip(&plan.sources) {
-        let changed = now.iter().zip(&planned.inputs).find(|(now, planned)| now.file != **planned);
-        if let Some((input, _)) = changed {
-            return Err(Error::InputChanged { path: input.path.clone() });
-        }
-    }
-    Ok(())
-}
-
-/// The files of each source, hashed.
-fn inputs(input: &Path, found: &[Source], progress: &mut dyn Progress) -> Result<Vec<Vec<Input>>> {
-    let root = if input.is_dir() { input } else { input.parent().unwrap_or(Path::new("")) };
-    let files =
-        found.iter().map(|source| source.files(root)).collect::<Result<Vec<Vec<(PathBuf, String)>>>>()?;
-    hash_all(files, progress)
-}
-
-/// The folder has a manifest: it is what was asked for, or it is refused.
+/// Manifest of a complete folder, which is refused where it is of another plan.
 fn finished(out: &Path, mut plan: Plan, progress: &mut dyn Progress) -> Result<Manifest> {
     let manifest = Manifest::open(out)?;
     // Shares follow from the inputs.
@@ -168,143 +127,17 @@ fn finished(out: &Path, mut plan: Plan, progress: &mut dyn Progress) -> Result<M
     Ok(manifest)
 }
 
-/// The tokens around documents, as asked for or by default.
-fn boundaries(format: Format, tokenizer: &Tokenizer, options: &ImportOptions) -> Result<Boundaries> {
-    let all_known = |boundaries: &Boundaries| {
-        let known = |token: &Option<(u32, String)>| {
-            token.as_ref().is_none_or(|(id, _)| (*id as usize) < tokenizer.num_ids())
-        };
-        known(&boundaries.bos) && known(&boundaries.eos)
-    };
-    match &options.boundaries {
-        Some(boundaries) if all_known(boundaries) => Ok(boundaries.clone()),
-        Some(_) => {
-            Err(conversion("eos", format!("the tokenizer has {} ids; name one of them", tokenizer.num_ids())))
-        }
-        None if format == Format::Megatron => Ok(Boundaries::default()),
-        None => match tokenizer.id_of(DEFAULT_EOS) {
-            Some(id) => Ok(Boundaries { bos: None, eos: Some((id, DEFAULT_EOS.into())) }),
-            None => Err(conversion(
-                "eos",
-                format!(
-                    "MDS does not keep where documents begin, and the tokenizer has no {DEFAULT_EOS}; name the token that ends a document, or the one that begins it, or that there is none"
-                ),
-            )),
-        },
-    }
-}
-
 fn conversion(option: &'static str, problem: String) -> Error {
     Error::Conversion { option, problem }
 }
 
-fn plan(
-    input: &Path,
-    found: &[Source],
-    format: Format,
-    tokenizer: &Tokenizer,
-    boundaries: &Boundaries,
-    options: &ImportOptions,
-    progress: &mut dyn Progress,
-) -> Result<Plan> {
-    let seq_len = match options.seq_len {
-        Some(seq_len) => seq_len,
-        None => sample_len(&found[0], options)?.unwrap_or(DEFAULT_ROW_TOKENS),
-    };
-    let row_tokens = if seq_len == 0 { 0 } else { default_row_tokens(seq_len) };
-    if row_tokens == 0 || row_tokens > MAX_ROW_TOKENS {
-        let problem = format!(
-            "{seq_len} tokens cannot be a sample; expected 1 to {MAX_ROW_TOKENS}, or a multiple of {DEFAULT_ROW_TOKENS}"
-        );
-        return Err(conversion("seq-len", problem));
-    }
-    let inputs = inputs(input, found, progress)?;
-    let is_mds = format == Format::Mds;
-    let sources = found.iter().zip(inputs).map(|(source, inputs)| SourcePlan {
-        name: source.name.clone(),
-        // Known when the tokens are counted.
-        proportion: Share::Proportion(0.0),
-        format,
-        text_field: if is_mds { options.column.clone() } else { String::new() },
-        id_field: None,
-        token_dtype: options.token_dtype.filter(|_| is_mds).map(|dtype| dtype.name().to_owned()),
-        filters: Vec::new(),
-        lists: Vec::new(),
-        dedup: None,
-        on_bad_line: OnBadLine::Fail,
-        inputs: inputs.into_iter().map(|input| input.file).collect(),
-    });
-    let text = |token: &Option<(u32, String)>| token.as_ref().map_or(String::new(), |(_, text)| text.clone());
-    Ok(Plan {
-        format: FORMAT,
-        seed: options.seed.unwrap_or(DEFAULT_SEED),
-        seq_len,
-        row_tokens,
-        dedup: Dedup::none(),
-        embedder: None,
-        eval_fraction: 0.0,
-        bos: text(&boundaries.bos),
-        eos: text(&boundaries.eos),
-        tokenizer: tokenizer.fingerprint().to_string(),
-        vocab_size: tokenizer.num_ids(),
-        mixing: Mixing::default(),
-        sources: sources.collect(),
-    })
-}
-
-/// Tokens in the samples of an MDS source, where the first two have as many.
-fn sample_len(source: &Source, options: &ImportOptions) -> Result<Option<usize>> {
-    let Data::Mds(dataset) = &source.data else { return Ok(None) };
-    let Some(shard) = dataset.shards().iter().find(|shard| shard.samples > 0) else { return Ok(None) };
-    let Some(column) = shard.column(&options.column) else { return Ok(None) };
-    let mut samples = dataset.samples(shard, false)?;
-    let mut lengths = Vec::new();
-    while let Some(sample) = samples.next_sample()?.filter(|_| lengths.len() < 2) {
-        lengths.push(match (sample.value(column)?, options.token_dtype) {
-            (Value::Numbers(numbers), _) => numbers.data.len() / numbers.dtype.bytes(),
-            (Value::Bytes(bytes), Some(dtype)) => bytes.len() / dtype.bytes(),
-            _ => return Ok(None),
-        });
-    }
-    Ok(lengths.first().copied().filter(|first| lengths.iter().all(|length| length == first)))
-}
-
-fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<PlainFile> {
-    let bytes = tokenizer.bytes();
+fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<FileDigest> {
+    let bytes = tokenizer.json_bytes();
     durable::write_file(&dir.join(TOKENIZER), bytes)?;
-    Ok(PlainFile { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) })
+    Ok(FileDigest { name: TOKENIZER.into(), bytes: bytes.len() as u64, sha256: hash::sha256(bytes) })
 }
 
-fn contents(mut plan: Plan, counts: Vec<Counts>, files: Vec<PlainFile>, boundaries: &Boundaries) -> Contents {
-    let all: u64 = counts.iter().map(|counts| counts.train.tokens).sum();
-    let documents = counts.iter().map(|counts| counts.train.documents).sum();
-    let mut sources = Vec::new();
-    for (source, counts) in plan.sources.iter_mut().zip(counts) {
-        source.proportion = Share::Proportion((counts.train.tokens as f64 / all as f64).max(LEAST_SHARE));
-        let tokens = counts.train.tokens;
-        sources.push(SourceRecord {
-            name: source.name.clone(),
-            proportion: source.proportion,
-            documents: counts.documents,
-            drops: counts.drops,
-            tokens: TokenAccount { tokens_read: tokens, tokens_kept: tokens, ..TokenAccount::default() },
-            train: counts.train,
-            eval: SplitRecord { first_document: documents, ..SplitRecord::default() },
-        });
-    }
-    let id = |token: &Option<(u32, String)>| token.as_ref().map(|(id, _)| *id);
-    Contents {
-        plan,
-        bos_id: id(&boundaries.bos),
-        eos_id: id(&boundaries.eos),
-        sources,
-        dedup: Vec::new(),
-        files,
-        file_table: None,
-    }
-}
-
-/// What errors call the split that everything goes to.
+/// Name of the split that everything is in.
 fn split() -> &'static str {
     Split::Train.name()
 }

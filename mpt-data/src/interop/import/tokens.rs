@@ -1,68 +1,42 @@
-//! The tokens of a source, document by document: where an index says they begin, or where a token does.
+//! Tokens of a source, document by document: documents begin where an index or a boundary token says.
 
 use std::path::Path;
 
-use super::intake::SourceIntake;
-use super::{Boundaries, ImportOptions, conversion};
+use super::writer::SourceWriter;
+use super::{BoundaryTokens, ImportOptions, conversion};
 use crate::error::{Error, Result};
-use crate::interop::mds::{Dataset, Encoding, Sample, Shard};
-use crate::interop::megatron::{self, Indexed};
-use crate::interop::sources::{Data, Source};
-use crate::progress::Progress;
+use crate::interop::byte_progress::ByteProgress;
+use crate::interop::mds::{Encoding, MdsDataset, MdsSample, MdsShard};
+use crate::interop::megatron::{self, IndexedDataset};
+use crate::interop::sources::{ForeignData, ForeignSource};
 
-/// Bytes after which progress is told.
-const STEP: u64 = 1 << 20;
-
-/// Tells of bytes done, now and then, and stops the work if that is wanted.
-pub(in crate::interop) struct Follow<'a> {
-    progress: &'a mut dyn Progress,
-    untold: u64,
-}
-
-impl<'a> Follow<'a> {
-    /// Nothing done yet.
-    pub(in crate::interop) fn new(progress: &'a mut dyn Progress) -> Self {
-        Self { progress, untold: 0 }
-    }
-
-    /// So many more bytes are done.
-    pub(in crate::interop) fn step(&mut self, bytes: u64) -> Result<()> {
-        self.untold += bytes;
-        if self.untold < STEP {
-            return Ok(());
-        }
-        self.progress.advance(std::mem::take(&mut self.untold));
-        if self.progress.keep_going() { Ok(()) } else { Err(Error::Interrupted) }
-    }
-}
-
-/// Reads a source into its intake.
+/// Reads a source into its writer.
 pub(super) fn read(
-    source: &Source,
-    into: &mut SourceIntake<'_, '_>,
+    source: &ForeignSource,
+    into: &mut SourceWriter<'_, '_>,
     vocab_size: usize,
-    boundaries: &Boundaries,
+    boundaries: &BoundaryTokens,
     options: &ImportOptions,
-    follow: &mut Follow<'_>,
+    bytes_done: &mut ByteProgress<'_>,
 ) -> Result<()> {
     match &source.data {
-        Data::Mds(dataset) => {
+        ForeignData::Mds(dataset) => {
             let mut reader =
-                MdsTokens { vocab_size, boundaries, options, into, ids: Vec::new(), starts: true };
-            reader.read(dataset, follow)
+                MdsTokenReader { vocab_size, boundaries, options, into, ids: Vec::new(), starts: true };
+            reader.read(dataset, bytes_done)
         }
-        Data::Megatron(parts) => {
-            parts.iter().try_for_each(|(prefix, part)| read_indexed(prefix, part, into, vocab_size, follow))
-        }
+        ForeignData::Megatron(parts) => parts
+            .iter()
+            .try_for_each(|(prefix, part)| read_indexed(prefix, part, into, vocab_size, bytes_done)),
     }
 }
 
 fn read_indexed(
     prefix: &Path,
-    part: &Indexed,
-    into: &mut SourceIntake<'_, '_>,
+    part: &IndexedDataset,
+    into: &mut SourceWriter<'_, '_>,
     vocab_size: usize,
-    follow: &mut Follow<'_>,
+    bytes_done: &mut ByteProgress<'_>,
 ) -> Result<()> {
     let name = prefix.file_name().unwrap_or_default().to_string_lossy();
     let (mut documents, mut ids) = (part.read()?, Vec::new());
@@ -74,26 +48,26 @@ fn read_indexed(
                 Error::input(&megatron::file(prefix, ".bin"), format!("document {number}: {problem}"))
             })?;
             into.extend(&ids)?;
-            follow.step(bytes.len() as u64)
+            bytes_done.step(bytes.len() as u64)
         })?;
     }
-    // What comes after the last document is checked, and is none.
+    // The end of the dataset is checked.
     documents.next_document(|_| Ok(())).map(|_| ())
 }
 
-/// Reads the tokens of MDS samples, cut where a boundary token says.
-struct MdsTokens<'a, 'b, 'c> {
+/// Reader of the tokens of MDS samples, cut at boundary tokens.
+struct MdsTokenReader<'a, 'b, 'c> {
     vocab_size: usize,
-    boundaries: &'a Boundaries,
+    boundaries: &'a BoundaryTokens,
     options: &'a ImportOptions,
-    into: &'a mut SourceIntake<'b, 'c>,
+    into: &'a mut SourceWriter<'b, 'c>,
     ids: Vec<u32>,
     /// Whether the next token begins a document.
     starts: bool,
 }
 
-impl MdsTokens<'_, '_, '_> {
-    fn read(&mut self, dataset: &Dataset, follow: &mut Follow<'_>) -> Result<()> {
+impl MdsTokenReader<'_, '_, '_> {
+    fn read(&mut self, dataset: &MdsDataset, bytes_done: &mut ByteProgress<'_>) -> Result<()> {
         let mut folder = None;
         for shard in dataset.shards() {
             // Each folder was written by a process of its own, which began with a document.
@@ -102,13 +76,13 @@ impl MdsTokens<'_, '_, '_> {
             let mut samples = dataset.samples(shard, self.options.verify)?;
             while let Some(sample) = samples.next_sample()? {
                 self.sample(shard, &sample, column)?;
-                follow.step(sample.bytes(column).len() as u64)?;
+                bytes_done.step(sample.bytes(column).len() as u64)?;
             }
         }
         Ok(())
     }
 
-    fn sample(&mut self, shard: &Shard, sample: &Sample<'_>, column: usize) -> Result<()> {
+    fn sample(&mut self, shard: &MdsShard, sample: &MdsSample<'_>, column: usize) -> Result<()> {
         let bytes = sample.bytes(column);
         let typed = match (&sample.columns[column].encoding, self.options.token_dtype) {
             (Encoding::Bytes, Some(dtype)) => Ok((dtype, bytes)),
@@ -129,12 +103,12 @@ impl MdsTokens<'_, '_, '_> {
             .and_then(|(dtype, data)| dtype.ids(data, self.vocab_size, &mut self.ids))
             .map_err(|problem| sample.broken(column, &problem))?;
         self.starts |= self.boundaries.is_none();
-        let place = |at: usize| format!("{}:{}:{at}", shard.raw.path.display(), sample.index());
-        self.cut(place)
+        let document_id = |at: usize| format!("{}:{}:{at}", shard.raw.path.display(), sample.index());
+        self.cut(document_id)
     }
 
-    /// Gives the tokens of a sample on, a run up to the next start of a document at a time.
-    fn cut(&mut self, place: impl Fn(usize) -> String) -> Result<()> {
+    /// Writes the tokens of a sample, one document at a time.
+    fn cut(&mut self, document_id: impl Fn(usize) -> String) -> Result<()> {
         let is =
             |token: &Option<(u32, String)>, id: u32| token.as_ref().is_some_and(|(known, _)| *known == id);
         let mut from = 0;
@@ -144,7 +118,7 @@ impl MdsTokens<'_, '_, '_> {
                 if from < at {
                     self.into.extend(&self.ids[from..at])?;
                 }
-                self.into.begin(place(at))?;
+                self.into.begin(document_id(at))?;
                 from = at;
             }
             self.starts = is(&self.boundaries.eos, id);
@@ -152,8 +126,8 @@ impl MdsTokens<'_, '_, '_> {
         if from < self.ids.len() { self.into.extend(&self.ids[from..]) } else { Ok(()) }
     }
 
-    /// Where the tokens are, and whether they can be read.
-    fn column(&self, dataset: &Dataset, shard: &Shard) -> Result<usize> {
+    /// Index of the column with the tokens, if they can be read.
+    fn column(&self, dataset: &MdsDataset, shard: &MdsShard) -> Result<usize> {
         let name = &self.options.column;
         let path = dataset.dir().join(&shard.raw.path);
         let Some(column) = shard.column(name) else {

@@ -1,28 +1,28 @@
-//! Compression of whole shards: `br`, `bz2`, `gz`, `snappy`, `zstd`, each with a level or without.
+//! Compression of whole shards: `br`, `bz2`, `gz`, `snappy`, `zstd`, with or without a level.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Write};
 use std::str::FromStr;
 
-use crate::compressed::Members;
+use crate::compressed::GzipMembers;
 
-/// Bytes that snappy can make of one byte, and more.
+/// Upper bound for the bytes that snappy makes of one byte.
 const SNAPPY_RATIO: u64 = 32;
 
-/// How shards are compressed.
+/// Compression of shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Codec {
-    /// The family.
-    pub family: Family,
-    /// The level, where one was named.
+    /// Algorithm.
+    pub family: Algorithm,
+    /// Level, if one was named.
     pub level: Option<u32>,
 }
 
-/// A compression algorithm.
+/// Compression algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
-pub enum Family {
+pub enum Algorithm {
     Brotli,
     Bzip2,
     Gzip,
@@ -30,11 +30,11 @@ pub enum Family {
     Zstd,
 }
 
-impl Family {
-    /// All of them.
+impl Algorithm {
+    /// All algorithms.
     pub const ALL: [Self; 5] = [Self::Brotli, Self::Bzip2, Self::Gzip, Self::Snappy, Self::Zstd];
 
-    /// Its name, also that of the extension.
+    /// Name, and extension of files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Brotli => "br",
@@ -45,7 +45,7 @@ impl Family {
         }
     }
 
-    /// The levels there are, and the one for who names none.
+    /// Levels, and the default one; `None` for an algorithm without levels.
     fn levels(self) -> Option<(std::ops::RangeInclusive<u32>, u32)> {
         match self {
             Self::Brotli => Some((0..=11, 11)),
@@ -62,7 +62,7 @@ impl FromStr for Codec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
-        let family = Family::ALL.into_iter().find(|family| family.name() == name);
+        let family = Algorithm::ALL.into_iter().find(|family| family.name() == name);
         let wrong = || {
             format!(
                 "`{text}` is no compression; expected br[:0-11], bz2[:1-9], gz[:0-9], snappy or zstd[:1-22]"
@@ -86,45 +86,45 @@ impl fmt::Display for Codec {
 }
 
 impl Codec {
-    /// The content of a compressed file, of `length` bytes by the index, as it is decompressed.
+    /// Reader of the content of a compressed file, which has `length` bytes by the index.
     pub(super) fn reader(self, file: File, length: u64) -> io::Result<Box<dyn Read>> {
         let zip_bytes = file.metadata()?.len();
         let file = BufReader::with_capacity(1 << 16, file);
         Ok(match self.family {
-            Family::Brotli => Box::new(brotli::Decompressor::new(file, 1 << 16)),
-            Family::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
-            Family::Gzip => Box::new(Members::new(file)),
-            Family::Snappy => Box::new(snappy(file, zip_bytes, length)?),
-            Family::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
+            Algorithm::Brotli => Box::new(brotli::Decompressor::new(file, 1 << 16)),
+            Algorithm::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
+            Algorithm::Gzip => Box::new(GzipMembers::new(file)),
+            Algorithm::Snappy => Box::new(snappy(file, zip_bytes, length)?),
+            Algorithm::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
         })
     }
 
-    /// Compresses.
+    /// Compressed bytes.
     pub(super) fn compress(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let level = self.level.or(self.family.levels().map(|(_, level)| level)).unwrap_or(0);
         match self.family {
-            Family::Brotli => {
+            Algorithm::Brotli => {
                 let mut out = brotli::CompressorWriter::new(Vec::new(), 1 << 16, level, 22);
                 out.write_all(bytes)?;
                 Ok(out.into_inner())
             }
-            Family::Bzip2 => {
+            Algorithm::Bzip2 => {
                 let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::new(level));
                 out.write_all(bytes)?;
                 out.finish()
             }
-            Family::Gzip => {
+            Algorithm::Gzip => {
                 let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
                 out.write_all(bytes)?;
                 out.finish()
             }
-            Family::Snappy => snap::raw::Encoder::new().compress_vec(bytes).map_err(io::Error::other),
-            Family::Zstd => zstd::encode_all(bytes, level as i32),
+            Algorithm::Snappy => snap::raw::Encoder::new().compress_vec(bytes).map_err(io::Error::other),
+            Algorithm::Zstd => zstd::encode_all(bytes, level as i32),
         }
     }
 }
 
-/// Snappy's plain form names its length and is decompressed at once; the name is believed as far as the file can hold it.
+/// Content of raw snappy data, which names its length and is decompressed at once. An impossible length is refused.
 fn snappy(mut file: impl Read, zip_bytes: u64, length: u64) -> io::Result<Cursor<Vec<u8>>> {
     let mut zip = Vec::new();
     file.read_to_end(&mut zip)?;

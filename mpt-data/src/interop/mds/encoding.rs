@@ -1,4 +1,4 @@
-//! Column encodings: their names, and the bytes of a value under each. Pickle runs code when read and is refused.
+//! Encodings of columns: their names, and the bytes of a value. Pickle runs code when it is read, and is refused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use super::super::dtype::Dtype;
 use super::numbers::{self, Numbers};
 use super::value::{Image, Value};
 
-/// How the values of a column become bytes.
+/// Encoding of the values of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encoding {
     /// `bytes`: as they are.
@@ -29,16 +29,16 @@ pub enum Encoding {
     /// `ndarray`, `ndarray:uint16`, `ndarray:float32:3,4`: an array.
     Array(Option<Dtype>, Option<Vec<u64>>),
     /// `pil`, `jpeg`, `png`: an image.
-    Image(Part),
+    Image(ImageFormat),
     /// `jpeg_array`, also spelled `jpegarray`: JPEG files with a count and their sizes before them.
     JpegArray(&'static str),
     /// `list[pil]`, `list[jpeg]`, `list[png]`: images.
-    List(Part),
+    List(ImageFormat),
 }
 
-/// How an image is kept.
+/// Format of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ImageFormat {
     /// Pixels with width, height and mode before them.
     Pil,
     /// A JPEG file.
@@ -47,7 +47,7 @@ pub enum Part {
     Png,
 }
 
-impl Part {
+impl ImageFormat {
     const ALL: [Self; 3] = [Self::Pil, Self::Jpeg, Self::Png];
 
     fn name(self) -> &'static str {
@@ -59,7 +59,7 @@ impl Part {
     }
 }
 
-/// Encodings whose name says all.
+/// Encodings without parameters.
 const PLAIN: [Encoding; 9] = [
     Encoding::Bytes,
     Encoding::Str,
@@ -103,8 +103,8 @@ impl FromStr for Encoding {
         let plain = PLAIN.into_iter();
         let mut named = plain
             .chain(Dtype::ALL.map(Self::Number))
-            .chain(Part::ALL.map(Self::Image))
-            .chain(Part::ALL.map(Self::List));
+            .chain(ImageFormat::ALL.map(Self::Image))
+            .chain(ImageFormat::ALL.map(Self::List));
         if let Some(found) = named.find(|encoding| encoding.to_string() == text) {
             return Ok(found);
         }
@@ -120,7 +120,7 @@ impl FromStr for Encoding {
     }
 }
 
-/// What stands after `ndarray:`.
+/// Array encoding from the text after `ndarray:`.
 fn array(text: &str) -> Option<Encoding> {
     if text.is_empty() {
         return Some(Encoding::Array(None, None));
@@ -133,13 +133,13 @@ fn array(text: &str) -> Option<Encoding> {
         Some(shape) => Some(shape?),
         None => None,
     };
-    // A size that is no number is no size.
+    // The bytes of a value must be below 2^64.
     numbers::length(dtype, shape.as_deref().unwrap_or(&[]))?;
     Some(Encoding::Array(Some(dtype), shape))
 }
 
 impl Encoding {
-    /// Bytes of every value, where that is fixed.
+    /// Bytes of every value, for an encoding of fixed size.
     pub fn size(&self) -> Option<u64> {
         match self {
             Self::Int => Some(8),
@@ -149,10 +149,10 @@ impl Encoding {
         }
     }
 
-    /// The value that bytes stand for.
+    /// Value of some bytes.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// Problem, in words.
     pub fn decode(&self, bytes: &[u8]) -> Result<Value, String> {
         match self {
             Self::Bytes => Ok(Value::Bytes(bytes.to_vec())),
@@ -162,15 +162,15 @@ impl Encoding {
                 Ok(Value::Numbers(Numbers { dtype, shape, data: data.to_vec() }))
             }
             Self::Image(part) => image(*part, bytes),
-            Self::JpegArray(_) => list(bytes, Part::Jpeg),
+            Self::JpegArray(_) => list(bytes, ImageFormat::Jpeg),
             Self::List(part) => list(take(&mut &*bytes, 4).map(|_| &bytes[4..])?, *part),
         }
     }
 
-    /// The numbers that bytes stand for, where they lie; for encodings of numbers.
+    /// Type, shape and bytes of numbers, without a copy; for encodings of numbers.
     ///
     /// # Errors
-    /// What is wrong, in words; also for other encodings.
+    /// Problem, in words; also for other encodings.
     pub fn numbers<'a>(&self, bytes: &'a [u8]) -> Result<(Dtype, Vec<u64>, &'a [u8]), String> {
         match self {
             Self::Int => numbers::decode(Some(Dtype::I64), Some(&[]), bytes),
@@ -183,11 +183,13 @@ impl Encoding {
     /// Appends the bytes of a value.
     ///
     /// # Errors
-    /// What is wrong, in words, where the value is none of this encoding.
+    /// Problem, in words, for a value of another encoding.
     pub fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), String> {
         let wrong = |found: String| format!("`{self}` cannot hold {found}");
         match (self, value) {
-            (Self::Bytes | Self::Image(Part::Jpeg | Part::Png), Value::Bytes(bytes)) => out.extend(bytes),
+            (Self::Bytes | Self::Image(ImageFormat::Jpeg | ImageFormat::Png), Value::Bytes(bytes)) => {
+                out.extend(bytes)
+            }
             (
                 Self::Str | Self::Json | Self::StrInt | Self::StrFloat | Self::StrDecimal,
                 Value::Text(text),
@@ -203,8 +205,10 @@ impl Encoding {
             (Self::Array(dtype, shape), Value::Numbers(numbers)) => {
                 numbers::encode(*dtype, shape.as_deref(), numbers, out).map_err(wrong)?;
             }
-            (Self::Image(Part::Pil), Value::Image(image)) => put_image(image, out).map_err(wrong)?,
-            (Self::JpegArray(_), Value::List(items)) => put_list(items, Part::Jpeg, out).map_err(wrong)?,
+            (Self::Image(ImageFormat::Pil), Value::Image(image)) => put_image(image, out).map_err(wrong)?,
+            (Self::JpegArray(_), Value::List(items)) => {
+                put_list(items, ImageFormat::Jpeg, out).map_err(wrong)?
+            }
             (Self::List(part), Value::List(items)) => {
                 out.extend([0; 4]);
                 put_list(items, *part, out).map_err(wrong)?;
@@ -221,8 +225,8 @@ fn text(bytes: &[u8]) -> Result<Value, String> {
         .map_err(|error| format!("a text that is not UTF-8 ({error})"))
 }
 
-fn image(part: Part, bytes: &[u8]) -> Result<Value, String> {
-    if part != Part::Pil {
+fn image(part: ImageFormat, bytes: &[u8]) -> Result<Value, String> {
+    if part != ImageFormat::Pil {
         return Ok(Value::Bytes(bytes.to_vec()));
     }
     let mut rest = bytes;
@@ -243,7 +247,7 @@ fn put_image(image: &Image, out: &mut Vec<u8>) -> Result<(), String> {
 }
 
 /// A count, the sizes, the items.
-fn list(bytes: &[u8], part: Part) -> Result<Value, String> {
+fn list(bytes: &[u8], part: ImageFormat) -> Result<Value, String> {
     let mut rest = bytes;
     let count = number(&mut rest)? as usize;
     let sizes = take(&mut rest, count.checked_mul(4).ok_or("a list without end")?)?;
@@ -255,7 +259,7 @@ fn list(bytes: &[u8], part: Part) -> Result<Value, String> {
     if rest.is_empty() { Ok(Value::List(items)) } else { Err(format!("{} bytes after a list", rest.len())) }
 }
 
-fn put_list(items: &[Value], part: Part, out: &mut Vec<u8>) -> Result<(), String> {
+fn put_list(items: &[Value], part: ImageFormat, out: &mut Vec<u8>) -> Result<(), String> {
     let count = u32::try_from(items.len()).map_err(|_| format!("a list of {}", items.len()))?;
     out.extend(count.to_le_bytes());
     let (sizes_at, encoding) = (out.len(), Encoding::Image(part));

@@ -1,4 +1,4 @@
-//! The hashes an index may give of its files: those of Python's `hashlib` and `xxhash` that have a fixed length.
+//! Hashes of files in an index: those of Python's `hashlib` and `xxhash` of fixed length.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,51 +12,51 @@ use xxhash_rust::{xxh3::Xxh3, xxh32::Xxh32, xxh64::Xxh64};
 use crate::error::{Error, Result};
 use crate::hash::hex;
 
-/// A hash algorithm.
+/// Hash algorithm.
 #[derive(Debug, Clone, Copy)]
-pub struct Hash {
+pub struct HashAlgorithm {
     name: &'static str,
-    start: fn() -> Box<dyn Running>,
+    start: fn() -> Box<dyn RunningHash>,
 }
 
-/// Every algorithm, by the name Python gives it.
-const HASHES: [Hash; 17] = [
-    Hash { name: "blake2b", start: || digest::<Blake2b512>() },
-    Hash { name: "blake2s", start: || digest::<Blake2s256>() },
-    Hash { name: "md5", start: || digest::<md5::Md5>() },
-    Hash { name: "sha1", start: || digest::<sha1::Sha1>() },
-    Hash { name: "sha224", start: || digest::<sha2::Sha224>() },
-    Hash { name: "sha256", start: || digest::<sha2::Sha256>() },
-    Hash { name: "sha384", start: || digest::<sha2::Sha384>() },
-    Hash { name: "sha3_224", start: || digest::<Sha3_224>() },
-    Hash { name: "sha3_256", start: || digest::<Sha3_256>() },
-    Hash { name: "sha3_384", start: || digest::<Sha3_384>() },
-    Hash { name: "sha3_512", start: || digest::<Sha3_512>() },
-    Hash { name: "sha512", start: || digest::<sha2::Sha512>() },
-    Hash { name: "xxh128", start: || Box::new(Long(Xxh3::new())) },
-    Hash { name: "xxh32", start: || Box::new(Xxh32::new(0)) },
-    Hash { name: "xxh3_128", start: || Box::new(Long(Xxh3::new())) },
-    Hash { name: "xxh3_64", start: || Box::new(Xxh3::new()) },
-    Hash { name: "xxh64", start: || Box::new(Xxh64::new(0)) },
+/// All algorithms, by their names in Python.
+const HASHES: [HashAlgorithm; 17] = [
+    HashAlgorithm { name: "blake2b", start: || digest::<Blake2b512>() },
+    HashAlgorithm { name: "blake2s", start: || digest::<Blake2s256>() },
+    HashAlgorithm { name: "md5", start: || digest::<md5::Md5>() },
+    HashAlgorithm { name: "sha1", start: || digest::<sha1::Sha1>() },
+    HashAlgorithm { name: "sha224", start: || digest::<sha2::Sha224>() },
+    HashAlgorithm { name: "sha256", start: || digest::<sha2::Sha256>() },
+    HashAlgorithm { name: "sha384", start: || digest::<sha2::Sha384>() },
+    HashAlgorithm { name: "sha3_224", start: || digest::<Sha3_224>() },
+    HashAlgorithm { name: "sha3_256", start: || digest::<Sha3_256>() },
+    HashAlgorithm { name: "sha3_384", start: || digest::<Sha3_384>() },
+    HashAlgorithm { name: "sha3_512", start: || digest::<Sha3_512>() },
+    HashAlgorithm { name: "sha512", start: || digest::<sha2::Sha512>() },
+    HashAlgorithm { name: "xxh128", start: || Box::new(Xxh128(Xxh3::new())) },
+    HashAlgorithm { name: "xxh32", start: || Box::new(Xxh32::new(0)) },
+    HashAlgorithm { name: "xxh3_128", start: || Box::new(Xxh128(Xxh3::new())) },
+    HashAlgorithm { name: "xxh3_64", start: || Box::new(Xxh3::new()) },
+    HashAlgorithm { name: "xxh64", start: || Box::new(Xxh64::new(0)) },
 ];
 
-impl Hash {
-    /// The algorithm of this name.
+impl HashAlgorithm {
+    /// Algorithm of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::all().find(|hash| hash.name == name)
     }
 
-    /// All of them.
+    /// All algorithms.
     pub fn all() -> impl Iterator<Item = Self> {
         HASHES.into_iter()
     }
 
-    /// Its name.
+    /// Name.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// The hash of some bytes, in hex.
+    /// Hash of some bytes, in hex.
     pub fn of(self, bytes: &[u8]) -> String {
         let mut running = (self.start)();
         running.update(bytes);
@@ -64,19 +64,19 @@ impl Hash {
     }
 }
 
-/// A hash being computed.
-trait Running: Send {
+/// Hash being computed.
+trait RunningHash: Send {
     fn update(&mut self, bytes: &[u8]);
     fn hex(self: Box<Self>) -> String;
 }
 
-struct Digesting<D>(D);
+struct DigestHash<D>(D);
 
-fn digest<D: Digest + Send + 'static>() -> Box<dyn Running> {
-    Box::new(Digesting(D::new()))
+fn digest<D: Digest + Send + 'static>() -> Box<dyn RunningHash> {
+    Box::new(DigestHash(D::new()))
 }
 
-impl<D: Digest + Send> Running for Digesting<D> {
+impl<D: Digest + Send> RunningHash for DigestHash<D> {
     fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -86,10 +86,10 @@ impl<D: Digest + Send> Running for Digesting<D> {
     }
 }
 
-/// XXH3 of 128 bits.
-struct Long(Xxh3);
+/// 128-bit XXH3.
+struct Xxh128(Xxh3);
 
-impl Running for Long {
+impl RunningHash for Xxh128 {
     fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -99,7 +99,7 @@ impl Running for Long {
     }
 }
 
-impl Running for Xxh3 {
+impl RunningHash for Xxh3 {
     fn update(&mut self, bytes: &[u8]) {
         Self::update(self, bytes);
     }
@@ -109,7 +109,7 @@ impl Running for Xxh3 {
     }
 }
 
-impl Running for Xxh64 {
+impl RunningHash for Xxh64 {
     fn update(&mut self, bytes: &[u8]) {
         Self::update(self, bytes);
     }
@@ -119,7 +119,7 @@ impl Running for Xxh64 {
     }
 }
 
-impl Running for Xxh32 {
+impl RunningHash for Xxh32 {
     fn update(&mut self, bytes: &[u8]) {
         Self::update(self, bytes);
     }
@@ -129,32 +129,32 @@ impl Running for Xxh32 {
     }
 }
 
-/// Hashes that bytes going by must come to.
-pub(super) struct Expected {
-    running: Vec<(Hash, Box<dyn Running>, String)>,
+/// Hashes being computed, with their expected values.
+pub(super) struct HashCheck {
+    running: Vec<(HashAlgorithm, Box<dyn RunningHash>, String)>,
 }
 
-impl Expected {
-    /// The hashes of an index entry; an algorithm nobody here knows is refused by name.
+impl HashCheck {
+    /// Hashes of an entry of the index. An unknown algorithm is refused by name.
     pub(super) fn new(path: &Path, hashes: &[(String, String)]) -> Result<Self> {
         let running = hashes.iter().map(|(name, expected)| {
-            let hash = Hash::from_name(name).ok_or_else(|| unknown(path, name))?;
+            let hash = HashAlgorithm::from_name(name).ok_or_else(|| unknown(path, name))?;
             Ok((hash, (hash.start)(), expected.to_ascii_lowercase()))
         });
         Ok(Self { running: running.collect::<Result<_>>()? })
     }
 
-    /// None.
+    /// No hashes.
     pub(super) fn nothing() -> Self {
         Self { running: Vec::new() }
     }
 
-    /// Takes bytes going by.
+    /// Updates all hashes.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.running.iter_mut().for_each(|(_, running, _)| running.update(bytes));
     }
 
-    /// Compares, all bytes having gone by; `what` says whose hash it is.
+    /// Compares the hashes with the expected ones; `what` names the hashed bytes in errors.
     pub(super) fn check(self, path: &Path, what: &str) -> Result<()> {
         for (hash, running, expected) in self.running {
             let found = running.hex();
@@ -171,7 +171,7 @@ impl Expected {
         Ok(())
     }
 
-    /// Reads a file from beginning to end and compares.
+    /// Reads a whole file, and compares its hashes.
     pub(super) fn check_file(mut self, path: &Path) -> Result<()> {
         if self.running.is_empty() {
             return Ok(());
@@ -188,7 +188,7 @@ impl Expected {
 }
 
 fn unknown(path: &Path, name: &str) -> Error {
-    let known: Vec<_> = Hash::all().map(Hash::name).collect();
+    let known: Vec<_> = HashAlgorithm::all().map(HashAlgorithm::name).collect();
     let known = known.join(", ");
     Error::input(
         path,
@@ -219,7 +219,7 @@ mod tests {
             ("xxh3_64", "78af5f94892f3950"),
             ("xxh128", "06b05ab6733a618578af5f94892f3950"),
         ] {
-            let found = Hash::from_name(name).expect("known").of(b"abc");
+            let found = HashAlgorithm::from_name(name).expect("known").of(b"abc");
             assert!(found.starts_with(start), "{name}: {found}");
         }
     }
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn unknown_hashes_are_refused_by_name() {
         let hashes = [("sm3".to_owned(), "00".to_owned())];
-        let error = Expected::new(Path::new("a.mds"), &hashes).err().expect("unknown").to_string();
+        let error = HashCheck::new(Path::new("a.mds"), &hashes).err().expect("unknown").to_string();
         assert!(error.starts_with("a.mds: the index gives a hash `sm3`, which"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The index of a dataset, `index.json`: which shards there are and what their columns are, raw in, checked out.
+//! Index of a dataset, `index.json`: its shards and their columns, raw in, checked out.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -11,50 +11,50 @@ use super::encoding::Encoding;
 use crate::blob::open_regular;
 use crate::error::{Error, Result};
 
-/// The name of an index in its folder.
+/// Name of an index in its folder.
 pub(crate) const INDEX: &str = "index.json";
 
-/// A dataset: its folder and its shards, in order.
+/// Dataset: its folder and its shards, in order.
 #[derive(Debug, Clone)]
-pub struct Dataset {
+pub struct MdsDataset {
     dir: PathBuf,
-    shards: Vec<Shard>,
+    shards: Vec<MdsShard>,
 }
 
-/// One shard, as the index describes it.
+/// Shard, as described by the index.
 #[derive(Debug, Clone)]
-pub struct Shard {
-    /// The columns, in order.
-    pub columns: Vec<Column>,
-    /// How it is compressed, if it is.
+pub struct MdsShard {
+    /// Columns, in order.
+    pub columns: Vec<ColumnSpec>,
+    /// Compression, if any.
     pub codec: Option<Codec>,
-    /// Samples in it.
+    /// Samples.
     pub samples: u64,
-    /// The file as it is read.
+    /// Uncompressed file.
     pub raw: FileInfo,
-    /// The compressed file.
+    /// Compressed file.
     pub zip: Option<FileInfo>,
 }
 
-/// A column.
+/// Column of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
-    /// Its name.
+pub struct ColumnSpec {
+    /// Name.
     pub name: String,
-    /// How its values become bytes.
+    /// Encoding of the values.
     pub encoding: Encoding,
-    /// Bytes of each value, where the sample does not say.
+    /// Bytes of each value; `None` where each sample holds the size.
     pub size: Option<u64>,
 }
 
-/// A file, as the index describes it.
+/// File, as described by the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Its path in the dataset's folder: names of folders and of the file, never out of it.
+    /// Path in the dataset's folder, never out of it.
     pub path: PathBuf,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Names and hex digits of its hashes.
+    /// Names and hex digits of the hashes.
     pub hashes: Vec<(String, String)>,
 }
 
@@ -88,7 +88,7 @@ struct RawFile {
     hashes: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Dataset {
+impl MdsDataset {
     /// Reads the index of a folder.
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl Dataset {
     /// Reads the text of the index of a folder.
     ///
     /// # Errors
-    /// As [`Dataset::open`].
+    /// As [`MdsDataset::open`].
     pub fn parse(dir: &Path, text: &[u8]) -> Result<Self> {
         let path = dir.join(INDEX);
         let raw: RawIndex = serde_json::from_slice(text).map_err(|error| {
@@ -119,20 +119,20 @@ impl Dataset {
             return Err(Error::input(&path, format!("`version` is {}, expected 2", raw.version)));
         }
         let check = |(at, shard)| {
-            Shard::check(shard).map_err(|problem| Error::input(&path, format!("shard {at}: {problem}")))
+            MdsShard::check(shard).map_err(|problem| Error::input(&path, format!("shard {at}: {problem}")))
         };
         let shards = raw.shards.into_iter().enumerate().map(check).collect::<Result<Vec<_>>>()?;
         each_once(&shards).map_err(|problem| Error::input(&path, problem))?;
         Ok(Self { dir: dir.to_owned(), shards })
     }
 
-    /// The folder.
+    /// Folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The datasets of the folders that shards lie in, first folder of the path alone, in the order in which they come;
-    /// `None` for shards that lie in the dataset's own.
+    /// Datasets by the first folder of the shards' paths, in the order of the shards; `None` for shards in the dataset's own
+    /// folder.
     pub(crate) fn by_folder(self) -> Vec<(Option<String>, Self)> {
         let mut parts: Vec<(Option<String>, Self)> = Vec::new();
         for shard in self.shards {
@@ -146,14 +146,14 @@ impl Dataset {
         parts
     }
 
-    /// The shards, in order.
-    pub fn shards(&self) -> &[Shard] {
+    /// Shards, in order.
+    pub fn shards(&self) -> &[MdsShard] {
         &self.shards
     }
 }
 
-/// A shard that is listed twice would count twice.
-fn each_once(shards: &[Shard]) -> Result<(), String> {
+/// Refuses a shard that is listed twice.
+fn each_once(shards: &[MdsShard]) -> Result<(), String> {
     let mut seen = HashMap::new();
     for (at, shard) in shards.iter().enumerate() {
         if let Some(first) = seen.insert(&shard.raw.path, at) {
@@ -166,13 +166,13 @@ fn each_once(shards: &[Shard]) -> Result<(), String> {
     Ok(())
 }
 
-impl Shard {
-    /// The folder it lies in, below the dataset's.
+impl MdsShard {
+    /// Folder of the file, relative to the dataset's.
     pub fn folder(&self) -> &Path {
         self.raw.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// Where a column of this name is.
+    /// Index of the column of this name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
@@ -190,7 +190,7 @@ impl Shard {
         if bytes > u64::from(u32::MAX) {
             return Err(format!("`raw_data.bytes` is {bytes}, but the offsets of a shard have 32 bits"));
         }
-        // Each has an offset, and a byte at least.
+        // Each sample has an offset, and at least one byte.
         if samples > bytes / 5 {
             return Err(format!("`samples` is {samples}, which {bytes} bytes cannot hold"));
         }
@@ -204,7 +204,7 @@ impl Shard {
     }
 }
 
-fn columns(names: &[String], encodings: &[String], sizes: &[Option<u64>]) -> Result<Vec<Column>, String> {
+fn columns(names: &[String], encodings: &[String], sizes: &[Option<u64>]) -> Result<Vec<ColumnSpec>, String> {
     if names.is_empty() || names.len() != encodings.len() || names.len() != sizes.len() {
         let counts = (names.len(), encodings.len(), sizes.len());
         return Err(format!(
@@ -214,13 +214,13 @@ fn columns(names: &[String], encodings: &[String], sizes: &[Option<u64>]) -> Res
     }
     let column = |((name, encoding), size): ((&String, &String), &Option<u64>)| {
         let encoding: Encoding = encoding.parse().map_err(|problem| format!("column `{name}`: {problem}"))?;
-        // A size of 0 is none.
+        // A size of 0 means a variable size.
         let size = size.filter(|&size| size > 0);
         match (size, encoding.size()) {
             (Some(found), Some(expected)) if found != expected => Err(format!(
                 "column `{name}`: its size is {found}, but values of `{encoding}` have {expected} bytes"
             )),
-            _ => Ok(Column { name: name.clone(), encoding, size }),
+            _ => Ok(ColumnSpec { name: name.clone(), encoding, size }),
         }
     };
     names.iter().zip(encodings).zip(sizes).map(column).collect()

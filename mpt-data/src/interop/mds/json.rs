@@ -1,8 +1,8 @@
-//! JSON text exactly as Python's `json.dumps` gives it: `, ` and `: ` between, and nothing but ASCII.
+//! JSON text exactly as Python's `json.dumps` writes it: `, ` and `: ` as separators, and ASCII alone.
 
 use serde_json::Value;
 
-/// Appends a value; objects keep the order they have.
+/// Appends a value; objects keep their order.
 pub(super) fn write(value: &Value, out: &mut String) {
     match value {
         Value::String(text) => quote(text, out),

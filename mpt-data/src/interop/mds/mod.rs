@@ -6,8 +6,8 @@
 //! sample          u32 size of each column whose size is not fixed | the columns' bytes; columns in the order of their names
 //! ```
 //!
-//! All numbers are little-endian. Reading is one pass over a shard, compressed or not, in memory for its offsets and one
-//! sample; nothing is taken at its word before the bytes are there. Writing gives the bytes that the Python package gives.
+//! All numbers are little-endian. A shard, compressed or not, is read in one pass, in memory for its offsets and one sample;
+//! no length is believed before its bytes are read. The writer gives the bytes of the Python package.
 
 mod codec;
 mod encoding;
@@ -19,12 +19,12 @@ mod reader;
 mod value;
 mod writer;
 
-pub use codec::{Codec, Family};
-pub use encoding::{Encoding, Part};
-pub use hashes::Hash;
+pub use codec::{Algorithm, Codec};
+pub use encoding::{Encoding, ImageFormat};
+pub use hashes::HashAlgorithm;
 pub(crate) use index::INDEX;
-pub use index::{Column, Dataset, FileInfo, Shard};
+pub use index::{ColumnSpec, FileInfo, MdsDataset, MdsShard};
 pub use numbers::Numbers;
-pub use reader::{Sample, Samples};
+pub use reader::{MdsSample, MdsSamples};
 pub use value::{Image, Value};
 pub use writer::{MdsOptions, MdsWriter, merge_index};

@@ -1,23 +1,23 @@
-//! Arrays of numbers: MDS's `ndarray`, whose type and shape stand in the column's name or before the values.
+//! Arrays of numbers: MDS's `ndarray`, whose type and shape are in the column's name or before the values.
 
 use super::super::dtype::Dtype;
 
-/// The most axes an array can have.
+/// Most axes of an array.
 const MAX_AXES: usize = 63;
 
-/// Numbers of one type. Without axes: one number.
+/// Array of numbers of one type; without axes, one number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbers {
-    /// Their type.
+    /// Type.
     pub dtype: Dtype,
-    /// The axes, each 1 or more.
+    /// Axes, each 1 or more.
     pub shape: Vec<u64>,
-    /// The values, little-endian, the last axis fastest.
+    /// Values, little-endian, the last axis fastest.
     pub data: Vec<u8>,
 }
 
 impl Numbers {
-    /// A list of token ids.
+    /// Array of token ids.
     pub(crate) fn of_ids(dtype: Dtype, ids: &[u32]) -> Self {
         let mut data = Vec::with_capacity(ids.len() * dtype.bytes());
         dtype.put_ids(ids, &mut data);
@@ -25,12 +25,12 @@ impl Numbers {
     }
 }
 
-/// Bytes of so many numbers, where that is a number.
+/// Bytes of an array of this shape; `None` for 2^64 or more.
 pub(super) fn length(dtype: Dtype, shape: &[u64]) -> Option<u64> {
     shape.iter().try_fold(dtype.bytes() as u64, |bytes, &axis| bytes.checked_mul(axis))
 }
 
-/// The code of a type in front of values.
+/// Code of a type before the values.
 pub(super) fn code(dtype: Dtype) -> u8 {
     match dtype {
         Dtype::U8 => 8,
@@ -47,7 +47,7 @@ pub(super) fn code(dtype: Dtype) -> u8 {
     }
 }
 
-/// Takes an array apart, as far as its column does not say.
+/// Type, shape and values of an array; the column may give the first two.
 pub(super) fn decode<'a>(
     dtype: Option<Dtype>,
     shape: Option<&[u64]>,
@@ -98,7 +98,7 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Result<&'a [u8], String> {
     Ok(taken)
 }
 
-/// Appends an array, with what its column does not say.
+/// Appends an array, with the type and shape that its column does not give.
 pub(super) fn encode(
     dtype: Option<Dtype>,
     shape: Option<&[u64]>,

@@ -1,46 +1,46 @@
-//! Reads the samples of a shard in one pass. What the file says of itself is checked against the index as it comes.
+//! Reader of a shard's samples, in one pass. The file is checked against the index as it is read.
 
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::hashes::Expected;
-use super::index::{Column, Dataset, FileInfo, Shard};
+use super::hashes::HashCheck;
+use super::index::{ColumnSpec, FileInfo, MdsDataset, MdsShard};
 use super::value::Value;
 use crate::blob::open_regular;
 use crate::error::{Error, Result};
 
-/// Bytes of a sample, and of the offsets of all samples: they are in memory at once, whatever a small file expands to.
+/// Most bytes of a sample, and of the offsets of all samples, which are in memory at once.
 const MAX_SAMPLE_BYTES: u64 = 256 << 20;
 
-/// The samples of a shard, one after the other.
-pub struct Samples<'a> {
+/// Reader of the samples of a shard.
+pub struct MdsSamples<'a> {
     path: PathBuf,
-    shard: &'a Shard,
-    input: Checked,
+    shard: &'a MdsShard,
+    input: HashedInput,
     offsets: Vec<u32>,
     next: usize,
     data: Vec<u8>,
     cells: Vec<Range<usize>>,
 }
 
-/// One sample.
+/// Sample of a shard.
 #[derive(Debug, Clone, Copy)]
-pub struct Sample<'a> {
-    /// The columns.
-    pub columns: &'a [Column],
+pub struct MdsSample<'a> {
+    /// Columns.
+    pub columns: &'a [ColumnSpec],
     path: &'a Path,
     index: usize,
     data: &'a [u8],
     cells: &'a [Range<usize>],
 }
 
-impl Dataset {
-    /// The file of a shard that is there, and whether it is the compressed one.
+impl MdsDataset {
+    /// Existing file of a shard, and whether it is the compressed one.
     ///
     /// # Errors
-    /// [`Error::BrokenInput`] when neither is there.
-    pub fn stored<'a>(&self, shard: &'a Shard) -> Result<(PathBuf, &'a FileInfo, bool)> {
+    /// [`Error::BrokenInput`] when neither file exists.
+    pub fn stored<'a>(&self, shard: &'a MdsShard) -> Result<(PathBuf, &'a FileInfo, bool)> {
         let raw = self.dir().join(&shard.raw.path);
         if raw.is_file() {
             return Ok((raw, &shard.raw, false));
@@ -51,11 +51,11 @@ impl Dataset {
         }
     }
 
-    /// Opens a shard; with `verify`, every hash the index gives of it is checked, at the latest after the last sample.
+    /// Opens a shard. With `verify`, every hash in the index is checked, at the latest after the last sample.
     ///
     /// # Errors
-    /// [`Error::BrokenInput`] naming the shard and what is wrong.
-    pub fn samples<'a>(&self, shard: &'a Shard, verify: bool) -> Result<Samples<'a>> {
+    /// [`Error::BrokenInput`] naming the shard and the problem.
+    pub fn samples<'a>(&self, shard: &'a MdsShard, verify: bool) -> Result<MdsSamples<'a>> {
         let (path, info, zipped) = self.stored(shard)?;
         let file = open_regular(&path).map_err(Error::io(&path, "opening"))?;
         let bytes = file.metadata().map_err(Error::io(&path, "looking at"))?.len();
@@ -68,46 +68,46 @@ impl Dataset {
             ));
         }
         let hashes = |info: &FileInfo| {
-            if verify { Expected::new(&path, &info.hashes) } else { Ok(Expected::nothing()) }
+            if verify { HashCheck::new(&path, &info.hashes) } else { Ok(HashCheck::nothing()) }
         };
         hashes(info)?.check_file(&path)?;
-        let (input, going_by): (Box<dyn Read>, _) = match shard.codec.filter(|_| zipped) {
+        let (input, hashes): (Box<dyn Read>, _) = match shard.codec.filter(|_| zipped) {
             Some(codec) => {
                 let reader =
                     codec.reader(file, shard.raw.bytes).map_err(|error| unreadable(&path, &error))?;
                 (Box::new(BufReader::with_capacity(1 << 16, reader)), hashes(&shard.raw)?)
             }
-            None => (Box::new(BufReader::with_capacity(1 << 18, file)), Expected::nothing()),
+            None => (Box::new(BufReader::with_capacity(1 << 18, file)), HashCheck::nothing()),
         };
-        Samples::new(path, shard, Checked { input, going_by })
+        MdsSamples::new(path, shard, HashedInput { input, hashes })
     }
 }
 
-/// A stream whose bytes are hashed as they go by.
-struct Checked {
+/// Input whose bytes are hashed as they are read.
+struct HashedInput {
     input: Box<dyn Read>,
-    going_by: Expected,
+    hashes: HashCheck,
 }
 
-impl Checked {
-    /// Replaces `buffer` by the next `count` bytes. The buffer grows as they come, not as they are promised.
+impl HashedInput {
+    /// Replaces `buffer` by the next `count` bytes. The buffer grows with the bytes read, not with `count`.
     fn fill(&mut self, count: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.clear();
         (&mut self.input).take(count).read_to_end(buffer)?;
-        self.going_by.update(buffer);
+        self.hashes.update(buffer);
         if buffer.len() as u64 == count { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 
-impl<'a> Samples<'a> {
-    fn new(path: PathBuf, shard: &'a Shard, input: Checked) -> Result<Self> {
+impl<'a> MdsSamples<'a> {
+    fn new(path: PathBuf, shard: &'a MdsShard, input: HashedInput) -> Result<Self> {
         let mut samples =
             Self { path, shard, input, offsets: Vec::new(), next: 0, data: Vec::new(), cells: Vec::new() };
         samples.head()?;
         Ok(samples)
     }
 
-    /// The number of samples, their offsets, and the configuration, which the index has told already.
+    /// Reads the number of samples, their offsets, and the configuration, which the index has too.
     fn head(&mut self) -> Result<()> {
         let count = self.number()?;
         if u64::from(count) != self.shard.samples {
@@ -126,7 +126,7 @@ impl<'a> Samples<'a> {
                 return Err(self.broken(format!("offset {at} is {offset}, expected {least} or more")));
             }
             self.offsets.push(offset);
-            // Every sample has a byte at least: a size or a value.
+            // Every sample has at least one byte: a size or a value.
             least = u64::from(offset) + 1;
         }
         let (first, end) = (u64::from(self.offsets[0]), least - 1);
@@ -141,11 +141,11 @@ impl<'a> Samples<'a> {
         read.map_err(|error| unreadable(&self.path, &error))
     }
 
-    /// The next sample; `None` after the last, when the hashes of what was decompressed have been checked.
+    /// Next sample; `None` after the last, when the hashes of the decompressed bytes have been checked.
     ///
     /// # Errors
     /// [`Error::BrokenInput`] naming the shard and the sample.
-    pub fn next_sample(&mut self) -> Result<Option<Sample<'_>>> {
+    pub fn next_sample(&mut self) -> Result<Option<MdsSample<'_>>> {
         let Some(&[from, to]) = self.offsets.get(self.next..self.next + 2) else {
             return self.end().map(|()| None);
         };
@@ -155,7 +155,7 @@ impl<'a> Samples<'a> {
         cut(&self.shard.columns, &self.data, &mut self.cells).map_err(|problem| self.in_sample(&problem))?;
         let index = self.next;
         self.next += 1;
-        Ok(Some(Sample {
+        Ok(Some(MdsSample {
             columns: &self.shard.columns,
             path: &self.path,
             index,
@@ -164,7 +164,7 @@ impl<'a> Samples<'a> {
         }))
     }
 
-    /// The file being read.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -179,7 +179,7 @@ impl<'a> Samples<'a> {
                 return Err(self.broken(format!("holds more than the {expected} bytes that the index says")));
             }
         }
-        std::mem::replace(&mut self.input.going_by, Expected::nothing())
+        std::mem::replace(&mut self.input.hashes, HashCheck::nothing())
             .check(&self.path, "decompressed, its ")
     }
 
@@ -206,8 +206,8 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// Where the cells of a sample lie in it.
-fn cut(columns: &[Column], data: &[u8], cells: &mut Vec<Range<usize>>) -> Result<(), String> {
+/// Ranges of the cells of a sample.
+fn cut(columns: &[ColumnSpec], data: &[u8], cells: &mut Vec<Range<usize>>) -> Result<(), String> {
     let variable = columns.iter().filter(|column| column.size.is_none()).count();
     let (sizes, _) = data.split_at_checked(4 * variable).ok_or("ends in the sizes of its columns")?;
     let mut sizes = sizes.as_chunks::<4>().0.iter().map(|&size| u64::from(u32::from_le_bytes(size)));
@@ -228,13 +228,13 @@ fn cut(columns: &[Column], data: &[u8], cells: &mut Vec<Range<usize>>) -> Result
     }
 }
 
-impl<'a> Sample<'a> {
-    /// The bytes of a column.
+impl<'a> MdsSample<'a> {
+    /// Bytes of a column.
     pub fn bytes(&self, column: usize) -> &'a [u8] {
         &self.data[self.cells[column].clone()]
     }
 
-    /// The value of a column.
+    /// Value of a column.
     ///
     /// # Errors
     /// [`Error::BrokenInput`] naming shard, sample and column.
@@ -245,7 +245,7 @@ impl<'a> Sample<'a> {
             .map_err(|problem| self.broken(column, &problem))
     }
 
-    /// Its number in the shard.
+    /// Index in the shard.
     pub fn index(&self) -> usize {
         self.index
     }
@@ -260,7 +260,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::input(path, format!("{}; fetch the file again", explain(error)))
 }
 
-/// A reader's error, which for a damaged file says more than "reading failed".
+/// Error of a reader, which for a damaged file says more than "reading failed".
 fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the data ends too early; the file is truncated".into(),

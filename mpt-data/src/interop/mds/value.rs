@@ -1,37 +1,37 @@
-//! What a cell of a sample holds.
+//! Values of cells.
 
 use super::numbers::Numbers;
 
-/// The value of one column of one sample.
+/// Value of one column of one sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Of `bytes`, and the file of a `jpeg` or `png`.
+    /// Bytes of `bytes`, or the file of a `jpeg` or `png`.
     Bytes(Vec<u8>),
-    /// Of `str`, the text of a `json`, and the decimal text of `str_int`, `str_float` and `str_decimal`.
+    /// Text of `str` or `json`, or the decimal text of `str_int`, `str_float` and `str_decimal`.
     Text(String),
-    /// Of `ndarray`, `int`, and the fixed number types.
+    /// Numbers of `ndarray`, `int`, and the fixed number types.
     Numbers(Numbers),
-    /// Of `pil`.
+    /// Image of `pil`.
     Image(Image),
-    /// Of `list[…]` and `jpeg_array`: images.
+    /// Images of `list[…]` and `jpeg_array`.
     List(Vec<Value>),
 }
 
-/// An image as pixels.
+/// Image as pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Pixels in a row.
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// The mode as Pillow names it, such as `RGB`.
+    /// Mode in Pillow, such as `RGB`.
     pub mode: String,
-    /// The pixels.
+    /// Pixels.
     pub data: Vec<u8>,
 }
 
 impl Value {
-    /// What it is, for errors.
+    /// Description for errors.
     pub(super) fn kind(&self) -> String {
         match self {
             Self::Bytes(bytes) => format!("{} bytes", bytes.len()),

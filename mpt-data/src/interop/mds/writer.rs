@@ -1,4 +1,4 @@
-//! Writes a dataset with the bytes that the Python package gives: shards, when the next one begins, and the index.
+//! Writer of a dataset with the bytes of the Python package: each shard when the next one begins, and last the index.
 
 use std::path::{Path, PathBuf};
 
@@ -6,24 +6,24 @@ use serde_json::{Value as Json, json};
 
 use super::codec::Codec;
 use super::encoding::Encoding;
-use super::hashes::Hash;
+use super::hashes::HashAlgorithm;
 use super::index::INDEX;
 use super::json;
 use super::value::Value;
 use crate::durable;
 use crate::error::{Error, Result};
 
-/// The size at which the next shard begins, for who names none.
+/// Default size limit of a shard.
 const SIZE_LIMIT: u64 = 1 << 26;
 
-/// How a dataset is written.
+/// Settings of a writer.
 #[derive(Debug, Clone)]
 pub struct MdsOptions {
-    /// How shards are compressed.
+    /// Compression of shards, if any.
     pub codec: Option<Codec>,
-    /// Hashes given in the index, in the order of their names.
-    pub hashes: Vec<Hash>,
-    /// Bytes of a shard before the next one begins, below 4 GiB; `None`: one shard.
+    /// Hashes in the index, in the order of their names.
+    pub hashes: Vec<HashAlgorithm>,
+    /// Bytes of a shard before the next one begins, below 4 GiB; `None` for one shard.
     pub size_limit: Option<u64>,
 }
 
@@ -33,11 +33,11 @@ impl Default for MdsOptions {
     }
 }
 
-/// Writes samples into a folder, a shard in memory at a time.
+/// Writer of samples into a folder, with one shard in memory.
 pub struct MdsWriter {
     dir: PathBuf,
     columns: Vec<(String, Encoding)>,
-    /// Where the columns, which lie in the order of their names, stand in what `push` is given.
+    /// Index in the values of `push` of each column; columns are in the order of their names.
     order: Vec<usize>,
     options: MdsOptions,
     config: Json,
@@ -48,10 +48,10 @@ pub struct MdsWriter {
 }
 
 impl MdsWriter {
-    /// Starts a dataset in a folder.
+    /// Creates a dataset in a folder.
     ///
     /// # Errors
-    /// [`Error::Conversion`] for options that cannot be written.
+    /// [`Error::Conversion`] for impossible settings.
     pub fn create(dir: &Path, columns: &[(String, Encoding)], mut options: MdsOptions) -> Result<Self> {
         options.hashes.sort_by_key(|hash| hash.name());
         options.hashes.dedup_by_key(|hash| hash.name());
@@ -79,7 +79,7 @@ impl MdsWriter {
         })
     }
 
-    /// Appends a sample: a value for each column, in the order `create` was given them.
+    /// Appends a sample: a value for each column, in the order of `create`.
     ///
     /// # Errors
     /// [`Error::BrokenInput`] for a value its column cannot hold, or a shard beyond 4 GiB.
@@ -104,7 +104,7 @@ impl MdsWriter {
         Ok(())
     }
 
-    /// Writes the last shard and the index, and gives the index's shards for [`merge_index`].
+    /// Writes the last shard and the index, and returns the shards of the index, for [`merge_index`].
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
@@ -117,7 +117,7 @@ impl MdsWriter {
         Ok(self.shards)
     }
 
-    /// Bytes of the shard when its samples have so many.
+    /// Bytes of the shard with `data` bytes of samples.
     fn shard_bytes(&self, data: usize) -> u64 {
         8 + self.config_text.len() as u64 + 4 * self.ends.len() as u64 + data as u64
     }
@@ -167,7 +167,7 @@ impl MdsWriter {
         Ok(())
     }
 
-    /// The bytes of the shard; the next one is empty.
+    /// Takes the bytes of the shard, and leaves an empty one.
     fn take_shard(&mut self) -> Vec<u8> {
         let (ends, data) = (std::mem::take(&mut self.ends), std::mem::take(&mut self.data));
         let first = 4 * (ends.len() + 2) + self.config_text.len();
@@ -201,7 +201,7 @@ fn config(columns: &[(String, Encoding)], options: &MdsOptions) -> Json {
     })
 }
 
-/// Writes the index of a folder of datasets: their shards, in order, as files in the folders they are in.
+/// Writes the index of a folder of datasets, with the shards of all, in order.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file.

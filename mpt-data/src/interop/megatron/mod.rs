@@ -1,4 +1,4 @@
-//! Megatron's indexed datasets: `NAME.bin`, the tokens of all sequences, and `NAME.idx`, where they lie.
+//! Megatron's indexed datasets: `NAME.bin`, the tokens of all sequences, and `NAME.idx`, their offsets.
 //!
 //! ```text
 //! index  "MMIDIDX\0\0" | u64 version = 1 | u8 type | u64 S | u64 D | i32 length[S] | i64 place in .bin[S] | i64 document[D]
@@ -15,17 +15,17 @@ use std::path::{Path, PathBuf};
 
 use super::dtype::Dtype;
 
-pub use reader::{Documents, Indexed};
+pub use reader::{DocumentReader, IndexedDataset};
 pub use writer::MegatronWriter;
 
 const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
 const VERSION: u64 = 1;
 /// Bytes before the lengths.
 const HEAD: u64 = 34;
-/// The smallest vocabulary that Megatron keeps in four bytes.
+/// Smallest vocabulary that Megatron stores in four bytes.
 const WIDE_VOCAB: usize = 65_500;
 
-/// The types that have a code in an index.
+/// Types with a code in an index.
 const CODES: [(u8, Dtype); 8] = [
     (1, Dtype::U8),
     (2, Dtype::I8),
@@ -37,12 +37,12 @@ const CODES: [(u8, Dtype); 8] = [
     (8, Dtype::U16),
 ];
 
-/// The type that Megatron keeps the tokens of a vocabulary in.
+/// Type in which Megatron stores the tokens of a vocabulary.
 pub fn dtype_for(vocab_size: usize) -> Dtype {
     if vocab_size < WIDE_VOCAB { Dtype::U16 } else { Dtype::I32 }
 }
 
-/// The file with this suffix; names of datasets may have dots of their own.
+/// Path of a file of a dataset; the prefix may have dots of its own.
 pub(crate) fn file(prefix: &Path, suffix: &str) -> PathBuf {
     let mut name = prefix.as_os_str().to_owned();
     name.push(suffix);

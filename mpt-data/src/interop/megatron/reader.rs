@@ -1,4 +1,4 @@
-//! Reads an indexed dataset document by document.
+//! Reader of an indexed dataset, document by document.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -9,12 +9,12 @@ use super::{CODES, HEAD, MAGIC, VERSION, file};
 use crate::blob::open_regular;
 use crate::error::{Error, Result};
 
-/// Bytes of tokens given at once.
-const PIECE: u64 = 1 << 16;
+/// Most bytes of tokens in a chunk.
+const CHUNK_BYTES: u64 = 1 << 16;
 
-/// An indexed dataset whose head is sound.
+/// Indexed dataset with a valid head.
 #[derive(Debug, Clone)]
-pub struct Indexed {
+pub struct IndexedDataset {
     prefix: PathBuf,
     dtype: Dtype,
     sequences: u64,
@@ -22,7 +22,7 @@ pub struct Indexed {
     bin_bytes: u64,
 }
 
-impl Indexed {
+impl IndexedDataset {
     /// Opens `prefix.idx` and `prefix.bin`.
     ///
     /// # Errors
@@ -63,26 +63,26 @@ impl Indexed {
         Ok(Self { prefix: PathBuf::new(), dtype, sequences, entries, bin_bytes: 0 })
     }
 
-    /// The type of its tokens.
+    /// Type of the tokens.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// Documents in it.
+    /// Documents.
     pub fn documents(&self) -> u64 {
         self.entries.saturating_sub(1)
     }
 
-    /// Bytes of its tokens' file.
+    /// Bytes of the file of tokens.
     pub fn bin_bytes(&self) -> u64 {
         self.bin_bytes
     }
 
-    /// Starts to read.
+    /// Reader before the first document.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
-    pub fn read(&self) -> Result<Documents<'_>> {
+    pub fn read(&self) -> Result<DocumentReader<'_>> {
         let (idx, bin) = (file(&self.prefix, ".idx"), file(&self.prefix, ".bin"));
         let column = |from: u64| {
             let mut input = open_regular(&idx).map_err(Error::io(&idx, "opening"))?;
@@ -90,10 +90,10 @@ impl Indexed {
             Ok(BufReader::with_capacity(1 << 16, input))
         };
         let tokens = open_regular(&bin).map_err(Error::io(&bin, "opening"))?;
-        let mut documents = Documents {
+        let mut documents = DocumentReader {
             dataset: self,
             lengths: column(HEAD)?,
-            places: column(HEAD + 4 * self.sequences)?,
+            offsets: column(HEAD + 4 * self.sequences)?,
             entries: column(HEAD + 12 * self.sequences)?,
             tokens: BufReader::with_capacity(1 << 18, tokens),
             at: 0,
@@ -108,12 +108,12 @@ impl Indexed {
     }
 }
 
-/// The documents of a dataset, one after the other.
+/// Reader of the documents of a dataset.
 #[derive(Debug)]
-pub struct Documents<'a> {
-    dataset: &'a Indexed,
+pub struct DocumentReader<'a> {
+    dataset: &'a IndexedDataset,
     lengths: BufReader<File>,
-    places: BufReader<File>,
+    offsets: BufReader<File>,
     entries: BufReader<File>,
     tokens: BufReader<File>,
     at: u64,
@@ -124,12 +124,12 @@ pub struct Documents<'a> {
     bin: PathBuf,
 }
 
-impl Documents<'_> {
-    /// Gives the bytes of the next document's tokens to `piece`, in whole tokens; `false` after the last document.
+impl DocumentReader<'_> {
+    /// Calls `on_tokens` with the bytes of the next document's tokens, in chunks of whole tokens; `false` after the last.
     ///
     /// # Errors
-    /// [`Error::BrokenInput`] naming the file and the sequence; those of `piece`.
-    pub fn next_document(&mut self, mut piece: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+    /// [`Error::BrokenInput`] naming the file and the sequence; those of `on_tokens`.
+    pub fn next_document(&mut self, mut on_tokens: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
         if self.next == self.dataset.documents() {
             return self.end().map(|()| false);
         }
@@ -142,13 +142,13 @@ impl Documents<'_> {
             )));
         }
         while self.sequence < end {
-            self.one_sequence(&mut piece)?;
+            self.one_sequence(&mut on_tokens)?;
             self.sequence += 1;
         }
         Ok(true)
     }
 
-    /// The first entry says where the first document begins.
+    /// Checks the first entry, the start of the first document.
     fn begin(&mut self) -> Result<()> {
         if self.dataset.entries == 0 {
             return Ok(());
@@ -167,37 +167,37 @@ impl Documents<'_> {
         Err(self.broken(format!("the documents end at sequence {read}, but there are {all}")))
     }
 
-    fn one_sequence(&mut self, piece: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn one_sequence(&mut self, on_tokens: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let length = i32::from_le_bytes(take(&mut self.lengths, &self.idx)?);
-        let place = i64::from_le_bytes(take(&mut self.places, &self.idx)?);
+        let offset = i64::from_le_bytes(take(&mut self.offsets, &self.idx)?);
         let width = self.dataset.dtype.bytes() as u64;
-        let range = u64::try_from(length).ok().zip(u64::try_from(place).ok());
-        let range = range.map(|(length, place)| (length * width, place));
-        let fits = |&(bytes, place): &(u64, u64)| {
-            place.checked_add(bytes).is_some_and(|end| end <= self.dataset.bin_bytes)
+        let range = u64::try_from(length).ok().zip(u64::try_from(offset).ok());
+        let range = range.map(|(length, offset)| (length * width, offset));
+        let fits = |&(bytes, offset): &(u64, u64)| {
+            offset.checked_add(bytes).is_some_and(|end| end <= self.dataset.bin_bytes)
         };
-        let Some((bytes, place)) = range.filter(fits) else {
+        let Some((bytes, offset)) = range.filter(fits) else {
             let (sequence, held) = (self.sequence, self.dataset.bin_bytes);
             return Err(self.broken(format!(
-                "sequence {sequence} is {length} tokens from byte {place} on, but {} has {held} bytes",
+                "sequence {sequence} is {length} tokens from byte {offset} on, but {} has {held} bytes",
                 self.bin.display()
             )));
         };
         let failed = |error| Error::io(&self.bin, "opening")(error);
         // Both are within the file, so the distance is a number.
-        self.tokens.seek_relative(place as i64 - self.at as i64).map_err(failed)?;
+        self.tokens.seek_relative(offset as i64 - self.at as i64).map_err(failed)?;
         let mut left = bytes;
         while left > 0 {
-            self.buffer.resize(left.min(PIECE) as usize, 0);
+            self.buffer.resize(left.min(CHUNK_BYTES) as usize, 0);
             self.tokens.read_exact(&mut self.buffer).map_err(failed)?;
-            piece(&self.buffer)?;
+            on_tokens(&self.buffer)?;
             left -= self.buffer.len() as u64;
         }
-        self.at = place + bytes;
+        self.at = offset + bytes;
         Ok(())
     }
 
-    /// An entry of the documents' column; a negative one is beyond every sequence.
+    /// Next entry of the column of documents; a negative one is beyond every sequence.
     fn entry(&mut self) -> Result<u64> {
         let entry = i64::from_le_bytes(take(&mut self.entries, &self.idx)?);
         Ok(u64::try_from(entry).unwrap_or(u64::MAX))

@@ -1,4 +1,4 @@
-//! Writes an indexed dataset: tokens as they come, the index when the last length is known.
+//! Writer of an indexed dataset: tokens at once, the index when the last length is known.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -9,13 +9,13 @@ use super::{CODES, MAGIC, VERSION, file};
 use crate::durable::AtomicFile;
 use crate::error::{Error, Result};
 
-/// Writes documents, each as one sequence, in little memory however many they are.
+/// Writer of documents, each as one sequence, in constant memory.
 #[derive(Debug)]
 pub struct MegatronWriter {
     prefix: PathBuf,
     dtype: Dtype,
     bin: AtomicFile,
-    /// The lengths of the documents so far, until the index is written.
+    /// Lengths of the documents, until the index is written.
     lengths: BufWriter<File>,
     documents: u64,
     length: u64,
@@ -23,10 +23,10 @@ pub struct MegatronWriter {
 }
 
 impl MegatronWriter {
-    /// Starts `prefix.bin` and `prefix.idx`.
+    /// Creates `prefix.bin` and `prefix.idx`.
     ///
     /// # Errors
-    /// [`Error::Conversion`] for a type the index has no code for, [`Error::Io`] naming the file.
+    /// [`Error::Conversion`] for a type without a code, [`Error::Io`] naming the file.
     pub fn create(prefix: &Path, dtype: Dtype) -> Result<Self> {
         code(dtype)?;
         let (bin, lengths) = (AtomicFile::create(&file(prefix, ".bin"))?, file(prefix, ".lengths"));
@@ -42,7 +42,7 @@ impl MegatronWriter {
         })
     }
 
-    /// Appends tokens to the document being written.
+    /// Appends tokens to the current document.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
@@ -53,10 +53,10 @@ impl MegatronWriter {
         self.bin.write_all(&self.buffer).map_err(Error::io(&file(&self.prefix, ".bin"), "writing"))
     }
 
-    /// Ends the document being written.
+    /// Ends the current document.
     ///
     /// # Errors
-    /// [`Error::BrokenInput`] for a document with more tokens than a length can say, [`Error::Io`] naming the file.
+    /// [`Error::BrokenInput`] for a document of 2^31 tokens or more, [`Error::Io`] naming the file.
     pub fn end_document(&mut self) -> Result<()> {
         let length = i32::try_from(self.length).map_err(|_| {
             let problem =
@@ -69,7 +69,7 @@ impl MegatronWriter {
         self.lengths.write_all(&length.to_le_bytes()).map_err(Error::io(&path, "writing"))
     }
 
-    /// Completes both files, and says how many documents they hold.
+    /// Completes both files, and returns the number of documents.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
@@ -86,12 +86,12 @@ impl MegatronWriter {
             idx.write_all(&documents.to_le_bytes())?;
             idx.write_all(&(documents + 1).to_le_bytes())?;
             io::copy(&mut column()?, &mut idx)?;
-            let (mut lengths, mut place) = (column()?, 0);
+            let (mut lengths, mut offset) = (column()?, 0);
             for _ in 0..documents {
-                idx.write_all(&u64::to_le_bytes(place))?;
+                idx.write_all(&u64::to_le_bytes(offset))?;
                 let mut length = [0; 4];
                 lengths.read_exact(&mut length)?;
-                place += u64::from(u32::from_le_bytes(length)) * width;
+                offset += u64::from(u32::from_le_bytes(length)) * width;
             }
             (0..=documents).try_for_each(|document| idx.write_all(&document.to_le_bytes()))
         };

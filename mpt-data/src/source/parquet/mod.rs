@@ -1,7 +1,7 @@
-//! Parquet: a row per document, of which only the wanted columns are read, a row at a time.
+//! Reader of Parquet: a document per row. Only the needed columns are read, a row at a time.
 
-mod cells;
-mod guard;
+mod cell_reader;
+mod checked_pages;
 mod page_header;
 
 use std::sync::Arc;
@@ -13,25 +13,28 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::ChunkReader;
 
-use self::cells::{Cell, CellKind, Cells};
-use super::{DEFAULT_ID, InputFile, Record, Sink, Wanted, check_size};
+use self::cell_reader::{Cell, CellKind, CellReader};
+use super::{DEFAULT_ID_FIELD, FieldNames, Record, RecordSink, SourceFile, check_size};
 use crate::blob::Blob;
-use crate::contain::contained;
 use crate::document::Document;
 use crate::error::{Error, Result};
-use crate::hashed_file::sha256_of;
+use crate::file_digest::sha256_of;
+use crate::panic_guard::catch_panic;
 
-/// Rows after which progress is told.
-const STEP_ROWS: u64 = 64;
+/// Rows between two progress reports.
+const PROGRESS_ROWS: u64 = 64;
 
-pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) -> Result<()> {
-    let table = Table::open(file)?;
-    let columns = Columns::find(wanted, &table).map_err(|problem| Error::input(file.path, problem))?;
+pub(super) fn read(wanted: &FieldNames<'_>, file: &SourceFile<'_>, sink: RecordSink<'_>) -> Result<()> {
+    let table = ParquetInput::open(file)?;
+    let columns =
+        ProjectedColumns::find(wanted, &table).map_err(|problem| Error::input(file.path, problem))?;
     let (bytes, mut row, mut counted) = (table.blob.bytes(file.path)?, 0u64, 0);
     for group in 0..table.metadata.num_row_groups() {
         let mut cells = table.cells(&columns, group)?;
         for _ in 0..table.rows_of(group)? {
-            let values = table.sound(|| cells.iter_mut().map(Cells::next).collect::<Result<Vec<_>, _>>())?;
+            let values = table.with_parquet_errors(|| {
+                cells.iter_mut().map(CellReader::next).collect::<Result<Vec<_>, _>>()
+            })?;
             let id = || format!("{}:{row}", file.name());
             match columns.document(values, id) {
                 Ok(document) => sink(Record::Document(document))?,
@@ -41,7 +44,7 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
                 }
             }
             row += 1;
-            if row.is_multiple_of(STEP_ROWS) || row == table.rows {
+            if row.is_multiple_of(PROGRESS_ROWS) || row == table.rows {
                 let reached = (u128::from(bytes) * u128::from(row) / u128::from(table.rows.max(1))) as u64;
                 file.progress.fetch_add(reached.saturating_sub(counted), Ordering::Relaxed);
                 counted = reached;
@@ -51,25 +54,25 @@ pub(super) fn read(wanted: &Wanted<'_>, file: &InputFile<'_>, sink: Sink<'_>) ->
     table.check()
 }
 
-/// An open file whose footer was read.
-struct Table<'a> {
-    file: &'a InputFile<'a>,
+/// Open file with its footer.
+struct ParquetInput<'a> {
+    file: &'a SourceFile<'a>,
     blob: Arc<Blob>,
     metadata: ParquetMetaData,
     schema: Schema,
     rows: u64,
 }
 
-impl<'a> Table<'a> {
-    fn open(file: &'a InputFile<'a>) -> Result<Self> {
+impl<'a> ParquetInput<'a> {
+    fn open(file: &'a SourceFile<'a>) -> Result<Self> {
         let blob = Blob::open(file.path)?;
         let footer = || {
             let metadata = ParquetMetaDataReader::new().parse_and_finish(&blob)?;
-            // The plain Parquet types are enough, and fewer than what writers hint at (dictionaries, views).
+            // Plain Parquet types are enough; hints of writers would add dictionaries and views.
             let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), None)?;
             Ok::<_, ParquetError>((metadata, schema))
         };
-        let (metadata, schema) = sound(file, footer)?;
+        let (metadata, schema) = with_parquet_errors(file, footer)?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         Ok(Self { file, blob: Arc::new(blob), metadata, schema, rows })
     }
@@ -79,25 +82,26 @@ impl<'a> Table<'a> {
         u64::try_from(rows).map_err(|_| damaged(self.file, &format!("row group {group} has {rows} rows")))
     }
 
-    /// The wanted columns of a row group.
-    fn cells(&self, columns: &Columns, group: usize) -> Result<Vec<Cells>> {
+    /// Readers of the projected columns of a row group.
+    fn cells(&self, columns: &ProjectedColumns, group: usize) -> Result<Vec<CellReader>> {
         let group = self.metadata.row_group(group);
         let open = || {
-            let one = |wanted: &WantedColumn| Cells::open(&self.blob, group, wanted.leaf, wanted.kind);
+            let one =
+                |wanted: &ProjectedColumn| CellReader::open(&self.blob, group, wanted.leaf, wanted.kind);
             columns.columns.iter().map(one).collect::<Result<Vec<_>, _>>()
         };
-        self.sound(open)
+        self.with_parquet_errors(open)
     }
 
-    fn sound<T>(&self, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-        sound(self.file, call)
+    fn with_parquet_errors<T>(&self, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+        with_parquet_errors(self.file, call)
     }
 
-    /// Compares the whole file, through the handle that rows were read with, with what was planned.
+    /// Compares the whole file, through the handle of the rows, with the plan.
     fn check(&self) -> Result<()> {
-        // Every request for a part of an object names the version that was planned.
+        // Every request for an object names the planned version.
         let Blob::Local(_) = &*self.blob else { return Ok(()) };
-        let whole = self.sound(|| self.blob.get_read(0))?;
+        let whole = self.with_parquet_errors(|| self.blob.get_read(0))?;
         let found = sha256_of(whole, self.file.path, |_| Ok(()))?;
         let planned = self.file.planned;
         if found == (planned.sha256.clone(), planned.bytes) {
@@ -107,38 +111,41 @@ impl<'a> Table<'a> {
     }
 }
 
-/// What a call of the library gives; damage that it finds, or stumbles over, is the file's.
-fn sound<T>(file: &InputFile<'_>, call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-    match contained(call) {
+/// Result of a call of the library, whose errors and panics mean a damaged file.
+fn with_parquet_errors<T>(
+    file: &SourceFile<'_>,
+    call: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T> {
+    match catch_panic(call) {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => Err(Error::unread(file.path, format!("not a sound Parquet file ({error})"), error)),
         Err(panic) => Err(damaged(file, &panic)),
     }
 }
 
-fn damaged(file: &InputFile<'_>, problem: &str) -> Error {
+fn damaged(file: &SourceFile<'_>, problem: &str) -> Error {
     Error::input(file.path, format!("not a sound Parquet file ({problem})"))
 }
 
-/// The wanted columns of a file.
-struct Columns {
-    /// Each once.
-    columns: Vec<WantedColumn>,
+/// Columns of a file that are read.
+struct ProjectedColumns {
+    /// Columns, each once.
+    columns: Vec<ProjectedColumn>,
     text: usize,
     id: Option<usize>,
     id_is_required: bool,
     fields: Vec<usize>,
 }
 
-struct WantedColumn {
+struct ProjectedColumn {
     name: String,
-    /// Which of the columns that hold values it is.
+    /// Index among the leaf columns.
     leaf: usize,
     kind: CellKind,
 }
 
-impl Columns {
-    fn find(wanted: &Wanted<'_>, table: &Table<'_>) -> Result<Self, String> {
+impl ProjectedColumns {
+    fn find(wanted: &FieldNames<'_>, table: &ParquetInput<'_>) -> Result<Self, String> {
         let mut found = Self {
             columns: Vec::new(),
             text: 0,
@@ -146,36 +153,37 @@ impl Columns {
             id_is_required: wanted.id.is_some(),
             fields: Vec::new(),
         };
-        found.text = found.place(wanted.text, table)?;
+        found.text = found.column_index(wanted.text, table)?;
         found.id = match wanted.id {
-            Some(name) => Some(found.place(name, table)?),
-            // Nobody asked for it: a column that cannot be an id is none.
-            None => found.place(DEFAULT_ID, table).ok(),
+            Some(name) => Some(found.column_index(name, table)?),
+            // A default id column of another type is ignored.
+            None => found.column_index(DEFAULT_ID_FIELD, table).ok(),
         };
         for name in &wanted.fields {
-            let place = found.place(name, table)?;
-            found.fields.push(place);
+            let column_index = found.column_index(name, table)?;
+            found.fields.push(column_index);
         }
         Ok(found)
     }
 
-    /// Where a column is among those that are read.
-    fn place(&mut self, name: &str, table: &Table<'_>) -> Result<usize, String> {
+    /// Index of a column among those that are read; an unread one is added.
+    fn column_index(&mut self, name: &str, table: &ParquetInput<'_>) -> Result<usize, String> {
         if let Some(known) = self.columns.iter().position(|column| column.name == name) {
             return Ok(known);
         }
         let names: Vec<_> = table.schema.fields().iter().map(|field| field.name().as_str()).collect();
         let root = names.iter().position(|other| *other == name).ok_or_else(|| {
-            let near = crate::runfile::nearest(name, names.iter().copied());
-            let near = near.map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
-            format!("there is no column `{name}`{near} (columns: {})", names.join(", "))
+            let suggestion = crate::runfile::nearest(name, names.iter().copied());
+            let suggestion =
+                suggestion.map(|suggestion| format!(", did you mean `{suggestion}`?")).unwrap_or_default();
+            format!("there is no column `{name}`{suggestion} (columns: {})", names.join(", "))
         })?;
         let kind = table.schema.field(root).data_type();
         let odd = || format!("column `{name}` has type {kind}, expected text, numbers or booleans");
         let descr = table.metadata.file_metadata().schema_descr();
         let leaf = (0..descr.num_columns()).find(|&leaf| descr.get_column_root_idx(leaf) == root);
         let kind = CellKind::of(kind).ok_or_else(odd)?;
-        self.columns.push(WantedColumn { name: name.to_owned(), leaf: leaf.ok_or_else(odd)?, kind });
+        self.columns.push(ProjectedColumn { name: name.to_owned(), leaf: leaf.ok_or_else(odd)?, kind });
         Ok(self.columns.len() - 1)
     }
 

@@ -1,24 +1,24 @@
-//! The header of a page, of which only the sizes are kept. It is a struct in Thrift's compact form.
+//! Header of a page, a struct in Thrift's compact protocol, of which only the sizes are kept.
 
 use std::io::Read;
 
 use parquet::errors::{ParquetError, Result};
 
-/// Structs in structs that a header may have.
+/// Deepest nesting of a header.
 const MAX_DEPTH: u32 = 16;
-/// Bytes of a header, statistics included.
+/// Most bytes of a header, statistics included.
 const MAX_BYTES: u64 = 16 << 20;
-/// The type of a page that is an index.
+/// Type of an index page.
 const INDEX_PAGE: i64 = 1;
 
-/// What a header says of its page.
+/// Sizes in a page's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PageHeader {
-    /// Whether it holds no values.
+    /// Whether the page is an index, without values.
     pub(super) is_index: bool,
-    /// Bytes in the file, without the header.
+    /// Bytes of the page in the file, without the header.
     pub(super) bytes: u64,
-    /// Bytes of its content, decompressed.
+    /// Decompressed bytes of the page.
     pub(super) uncompressed: u64,
     /// Bytes of the header.
     pub(super) length: u64,
@@ -26,7 +26,7 @@ pub(super) struct PageHeader {
 
 /// Reads a header.
 pub(super) fn read(input: &mut impl Read) -> Result<PageHeader> {
-    let mut compact = Compact { input: input.take(MAX_BYTES), read: 0 };
+    let mut compact = CompactReader { input: input.take(MAX_BYTES), read: 0 };
     let (mut numbers, mut field) = ([0; 3], 0);
     while let Some(kind) = compact.field(&mut field)? {
         match (kind, field) {
@@ -44,7 +44,7 @@ pub(super) fn read(input: &mut impl Read) -> Result<PageHeader> {
     })
 }
 
-/// The number at the beginning of `input`, seven bits a byte.
+/// Varint at the beginning of `input`.
 pub(super) fn varint(input: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
@@ -68,13 +68,13 @@ const SET: u8 = 10;
 const MAP: u8 = 11;
 const STRUCT: u8 = 12;
 
-struct Compact<R> {
+struct CompactReader<R> {
     input: R,
     read: u64,
 }
 
-impl<R: Read> Compact<R> {
-    /// The type of the next field, whose number `field` becomes; `None` after the last.
+impl<R: Read> CompactReader<R> {
+    /// Type of the next field, whose number is stored in `field`; `None` after the last.
     fn field(&mut self, field: &mut i64) -> Result<Option<u8>> {
         let byte = self.byte()?;
         let (step, kind) = (byte >> 4, byte & 0x0f);
@@ -88,7 +88,7 @@ impl<R: Read> Compact<R> {
     fn skip(&mut self, kind: u8, depth: u32) -> Result<()> {
         let depth = depth.checked_sub(1).ok_or_else(invalid)?;
         match kind {
-            // The type says whether it is true.
+            // A boolean's value is in its type.
             1 | 2 => Ok(()),
             BYTE => self.byte().map(drop),
             I16..=I64 => self.unsigned().map(drop),
@@ -125,7 +125,7 @@ impl<R: Read> Compact<R> {
         Ok((count, byte & 0x0f))
     }
 
-    /// Past elements; a boolean in a list has a byte.
+    /// Skips elements; a boolean in a list has a byte.
     fn all(&mut self, count: u64, kinds: &[u8], depth: u32) -> Result<()> {
         for _ in 0..count {
             for &kind in kinds {

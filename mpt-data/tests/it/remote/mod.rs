@@ -46,7 +46,12 @@ impl Drop for Mounted {
 }
 
 fn options(mode: ReadMode) -> RemoteOptions {
-    RemoteOptions { mode, first_wait: Duration::from_millis(1), memory_bytes: 0, ..RemoteOptions::default() }
+    RemoteOptions {
+        mode,
+        initial_backoff: Duration::from_millis(1),
+        memory_bytes: 0,
+        ..RemoteOptions::default()
+    }
 }
 
 fn cached(mode: ReadMode, dir: &Path, limit: u64) -> RemoteOptions {
@@ -82,7 +87,7 @@ fn samples_are_those_of_the_local_data_whatever_goes_wrong() {
     let expected = samples(&local, 300).expect("sound");
     let mode = prop_oneof![Just(ReadMode::Chunks), (1..40_u64).prop_map(ReadMode::Rows)];
     let strategy = (any::<u64>(), 0..900_u64, mode, any::<bool>(), any::<bool>());
-    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     runner
         .run(&strategy, |(seed, rate, mode, with_cache, with_memory)| {
@@ -187,7 +192,7 @@ fn what_is_wrong_in_the_store_is_named_by_shard_and_row() {
     let mounted = Mounted::new(store.clone(), options(ReadMode::Rows(8)));
     let manifest = Manifest::open(&mounted.at("data")).expect("opened");
     let sound = fs::read(corpus.path("out").join(&file.path)).expect("readable");
-    assert_eq!(manifest.examine(&mut mpt_data::Silent).expect("read"), []);
+    assert_eq!(manifest.find_damage(&mut mpt_data::NoProgress).expect("read"), []);
     let mut bytes = sound.clone();
     bytes[file.groups[0].tokens.base as usize + 3 * 64] ^= 1;
     let key = format!("data/{}", file.path);
@@ -196,7 +201,7 @@ fn what_is_wrong_in_the_store_is_named_by_shard_and_row() {
     let expected =
         format!("{}: row 3: does not match its checksum or is another shard's, fetched 6 times", file.path);
     assert!(error.starts_with(&expected), "{error}");
-    let damage = manifest.examine(&mut mpt_data::Silent).expect("read");
+    let damage = manifest.find_damage(&mut mpt_data::NoProgress).expect("read");
     assert_eq!((damage.len(), damage[0].row), (1, Some(3)), "{damage:?}");
     store.write(&key, sound[..sound.len() - 1].to_vec());
     let error = samples(&manifest, 4000).expect_err("short").to_string();
@@ -204,7 +209,7 @@ fn what_is_wrong_in_the_store_is_named_by_shard_and_row() {
     store.delete(&key);
     let error = samples(&manifest, 4000).expect_err("missing").to_string();
     assert!(error.starts_with(&format!("{}: is missing", file.path)), "{error}");
-    assert_eq!(manifest.examine(&mut mpt_data::Silent).expect("read")[0].row, None);
+    assert_eq!(manifest.find_damage(&mut mpt_data::NoProgress).expect("read")[0].row, None);
 }
 
 #[test]
@@ -225,7 +230,7 @@ fn data_is_built_from_objects_as_from_files() {
     let changes: Vec<_> = [&web, &books, &code].map(|(from, to)| (from.as_str(), to.as_str())).to_vec();
     let mut run = corpus.run(&changes).expect("sound");
     run.out = corpus.path("from-objects");
-    let build = || mpt_data::prepare(&run, &corpus.tokenizer(), &mut mpt_data::Silent);
+    let build = || mpt_data::prepare(&run, &corpus.tokenizer(), &mut mpt_data::NoProgress);
     let built = build().expect("built");
     for (a, b) in built.sources().iter().zip(local.sources()) {
         assert_eq!((a.documents, a.tokens, &a.drops), (b.documents, b.tokens, &b.drops));
@@ -238,7 +243,7 @@ fn data_is_built_from_objects_as_from_files() {
     assert!(error.contains("sources.books.inputs.03.txt."), "{error}");
     let mut run = run.clone();
     run.sources[0].paths = vec![format!("{base}/nothing/*.jsonl")];
-    let error = mpt_data::prepare(&run, &corpus.tokenizer(), &mut mpt_data::Silent).expect_err("nothing");
+    let error = mpt_data::prepare(&run, &corpus.tokenizer(), &mut mpt_data::NoProgress).expect_err("nothing");
     assert!(error.to_string().contains("no file matches mount://"), "{error}");
 }
 
@@ -290,7 +295,7 @@ fn a_web_server_that_gives_ranges_is_a_store() {
     let data = PathBuf::from(format!("{address}/out"));
     let manifest = Manifest::open(&data).expect("opened");
     assert_eq!(samples(&manifest, 100).expect("sound"), samples(&local, 100).expect("sound"));
-    assert_eq!(manifest.examine(&mut mpt_data::Silent).expect("read"), []);
+    assert_eq!(manifest.find_damage(&mut mpt_data::NoProgress).expect("read"), []);
     let error = Manifest::open(&PathBuf::from(format!("{address}/none"))).expect_err("nothing").to_string();
     assert!(error.starts_with(&format!("{address}/none/manifest.json: there is no such object")), "{error}");
 }

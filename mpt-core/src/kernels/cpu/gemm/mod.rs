@@ -150,7 +150,7 @@ mod tests {
     use crate::rng::CounterRng;
     use proptest::prelude::*;
 
-    /// The sum of the products, and of their absolute values, in f64.
+    /// Sum of the products and of their absolute values, in f64.
     fn reference(a: MatRef<'_>, b: MatRef<'_>, (i, j): (usize, usize), precision: Precision) -> (f64, f64) {
         let round = |x: f32| match precision {
             Precision::F32 => f64::from(x),
@@ -160,8 +160,7 @@ mod tests {
         terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
     }
 
-    /// Random values of which one in eight is zero or tiny, or huge where `wide`, so that no product overflows. Sums with a
-    /// huge term say nothing about the others.
+    /// Random values: one in eight is zero or tiny, or huge if `wide`, without overflow of products.
     fn values(rng: &mut CounterRng, len: usize, wide: bool) -> Vec<f32> {
         let tiny = [0.0, -0.0, 1e-18, -1e-12, 1e-30, -1e-34, 3e-39, 1e-45];
         let huge = [3e18, -1e10, 65504.0, -7e4];
@@ -203,7 +202,7 @@ mod tests {
                         let (sum, size) = reference(a, b, (i, j), precision);
                         let (sum, size) = if add { (sum + old, size + old.abs()) } else { (sum, size) };
                         // each addition errs by at most 2^-24 of the sum so far, a split product by four times that; matrix
-                        // units also drop what lies below 2^-126
+                        // units also flush values below 2^-126
                         let bound = size * (k + 5) as f64 * 2f64.powi(-24) + 1e-34;
                         prop_assert!((found - sum).abs() <= bound, "{:?} {:?}: {} {}", level, precision, found, sum);
                     }

@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use split::{Bf16, F16, F32, Nf4, SplitWeight};
+use split::{SplitBf16, SplitF16, SplitF32, SplitNf4, SplitWeight};
 use tile_ops::{
     load_x, mul_high_high, mul_high_low, mul_high_middle, mul_low_high, mul_middle_high, mul_middle_middle,
     store_acc, zero_acc,
@@ -86,14 +86,14 @@ fn multiply_rows(
     buffers: &mut [PassParts; 2],
 ) {
     match weight.dtype() {
-        WeightDtype::F32 => multiply_bytes::<F32>(y, x, weight.row_range(rows), is_followed, buffers),
-        WeightDtype::F16 => multiply_bytes::<F16>(y, x, weight.row_range(rows), is_followed, buffers),
-        WeightDtype::BF16 => multiply_bytes::<Bf16>(y, x, weight.row_range(rows), is_followed, buffers),
-        WeightDtype::Nf4 => multiply_bytes::<Nf4>(y, x, weight.row_range(rows), is_followed, buffers),
+        WeightDtype::F32 => multiply_bytes::<SplitF32>(y, x, weight.row_range(rows), is_followed, buffers),
+        WeightDtype::F16 => multiply_bytes::<SplitF16>(y, x, weight.row_range(rows), is_followed, buffers),
+        WeightDtype::BF16 => multiply_bytes::<SplitBf16>(y, x, weight.row_range(rows), is_followed, buffers),
+        WeightDtype::Nf4 => multiply_bytes::<SplitNf4>(y, x, weight.row_range(rows), is_followed, buffers),
         _ => {
             let mut values = Scratch::take(rows.len() * x.k, 0f32);
             weight.dequantize_rows(rows, &mut values);
-            multiply_bytes::<F32>(y, x, bytemuck::cast_slice(&values), false, buffers);
+            multiply_bytes::<SplitF32>(y, x, bytemuck::cast_slice(&values), false, buffers);
         }
     }
 }
@@ -159,7 +159,7 @@ unsafe fn split_values(values: &[f32; STEP]) -> [[u32; TILE_DIM]; 3] {
     let mut parts = [[0; TILE_DIM]; 3];
     // SAFETY: as the caller promises; values are 128 bytes, a part is 64.
     unsafe {
-        for (part, words) in parts.iter_mut().zip(F32::row_words(values.as_ptr().cast(), 0)) {
+        for (part, words) in parts.iter_mut().zip(SplitF32::row_words(values.as_ptr().cast(), 0)) {
             _mm512_storeu_si512(part.as_mut_ptr().cast(), words);
         }
     }

@@ -69,7 +69,7 @@ proptest! {
         }
     }
 
-    /// Codes and scales give back the very values that widening gives, except that `scale * code - min` is not rounded twice.
+    /// Unpacked codes and scales give the values of `dequantize` to the bit.
     #[test]
     fn unpacked_values_are_those_of_the_blocks(index in 0usize..5, super_blocks in 1usize..4, seed: u64) {
         let dtype = DTYPES[index];
@@ -106,10 +106,10 @@ proptest! {
         for level in levels() {
             prop_assert_eq!(bits(&product(level, &x, &panels)), bits(&oracle), "{} {:?}", dtype, level);
         }
-        let mut wide = vec![0f32; n * k];
-        dequantize(dtype, &rows, &mut wide);
+        let mut weights = vec![0f32; n * k];
+        dequantize(dtype, &rows, &mut weights);
         for (i, x) in x.chunks_exact(k).enumerate() {
-            for (j, w) in wide.chunks_exact(k).enumerate() {
+            for (j, w) in weights.chunks_exact(k).enumerate() {
                 let exact: f64 = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
                 // each factor of x errs by half a step, at most 4.5 / 254 of it; errors are independent
                 let size: f64 = w.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>().sqrt();

@@ -67,7 +67,7 @@ pub(crate) fn quantize(dtype: WeightDtype, values: &[f32]) -> Result<Vec<u8>, Qu
     let mut bytes = vec![0; values.len() / len * size];
     let tasks = bytes.par_chunks_mut(TASK_VALUES / len * size).zip(values.par_chunks(TASK_VALUES));
     let refused = tasks.enumerate().find_map_first(|(task, (bytes, values))| {
-        quantize_into(dtype, values, bytes).err().map(|refusal| refusal.after(task * TASK_VALUES))
+        quantize_into(dtype, values, bytes).err().map(|error| error.after(task * TASK_VALUES))
     });
     refused.map_or(Ok(bytes), Err)
 }

@@ -34,10 +34,10 @@ impl Nf4 {
         let tasks = codes.par_chunks_mut(TASK_VALUES / 2).zip(absmax.par_chunks_mut(TASK_VALUES / BLOCK));
         let tasks = tasks.zip(values.par_chunks(TASK_VALUES)).enumerate();
         let refused = tasks.find_map_first(|(task, ((codes, absmax), values))| {
-            encode_blocks(values, codes, absmax).err().map(|refusal| refusal.after(task * TASK_VALUES))
+            encode_blocks(values, codes, absmax).err().map(|error| error.after(task * TASK_VALUES))
         });
-        if let Some(refusal) = refused {
-            return Err(refusal);
+        if let Some(error) = refused {
+            return Err(error);
         }
         let sum: f64 = absmax.iter().map(|&x| f64::from(x)).sum();
         let offset = (sum / absmax.len().max(1) as f64) as f32;

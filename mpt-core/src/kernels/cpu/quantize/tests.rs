@@ -1,4 +1,4 @@
-//! Quantizing against bytes that ggml wrote, against bounds, and against itself.
+//! Quantization against bytes written by ggml, against error bounds, and repeated.
 
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ const ALL: [WeightDtype; 6] = [
     WeightDtype::Nf4,
 ];
 
-/// What `ggml_quantize_chunk` made of [`sample`], of its first 32 values where a block has as many.
+/// Output of `ggml_quantize_chunk` for one block of [`sample`].
 const Q8_0: &str = "8329f2ff26d60f62d007dff629bf0261f70834e926a2f10be8043cd61e81fb11d4fc";
 const Q4_0: &str = "7839b778aa25799e6588c657ab04889e5789";
 const Q4_K: &str = "93218a2dfaefbbf2ffeff4e9b71a1f8fd8299b967aaf2569d6088ba4599ff859cc778bb24889f7398db67bb0287af67837aa\
@@ -34,7 +34,7 @@ const Q6_K: &str = "f540848dcb71df7e0b23d3b51f21c3ddddfaa9194cb34a518fe617f17f64
     a17e96a54ad46d1aa17991794aa469d6a14e97b94aa46d1aa17a7447a9259eb9578af4579a2552b9648a6280a4577694ae69\
     8b585c7a9c52718fa195";
 
-/// Numbers that f32 holds exactly.
+/// Values that f32 holds exactly.
 fn sample(i: usize) -> f32 {
     ((i * 37 + 11) % 101) as f32 / 64.0 * (1 + i % 7) as f32 - 50.0 / 64.0 * (1 + i % 7) as f32
 }
@@ -52,7 +52,7 @@ fn dequantized(dtype: WeightDtype, bytes: &[u8]) -> Vec<f32> {
     out
 }
 
-fn there_and_back(dtype: WeightDtype, values: &[f32]) -> Vec<f32> {
+fn round_trip(dtype: WeightDtype, values: &[f32]) -> Vec<f32> {
     dequantized(dtype, &bytes(dtype, values))
 }
 
@@ -70,7 +70,7 @@ fn the_bytes_are_those_of_ggml() {
     }
 }
 
-/// The step of a form on this block: the distance of two neighboring levels at most.
+/// Largest distance of two neighboring codes of a dtype for this block.
 fn step(dtype: WeightDtype, block: &[f32]) -> f32 {
     let top = largest(block.iter().copied()) as f32;
     let range = |group: &[f32]| {
@@ -84,12 +84,14 @@ fn step(dtype: WeightDtype, block: &[f32]) -> f32 {
         WeightDtype::Q4K => widest(32) / 15.0,
         WeightDtype::Q5K => widest(32) / 31.0,
         WeightDtype::Q6K => top / 32.0,
-        _ => top * 0.304, // between the first two levels
+        _ => top * 0.304, // between the first two values of the code book
     }
 }
 
-/// How many steps a value may move. Half a step is what rounding costs; scales are rounded too, the K forms give up large
-/// errors of small values, and Q4_0 has no level for the value opposite to the farthest.
+/// Error bound of a dtype in steps.
+///
+/// Rounding costs half a step, and scales are rounded too. K-quants accept large errors of small values, and Q4_0 has no code for
+/// the value opposite to the farthest one.
 fn steps(dtype: WeightDtype) -> f32 {
     match dtype {
         WeightDtype::Q8_0 => 0.57,
@@ -110,7 +112,7 @@ proptest! {
             values.iter_mut().for_each(|x| *x = (*x / scale + shift).sin() * scale);
         }
         for dtype in ALL {
-            let found = there_and_back(dtype, &values);
+            let found = round_trip(dtype, &values);
             let blocks = values.chunks(dtype.block_len()).zip(found.chunks(dtype.block_len()));
             for (block, found) in blocks {
                 let limit = steps(dtype) * step(dtype, block) + 1e-6;
@@ -121,9 +123,9 @@ proptest! {
         }
     }
 
-    /// The value farthest from zero keeps its level, so the scale stays and all other levels with it.
+    /// The value farthest from zero keeps its code, so the scale and all other codes stay.
     #[test]
-    fn what_was_quantized_stays(seed: u64, exponent in -8i32..8) {
+    fn quantizing_twice_changes_nothing(seed: u64, exponent in -8i32..8) {
         let values = normal(640, seed, 2f32.powi(exponent));
         for dtype in [WeightDtype::Q8_0, WeightDtype::Q4_0] {
             let once = bytes(dtype, &values);
@@ -136,14 +138,14 @@ proptest! {
         }
     }
 
-    /// Any finite values give finite ones, or a refusal: never a panic, infinity or NaN.
+    /// Any bits give finite values or an error: never a panic, infinity or NaN.
     #[test]
     fn any_bits_are_quantized_or_refused(seed: u64) {
         let mut rng = CounterRng::new(seed, 0);
         let values: Vec<f32> = (0..512).map(|_| f32::from_bits(rng.bits() as u32)).collect();
         for dtype in GGML {
             let small: Vec<f32> = values.iter().map(|x| if x.abs() < 1e5 { *x } else { 0.0 }).collect();
-            prop_assert!(there_and_back(dtype, &small).iter().all(|x| x.is_finite()), "{dtype}");
+            prop_assert!(round_trip(dtype, &small).iter().all(|x| x.is_finite()), "{dtype}");
             if let Ok(bytes) = quantize(dtype, &values) {
                 prop_assert!(dequantized(dtype, &bytes).iter().all(|x| x.is_finite()), "{dtype}");
             }
@@ -151,9 +153,9 @@ proptest! {
     }
 }
 
-/// Root mean square error over root mean square, on normal numbers.
+/// Root mean square error relative to root mean square, for normal values.
 #[test]
-fn errors_are_those_the_forms_are_known_for() {
+fn errors_are_typical_of_the_dtypes() {
     let values = normal(1 << 16, 5, 0.02);
     for (dtype, least, most) in [
         (WeightDtype::Q8_0, 0.004, 0.007),
@@ -163,7 +165,7 @@ fn errors_are_those_the_forms_are_known_for() {
         (WeightDtype::Q4_0, 0.07, 0.10),
         (WeightDtype::Nf4, 0.07, 0.10),
     ] {
-        let found = there_and_back(dtype, &values);
+        let found = round_trip(dtype, &values);
         let squared: f64 = values.iter().zip(&found).map(|(x, y)| f64::from(x - y).powi(2)).sum();
         let squares: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
         let error = (squared / squares).sqrt();
@@ -172,11 +174,11 @@ fn errors_are_those_the_forms_are_known_for() {
 }
 
 #[test]
-fn zeros_constants_and_the_smallest_numbers() {
+fn zeros_constants_and_the_smallest_values() {
     for dtype in ALL {
-        assert!(there_and_back(dtype, &[0.0; 512]).iter().all(|&x| x == 0.0), "{dtype}");
+        assert!(round_trip(dtype, &[0.0; 512]).iter().all(|&x| x == 0.0), "{dtype}");
         for constant in [1.0, -3.0, 0.25] {
-            let found = there_and_back(dtype, &[constant; 512]);
+            let found = round_trip(dtype, &[constant; 512]);
             assert!(
                 found.iter().all(|x| (x / constant - 1.0).abs() < 0.01),
                 "{dtype}: {constant} became {}",
@@ -184,7 +186,7 @@ fn zeros_constants_and_the_smallest_numbers() {
             );
         }
         for tiny in [f32::MIN_POSITIVE, f32::from_bits(1), -1e-40, 1e-20] {
-            let found = there_and_back(dtype, &[tiny; 512]);
+            let found = round_trip(dtype, &[tiny; 512]);
             assert!(
                 found.iter().all(|x| x.is_finite() && (x - tiny).abs() <= tiny.abs()),
                 "{dtype}: {tiny:e}"
@@ -198,7 +200,7 @@ fn a_block_of_zeros_beside_others_stays_zero() {
     let mut values = normal(1024, 9, 1.0);
     values[256..512].fill(0.0);
     for dtype in ALL {
-        assert!(there_and_back(dtype, &values)[256..512].iter().all(|&x| x == 0.0), "{dtype}");
+        assert!(round_trip(dtype, &values)[256..512].iter().all(|&x| x == 0.0), "{dtype}");
     }
 }
 
@@ -208,20 +210,20 @@ fn values_that_cannot_be_quantized_are_named() {
     let (first, second) = (TASK_VALUES + 5, 2 * TASK_VALUES + 1);
     values[second] = f32::INFINITY;
     values[first] = f32::NAN;
-    let found = |refusal| match refusal {
+    let index = |error| match error {
         QuantizeError::NotFinite(at, _) => at,
         QuantizeError::TooLarge(..) | QuantizeError::Overflow(..) => usize::MAX,
     };
     for dtype in GGML {
-        assert!(quantize(dtype, &values).map_err(found) == Err(first), "{dtype}");
+        assert!(quantize(dtype, &values).map_err(index) == Err(first), "{dtype}");
     }
-    assert!(nf4::Nf4::quantize(&values).map_err(found) == Err(first));
+    assert!(nf4::Nf4::quantize(&values).map_err(index) == Err(first));
     values[first] = 0.0;
     values[second] = -3e38;
     for dtype in GGML {
         assert!(quantize(dtype, &values) == Err(QuantizeError::TooLarge(second, -3e38)), "{dtype}");
     }
-    assert!(there_and_back(WeightDtype::Nf4, &values)[second] < -2.5e38);
+    assert!(round_trip(WeightDtype::Nf4, &values)[second] < -2.5e38);
 }
 
 #[test]

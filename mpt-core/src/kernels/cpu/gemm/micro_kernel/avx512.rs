@@ -17,9 +17,9 @@ trait WordFma {
 }
 
 /// A word of one f32.
-struct F32;
+struct F32Word;
 
-impl WordFma for F32 {
+impl WordFma for F32Word {
     #[inline(always)]
     unsafe fn fma(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
         // SAFETY: as the caller promises.
@@ -28,9 +28,9 @@ impl WordFma for F32 {
 }
 
 /// A word of two bf16, multiplied by the dot-product instruction.
-struct Bf16;
+struct Bf16Word;
 
-impl WordFma for Bf16 {
+impl WordFma for Bf16Word {
     #[inline(always)]
     unsafe fn fma(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
         // SAFETY: as the caller promises; both types are 512 bits.
@@ -45,9 +45,9 @@ impl WordFma for Bf16 {
 }
 
 /// A word of two bf16, multiplied as f32.
-struct Bf16AsF32;
+struct Bf16AsF32Word;
 
-impl WordFma for Bf16AsF32 {
+impl WordFma for Bf16AsF32Word {
     #[inline(always)]
     unsafe fn fma(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
         // SAFETY: as the caller promises.
@@ -68,7 +68,7 @@ impl WordFma for Bf16AsF32 {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn f32(args: &MicroArgs) {
     // SAFETY: as the caller promises.
-    unsafe { micro_tile::<F32>(args) }
+    unsafe { micro_tile::<F32Word>(args) }
 }
 
 /// Micro-kernel of bf16 tiles.
@@ -78,7 +78,7 @@ pub(super) unsafe fn f32(args: &MicroArgs) {
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn bf16(args: &MicroArgs) {
     // SAFETY: as the caller promises.
-    unsafe { micro_tile::<Bf16>(args) }
+    unsafe { micro_tile::<Bf16Word>(args) }
 }
 
 /// Micro-kernel of bf16 tiles, whose factors are multiplied as f32.
@@ -88,7 +88,7 @@ pub(super) unsafe fn bf16(args: &MicroArgs) {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn bf16_as_f32(args: &MicroArgs) {
     // SAFETY: as the caller promises.
-    unsafe { micro_tile::<Bf16AsF32>(args) }
+    unsafe { micro_tile::<Bf16AsF32Word>(args) }
 }
 
 /// # Safety

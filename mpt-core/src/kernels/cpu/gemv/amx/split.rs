@@ -50,15 +50,15 @@ macro_rules! row_by_row {
     };
 }
 
-pub(super) struct F32;
+pub(super) struct SplitF32;
 
-impl SplitWeight for F32 {
+impl SplitWeight for SplitF32 {
     const STEP_BYTES: usize = 128;
     const PARTS: usize = 3;
-    row_by_row!(F32);
+    row_by_row!(SplitF32);
 }
 
-impl F32 {
+impl SplitF32 {
     /// # Safety
     /// As for [`SplitWeight::words`].
     #[inline(always)]
@@ -71,15 +71,15 @@ impl F32 {
     }
 }
 
-pub(super) struct F16;
+pub(super) struct SplitF16;
 
-impl SplitWeight for F16 {
+impl SplitWeight for SplitF16 {
     const STEP_BYTES: usize = 64;
     const PARTS: usize = 2;
-    row_by_row!(F16);
+    row_by_row!(SplitF16);
 }
 
-impl F16 {
+impl SplitF16 {
     /// # Safety
     /// As for [`SplitWeight::words`].
     #[inline(always)]
@@ -96,15 +96,15 @@ impl F16 {
     }
 }
 
-pub(super) struct Bf16;
+pub(super) struct SplitBf16;
 
-impl SplitWeight for Bf16 {
+impl SplitWeight for SplitBf16 {
     const STEP_BYTES: usize = 64;
     const PARTS: usize = 2;
-    row_by_row!(Bf16);
+    row_by_row!(SplitBf16);
 }
 
-impl Bf16 {
+impl SplitBf16 {
     /// # Safety
     /// As for [`SplitWeight::words`].
     #[inline(always)]
@@ -121,9 +121,9 @@ impl Bf16 {
     }
 }
 
-pub(super) struct Nf4;
+pub(super) struct SplitNf4;
 
-impl SplitWeight for Nf4 {
+impl SplitWeight for SplitNf4 {
     const STEP_BYTES: usize = nf4::BLOCK_BYTES / 2;
     const PARTS: usize = 3;
 

@@ -143,13 +143,13 @@ fn add_groups<const COUNT: usize, const SHARE: usize, const HAS_MINS: bool>(
         }
     }
     for (i, acc) in acc.iter_mut().enumerate() {
-        let of_x = &step.x.groups(step.row + i, step.index)[step.first / SHARE..];
-        let of_x = &of_x[..COUNT.div_ceil(SHARE)];
+        let x_groups = &step.x.groups(step.row + i, step.index)[step.first / SHARE..];
+        let x_groups = &x_groups[..COUNT.div_ceil(SHARE)];
         // SAFETY: rows of accumulators and dots are 64 bytes.
         unsafe {
             let mut reg = _mm512_loadu_ps(acc.as_ptr());
             for j in 0..COUNT {
-                let x = &of_x[j / SHARE];
+                let x = &x_groups[j / SHARE];
                 let scale = _mm512_mul_ps(scales[j], _mm512_set1_ps(x.scale));
                 let dots = _mm512_cvtepi32_ps(_mm512_load_si512(dots.0[j][i].as_ptr().cast()));
                 reg = _mm512_fmadd_ps(dots, scale, reg);

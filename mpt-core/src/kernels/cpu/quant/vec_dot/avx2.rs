@@ -32,16 +32,16 @@ fn add_row(acc: &mut [f32; PANEL_ROWS], x: &Int8Activations, row: usize, index: 
         let mut sum = unsafe { _mm256_loadu_ps(acc[lanes..].as_ptr()) };
         for group in 0..block.header.groups * GROUP / block.header.group_len {
             let columns = group * block.header.group_len..(group + 1) * block.header.group_len;
-            let of_x = &groups[columns.start / GROUP];
+            let x_group = &groups[columns.start / GROUP];
             let dots = dots(&codes[columns.clone()], block, columns.start / QUAD, half);
             // SAFETY: 8 of 16 scales, and of 16 minima.
             let scale = unsafe { _mm256_loadu_ps(block.header.scales[group][lanes..].as_ptr()) };
-            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(of_x.scale));
+            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x_group.scale));
             sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, sum);
             if block.header.has_mins {
                 // SAFETY: as above.
                 let min = unsafe { _mm256_loadu_ps(block.header.mins[group][lanes..].as_ptr()) };
-                sum = _mm256_fnmadd_ps(min, _mm256_set1_ps(of_x.scaled_sum), sum);
+                sum = _mm256_fnmadd_ps(min, _mm256_set1_ps(x_group.scaled_sum), sum);
             }
         }
         // SAFETY: 8 of 16 accumulators.

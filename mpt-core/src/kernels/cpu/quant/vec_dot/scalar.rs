@@ -16,13 +16,13 @@ pub(super) fn add_super_block(
         let (codes, groups) = (x.codes(from + i, index), x.groups(from + i, index));
         for group in 0..block.header.groups * GROUP / block.header.group_len {
             let columns = group * block.header.group_len..(group + 1) * block.header.group_len;
-            let of_x = &groups[columns.start / GROUP];
+            let x_group = &groups[columns.start / GROUP];
             let dots = dots(&codes[columns.clone()], block, columns.start / QUAD);
             for lane in 0..PANEL_ROWS {
-                let scale = block.header.scales[group][lane] * of_x.scale;
+                let scale = block.header.scales[group][lane] * x_group.scale;
                 acc[lane] = (dots[lane] as f32).mul_add(scale, acc[lane]);
                 if block.header.has_mins {
-                    acc[lane] = (-block.header.mins[group][lane]).mul_add(of_x.scaled_sum, acc[lane]);
+                    acc[lane] = (-block.header.mins[group][lane]).mul_add(x_group.scaled_sum, acc[lane]);
                 }
             }
         }

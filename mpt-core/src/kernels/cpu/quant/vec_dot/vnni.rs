@@ -65,10 +65,10 @@ fn add_rows<const R: usize, const QUADS: usize, const HAS_MINS: bool>(
         regs[r] = unsafe { _mm512_loadu_ps(acc[r].as_ptr()) };
     }
     for group in 0..block.header.groups * (GROUP / QUAD) / QUADS {
-        let of_x = group * QUADS * QUAD / GROUP;
+        let x_group = group * QUADS * QUAD / GROUP;
         // weights become unsigned by adding 128, so each dot product starts at -128 times the sum of codes of x
         let mut dots: [__m512i; R] = std::array::from_fn(|r| {
-            let code_sums = groups[r][of_x].code_sums;
+            let code_sums = groups[r][x_group].code_sums;
             let sum = if QUADS == 4 { code_sums[group % 2] } else { code_sums[0] + code_sums[1] };
             _mm512_set1_epi32(-128 * sum)
         });
@@ -85,7 +85,7 @@ fn add_rows<const R: usize, const QUADS: usize, const HAS_MINS: bool>(
         // SAFETY: rows of scales and minima are 64 bytes.
         let scale = unsafe { _mm512_loadu_ps(block.header.scales[group].as_ptr()) };
         for r in 0..R {
-            let x = groups[r][of_x];
+            let x = groups[r][x_group];
             let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale));
             regs[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), scale, regs[r]);
             if HAS_MINS {

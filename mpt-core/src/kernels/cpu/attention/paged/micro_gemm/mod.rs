@@ -7,6 +7,8 @@
 
 mod vector;
 
+#[cfg(target_arch = "x86_64")]
+use vector::{Avx2, Avx512};
 use vector::{KvElement, Scalar, Vector};
 
 use super::layout::{KvSlice, LANES};
@@ -59,46 +61,32 @@ impl MicroGemm<'_> {
 
     /// [`run`](Self::run) for elements of type `T`.
     fn run_typed<T: KvElement>(&self, level: Level, matrix: &[T], out: OutPtr) {
+        self.check_operands(matrix.len());
+        let prefetch = self.prefetch.and_then(T::of).map(<[T]>::as_ptr);
+        let typed = TypedGemm { gemm: self, matrix: matrix.as_ptr(), prefetch };
+        #[expect(
+            unsafe_code,
+            reason = "the calls need the features of their level and read through pointers"
+        )]
+        // SAFETY: `level` is found only where its features are; operands and result were checked.
+        unsafe {
+            match level {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 | Level::Avx512Bf16 | Level::Amx => for_queries_avx512(&typed, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => for_queries_avx2(&typed, out),
+                _ => for_queries::<Scalar, T>(&typed, out),
+            }
+        }
+    }
+
+    /// Asserts that the weights and a matrix of `len` elements reach as far as the product reads.
+    fn check_operands(&self, len: usize) {
         if self.rows > 0 {
             let (last_weight, last_row) = ((self.queries - 1) * self.weight_stride, self.rows - 1);
             let last_block = last_row * self.row_stride + (self.blocks - 1) * self.block_stride;
             assert!(self.weights.len() >= last_weight + self.rows, "a weight for each query and row");
-            assert!(matrix.len() >= last_block + LANES, "all blocks of all rows");
-        }
-        let prefetch = self.prefetch.and_then(T::of).map(<[T]>::as_ptr);
-        let typed = TypedGemm { gemm: self, matrix: matrix.as_ptr(), prefetch };
-        #[cfg(target_arch = "x86_64")]
-        {
-            use vector::{Avx2, Avx512};
-
-            #[expect(unsafe_code, reason = "operands are read through pointers")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-            unsafe fn avx512<T: KvElement>(typed: &TypedGemm<'_, T>, out: OutPtr) {
-                // SAFETY: as the caller promises, and the features of this function.
-                unsafe { for_queries::<Avx512, T>(typed, out) }
-            }
-            #[expect(unsafe_code, reason = "operands are read through pointers")]
-            #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2<T: KvElement>(typed: &TypedGemm<'_, T>, out: OutPtr) {
-                // SAFETY: as the caller promises, and the features of this function.
-                unsafe { for_queries::<Avx2, T>(typed, out) }
-            }
-
-            #[expect(unsafe_code, reason = "the call needs the features of its level")]
-            match level {
-                Level::Avx512 | Level::Avx512Bf16 | Level::Amx => {
-                    // SAFETY: `level` is found only where its features are; operands and result were checked above.
-                    return unsafe { avx512(&typed, out) };
-                }
-                // SAFETY: as above.
-                Level::Avx2 => return unsafe { avx2(&typed, out) },
-                Level::Baseline => {}
-            }
-        }
-        #[expect(unsafe_code, reason = "operands are read through pointers")]
-        // SAFETY: operands and result were checked above; the baseline needs no features.
-        unsafe {
-            for_queries::<Scalar, T>(&typed, out)
+            assert!(len >= last_block + LANES, "all blocks of all rows");
         }
     }
 }
@@ -116,6 +104,30 @@ struct OutPtr {
     first: *mut f32,
     /// Elements from one query to the next.
     stride: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "operands are read through pointers")]
+/// [`for_queries`] with AVX-512.
+///
+/// # Safety
+/// As [`for_queries`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn for_queries_avx512<T: KvElement>(typed: &TypedGemm<'_, T>, out: OutPtr) {
+    // SAFETY: as the caller promises, with the features of this function.
+    unsafe { for_queries::<Avx512, T>(typed, out) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "operands are read through pointers")]
+/// [`for_queries`] with AVX2 and FMA.
+///
+/// # Safety
+/// As [`for_queries`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn for_queries_avx2<T: KvElement>(typed: &TypedGemm<'_, T>, out: OutPtr) {
+    // SAFETY: as the caller promises, with the features of this function.
+    unsafe { for_queries::<Avx2, T>(typed, out) }
 }
 
 #[expect(unsafe_code, reason = "operands are read through pointers")]

@@ -231,13 +231,13 @@ impl PanelDtype for Q6K {
         let ([low, high], [a, b]) =
             unsafe { (load_nibbles(lines.add(index)), [load(high_bits), load(high_bits.add(1))]) };
         // bits `2 index` and `2 index + 1` move to bits 4 and 5
-        let [of_low, of_high] = match index {
+        let [a, b] = match index {
             0 => [_mm512_slli_epi16::<4>(a), _mm512_slli_epi16::<4>(b)],
             1 => [_mm512_slli_epi16::<2>(a), _mm512_slli_epi16::<2>(b)],
             2 => [a, b],
             _ => [_mm512_srli_epi16::<2>(a), _mm512_srli_epi16::<2>(b)],
         };
-        [with_bits(low, of_low, 0x30), with_bits(high, of_high, 0x30)]
+        [with_bits(low, a, 0x30), with_bits(high, b, 0x30)]
     }
 }
 

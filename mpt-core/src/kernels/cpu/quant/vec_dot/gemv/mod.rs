@@ -145,10 +145,10 @@ unsafe fn dots<const R: usize, D: PanelDtype>(
         unsafe {
             let quads = D::quads(lines, high_bits, index);
             for r in 0..R {
-                let of_group = x[r].cast::<i32>().add(index);
+                let codes = x[r].cast::<i32>().add(index);
                 for half in 0..2 {
-                    let of_x = of_group.add(half * GROUP / QUAD / 2).read_unaligned();
-                    dots[r][half] = _mm512_dpbusd_epi32(dots[r][half], quads[half], _mm512_set1_epi32(of_x));
+                    let quad = codes.add(half * GROUP / QUAD / 2).read_unaligned();
+                    dots[r][half] = _mm512_dpbusd_epi32(dots[r][half], quads[half], _mm512_set1_epi32(quad));
                 }
             }
         }
