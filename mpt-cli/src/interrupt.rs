@@ -33,9 +33,9 @@ pub(crate) fn install_panic_hook() {
         if mpt_data::is_panic_caught() {
             return;
         }
-        let what = info.payload_as_str().unwrap_or("no message");
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        print_bug(what, &place);
+        let message = info.payload_as_str().unwrap_or("no message");
+        let location = info.location().map(ToString::to_string).unwrap_or_default();
+        print_bug(message, &location);
         exit(ExitStatus::Bug);
     }));
 }

@@ -94,11 +94,11 @@ impl ProgressBar {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let took = self.started.elapsed();
+        let elapsed = self.started.elapsed();
         let note = if self.note.is_empty() { String::new() } else { format!(", {}", self.note) };
         let amount = format_amount(self.unit, self.done);
-        let message = format!("{}: {amount} in {}{note}", self.name, format_duration(took));
-        self.log.event(message, &self.record(took));
+        let message = format!("{}: {amount} in {}{note}", self.name, format_duration(elapsed));
+        self.log.event(message, &self.record(elapsed));
     }
 
     fn log_periodically(&mut self) {

@@ -7,7 +7,7 @@ mod peers;
 use anyhow::{Result, ensure};
 use xshell::{Shell, cmd};
 
-use crate::say;
+use crate::print_status;
 use crate::workspace::Workspace;
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     for package in &workspace.packages {
         for bench in package.benches.iter().filter(|bench| is_wanted(bench)) {
             let name = &package.name;
-            say(format_args!("── {name}: {bench}"));
+            print_status(format_args!("── {name}: {bench}"));
             cmd!(sh, "cargo bench --quiet --package {name} --bench {bench}").run()?;
             ran += 1;
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use xshell::Shell;
 
-use crate::{lint, package, say, test, tidy};
+use crate::{lint, package, print_status, test, tidy};
 
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     timed("tidy", || tidy::run(sh))?;
@@ -15,9 +15,9 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
 }
 
 fn timed(name: &'static str, task: impl FnOnce() -> Result<()>) -> Result<()> {
-    say(format_args!("── {name}"));
+    print_status(format_args!("── {name}"));
     let start = Instant::now();
     task().with_context(|| format!("{name} failed"))?;
-    say(format_args!("── {name} passed in {:.1} s", start.elapsed().as_secs_f64()));
+    print_status(format_args!("── {name} passed in {:.1} s", start.elapsed().as_secs_f64()));
     Ok(())
 }

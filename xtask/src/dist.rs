@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use xshell::{Shell, cmd};
 
-use crate::say;
+use crate::print_status;
 use crate::workspace::Workspace;
 
 pub(crate) fn run(sh: &Shell) -> Result<()> {
@@ -19,7 +19,7 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     sh.copy_file(workspace.target.join(&target).join(format!("release/mpt{suffix}")), dist.join(&name))?;
     let sum = sha256(sh, &dist.join(&name))?;
     sh.write_file(dist.join(format!("{name}.sha256")), format!("{sum}  {name}\n"))?;
-    say(format_args!("built {target}: {}\nsha256 {sum}", dist.join(&name).display()));
+    print_status(format_args!("built {target}: {}\nsha256 {sum}", dist.join(&name).display()));
     Ok(())
 }
 
@@ -30,12 +30,14 @@ fn choose_target(sh: &Shell, host: &str) -> Result<String> {
     };
     let library = cmd!(sh, "rustc --print target-libdir --target {musl}").quiet().read()?;
     if !sh.path_exists(library) {
-        say(format_args!("target {musl} is not installed, so the binary links the system's C library"));
+        print_status(format_args!(
+            "target {musl} is not installed, so the binary links the system's C library"
+        ));
         return Ok(host.to_owned());
     }
     let compiler = cmd!(sh, "musl-gcc --version").quiet().ignore_stderr().read();
     if compiler.is_err() {
-        say(format_args!("musl-gcc is not installed, so the binary links the system's C library"));
+        print_status(format_args!("musl-gcc is not installed, so the binary links the system's C library"));
         return Ok(host.to_owned());
     }
     Ok(musl)

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use xshell::{Cmd, Shell, cmd};
 
-use crate::say;
+use crate::print_status;
 
 /// Targets, with the crate whose folder `fuzz` holds them.
 const TARGETS: [(&str, &str); 15] = [
@@ -47,7 +47,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     cmd!(sh, "cargo test --quiet {seeds...} -- --ignored seeds").run()?;
     let is_wanted = |target: &str| args.target.as_ref().is_none_or(|only| only == target);
     for (target, of_crate) in TARGETS.into_iter().filter(|(target, _)| is_wanted(target)) {
-        say(format_args!("── {of_crate}: {target}"));
+        print_status(format_args!("── {of_crate}: {target}"));
         let _dir = sh.push_dir(format!("{of_crate}/fuzz"));
         let time = format!("-max_total_time={}", args.seconds);
         let bounds = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=65536"];

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
-use crate::say;
+use crate::print_status;
 use crate::workspace::{Package, Workspace};
 
 pub(crate) fn run(sh: &Shell) -> Result<()> {
@@ -12,7 +12,7 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     clippy(sh, &["--workspace", "--all-features"])?;
     for package in &Workspace::read(sh)?.packages {
         for flags in alone(package) {
-            say(format_args!("clippy {}", flags.join(" ")));
+            print_status(format_args!("clippy {}", flags.join(" ")));
             clippy(sh, &flags)?;
         }
     }

@@ -71,6 +71,6 @@ fn run(task: Task) -> anyhow::Result<()> {
 }
 
 /// Prints a status message on stderr.
-fn say(message: impl std::fmt::Display) {
+fn print_status(message: impl std::fmt::Display) {
     eprintln!("{message}");
 }

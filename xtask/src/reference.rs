@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use xshell::Shell;
 
 use self::types::{Body, DefaultValue, Field, Type, TypeTable};
-use crate::say;
+use crate::print_status;
 
 /// Reference page and its sources.
 struct Page {
@@ -68,7 +68,7 @@ const HAND_WRITTEN: [(&str, &str, Option<&str>); 3] = [
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     for page in &PAGES {
         sh.write_file(page.path, page.text(sh)?)?;
-        say(page.path);
+        print_status(page.path);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
-use crate::say;
+use crate::print_status;
 use crate::workspace::{Package, Workspace};
 
 #[derive(Debug, Default, clap::Args)]
@@ -46,7 +46,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     } else {
         cmd!(sh, "cargo test --bins --lib --tests {FEATURES} {scope...} -- {filters...}").run()?;
     }
-    say(summary(&sh.read_file(&skipped).unwrap_or_default(), sh.path_exists(Path::new(SHARED))));
+    print_status(summary(&sh.read_file(&skipped).unwrap_or_default(), sh.path_exists(Path::new(SHARED))));
     Ok(())
 }
 

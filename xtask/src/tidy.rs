@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use xshell::{Shell, cmd};
 
 use crate::workspace::{Package, Workspace};
-use crate::{reference, say};
+use crate::{print_status, reference};
 
 /// Entries of the root folder; no other is allowed.
 const TOP_LEVEL: [&str; 16] = [
@@ -62,7 +62,7 @@ const TEST_COMMAND: &str = "cargo xtask ci";
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     let problems = problems(sh)?;
     for problem in &problems {
-        say(format_args!("tidy: {problem}"));
+        print_status(format_args!("tidy: {problem}"));
     }
     ensure!(problems.is_empty(), "{} rules of the tree are broken", problems.len());
     Ok(())
@@ -157,7 +157,7 @@ mod tests {
         let sh = Shell::new().expect("a current folder");
         sh.change_dir(crate::workspace::root());
         if cmd!(sh, "git rev-parse --git-dir").quiet().ignore_stderr().read().is_err() {
-            say("skipped: this is not a git checkout");
+            print_status("skipped: this is not a git checkout");
             return;
         }
         assert_eq!(problems(&sh).expect("git and cargo answer"), Vec::<String>::new());

@@ -162,9 +162,10 @@ fn read_texts(file: &Path) -> Result<Vec<String>, CliError> {
 }
 
 fn parse_text_line(line: &str, file: &Path, number: usize) -> Result<String, CliError> {
-    let wrong = |problem: String| CliError::data(format!("{}:{number}: {problem}", file.display()));
-    let value: Value = serde_json::from_str(line).map_err(|error| wrong(format!("broken JSON: {error}")))?;
-    value["text"].as_str().map(str::to_owned).ok_or_else(|| wrong("the object has no string `text`".into()))
+    let invalid = |problem: String| CliError::data(format!("{}:{number}: {problem}", file.display()));
+    let value: Value =
+        serde_json::from_str(line).map_err(|error| invalid(format!("broken JSON: {error}")))?;
+    value["text"].as_str().map(str::to_owned).ok_or_else(|| invalid("the object has no string `text`".into()))
 }
 
 /// Encodes JSON Lines from `file` to stdout, in batches on all cores.

@@ -59,8 +59,8 @@ pub(crate) fn run(args: Args, ctx: &mut Context) -> Result<ExitStatus, CliError>
     expect_limits(&args)?;
     let base = ModelArgs { model: args.model.clone(), dtype: args.dtype };
     // the weights are checked, so activations are not rounded
-    let adapted = AdapterModelArgs { base, adapter: args.adapter.clone() };
-    let pipeline = adapted.pipeline_with(Some(Precision::F32), ctx)?;
+    let model_args = AdapterModelArgs { base, adapter: args.adapter.clone() };
+    let pipeline = model_args.pipeline_with(Some(Precision::F32), ctx)?;
     let report = match &args.against {
         Some(path) if Fixture::is_in(path) => check_against_fixture(&args, &pipeline, path, ctx)?,
         Some(path) => check_against_model(&args, &pipeline, path, ctx)?,
@@ -121,25 +121,26 @@ fn check_against_model(
     ctx: &Context,
 ) -> Result<VerifyReport, CliError> {
     let weights = open_weights(path)?;
-    let against = CausalLm::new(weights.config(), &weights)?;
+    let reference = CausalLm::new(weights.config(), &weights)?;
     let input = args.input.read(pipeline, ctx.seed.unwrap_or(0))?;
-    let (ours, theirs) = (matrix_dtypes(&args.model, args.dtype)?, matrix_dtypes(path, WeightDtype::F32)?);
+    let (dtypes, reference_dtypes) =
+        (matrix_dtypes(&args.model, args.dtype)?, matrix_dtypes(path, WeightDtype::F32)?);
     let default = match args.adapter {
         // an adapter is not rounded here, but it is in a merged model
-        Some(_) => limits_between(&ours, None).wider(&limits_between(&theirs, None)),
-        None => limits_between(&ours, Some(&theirs)),
+        Some(_) => limits_between(&dtypes, None).wider(&limits_between(&reference_dtypes, None)),
+        None => limits_between(&dtypes, Some(&reference_dtypes)),
     };
     let limits = limits(args, default);
     let mut bar = token_bar(ctx, 2 * input.num_tokens());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
-    let comparison = compare_models(pipeline.model(), &against, &input.ids, input.is_text, advance)?;
+    let comparison = compare_models(pipeline.model(), &reference, &input.ids, input.is_text, advance)?;
     bar.finish();
     let title = format!(
         "{} ({}) against {} ({})",
         args.model.display(),
-        ours.narrowest(),
+        dtypes.narrowest(),
         path.display(),
-        theirs.narrowest()
+        reference_dtypes.narrowest()
     );
     let mut checks = vec![logits_check(&comparison, &limits)];
     if args.adapter.is_none() {
@@ -160,8 +161,8 @@ fn check_against_fixture(
         return Err(CliError::usage(message).help("leave out --text and --ids-file"));
     }
     let fixture = Fixture::open(path)?;
-    let ours = matrix_dtypes(&args.model, args.dtype)?;
-    let limits = limits(args, limits_between(&ours, None));
+    let dtypes = matrix_dtypes(&args.model, args.dtype)?;
+    let limits = limits(args, limits_between(&dtypes, None));
     let mut bar = token_bar(ctx, fixture.num_tokens());
     let advance = &mut |tokens: usize| bar.advance(tokens as u64);
     let report = fixture.compare(pipeline.model(), limits.tolerance, advance)?;
@@ -173,7 +174,7 @@ fn check_against_fixture(
         detail: format!("{} of {} tokens", greedy.matched, greedy.tokens),
     }));
     let title =
-        format!("{} ({}) against {}", args.model.display(), ours.narrowest(), fixture.path().display());
+        format!("{} ({}) against {}", args.model.display(), dtypes.narrowest(), fixture.path().display());
     Ok(VerifyReport { title, comparison: report.comparison, tolerance: limits.tolerance, checks })
 }
 

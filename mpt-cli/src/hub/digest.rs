@@ -60,8 +60,8 @@ impl Digest {
         keep_going: impl Fn() -> bool,
     ) -> io::Result<Option<bool>> {
         let mut hasher = self.hasher(size);
-        let whole = hasher.read(File::open(path)?, keep_going)?;
-        Ok(whole.then(|| hasher.finish() == *self))
+        let is_complete = hasher.read(File::open(path)?, keep_going)?;
+        Ok(is_complete.then(|| hasher.finish() == *self))
     }
 }
 

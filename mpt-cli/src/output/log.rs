@@ -139,9 +139,9 @@ pub(crate) fn print_usage(error: &clap::Error, variable: Option<&str>) -> ExitSt
 }
 
 /// Prints the message of a bug.
-pub(crate) fn print_bug(what: &str, place: &str) {
+pub(crate) fn print_bug(message: &str, location: &str) {
     write_stderr(&format!(
-        "bug: {what} ({place}); please report it with the command line and `mpt --version`"
+        "bug: {message} ({location}); please report it with the command line and `mpt --version`"
     ));
 }
 

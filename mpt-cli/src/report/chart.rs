@@ -85,12 +85,13 @@ impl Series {
         let Some(&(_, level)) = points.first() else { return String::new() };
         match self.mark {
             Mark::Level => {
-                let across = [(scale.x.low, level), (scale.x.high, level)];
-                scale.path("level", index, &across)
+                let ends = [(scale.x.low, level), (scale.x.high, level)];
+                scale.path("level", index, &ends)
             }
             Mark::Line => {
                 let smooth = smoothed(&points);
-                scale.path("faint", index, &thinned(&points)) + &scale.path("line", index, &thinned(&smooth))
+                scale.path("faint", index, &downsampled(&points))
+                    + &scale.path("line", index, &downsampled(&smooth))
             }
             Mark::Dots => scale.path("faint", index, &points) + &self.dots(index, &points, scale),
         }
@@ -99,7 +100,7 @@ impl Series {
     fn dots(&self, index: usize, points: &[(f64, f64)], scale: &Scale) -> String {
         let mut svg = String::new();
         for &(x, y) in points {
-            let (cx, cy) = scale.place((x, y));
+            let (cx, cy) = scale.project((x, y));
             let title = format!("{} at {x}: {y:.3}", escape(&self.label));
             let _ = writeln!(
                 svg,
@@ -125,7 +126,7 @@ impl Scale {
         Some(Self { x: Axis::tight(xs)?, y: Axis::round(points.iter().map(|&(_, y)| y))? })
     }
 
-    fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
+    fn project(&self, (x, y): (f64, f64)) -> (f64, f64) {
         let right = LEFT + self.x.share(x) * (WIDTH - LEFT - RIGHT);
         let down = HEIGHT - BOTTOM - self.y.share(y) * (HEIGHT - TOP - BOTTOM);
         (right, down)
@@ -134,7 +135,7 @@ impl Scale {
     fn path(&self, class: &str, index: usize, points: &[(f64, f64)]) -> String {
         let mut d = String::new();
         for (n, &point) in points.iter().enumerate() {
-            let (x, y) = self.place(point);
+            let (x, y) = self.project(point);
             let _ = write!(d, "{}{x:.1} {y:.1}", if n == 0 { 'M' } else { 'L' });
         }
         format!("<path class=\"{class} s{index}\" d=\"{d}\"/>\n")
@@ -144,13 +145,13 @@ impl Scale {
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
         let mut svg = String::new();
         for (value, label) in self.y.ticks() {
-            let (_, y) = self.place((self.x.low, value));
+            let (_, y) = self.project((self.x.low, value));
             let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>");
             let (at, y) = (LEFT - 8.0, y + 4.0);
             let _ = writeln!(svg, "<text x=\"{at}\" y=\"{y:.1}\" text-anchor=\"end\">{label}</text>");
         }
         for (value, label) in self.x.ticks() {
-            let (x, _) = self.place((value, self.y.low));
+            let (x, _) = self.project((value, self.y.low));
             let _ = writeln!(svg, "<path class=\"grid\" d=\"M{x:.1} {bottom}v5\"/>");
             let y = bottom + 20.0;
             let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{label}</text>");
@@ -176,13 +177,13 @@ impl Axis {
     fn tight(values: impl Iterator<Item = f64>) -> Option<Self> {
         let (low, high) = range(values)?;
         let high = if high > low { high } else { low + 1.0 };
-        Some(Self { low, high, step: round_step((high - low) / 7.0) })
+        Some(Self { low, high, step: nice_step((high - low) / 7.0) })
     }
 
     /// Axis widened to whole steps.
     fn round(values: impl Iterator<Item = f64>) -> Option<Self> {
         let (low, high) = range(values)?;
-        let step = round_step((high - low).max(1e-3) / 5.0);
+        let step = nice_step((high - low).max(1e-3) / 5.0);
         let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
         Some(Self { low, high: if high > low { high } else { low + step }, step })
     }
@@ -201,7 +202,7 @@ impl Axis {
 }
 
 /// 1, 2 or 5 times a power of ten, at least `step`.
-fn round_step(step: f64) -> f64 {
+fn nice_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
     let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= step);
     factor.unwrap_or(10.0) * power
@@ -230,11 +231,11 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 /// Downsamples to about 1,000 points; the page cannot resolve more.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+fn downsampled(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let every = points.len().div_ceil(1000).max(1);
     let last = points.len().checked_sub(1);
-    let kept = points.iter().enumerate().filter(|(n, _)| n % every == 0 || Some(*n) == last);
-    kept.map(|(_, &point)| point).collect()
+    let sampled = points.iter().enumerate().filter(|(n, _)| n % every == 0 || Some(*n) == last);
+    sampled.map(|(_, &point)| point).collect()
 }
 
 #[cfg(test)]
@@ -277,7 +278,7 @@ mod tests {
     #[test]
     fn thinning_keeps_both_ends() {
         let points: Vec<_> = (0..12_345).map(|n| (f64::from(n), 0.0)).collect();
-        let thin = thinned(&points);
+        let thin = downsampled(&points);
         assert!(thin.len() <= 1001, "{}", thin.len());
         assert_eq!((thin.first(), thin.last()), (points.first(), points.last()));
     }

@@ -25,12 +25,12 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Names and sizes below the folder `out`, and of files beside it that are named after it: what a kill leaves behind.
+/// State after a kill: names and sizes of the files below `out`, and of files beside it that are named after it.
 fn state(dir: &Path, out: &str) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
-        // what is gone a moment later is a change as well
+        // a file that is removed meanwhile is a change as well
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let (path, size) = (entry.path(), entry.metadata().map_or(0, |metadata| metadata.len()));
             if folder == dir && !entry.file_name().to_string_lossy().contains(out) {
@@ -46,8 +46,8 @@ fn state(dir: &Path, out: &str) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// Starts a command and kills it when the state of `out` has changed `changes` times; the state that it left, or `None` where
-/// it ended before.
+/// Starts a command and kills it after `changes` changes of the state of `out`. Returns the state, or `None` if it
+/// ended before.
 fn kill_after(dir: &Path, args: &[&str], out: &str, changes: usize) -> Option<Vec<(PathBuf, u64)>> {
     let mut last = state(dir, out);
     let mut child = mpt()
@@ -71,8 +71,8 @@ fn kill_after(dir: &Path, args: &[&str], out: &str, changes: usize) -> Option<Ve
     status.code().is_none().then(|| state(dir, out))
 }
 
-/// Runs a command to its end while killing it over and over, each time some changes of its files later than the time before.
-/// Most kills find it running, and they leave different states.
+/// Runs a command to its end with repeated kills, each some changes later than the one before. Most kills hit the
+/// running command, and they leave different states.
 fn run_with_kills(dir: &Path, args: &[&str], out: &str, later: usize) {
     let left: Vec<_> = (0..KILLS).filter_map(|kill| kill_after(dir, args, out, 1 + kill * later)).collect();
     let states: BTreeSet<_> = left.iter().collect();

@@ -1,4 +1,4 @@
-//! Two processes that overlap for certain: the first is stopped while it holds its place.
+//! Overlap of two processes: the first is stopped while it holds its lock.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File, TryLockError};
@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use crate::job::Job;
 use crate::{mpt, robust};
 
-/// How often a process that ended before it was stopped is started again.
+/// Maximum number of starts of a process that ends before it can be stopped.
 const ATTEMPTS: u32 = 300;
 
-/// A shell that sends signals, there from the beginning: starting `kill` takes longer than some commands hold their places.
+/// Shell that sends signals. It runs from the beginning, because starting `kill` takes longer than some commands hold
+/// their locks.
 struct Signals(Child);
 
 impl Signals {
@@ -39,13 +40,13 @@ fn start(dir: &Path, line: &[&str]) -> Child {
     command.spawn().expect("starts")
 }
 
-/// The code a process ended with, and what it said.
+/// Exit code and stderr of a process.
 fn end(child: Child) -> (Option<i32>, String) {
     let output = child.wait_with_output().expect("ends");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Whether a process is stopped (`T`) or over (`Z`), by what Linux says of it.
+/// Whether a process is stopped (`T`) or has ended (`Z`), by its state in Linux.
 fn is_still(child: &Child) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("it is not waited for");
     stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T") || rest.starts_with(" Z"))
@@ -55,7 +56,7 @@ fn is_locked(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Starts a command and stops it as soon as it has made the lock file `lock`; `None` where it did not hold the lock then.
+/// Starts a command and stops it once it has created the lock file `lock`; `None` if it did not hold the lock then.
 fn stopped_in_place(dir: &Path, line: &[&str], lock: &Path, signals: &mut Signals) -> Option<Child> {
     let mut child = start(dir, line);
     while !lock.exists() {
@@ -75,7 +76,7 @@ fn stopped_in_place(dir: &Path, line: &[&str], lock: &Path, signals: &mut Signal
     None
 }
 
-/// Runs a command twice so that the second finds the first in its place: it is refused, and the first ends well.
+/// Runs a command twice, the second time while the first holds the lock: the second is refused, and the first succeeds.
 fn refused_meanwhile(job: &Job, line: &[&str], out: &str, lock: &str) {
     let (lock, mut signals) = (job.path(lock), Signals::new());
     let first = (0..ATTEMPTS).find_map(|_| {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use xshell::{Shell, cmd};
 
 use super::cases::{self, Case, DTYPES, MODELS, Suite, quantized};
-use crate::say;
+use crate::print_status;
 use crate::workspace::Workspace;
 
 #[derive(Debug, clap::Args)]
@@ -62,10 +62,10 @@ pub(crate) fn run(
     let cases = cases.iter().filter(|case| args.only.is_none_or(|suite| suite == case.suite));
     let mut lines = Vec::new();
     for case in cases.filter(|case| is_wanted(&case.name)) {
-        say(format_args!("── {}", case.name));
+        print_status(format_args!("── {}", case.name));
         match bench.compare(case) {
             Ok(found) => lines.extend(found),
-            Err(error) => say(format_args!("skipped: {error:#}")),
+            Err(error) => print_status(format_args!("skipped: {error:#}")),
         }
     }
     if lines.is_empty() {
@@ -160,7 +160,7 @@ impl PeerBench<'_> {
         }
         let found = json_output(python.env("PYTHONDONTWRITEBYTECODE", "1"))?;
         if let Some(note) = found["note"].as_str() {
-            say(note);
+            print_status(note);
         }
         Ok(found)
     }

@@ -74,13 +74,13 @@ enum OutputFormat {
 
 fn parse_dtype(name: &str) -> Result<Dtype, String> {
     let found = Dtype::from_name(name).filter(|dtype| dtype.is_integer());
-    let known = || Dtype::ALL.into_iter().filter(|dtype| dtype.is_integer()).map(Dtype::name);
-    found.ok_or_else(|| format!("expected one of {}", known().collect::<Vec<_>>().join(", ")))
+    let known_names = || Dtype::ALL.into_iter().filter(|dtype| dtype.is_integer()).map(Dtype::name);
+    found.ok_or_else(|| format!("expected one of {}", known_names().collect::<Vec<_>>().join(", ")))
 }
 
 fn parse_hash(name: &str) -> Result<HashAlgorithm, String> {
-    let known = || HashAlgorithm::all().map(HashAlgorithm::name).collect::<Vec<_>>().join(", ");
-    HashAlgorithm::from_name(name).ok_or_else(|| format!("expected one of {}", known()))
+    let known_names = || HashAlgorithm::all().map(HashAlgorithm::name).collect::<Vec<_>>().join(", ");
+    HashAlgorithm::from_name(name).ok_or_else(|| format!("expected one of {}", known_names()))
 }
 
 /// Chooses the conversion by the content of the input and the requested format.
@@ -204,14 +204,14 @@ fn import_data(args: &Args, ctx: &mut Context) -> Result<(), CliError> {
         seed: ctx.seed,
         verify: !args.no_verify,
     };
-    let done = import(&args.input, &args.output, &tokenizer, &options, &mut PrepareProgress::new(ctx))?;
-    let mix = inspect(&done.manifest, None)?;
+    let imported = import(&args.input, &args.output, &tokenizer, &options, &mut PrepareProgress::new(ctx))?;
+    let mix = inspect(&imported.manifest, None)?;
     ctx.out.table(&MIX_HEADER, &mix_rows(&mix))?;
-    let (document_starts, said) = document_starts(&done);
-    let (out, root) = (args.output.display(), done.manifest.root());
-    ctx.out.text(format_args!("\n{out}: manifest {}; {said}; nothing is held out", &root[..16]))?;
+    let (document_starts, description) = document_starts(&imported);
+    let (out, root) = (args.output.display(), imported.manifest.root());
+    ctx.out.text(format_args!("\n{out}: manifest {}; {description}; nothing is held out", &root[..16]))?;
     ctx.out.json(&json!({
-        "dir": path_text(&args.output), "manifest": root, "train_tokens": done.manifest.tokens(Split::Train),
+        "dir": path_text(&args.output), "manifest": root, "train_tokens": imported.manifest.tokens(Split::Train),
         "document_starts": document_starts, "sources": mix.sources,
     }))
 }
@@ -244,20 +244,23 @@ fn parse_token(
 }
 
 /// Origin of the document starts: its name in JSON, and a sentence.
-fn document_starts(done: &ImportSummary) -> (&'static str, String) {
-    if done.format == Format::Megatron {
+fn document_starts(imported: &ImportSummary) -> (&'static str, String) {
+    if imported.format == Format::Megatron {
         return ("index", "documents begin where the index says".into());
     }
     let named = |what: &str, token: &Option<(u32, String)>| {
         token.as_ref().map(|(id, text)| format!("{what} {text} (id {id})"))
     };
-    let tokens = [named("at each", &done.boundaries.bos), named("after each", &done.boundaries.eos)];
+    let tokens = [named("at each", &imported.boundaries.bos), named("after each", &imported.boundaries.eos)];
     let tokens: Vec<_> = tokens.into_iter().flatten().collect();
     match tokens.is_empty() {
         true => ("sample", "MDS does not keep where documents begin: each sample is taken as one".into()),
         false => {
-            let said = tokens.join(" and ");
-            ("token", format!("MDS does not keep where documents begin: they are taken to begin {said}"))
+            let description = tokens.join(" and ");
+            (
+                "token",
+                format!("MDS does not keep where documents begin: they are taken to begin {description}"),
+            )
         }
     }
 }

@@ -55,13 +55,14 @@ pub(super) fn read_messages(file: &Path) -> Result<Vec<Message>, CliError> {
         std::fs::read_to_string(file)
     };
     let text = text.map_err(|error| CliError::read(ExitStatus::Data, file, error))?;
-    let wrong = |problem: String| CliError::data(format!("{}: {problem}", file.display()));
-    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(format!("broken JSON: {error}")))?;
+    let invalid = |problem: String| CliError::data(format!("{}: {problem}", file.display()));
+    let value: Value =
+        serde_json::from_str(&text).map_err(|error| invalid(format!("broken JSON: {error}")))?;
     let Some(messages) = value.as_array().or_else(|| value["messages"].as_array()) else {
-        return Err(wrong("expected a list of messages, or an object with it as `messages`".into()));
+        return Err(invalid("expected a list of messages, or an object with it as `messages`".into()));
     };
     let message = |(number, value): (usize, &Value)| {
-        message(value).map_err(|problem| wrong(format!("message {number}: {problem}")))
+        message(value).map_err(|problem| invalid(format!("message {number}: {problem}")))
     };
     messages.iter().enumerate().map(message).collect()
 }
