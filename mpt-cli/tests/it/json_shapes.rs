@@ -190,7 +190,7 @@ fn document(job: &Job, args: &str) -> Value {
     let plan = print(words("data plan mix.toml --units --out units"));
     let units = plan["units"].as_array().expect("a list").iter();
     let made = units.map(|unit| print(words(&args.replace("{unit}", unit["id"].as_str().expect("an id")))));
-    made.last().expect("a unit")
+    made.collect::<Vec<_>>().pop().expect("a unit")
 }
 
 /// Truncates the first shard in `back`, so that verification finds damage.
