@@ -1,4 +1,4 @@
-//! How `mpt` ends: exit codes, and the error that carries one.
+//! Exit codes of `mpt`, and the error that carries one.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use mpt_infer::TokenizerProblem;
 
 use crate::help;
 
-/// How a command ended; the numbers are the exit codes of the command-line contract.
+/// Exit code of a command, as the command-line contract numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
     /// Done.
@@ -34,7 +34,7 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// An error on its way to the user: what failed and why, the exit code, and what to do next.
+/// Error of a command: message, causes, exit code, and a remedy.
 #[derive(Debug)]
 pub(crate) struct CliError {
     status: ExitStatus,
@@ -95,7 +95,7 @@ impl CliError {
         self.help.as_deref()
     }
 
-    /// The causes below the message, nearest first, without those that a message above already quotes.
+    /// Causes of the error, nearest first, without those that a message above already quotes.
     pub(crate) fn causes(&self) -> Vec<String> {
         let mut shown = vec![self.error.to_string()];
         for cause in self.error.chain().skip(1) {
@@ -108,7 +108,7 @@ impl CliError {
     }
 }
 
-/// Refuses a result that is no number: exit code 5.
+/// Refuses an infinite or NaN result: exit code 5.
 pub(crate) fn expect_finite(what: &str, value: f64) -> Result<(), CliError> {
     if value.is_finite() {
         return Ok(());

@@ -8,9 +8,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use mpt_core::weights::GgufWriter;
 use mpt_core::{
-    ConvertOptions, ConvertedModel, GgufWriter, MptConfig, WeightDtype, Weights, config_json, write_gguf,
-    write_hf, write_random_init,
+    ConvertOptions, ConvertedModel, MptConfig, WeightDtype, Weights, config_json, write_gguf, write_hf,
+    write_random_init,
 };
 use mpt_data::durable::{self, Staging};
 use mpt_infer::tokenizer_of;
@@ -189,7 +190,7 @@ fn with_progress(
     name: &'static str,
     config: &MptConfig,
     ctx: &Context,
-    work: impl FnOnce(mpt_core::OnBytes<'_>) -> mpt_core::Result<ConvertedModel>,
+    work: impl FnOnce(mpt_core::convert::OnBytes<'_>) -> mpt_core::Result<ConvertedModel>,
 ) -> Result<ConvertedModel, CliError> {
     let tensors = config.parameter_shapes().len() as u64;
     let mut bar = ProgressBar::start(ctx.out.log(), name, Unit::Count("tensors"), Some(tensors));

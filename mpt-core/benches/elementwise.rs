@@ -4,9 +4,10 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use mpt_core::config::Activation;
+use mpt_core::ops;
 use mpt_core::ops::{NormKind, NormParams};
 use mpt_core::testing::random;
-use mpt_core::{Activation, ops};
 
 const ACTIVATIONS: [Activation; 4] =
     [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu];

@@ -1,8 +1,8 @@
-//! What kind of failure an error is: what a program does about it, whatever its details.
+//! Kinds of errors: the coarse cause of a failure, which decides the exit code of a program.
 
 use std::io;
 
-/// Kind of an error: who can mend it, and where.
+/// Kind of an error, by the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// A setting, a parameter or a path is wrong: ask for something else.
@@ -11,7 +11,7 @@ pub enum ErrorKind {
     Data,
     /// The device, memory, the disk or the network failed: the same may work later or elsewhere.
     System,
-    /// A number that must be finite is not.
+    /// A number is infinite or NaN.
     NotFinite,
     /// The caller asked to stop.
     Interrupted,
@@ -36,8 +36,8 @@ impl ErrorKind {
 }
 
 impl From<&candle_core::Error> for ErrorKind {
-    /// Files that do not hold tensors are [`ErrorKind::Data`], devices [`ErrorKind::System`]; whatever else candle refuses it
-    /// should not have been asked.
+    /// Unusable files are [`ErrorKind::Data`] and device failures [`ErrorKind::System`]. All other errors of candle report a
+    /// wrong call, [`ErrorKind::Bug`].
     fn from(error: &candle_core::Error) -> Self {
         use candle_core::Error as E;
         match error {

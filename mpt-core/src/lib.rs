@@ -60,6 +60,7 @@
 //! - [`KvPool`] and [`Batch`]: text token by token, many sequences at a time. `mpt-infer` is built on them.
 //! - [`TrainBatch`], [`Gradients`]: losses and gradients, block by block. `mpt-train` is built on them.
 //! - [`LoraConfig`], [`Adapter`], [`WithAdapter`]: LoRA on a frozen base of any weight dtype.
+//! - [`config`], [`params`], [`weights`], [`convert`]: keys of a configuration, names of parameters, headers of files, conversion.
 //! - [`ops`] and [`nn`]: ops and layers, each with its own backward pass.
 //! - [`Error::kind`]: whether the caller, the files or the machine is at fault.
 //!
@@ -69,8 +70,8 @@ mod alibi;
 mod batch;
 mod bounded_file;
 mod cache;
-mod config;
-mod convert;
+pub mod config;
+pub mod convert;
 mod dtype;
 mod dtype_policy;
 mod error;
@@ -91,7 +92,7 @@ mod nf4;
 pub mod nn;
 pub mod ops;
 mod parameter;
-mod params;
+pub mod params;
 mod prepack;
 mod quoted;
 mod random_init;
@@ -106,19 +107,13 @@ pub mod testing;
 mod threads;
 mod training;
 mod variables;
-mod weights;
+pub mod weights;
 
 pub use alibi::alibi_slopes;
 pub use batch::{Batch, BatchSeq, SeqId};
 pub use cache::KvPool;
-pub use config::{
-    Activation, AttnConfig, ConfigDefaults, DropoutRates, EmbeddingInit, FfnType, InitConfig, InitScheme,
-    MptConfig, NormType, PRESETS, RopeConfig, RopeScaling,
-};
-pub use convert::{
-    ConvertOptions, ConvertedModel, ConvertedTensor, OnBytes, config_json, write_gguf, write_hf,
-    write_random_init,
-};
+pub use config::MptConfig;
+pub use convert::{ConvertOptions, ConvertedModel, config_json, write_gguf, write_hf, write_random_init};
 pub use dtype::{Precision, UnknownDtype, WeightDtype};
 pub use error::{Cause, Error, Result};
 pub use error_kind::ErrorKind;
@@ -130,10 +125,8 @@ pub use mask::AttnMask;
 pub use memory::{StepMemory, check_memory};
 pub use mistaken::Mistaken;
 pub use model::CausalLm;
-pub use nn::{Block, BlockSource, StepDropout};
-pub use ops::{IGNORE_LABEL, check_device};
+pub use ops::IGNORE_LABEL;
 pub use parameter::Parameter;
-pub use params::{Module, ModuleId, ParamId, ParamKind, UnknownParam};
 pub use quoted::quoted;
 pub use random_init::RandomInit;
 pub use run_folder::{latest_checkpoint, run_checkpoints};
@@ -142,6 +135,4 @@ pub use storage::StoredTensor;
 pub use threads::set_threads;
 pub use training::{Recompute, TrainBatch};
 pub use variables::Params;
-pub use weights::{
-    GgufArray, GgufMetadata, GgufValue, GgufWriter, SafetensorsWriter, TensorInfo, Weights, write_safetensors,
-};
+pub use weights::{SafetensorsWriter, TensorInfo, Weights, write_safetensors};

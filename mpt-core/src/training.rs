@@ -136,8 +136,10 @@ enum SavedActivations {
 mod tests {
     use super::*;
     use crate::gradients::Gradients;
+    use crate::nn::{Block, BlockSource};
+    use crate::params::ParamId;
     use crate::testing::{assert_close, tiny_model};
-    use crate::{Adapter, Block, BlockSource, LoraConfig, MptConfig, ParamId, Params, WithAdapter};
+    use crate::{Adapter, LoraConfig, MptConfig, Params, WithAdapter};
     use candle_core::Device;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -163,7 +165,7 @@ mod tests {
 
     fn dropping() -> (MptConfig, Params) {
         let (mut config, params) = tiny_model(3);
-        config.dropout = crate::DropoutRates { embedding: 0.1, residual: 0.2, attention: 0.3 };
+        config.dropout = crate::config::DropoutRates { embedding: 0.1, residual: 0.2, attention: 0.3 };
         (config, params)
     }
 

@@ -51,6 +51,9 @@
 //! A [`Progress`] in place of [`NoProgress`] is told of the build's progress, and can stop it. A batch has, beside the tokens, the
 //! source of each sample and the document of each token.
 //!
+//! The types of every key of a MIX.toml are in [`filter`] and [`dedup`], what a manifest says in [`manifest`], what a run will read
+//! in [`simulate`].
+//!
 //! # Features
 //!
 //! | feature | adds |
@@ -63,20 +66,20 @@
 mod blob;
 mod compressed;
 mod config;
-mod dedup;
+pub mod dedup;
 mod document;
 mod document_starts;
 mod document_tables;
 pub mod durable;
 mod error;
 mod file_digest;
-mod filter;
+pub mod filter;
 mod hash;
 #[cfg(feature = "interop")]
 pub mod interop;
 mod layout;
 mod loader;
-mod manifest;
+pub mod manifest;
 mod mapped_file;
 mod mixing;
 pub mod order;
@@ -88,31 +91,22 @@ pub mod remote;
 mod report;
 pub mod runfile;
 mod shard;
-mod simulate;
+pub mod simulate;
 mod source;
 mod trace;
 
 pub use config::{Format, MAX_ROW_TOKENS, OnBadLine, PrepareRun, SourceConfig};
-pub use dedup::{
-    CopyGroup, Dedup, DedupKind, DedupReport, DedupSourceReport, DedupStage, Embedder, KeepFirst, MinHash,
-    Paragraphs, SemDedup,
-};
+pub use dedup::Embedder;
 pub use document::Document;
 pub use document_starts::DocumentStarts;
 pub use document_tables::DocumentIndex;
 pub use error::{Cause, Damage, Error, Result};
 pub use file_digest::FileDigest;
-pub use filter::{
-    C4, Column, Decontaminate, DropReason, Filter, FinewebQuality, GopherQuality, GopherRepetition, Language,
-    ListedAction, Pii, UrlList, WordList,
-};
 pub use layout::{ColumnPages, RowGroup, ShardRecord};
 pub use loader::{
     AcceptedChange, Cursor, Loader, LoaderConfig, Sample, SampleId, SampleLocation, TokenBatch,
 };
-pub use manifest::{
-    Manifest, ManifestContents, Plan, SourcePlan, SourceRecord, Split, SplitRecord, TokenAccount,
-};
+pub use manifest::{Manifest, Plan, Split};
 pub use mixing::{
     Batching, DEFAULT_WINDOW, InvalidKey, Mixing, MixingChanges, Quota, Sampling, Share, Shuffle, StageConfig,
 };
@@ -122,9 +116,5 @@ pub use panic_guard::is_panic_caught;
 pub use prepare::{UnitStatus, commit_units, plan_units, prepare, prepare_unit, prepare_with};
 pub use progress::{NoProgress, Note, Phase, Progress};
 pub use report::{MixRow, MixTable, inspect, plan, plan_from_mix};
-pub use simulate::{
-    SimulateConfig, Simulation, SourceSimulation, Spread, SpreadMeter, Traffic, simulate,
-    true_shuffle_entropy,
-};
 pub use source::MAX_DOCUMENT_BYTES;
 pub use trace::{TracedDocument, TracedSample, trace};

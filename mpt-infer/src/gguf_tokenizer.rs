@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use mpt_core::{GgufArray, GgufMetadata};
+use mpt_core::weights::{GgufArray, GgufMetadata};
 use mpt_tokenize::{ChatTemplate, Error, GgufTokenizer, TokenId, Tokenizer, token_type};
 
 use crate::tokenizer_problem::TokenizerProblem;

@@ -1,9 +1,10 @@
 //! Training step: forward, backward, accumulation over microbatches, clipping, update. No files, no logging.
 
+use mpt_core::nn::StepDropout;
 use mpt_core::rng::CounterRng;
 use mpt_core::{
     Adapter, AttnMask, CausalLm, Gradients, IGNORE_LABEL, MptConfig, ParameterSource, Params, Recompute,
-    StepDropout, StepMemory, TrainBatch, WithAdapter, WithPrecision, check_memory,
+    StepMemory, TrainBatch, WithAdapter, WithPrecision, check_memory,
 };
 
 use crate::available_memory::available_memory;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use mpt_core::{ConfigDefaults, GgufMetadata, GgufValue, TensorInfo, Weights};
+use mpt_core::config::ConfigDefaults;
+use mpt_core::weights::{GgufMetadata, GgufValue};
+use mpt_core::{TensorInfo, Weights};
 use mpt_infer::{TokenizerProblem, open_weights, tokenizer_of};
 use serde_json::{Map, Value, json};
 

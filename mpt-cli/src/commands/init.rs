@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use mpt_core::{ConvertOptions, MptConfig, PRESETS, WeightDtype};
+use mpt_core::config::PRESETS;
+use mpt_core::{ConvertOptions, MptConfig, WeightDtype};
 use serde_json::json;
 
 use crate::byte_size::ByteSize;

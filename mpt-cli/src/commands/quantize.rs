@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mpt_core::{ConvertOptions, ConvertedModel, ConvertedTensor, ModuleId, ParamId, WeightDtype, Weights};
+use mpt_core::convert::ConvertedTensor;
+use mpt_core::params::{ModuleId, ParamId};
+use mpt_core::{ConvertOptions, ConvertedModel, WeightDtype, Weights};
 use serde::Serialize;
 use serde_json::json;
 

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use mpt_core::{GgufWriter, Weights};
+use mpt_core::Weights;
+use mpt_core::weights::GgufWriter;
 use mpt_infer::{TokenizerProblem, stop_ids, tokenizer_of};
 use mpt_tokenize::{GgufTokenizer, Tokenizer};
 use serde_json::Value;

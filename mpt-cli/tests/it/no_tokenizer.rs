@@ -4,7 +4,8 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use mpt_core::{ConvertOptions, GgufWriter, Weights, write_gguf};
+use mpt_core::weights::GgufWriter;
+use mpt_core::{ConvertOptions, Weights, write_gguf};
 use mpt_tokenize::Tokenizer;
 use serde_json::Value;
 

@@ -1,6 +1,7 @@
 //! Files and folders mistaken for a model, and common accidents: each is recognized and named.
 
-use mpt_core::{GgufWriter, MptConfig, WeightDtype};
+use mpt_core::weights::GgufWriter;
+use mpt_core::{MptConfig, WeightDtype};
 
 use crate::sound::{self, Tensor};
 use crate::trial::{Folder, assert_names};

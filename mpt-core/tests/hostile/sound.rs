@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use mpt_core::{GgufWriter, MptConfig, WeightDtype};
+use mpt_core::weights::GgufWriter;
+use mpt_core::{MptConfig, WeightDtype};
 use serde_json::{Map, Value, json};
 
 /// Name, shape and f32 bytes of a tensor.

@@ -7,10 +7,9 @@
 //! `parity`.
 
 use candle_core::Device;
+use mpt_core::config::{Activation, RopeScaling};
 use mpt_core::testing::largest;
-use mpt_core::{
-    Activation, Gradients, IGNORE_LABEL, MptConfig, Params, Recompute, RopeScaling, TrainBatch, Weights,
-};
+use mpt_core::{Gradients, IGNORE_LABEL, MptConfig, Params, Recompute, TrainBatch, Weights};
 
 use crate::compare::{flat, range, relative_error};
 use crate::fixtures::{self, Expected};

@@ -9,7 +9,8 @@
 //! tolerance is 2e-5 of the range of the logits.
 
 use candle_core::Tensor;
-use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool, RopeScaling, SeqId};
+use mpt_core::config::RopeScaling;
+use mpt_core::{AttnMask, Batch, CausalLm, KvDtype, KvPool, SeqId};
 
 use crate::compare::{flat, relative_error};
 use crate::options::{Case, cases, ids};

@@ -2,10 +2,11 @@
 //! other sequences of the batch, shared pages and threads do not matter.
 
 use candle_core::Device;
+use mpt_core::params::ParamId;
 use mpt_core::testing::stored;
 use mpt_core::{
-    Batch, CausalLm, KvDtype, KvPool, MptConfig, ParamId, Parameter, ParameterSource, Params, Precision,
-    Result, SeqId, WeightDtype,
+    Batch, CausalLm, KvDtype, KvPool, MptConfig, Parameter, ParameterSource, Params, Precision, Result,
+    SeqId, WeightDtype,
 };
 use proptest::prelude::*;
 

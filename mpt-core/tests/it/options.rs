@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
+use mpt_core::config::NormType;
 use mpt_core::rng::CounterRng;
-use mpt_core::{CausalLm, MptConfig, NormType};
+use mpt_core::{CausalLm, MptConfig};
 use serde_json::{Map, Value, json};
 
 /// Vocabulary size of the cases.

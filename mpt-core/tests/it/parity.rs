@@ -6,11 +6,12 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use mpt_core::nn::Block;
 use mpt_core::nn::KeyValues;
 use mpt_core::testing::largest;
 use mpt_core::{
-    Adapter, AttnMask, Block, CausalLm, Gradients, MptConfig, Params, Recompute, TrainBatch, WeightDtype,
-    Weights, WithAdapter,
+    Adapter, AttnMask, CausalLm, Gradients, MptConfig, Params, Recompute, TrainBatch, WeightDtype, Weights,
+    WithAdapter,
 };
 
 use crate::compare::{flat, relative_error};

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use mpt_core::{InitConfig, MptConfig};
+use mpt_core::MptConfig;
+use mpt_core::config::InitConfig;
 
 /// Common keys of the published files. Keys such as `verbose` are read by no program.
 fn published(sizes: &str, attention: &str) -> MptConfig {

@@ -42,7 +42,7 @@ pub(super) struct RowLocation {
 
 impl ShardSet {
     pub(super) fn new(manifest: &Manifest, split: Split) -> Self {
-        let shards = |source: &crate::SourceRecord| {
+        let shards = |source: &crate::manifest::SourceRecord| {
             let files = &source.split(split).files;
             let mut starts = Vec::with_capacity(files.len() + 1);
             starts.push(0);

@@ -92,7 +92,7 @@ fn megatron_and_back_keeps_every_document() {
     let back = import_from(&corpus, "megatron", "back", &options).expect("imported").manifest;
     back.verify().expect("sound");
     // Folders come in the order of their names.
-    let counts = |source: &mpt_data::SourceRecord| (source.name.clone(), source.documents);
+    let counts = |source: &mpt_data::manifest::SourceRecord| (source.name.clone(), source.documents);
     let mut expected: Vec<_> =
         done.sources.iter().map(|source| (source.name.clone(), source.samples)).collect();
     expected.sort();

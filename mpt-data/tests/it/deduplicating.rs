@@ -1,8 +1,7 @@
 //! Stages of deduplication on planted copies: what goes, what stays of it, and the same bytes every time.
 
-use mpt_data::{
-    DedupKind, DedupReport, Embedder, Error, Manifest, NoProgress, Phase, Progress, prepare, prepare_with,
-};
+use mpt_data::dedup::{DedupKind, DedupReport};
+use mpt_data::{Embedder, Error, Manifest, NoProgress, Phase, Progress, prepare, prepare_with};
 
 use crate::corpus::{Corpus, tree};
 use crate::dirty::ledger;

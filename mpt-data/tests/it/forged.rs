@@ -5,7 +5,8 @@ use std::path::Path;
 
 use mpt_data::interop::mds::MdsOptions;
 use mpt_data::interop::{ExportFormat, ExportOptions, export};
-use mpt_data::{Loader, LoaderConfig, Manifest, ManifestContents, NoProgress, Split, inspect};
+use mpt_data::manifest::ManifestContents;
+use mpt_data::{Loader, LoaderConfig, Manifest, NoProgress, Split, inspect};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

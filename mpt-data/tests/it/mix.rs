@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use mpt_data::{DedupKind, Manifest, NoProgress, PrepareRun, prepare};
+use mpt_data::dedup::DedupKind;
+use mpt_data::{Manifest, NoProgress, PrepareRun, prepare};
 use mpt_tokenize::Tokenizer;
 
 use crate::shared::shared;

@@ -1,7 +1,8 @@
 //! The simulator against what the order really does, and what it says of shuffles.
 
 use mpt_data::order::{OrderConfig, OrderSource};
-use mpt_data::{Mixing, PrepareRun, Share, Shuffle, SimulateConfig, plan_from_mix, simulate};
+use mpt_data::simulate::{SimulateConfig, simulate};
+use mpt_data::{Mixing, PrepareRun, Share, Shuffle, plan_from_mix};
 
 const ROW: u64 = 2048 * 2 + 16 + 2048 / 8;
 const CHUNK: u64 = ROW * 2048;

@@ -10,9 +10,8 @@ use flate2::write::GzEncoder;
 use mpt_data::interop::mds::{Encoding, MdsDataset, MdsOptions, MdsWriter, Value};
 use mpt_data::interop::megatron::{IndexedDataset, MegatronWriter};
 use mpt_data::interop::{Dtype, ImportOptions, import};
-use mpt_data::{
-    Loader, LoaderConfig, Manifest, ManifestContents, NoProgress, PrepareRun, Split, inspect, plan, prepare,
-};
+use mpt_data::manifest::ManifestContents;
+use mpt_data::{Loader, LoaderConfig, Manifest, NoProgress, PrepareRun, Split, inspect, plan, prepare};
 use mpt_tokenize::{Tokenizer, TrainConfig};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::Device;
-use mpt_core::{ConvertOptions, GgufWriter, MptConfig, Params, Weights, write_gguf};
+use mpt_core::weights::GgufWriter;
+use mpt_core::{ConvertOptions, MptConfig, Params, Weights, write_gguf};
 use mpt_infer::{
     ChatTemplate, CompletionParams, Error, FinishReason, Message, OpenOptions, Pipeline, SamplingParams,
     TokenizerProblem,

@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::path::Path;
 
+use mpt_core::params::{Module, ModuleId, ParamId};
 use mpt_core::{
-    CausalLm, LoraWeights, Module, ModuleId, MptConfig, ParamId, Parameter, ParameterSource, Precision,
-    RandomInit, Result as CoreResult, WeightDtype, check_memory,
+    CausalLm, LoraWeights, MptConfig, Parameter, ParameterSource, Precision, RandomInit,
+    Result as CoreResult, WeightDtype, check_memory,
 };
 
 use super::measurement::BenchModel;

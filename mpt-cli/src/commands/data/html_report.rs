@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mpt_data::{DedupReport, Manifest, MixRow, MixTable, durable};
+use mpt_data::dedup::DedupReport;
+use mpt_data::{Manifest, MixRow, MixTable, durable};
 
 use super::tables::{ACCOUNT_HEADER, MIX_HEADER, account_rows, mix_rows};
 use crate::exit::CliError;

@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use mpt_data::order::OrderConfig;
-use mpt_data::{
-    LoaderConfig, Manifest, PrepareRun, SimulateConfig, Simulation, SourceSimulation, Split, Traffic,
-    simulate,
-};
+use mpt_data::simulate::{SimulateConfig, Simulation, SourceSimulation, Traffic, simulate};
+use mpt_data::{LoaderConfig, Manifest, PrepareRun, Split};
 
 use super::order::OrderArgs;
 use super::tables::format_epochs;

@@ -1,6 +1,7 @@
 //! Tables of `mpt data`: the mix, the account of tokens, and the deduplication report.
 
-use mpt_data::{DedupReport, DedupSourceReport, MixRow, MixTable};
+use mpt_data::dedup::{DedupReport, DedupSourceReport};
+use mpt_data::{MixRow, MixTable};
 
 use crate::exit::CliError;
 use crate::settings::Context;

@@ -3,7 +3,7 @@
 use std::f64::consts::TAU;
 
 use candle_core::{D, Device, Result, Tensor};
-use mpt_core::{RopeConfig, RopeScaling};
+use mpt_core::config::{RopeConfig, RopeScaling};
 
 use super::layers::soft_cap;
 use super::{Batch, Reference};

@@ -3,7 +3,7 @@
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
 use candle_core::{D, Result, Tensor};
-use mpt_core::{Activation, FfnType, NormType};
+use mpt_core::config::{Activation, FfnType, NormType};
 
 use super::Reference;
 
