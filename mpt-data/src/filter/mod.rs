@@ -1,6 +1,6 @@
 //! Filters: conditions and edits that decide which documents stay, and with what text.
 //!
-//! A [`Filter`] is an entry of the run file. A [`FilterChain`] holds the filters of a source with their files loaded. Each
+//! A [`Filter`] is an entry of the run file. A `FilterChain` holds the filters of a source with their files loaded. Each
 //! family of rules has a file; `text.rs` defines words, lines and sentences for all of them. A dropped document has a
 //! [`DropReason`].
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use self::read::{Found, Reader, Refusal, Step, Why};
+use self::read::{Found, PathSegment, Reader, Reason, Refusal};
 use crate::error::{Error, Result};
 
 /// Reads the text of a run file; `origin` is named in errors.
@@ -30,56 +30,58 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &Path) -> Result<T> {
     })?;
     let span = table.span();
     let whole = Spanned::new(span, DeValue::Table(table.into_inner()));
-    let Refusal { way, why } = match T::deserialize(Reader::new(&whole)) {
+    let Refusal { key_path, reason } = match T::deserialize(Reader::new(&whole)) {
         Ok(run) => return Ok(run),
         Err(refusal) => refusal,
     };
-    let within = find(&whole, &way).unwrap_or(&whole);
-    Err(match why {
-        Why::Unknown { what, name, known } => {
+    let within = find(&whole, &key_path).unwrap_or(&whole);
+    Err(match reason {
+        Reason::Unknown { what, name, known } => {
             let at = name_in(within, &name).unwrap_or(within.span());
             let nearest = nearest(&name, known.iter().copied()).map(str::to_owned);
             let known = known.iter().map(|&name| name.to_owned()).collect();
             let (path, line) = (origin.to_owned(), line_of(text, at.start));
             Error::UnknownKey { path, line, what, key: name, nearest, known }
         }
-        Why::Unfit { found, problem } => match unfit::<T>(&whole, &way, &found, &problem) {
-            Some((way, value)) => refused(value.start, format!("`{}`: {}", dotted(&way), one_line(&problem))),
+        Reason::Unfit { found, problem } => match locate_misfit::<T>(&whole, &key_path, &found, &problem) {
+            Some((key_path, value)) => {
+                refused(value.start, format!("`{}`: {}", dotted(&key_path), one_line(&problem)))
+            }
             None => refused(within.span().start, one_line(&problem)),
         },
-        Why::Other(problem) => refused(within.span().start, one_line(&problem)),
+        Reason::Other(problem) => refused(within.span().start, one_line(&problem)),
     })
 }
 
-/// Of `known`, the name that a writer of `key` most probably meant.
+/// Name among `known` that is most similar to `key`, if any is similar.
 pub fn nearest<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.into_iter().map(|name| (strsim::jaro_winkler(key, name), name));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.7).then_some(best.1)
 }
 
-fn dotted(way: &[Step]) -> String {
+fn dotted(key_path: &[PathSegment]) -> String {
     let mut text = String::new();
-    for step in way {
-        match step {
-            Step::Key(name) if text.is_empty() => text.push_str(name),
-            Step::Key(name) => text.extend([".", name]),
-            Step::Place(place) => text.push_str(&format!("[{place}]")),
+    for segment in key_path {
+        match segment {
+            PathSegment::Key(name) if text.is_empty() => text.push_str(name),
+            PathSegment::Key(name) => text.extend([".", name]),
+            PathSegment::Index(index) => text.push_str(&format!("[{index}]")),
         }
     }
     text
 }
 
-/// The value at the end of a way.
-fn find<'v>(value: &'v Spanned<DeValue<'v>>, way: &[Step]) -> Option<&'v Spanned<DeValue<'v>>> {
-    way.iter().try_fold(value, |value, step| match (value.get_ref(), step) {
-        (DeValue::Table(table), Step::Key(name)) => table.get(name.as_str()),
-        (DeValue::Array(items), Step::Place(place)) => items.get(*place),
+/// Value at a path, if it exists.
+fn find<'v>(value: &'v Spanned<DeValue<'v>>, key_path: &[PathSegment]) -> Option<&'v Spanned<DeValue<'v>>> {
+    key_path.iter().try_fold(value, |value, segment| match (value.get_ref(), segment) {
+        (DeValue::Table(table), PathSegment::Key(name)) => table.get(name.as_str()),
+        (DeValue::Array(items), PathSegment::Index(index)) => items.get(*index),
         _ => None,
     })
 }
 
-/// Where a key of this name stands in a value, or else a text that says the same.
+/// Span of the key `name` in a value, or of a string with that text.
 fn name_in(value: &Spanned<DeValue<'_>>, name: &str) -> Option<Range<usize>> {
     match value.get_ref() {
         DeValue::String(text) => (text == name).then(|| value.span()),
@@ -92,46 +94,48 @@ fn name_in(value: &Spanned<DeValue<'_>>, name: &str) -> Option<Range<usize>> {
     }
 }
 
-/// The value that does not fit: the one without which the type says something else. In tables that say their kind, serde
-/// loses the way to it.
-fn unfit<T: DeserializeOwned>(
+/// Location of a value that its type refuses. In a table with a tag serde does not report the path, so each value like
+/// `found` is left out in turn: the one without which the refusal changes is meant.
+fn locate_misfit<T: DeserializeOwned>(
     whole: &Spanned<DeValue<'_>>,
-    way: &[Step],
+    key_path: &[PathSegment],
     found: &Found,
     problem: &str,
-) -> Option<(Vec<Step>, Range<usize>)> {
-    let mut alike = Vec::new();
-    list(find(whole, way)?, &mut way.to_vec(), found, &mut alike);
-    let decides = |(way, _): &(Vec<Step>, Range<usize>)| match T::deserialize(Reader::without(whole, way)) {
-        Err(Refusal { why: Why::Unfit { problem: now, .. }, .. }) => now != problem,
+) -> Option<(Vec<PathSegment>, Range<usize>)> {
+    let mut candidates = Vec::new();
+    collect_alike(find(whole, key_path)?, &mut key_path.to_vec(), found, &mut candidates);
+    let decides = |(key_path, _): &(Vec<PathSegment>, Range<usize>)| match T::deserialize(Reader::without(
+        whole, key_path,
+    )) {
+        Err(Refusal { reason: Reason::Unfit { problem: now, .. }, .. }) => now != problem,
         Ok(_) | Err(_) => true,
     };
-    if alike.len() == 1 { alike.pop() } else { alike.into_iter().find(decides) }
+    if candidates.len() == 1 { candidates.pop() } else { candidates.into_iter().find(decides) }
 }
 
-/// Adds the ways to the values that are like the one found, what is in tables first.
-fn list(
+/// Collects paths and spans of values like `found` below `value`, inner ones first.
+fn collect_alike(
     value: &Spanned<DeValue<'_>>,
-    way: &mut Vec<Step>,
+    key_path: &mut Vec<PathSegment>,
     found: &Found,
-    alike: &mut Vec<(Vec<Step>, Range<usize>)>,
+    candidates: &mut Vec<(Vec<PathSegment>, Range<usize>)>,
 ) {
-    let mut below = |step: Step, value: &Spanned<DeValue<'_>>| {
-        way.push(step);
-        list(value, way, found, alike);
-        way.pop();
+    let mut child = |segment: PathSegment, value: &Spanned<DeValue<'_>>| {
+        key_path.push(segment);
+        collect_alike(value, key_path, found, candidates);
+        key_path.pop();
     };
     match value.get_ref() {
         DeValue::Table(table) => {
-            table.iter().for_each(|(key, value)| below(Step::Key(key.get_ref().to_string()), value));
+            table.iter().for_each(|(key, value)| child(PathSegment::Key(key.get_ref().to_string()), value));
         }
         DeValue::Array(items) => {
-            items.iter().enumerate().for_each(|(place, value)| below(Step::Place(place), value));
+            items.iter().enumerate().for_each(|(index, value)| child(PathSegment::Index(index), value));
         }
         _ => {}
     }
-    if !way.is_empty() && found.is_like(value.get_ref()) {
-        alike.push((way.clone(), value.span()));
+    if !key_path.is_empty() && found.is_like(value.get_ref()) {
+        candidates.push((key_path.clone(), value.span()));
     }
 }
 
@@ -214,6 +218,15 @@ mod tests {
             let found = message(text);
             assert!(found.starts_with(&format!("run.toml:{line}: {key}")), "{found}");
         }
+    }
+
+    #[test]
+    fn integers_beyond_toml_are_refused() {
+        for number in ["9223372036854775808", "18446744073709551615", "0x8000000000000000"] {
+            let text = message(&format!("seed = {number}\n"));
+            assert!(text.starts_with("run.toml:1: ") && text.contains("beyond the 64 signed bits"), "{text}");
+        }
+        assert!(parse::<Run>("seed = 9223372036854775807\nparts = []\n", Path::new("run.toml")).is_ok());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! TOML values given to a type, so that what the type refuses comes back as a value and not as a sentence.
+//! Deserializer of TOML values whose errors are data: the path, the refused value, and the names the type knows.
 
 use std::fmt::Display;
 
@@ -11,37 +11,37 @@ use serde::forward_to_deserialize_any;
 use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
-/// A step on the way to a value: a key of a table, or a place in a list.
+/// Segment of a path to a value: a key of a table, or an index of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum PathSegment {
     Key(String),
-    Place(usize),
+    Index(usize),
 }
 
-/// What a type refuses, and the value at which it did; in tables that say their kind, only the table.
+/// Refusal of a value by its type. In a table with a tag only the table's path is known.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub(super) way: Vec<Step>,
-    pub(super) why: Why,
+    pub(super) key_path: Vec<PathSegment>,
+    pub(super) reason: Reason,
 }
 
-/// Why a type refuses a value.
+/// Reason of a refusal.
 #[derive(Debug)]
-pub(super) enum Why {
-    /// It has no such key, or no such kind.
+pub(super) enum Reason {
+    /// The type has no such key or variant.
     Unknown {
         /// "key" or "value".
         what: &'static str,
         name: String,
         known: &'static [&'static str],
     },
-    /// It takes values of another type, or others of this type.
+    /// The type takes values of another type, or of another range.
     Unfit { found: Found, problem: String },
-    /// Something else, in words.
+    /// Any other reason, as a message.
     Other(String),
 }
 
-/// What was found where something else was expected.
+/// Refused value.
 #[derive(Debug)]
 pub(super) enum Found {
     Text(String),
@@ -67,7 +67,7 @@ impl Found {
         }
     }
 
-    /// Whether a value would be called so.
+    /// Whether `value` would be reported as this refused value.
     pub(super) fn is_like(&self, value: &DeValue<'_>) -> bool {
         match (self, value) {
             (Self::Text(text), DeValue::String(found)) => text == found,
@@ -87,21 +87,21 @@ fn integer(number: &DeInteger<'_>) -> Option<i128> {
 }
 
 impl Refusal {
-    fn new(why: Why) -> Self {
-        Self { way: Vec::new(), why }
+    fn new(reason: Reason) -> Self {
+        Self { key_path: Vec::new(), reason }
     }
 
-    /// The same, where nobody has said where, at this value.
-    fn at(self, way: &[Step]) -> Self {
-        if self.way.is_empty() { Self { way: way.to_vec(), ..self } } else { self }
+    /// The refusal with `key_path`, unless it has a path already.
+    fn at(self, key_path: &[PathSegment]) -> Self {
+        if self.key_path.is_empty() { Self { key_path: key_path.to_vec(), ..self } } else { self }
     }
 }
 
 impl Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.why {
-            Why::Unknown { what, name, .. } => write!(f, "unknown {what} `{name}`"),
-            Why::Unfit { problem, .. } | Why::Other(problem) => f.write_str(problem),
+        match &self.reason {
+            Reason::Unknown { what, name, .. } => write!(f, "unknown {what} `{name}`"),
+            Reason::Unfit { problem, .. } | Reason::Other(problem) => f.write_str(problem),
         }
     }
 }
@@ -110,53 +110,53 @@ impl std::error::Error for Refusal {}
 
 impl Error for Refusal {
     fn custom<T: Display>(problem: T) -> Self {
-        Self::new(Why::Other(problem.to_string()))
+        Self::new(Reason::Other(problem.to_string()))
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         let problem = format!("invalid type: {found}, expected {expected}");
-        Self::new(Why::Unfit { found: Found::of(found), problem })
+        Self::new(Reason::Unfit { found: Found::of(found), problem })
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         let problem = format!("invalid value: {found}, expected {expected}");
-        Self::new(Why::Unfit { found: Found::of(found), problem })
+        Self::new(Reason::Unfit { found: Found::of(found), problem })
     }
 
     fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
-        Self::new(Why::Unknown { what: "key", name: name.to_owned(), known })
+        Self::new(Reason::Unknown { what: "key", name: name.to_owned(), known })
     }
 
     fn unknown_variant(name: &str, known: &'static [&'static str]) -> Self {
-        Self::new(Why::Unknown { what: "value", name: name.to_owned(), known })
+        Self::new(Reason::Unknown { what: "value", name: name.to_owned(), known })
     }
 }
 
-/// A value on its way into a type.
+/// Deserializer of one value, with the value's path.
 #[derive(Debug, Clone)]
 pub(super) struct Reader<'v> {
     value: &'v Spanned<DeValue<'v>>,
-    way: Vec<Step>,
-    /// The way to what is left out.
-    hidden: Option<&'v [Step]>,
+    key_path: Vec<PathSegment>,
+    /// Path of the value that is left out.
+    hidden: Option<&'v [PathSegment]>,
 }
 
 impl<'v> Reader<'v> {
-    /// A whole file.
+    /// Deserializer of a whole file.
     pub(super) fn new(whole: &'v Spanned<DeValue<'v>>) -> Self {
-        Self { value: whole, way: Vec::new(), hidden: None }
+        Self { value: whole, key_path: Vec::new(), hidden: None }
     }
 
-    /// A whole file without one of its values.
-    pub(super) fn without(whole: &'v Spanned<DeValue<'v>>, hidden: &'v [Step]) -> Self {
-        Self { value: whole, way: Vec::new(), hidden: Some(hidden) }
+    /// Deserializer of a whole file without the value at `hidden`.
+    pub(super) fn without(whole: &'v Spanned<DeValue<'v>>, hidden: &'v [PathSegment]) -> Self {
+        Self { value: whole, key_path: Vec::new(), hidden: Some(hidden) }
     }
 
-    /// The value one step below; `None` for what is left out.
-    fn below(&self, step: Step, value: &'v Spanned<DeValue<'v>>) -> Option<Self> {
-        let mut way = self.way.clone();
-        way.push(step);
-        (self.hidden != Some(&way[..])).then_some(Self { value, way, hidden: self.hidden })
+    /// Deserializer of a child value; `None` for the value that is left out.
+    fn child(&self, segment: PathSegment, value: &'v Spanned<DeValue<'v>>) -> Option<Self> {
+        let mut key_path = self.key_path.clone();
+        key_path.push(segment);
+        (self.hidden != Some(&key_path[..])).then_some(Self { value, key_path, hidden: self.hidden })
     }
 }
 
@@ -175,17 +175,18 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             DeValue::Datetime(_) => Err(Refusal::invalid_type(Unexpected::Other("date or time"), &visitor)),
             DeValue::Array(items) => {
                 let items = items.iter().enumerate();
-                let items = items.filter_map(|(place, item)| self.below(Step::Place(place), item));
+                let items = items.filter_map(|(index, item)| self.child(PathSegment::Index(index), item));
                 visitor.visit_seq(Items(items))
             }
             DeValue::Table(table) => {
                 let entries = table.iter().map(|(key, value)| (key.get_ref().to_string(), value));
-                let entries = entries
-                    .filter_map(|(key, value)| self.below(Step::Key(key.clone()), value).map(|v| (key, v)));
+                let entries = entries.filter_map(|(key, value)| {
+                    self.child(PathSegment::Key(key.clone()), value).map(|v| (key, v))
+                });
                 visitor.visit_map(Entries { entries, value: None })
             }
         };
-        given.map_err(|refusal| refusal.at(&self.way))
+        given.map_err(|refusal| refusal.at(&self.key_path))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
@@ -206,13 +207,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        let way = self.way.clone();
+        let key_path = self.key_path.clone();
         let given = match self.value.get_ref() {
             DeValue::String(text) => visitor.visit_enum(StrDeserializer::new(text)),
             DeValue::Table(table) if table.len() == 1 => visitor.visit_enum(self),
             _ => Err(Refusal::custom("wanted string or table")),
         };
-        given.map_err(|refusal| refusal.at(&way))
+        given.map_err(|refusal| refusal.at(&key_path))
     }
 
     forward_to_deserialize_any! {
@@ -221,16 +222,15 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
+/// Passes an integer of TOML's range, 64 bits with sign.
 fn visit_integer<'de, V: Visitor<'de>>(number: &DeInteger<'_>, visitor: V) -> Result<V::Value, Refusal> {
-    let wide = integer(number).ok_or_else(|| Refusal::custom("integer number overflowed"))?;
-    match (i64::try_from(wide), u64::try_from(wide)) {
-        (Ok(number), _) => visitor.visit_i64(number),
-        (_, Ok(number)) => visitor.visit_u64(number),
-        _ => visitor.visit_i128(wide),
+    match i64::from_str_radix(number.as_str(), number.radix()) {
+        Ok(number) => visitor.visit_i64(number),
+        Err(_) => Err(Refusal::custom(format_args!("integer {number} is beyond the 64 signed bits of TOML"))),
     }
 }
 
-/// A table with one key, which names a kind.
+/// Table of one key, which names a variant.
 impl<'de, 'v> EnumAccess<'de> for Reader<'v> {
     type Error = Refusal;
     type Variant = Self;
@@ -241,7 +241,7 @@ impl<'de, 'v> EnumAccess<'de> for Reader<'v> {
         };
         let entry = table.iter().next().and_then(|(key, value)| {
             let key = key.get_ref().to_string();
-            Some((self.below(Step::Key(key.clone()), value)?, key))
+            Some((self.child(PathSegment::Key(key.clone()), value)?, key))
         });
         let (value, key) = entry.ok_or_else(|| Refusal::custom("wanted string or table"))?;
         Ok((seed.deserialize(key.into_deserializer())?, value))
@@ -252,7 +252,7 @@ impl<'de> VariantAccess<'de> for Reader<'_> {
     type Error = Refusal;
 
     fn unit_variant(self) -> Result<(), Refusal> {
-        Err(Refusal::custom("wanted a string").at(&self.way))
+        Err(Refusal::custom("wanted a string").at(&self.key_path))
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Refusal> {
@@ -272,7 +272,7 @@ impl<'de> VariantAccess<'de> for Reader<'_> {
     }
 }
 
-/// The items of a list.
+/// Items of a list.
 struct Items<I>(I);
 
 impl<'de, 'v, I: Iterator<Item = Reader<'v>>> SeqAccess<'de> for Items<I> {
@@ -283,7 +283,7 @@ impl<'de, 'v, I: Iterator<Item = Reader<'v>>> SeqAccess<'de> for Items<I> {
     }
 }
 
-/// The keys and values of a table.
+/// Keys and values of a table.
 struct Entries<'v, I> {
     entries: I,
     value: Option<Reader<'v>>,

@@ -133,7 +133,7 @@ impl TrainRun {
         if overrides.is_empty() {
             return check(raw, origin);
         }
-        let text = overridden(text, overrides)?;
+        let text = overridden(runfile::parse(text, origin)?, overrides)?;
         check(runfile::parse(&text, Path::new(&format!("{} with settings", origin.display())))?, origin)
     }
 

@@ -8,9 +8,8 @@ const LONGEST_SHOWN: usize = 200;
 /// Maximum depth of a key; those of run files have up to three parts.
 const MAX_DEPTH: usize = 16;
 
-/// Text of a run file with overrides applied.
-pub(super) fn overridden(text: &str, overrides: &[String]) -> Result<String> {
-    let mut table: toml::Table = text.parse().expect("the text was read as TOML before");
+/// Text of a run file, parsed as `table`, with overrides applied.
+pub(super) fn overridden(mut table: toml::Table, overrides: &[String]) -> Result<String> {
     for setting in overrides {
         let shown: String = setting.chars().take(LONGEST_SHOWN).collect();
         let wrong = |problem: &str| Error::Override { text: shown.clone(), problem: problem.to_owned() };
