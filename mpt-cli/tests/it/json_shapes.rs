@@ -103,6 +103,15 @@ fn found_keys(value: &Value, into: &mut BTreeSet<String>) {
     }
 }
 
+/// Documents of words of their own, and near copies of some: one word differs.
+fn twins() -> String {
+    let document = |number: usize, last: usize| {
+        let words: String = (0..60).map(|word| format!("w{number}x{word} ")).collect();
+        format!("{{\"text\": \"{words}{last}\"}}\n")
+    };
+    (0..20).map(|number| document(number, 0)).chain((0..5).map(|number| document(number, 1))).collect()
+}
+
 /// Input files of the commands below, beside those of the job.
 fn prepare(job: &Job) {
     let config = r#"{"d_model": 32, "n_heads": 4, "n_layers": 2, "vocab_size": 320, "max_seq_len": 32, "eos_token_id": 0}"#;
@@ -113,6 +122,12 @@ fn prepare(job: &Job) {
     let mix = fs::read_to_string(job.path("mix.toml")).expect("readable");
     let stages = r#"dedup = { kind = "semdedup", model = "run", keep = 0.5, tokens = 16 }"#;
     job.write("stages.toml", &format!("{stages}\n{mix}"));
+    job.write("twins.jsonl", &twins());
+    let near = "tokenizer = \"tokenizer.json\"\nseq_len = 32\neval_fraction = 0.0\ndedup = \"minhash\"\n[[sources]]\n";
+    job.write(
+        "near.toml",
+        &format!("{near}name = \"twins\"\nproportion = 1.0\npaths = [\"twins.jsonl\"]\nformat = \"jsonl\"\n"),
+    );
     let model = MptConfig::from_file(&job.path("config.json")).expect("a configuration");
     let lora = LoraConfig { r: 2, lora_alpha: 4.0, target_modules: vec!["Wqkv".into()], use_rslora: false };
     let adapter = Adapter::init(&model, lora, 1, &Device::Cpu).expect("an adapter");
@@ -120,12 +135,13 @@ fn prepare(job: &Job) {
 }
 
 /// Commands, each after those whose output it reads.
-const COMMANDS: [(&str, &str); 34] = [
+const COMMANDS: [(&str, &str); 35] = [
     ("init", "init model --config config.json"),
     ("data plan", "data plan mix.toml"),
     ("data build", "data build mix.toml --out data"),
     ("train", "train run.toml"),
     ("data build", "data build stages.toml --out stages"),
+    ("data build", "data build near.toml --out near"),
     ("data plan --units", "data plan mix.toml --units --out units"),
     ("data unit", "data unit mix.toml {unit} --out units"),
     ("data commit", "data commit mix.toml --out units"),

@@ -88,7 +88,7 @@ fn calls_take_what_they_are_made_for() {
         (b"ctorch._utils\n_rebuild_tensor_v2\n}R", "no tuple"),
         (b"ctorch._utils\n_rebuild_parameter\n)R", "a call of"),
         (b"ctorch\nFloatStorage\n)R", "a call of"),
-        (b"K\x01)R", "what is no name"),
+        (b"K\x01)R", "no callable"),
         (b"(X\x07\0\0\0storageK\x01K\x01K\x01K\x01tQ", "no storage"),
         (b"K\x01Q", "no tuple"),
     ] {

@@ -58,7 +58,7 @@ fn regions(shard: &[u8]) -> Vec<(String, Range<usize>)> {
         for column in row_group.columns() {
             let (start, len) = column.byte_range();
             let chunk = start as usize..(start + len) as usize;
-            regions.push((format!("row group {group}, column {}", column.column_path()), chunk));
+            regions.push((format!("row group {group}, column {}", column.column_path().string()), chunk));
         }
     }
     let chunks_end = regions.iter().map(|(_, range)| range.end).max().expect("columns");

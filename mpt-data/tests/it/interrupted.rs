@@ -164,7 +164,9 @@ fn a_build_during_another_is_refused() {
         std::thread::scope(move |scope| {
             let first = scope.spawn(move || prepare(run, tokenizer, &mut waiting));
             arrives.recv().expect("the first build comes as far");
-            let second = prepare(run, tokenizer, &mut NoProgress);
+            // threads of its own: those of the first build may all wait
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
+            let second = threads.install(|| prepare(run, tokenizer, &mut NoProgress));
             assert!(matches!(second, Err(Error::Busy { .. })), "question {questions}: {second:?}");
             tell.send(()).expect("it waits");
             first.join().expect("no panic").expect("built");
