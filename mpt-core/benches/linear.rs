@@ -13,17 +13,7 @@ fn main() {
 }
 
 const D_MODEL: usize = 4096;
-const DTYPES: [WeightDtype; 9] = [
-    WeightDtype::F32,
-    WeightDtype::F16,
-    WeightDtype::BF16,
-    WeightDtype::Q8_0,
-    WeightDtype::Q4_0,
-    WeightDtype::Q4K,
-    WeightDtype::Q5K,
-    WeightDtype::Q6K,
-    WeightDtype::Nf4,
-];
+const DTYPES: [WeightDtype; 9] = WeightDtype::ALL;
 
 /// Weight `[4 * D_MODEL, D_MODEL]`, prepacked as for f32 products.
 fn weight(dtype: WeightDtype) -> (StoredTensor, Parameter) {

@@ -1,8 +1,10 @@
-//! What kind of failure an error is: what a program does about it, whatever its details.
+//! Kinds of errors: the coarse cause of a failure, which decides the exit code of a program.
+//!
+//! The enum of `mpt-core` stands apart: neither crate depends on the other.
 
 use std::io;
 
-/// Kind of an error: who can mend it, and where.
+/// Kind of an error, by the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// A setting, a parameter or a path is wrong: ask for something else.

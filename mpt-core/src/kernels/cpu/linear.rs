@@ -115,17 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Every dtype.
-    const DTYPES: [WeightDtype; 9] = [
-        WeightDtype::F32,
-        WeightDtype::F16,
-        WeightDtype::BF16,
-        WeightDtype::Q8_0,
-        WeightDtype::Q4_0,
-        WeightDtype::Q4K,
-        WeightDtype::Q5K,
-        WeightDtype::Q6K,
-        WeightDtype::Nf4,
-    ];
+    const DTYPES: [WeightDtype; 9] = WeightDtype::ALL;
 
     fn weight(values: &[f32], shape: [usize; 2], dtype: WeightDtype, prepacked: bool) -> StoredTensor {
         let weight = StoredTensor::from_f32(values, &shape, dtype).unwrap();
